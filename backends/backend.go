@@ -1,0 +1,112 @@
+// Package backends says what a publisher of events is and how it reports what
+// became of each event. One package below it implements each service.
+package backends
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"eventpusher/event"
+)
+
+// Backend delivers events to one service.
+//
+// All methods are safe for concurrent use by several lanes.
+type Backend interface {
+	// Name identifies the backend in configuration, logs, metrics and cursors.
+	// It is stable over restarts and unique in a process.
+	Name() string
+	// Wants reports whether the backend would publish e. It is asked once for each
+	// event, before the event is kept, and must not block or change over time.
+	Wants(e *event.Event) bool
+	// Publish delivers the batch in order and returns one error for each event, at
+	// the same index: nil when the service has taken it, else an error that the
+	// types of this package classify; any other error is transient.
+	// It blocks until all are decided or ctx ends, and never retries by itself.
+	// Repeating an event is safe: receivers recognise it by its ID.
+	Publish(ctx context.Context, batch []event.Event) []error
+	// Limits says how Publish wants to be called. It is constant.
+	Limits() Limits
+	// Close releases connections. Publish must not be called afterwards.
+	Close() error
+}
+
+// Limits says how many calls a backend takes at once, and how much in each.
+type Limits struct {
+	// Lanes is the number of Publish calls in parallel, at least 1.
+	Lanes int
+	// Batch is the number of events in a call, at least 1.
+	Batch int
+	// QuickRetries and QuickDelay shape the first retries of an event, before the
+	// common schedule: 0 leaves it to that schedule.
+	QuickRetries int
+	// QuickDelay returns the pause before quick retry number n, counted from 1.
+	QuickDelay func(n int) time.Duration
+}
+
+// PermanentError says that the service will never take this event, so that it
+// belongs to the dead letters at once.
+type PermanentError struct{ Err error }
+
+func (e *PermanentError) Error() string { return e.Err.Error() }
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+// Permanent marks err as final for its event.
+func Permanent(err error) error { return &PermanentError{Err: err} }
+
+// RetryAfterError says that the service asked for a pause.
+type RetryAfterError struct {
+	After time.Duration // at least this long
+	Err   error
+}
+
+func (e *RetryAfterError) Error() string { return fmt.Sprintf("%v (retry after %v)", e.Err, e.After) }
+func (e *RetryAfterError) Unwrap() error { return e.Err }
+
+// RetryAfter marks err as transient, with the pause that the service asked for.
+func RetryAfter(d time.Duration, err error) error { return &RetryAfterError{After: d, Err: err} }
+
+// PausedError says that the service refuses everything until an operator acts,
+// as with wrong credentials: the backend pauses loudly, attempts do not count.
+type PausedError struct{ Err error }
+
+func (e *PausedError) Error() string { return e.Err.Error() }
+func (e *PausedError) Unwrap() error { return e.Err }
+
+// Paused marks err as one that no event can get past before an operator acts.
+func Paused(err error) error { return &PausedError{Err: err} }
+
+// ErrTooLarge says that the event is larger than the service takes.
+var ErrTooLarge = errors.New("event is larger than the service takes")
+
+// ErrGone says that the registration the event was meant for is dead.
+var ErrGone = errors.New("registration is gone")
+
+// Reason classifies an error for metrics: "permanent", "retry_after", "paused",
+// "too_large", "gone", "timeout" or "transient"; "" for nil.
+func Reason(err error) string {
+	var (
+		permanent *PermanentError
+		after     *RetryAfterError
+		paused    *PausedError
+	)
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, ErrTooLarge):
+		return "too_large"
+	case errors.Is(err, ErrGone):
+		return "gone"
+	case errors.As(err, &permanent):
+		return "permanent"
+	case errors.As(err, &after):
+		return "retry_after"
+	case errors.As(err, &paused):
+		return "paused"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "transient"
+}

@@ -1,0 +1,264 @@
+// Package config reads config.toml, the environment and secret files into typed
+// values, and says what is wrong with them before anything starts.
+//
+// [modules.mod_event_pusher], [modules.mod_push_service_mongoosepush] and
+// [outgoing_pools] mean what they mean in MongooseIM's own file; everything else
+// is eventpusher's.
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Secret is a string that never shows itself: every way of printing it gives ***.
+type Secret string
+
+const hidden = "***"
+
+func (Secret) String() string               { return hidden }
+func (Secret) GoString() string             { return hidden }
+func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+func (Secret) LogValue() slog.Value         { return slog.StringValue(hidden) }
+
+// Reveal returns the secret itself, for the one place that sends it.
+func (s Secret) Reveal() string { return string(s) }
+
+// Size is a number of bytes, written as an integer or as "4MiB", "64KiB", "1GiB".
+type Size int64
+
+// Config is the whole configuration, validated, with defaults filled in.
+type Config struct {
+	Component Component
+	General   General
+	Pusher    Modules
+	Pools     Pools
+	Filters   []Filter
+	Outbox    Outbox
+	Admin     Admin
+	Log       Log
+}
+
+// Component is [component]: the link to the XMPP server (XEP-0114).
+type Component struct {
+	Address string // host:port of the server's component listener; default localhost:5347
+	Name    string // the component's domain, e.g. events.example.org; required
+	Secret  Secret // shared secret of the handshake; required, or secret_file
+	TLS     *TLS   // direct TLS when present; XEP-0114 knows no STARTTLS
+
+	Forwarders []string // domains whose wrapped stanzas are unwrapped; default General.Hosts and MUCHosts
+	MUCHosts   []string // conference domains; default conference. and muc. before each host
+	Feeds      []string // dialects to accept; empty: the best one heard is the authority
+
+	MaxStanzaSize    Size          // default 4 MiB
+	MaxDepth         int           // default 64
+	HandshakeTimeout time.Duration // default 10 s
+	PingInterval     time.Duration // silence before a whitespace and a XEP-0199 ping; default 30 s
+	PingTimeout      time.Duration // how long the answer may take; default 30 s
+	ReconnectMin     time.Duration // first pause; default 500 ms
+	ReconnectMax     time.Duration // longest pause; default 30 s
+}
+
+// General is the part of [general] that means something here.
+type General struct {
+	Hosts []string // served XMPP domains; required
+}
+
+// Modules is [modules.mod_event_pusher] and its companion.
+type Modules struct {
+	SNS          *SNS
+	HTTP         *HTTP
+	Rabbit       *Rabbit
+	Push         *Push
+	MongoosePush *MongoosePush
+}
+
+// SNS is [modules.mod_event_pusher.sns] (mod_event_pusher_sns.erl).
+type SNS struct {
+	PresenceUpdatesTopic string // empty: not published
+	PMMessagesTopic      string
+	MUCMessagesTopic     string
+	Host                 string // sns_host: bare host (https) or URL
+	Region               string
+	AccessKeyID          string
+	SecretAccessKey      Secret
+	AccountID            string
+	MUCHost              string        // muc_host: only rooms of this host feed the MUC topic; empty: every groupchat; @HOST@ stands for a served host
+	PoolSize             int           // parallel calls; default 100
+	PublishRetryCount    int           // default 2
+	PublishRetryTime     time.Duration // default 50 ms
+	MessageStructureJSON bool          // message_structure_json: ask SNS to read the message as JSON per protocol, as MongooseIM does; default false
+}
+
+// HTTP is [modules.mod_event_pusher.http] (mod_event_pusher_http.erl).
+type HTTP struct {
+	Handlers []HTTPHandler
+}
+
+// HTTPHandler is one of its handlers, a backend of its own.
+type HTTPHandler struct {
+	PoolName string // default http_pool
+	Path     string // default ""
+}
+
+// Rabbit is [modules.mod_event_pusher.rabbit]; a section that is nil is inactive.
+type Rabbit struct {
+	Presence  *Exchange // no topics
+	Chat      *Exchange
+	GroupChat *Exchange
+}
+
+// Exchange is one of its exchanges.
+type Exchange struct {
+	Name      string
+	Type      string // default topic
+	Durable   bool   // default false
+	SentTopic string
+	RecvTopic string
+}
+
+// Push is [modules.mod_event_pusher.push].
+type Push struct {
+	Backend            string // mnesia (means the embedded store), rdbms, nats
+	Plugin             string // defaults, enhanced or hints
+	VirtualPubsubHosts []string
+	WPool              PoolOptions
+	IQDiscType         string
+	IQDiscWorkers      int
+}
+
+// MongoosePush is [modules.mod_push_service_mongoosepush].
+type MongoosePush struct {
+	PoolName           string
+	APIVersion         string // v2 or v3
+	MaxHTTPConnections int
+}
+
+// PoolOptions are the options that all pools share.
+type PoolOptions struct {
+	Scope             string
+	Workers           int
+	Strategy          string
+	CallTimeout       time.Duration
+	MaxWorkerQueueLen int // 0: unset
+}
+
+// Pools is [outgoing_pools].
+type Pools struct {
+	HTTP   map[string]HTTPPool // by tag, case kept
+	Rabbit *RabbitPool         // tag event_pusher
+	RDBMS  *RDBMSPool          // tag default
+}
+
+// HTTPPool is [outgoing_pools.http.TAG].
+type HTTPPool struct {
+	PoolOptions
+	Host           string        // scheme://host[:port]
+	PathPrefix     string        // default /
+	RequestTimeout time.Duration // default 2 s
+	TLS            *TLS
+}
+
+// RabbitPool is [outgoing_pools.rabbit.event_pusher].
+type RabbitPool struct {
+	PoolOptions
+	Host              string // default localhost
+	Port              int    // default 5672, also with tls
+	Username          string // default guest
+	Password          Secret // default guest
+	VirtualHost       string // default /
+	ConfirmsEnabled   bool   // default true here; MongooseIM's default false voids the delivery contract
+	ReconnectAttempts int    // accepted; reconnecting never gives up here
+	ReconnectDelay    time.Duration
+	Persistent        bool // persistent: delivery mode 2; default true
+	Mandatory         bool // mandatory: unroutable messages come back; default true
+	Window            int  // window: unconfirmed messages at most; default 256
+	TLS               *TLS
+}
+
+// RDBMSPool is [outgoing_pools.rdbms.default].
+type RDBMSPool struct {
+	PoolOptions
+	Driver       string
+	Host         string
+	Port         int
+	Database     string
+	Username     string
+	Password     Secret
+	QueryTimeout time.Duration
+	TLS          *TLS
+}
+
+// TLS holds MongooseIM's client TLS options (just_tls).
+type TLS struct {
+	VerifyMode  string // peer (default), selfsigned_peer or none
+	CertFile    string
+	KeyFile     string
+	KeyPassword Secret
+	CACertFile  string
+	Ciphers     string
+	Versions    []string
+	CRLFiles    []string
+	DisableSNI  bool
+	ServerName  string
+}
+
+// Filter is one [[filter]].
+type Filter struct {
+	Name     string
+	Priority int               // default 10, below 50
+	Keep     string            // expression; empty keeps everything
+	Metadata map[string]string // key to expression
+	OnError  string            // dead_letter (default), keep or drop
+	Override bool              // may replace reserved keys
+}
+
+// Outbox is [outbox].
+type Outbox struct {
+	Engine          string        // embedded (default) or nats
+	Path            string        // directory; default outbox
+	MaxSize         Size          // default 10 GiB
+	MaxAge          time.Duration // default 72 h
+	ShutdownTimeout time.Duration // default 10 s
+	QueueEvents     int           // events that wait for one backend in memory; default 100 000
+	NATS            NATS
+}
+
+// NATS is [outbox.nats].
+type NATS struct {
+	URL             string
+	CredentialsFile string
+	Stream          string
+	Replicas        int
+	TLS             *TLS
+}
+
+// Admin is [admin].
+type Admin struct {
+	Listen string // host:port; empty: no listener
+	Token  Secret // bearer token; required off loopback
+}
+
+// Log is [log].
+type Log struct {
+	Level  slog.Level // debug, info (default), warn, error
+	Format string     // text (default) or json
+}
+
+// Severity tells an error from something an operator should know.
+type Severity uint8
+
+// The severities of a Problem.
+const (
+	Note    Severity = iota // what a value means here
+	Warning                 // works, but not as the file seems to say
+	Error                   // nothing starts
+)
+
+// Problem is one finding about a configuration: where, what, and what to do.
+type Problem struct {
+	Severity Severity
+	Path     string // key path, e.g. outgoing_pools.http.http_pool.connection.host
+	Text     string // what is wrong, or what it means
+	Remedy   string // what to do; empty for notes
+}

@@ -1,0 +1,155 @@
+// Package event says what an event is: something that happened to a user or a
+// message, in the three kinds of MongooseIM's mod_event_pusher
+// (include/mod_event_pusher_events.hrl), and how it is written as JSON.
+package event
+
+import (
+	"time"
+
+	"eventpusher/internal/jid"
+)
+
+// Kind is what sort of thing happened.
+type Kind uint8
+
+// The kinds, after MongooseIM's user_status_event, chat_event and
+// unack_msg_event.
+const (
+	UserStatus Kind = iota + 1 // a session came online or went offline
+	Chat                       // a message was sent or is on its way to a local user
+	Unack                      // a XEP-0198 session did not acknowledge a message
+)
+
+// String returns the kind as expressions and metrics name it.
+func (k Kind) String() string {
+	switch k {
+	case UserStatus:
+		return "user_status"
+	case Chat:
+		return "chat"
+	case Unack:
+		return "unack"
+	}
+	return "unknown"
+}
+
+// Direction is the way of a chat event.
+type Direction uint8
+
+// The directions as MongooseIM defines them.
+// In is a message that a local user sent, Out one routed towards a local domain.
+const (
+	NoDirection Direction = iota
+	In
+	Out
+)
+
+// String returns "in", "out" or, for events that have no direction, "".
+func (d Direction) String() string {
+	switch d {
+	case In:
+		return "in"
+	case Out:
+		return "out"
+	}
+	return ""
+}
+
+// Class is what sort of content a message carries; it is decided once, by the
+// translator, so that nobody downstream has to look into the packet.
+type Class uint8
+
+// The classes of content.
+const (
+	Other   Class = iota // nothing below applies
+	Content              // a non-empty body
+	Marker               // XEP-0333 chat marker
+	Receipt              // XEP-0184 delivery receipt
+	State                // XEP-0085 chat state
+	Subject              // subject without body (XEP-0045 section 8.1)
+	Call                 // XEP-0353 Jingle message
+)
+
+var classNames = [...]string{"other", "content", "marker", "receipt", "state", "subject", "call"}
+
+// String returns the class as expressions name it.
+func (c Class) String() string {
+	if int(c) < len(classNames) {
+		return classNames[c]
+	}
+	return "other"
+}
+
+// Metadata is what filters add to an event: a flat map of string, bool, int64
+// and finite float64 values.
+type Metadata map[string]any
+
+// Event is one thing that happened.
+//
+// It is a value that nobody changes after the filter chain; the strings may
+// share one buffer.
+type Event struct {
+	// ID identifies the event for receivers that recognise repeated deliveries:
+	// 32 lower-case hexadecimal digits, the same on every attempt and backend.
+	ID   string
+	Kind Kind
+	// Type is chat, groupchat, headline or normal for chat events,
+	// online or offline for user status.
+	Type      string
+	Direction Direction
+	// From and To are the addresses as routed, prepared.
+	// For user status From is the full JID of the session and To is empty.
+	From, To jid.JID
+	// User is the bare JID that the event is about: the sender of In, the
+	// recipient of Out, the user whose status changed.
+	User jid.JID
+	// Room is the bare JID of the room of a groupchat message.
+	Room jid.JID
+	// Body is the text of the first body. HasBody tells an empty one from none.
+	Body    string
+	HasBody bool
+	Class   Class
+	// Encrypted says that the body is a placeholder (XEP-0380, OMEMO, OpenPGP, OTR).
+	Encrypted bool
+	// Online is the new status of the session (user status).
+	Online bool
+	// RecipientOffline says that nobody was there to take the message, where the
+	// feed can tell.
+	RecipientOffline bool
+	// SessionCount is the number of available resources of User at that moment.
+	SessionCount int
+	// StanzaID is the id attribute of the stanza, as the client chose it.
+	StanzaID string
+	// Time is when the component received the stanza, or the trusted feed's own
+	// time stamp.
+	Time time.Time
+	// Host is the served host whose feed reported the event.
+	Host string
+	// Dialect names the feed that reported it.
+	Dialect string
+	// Packet is the stanza as XML in jabber:client.
+	Packet string
+	// Reconciled marks a status found out after a gap in the feed.
+	Reconciled bool
+	// Unverified marks a presence state that the feed cannot confirm.
+	Unverified bool
+	// Metadata is what the filter chain added; nil when it added nothing.
+	Metadata Metadata
+}
+
+// Key returns the key within which order is kept: in events by sender and
+// conversation, out events by recipient and conversation, presence by user.
+func (e *Event) Key() string {
+	switch e.Direction {
+	case In:
+		return string(e.From.Bare()) + " " + string(e.To.Bare())
+	case Out:
+		return string(e.To.Bare()) + " " + string(e.From.Bare())
+	}
+	return string(e.User)
+}
+
+// Timestamp returns Time in microseconds since the Unix epoch, the unit of
+// MongooseIM's sample filter (its documentation says milliseconds, its code and
+// test microseconds).
+func (e *Event) Timestamp() int64 { return e.Time.UnixMicro() }

@@ -1,0 +1,137 @@
+// Package outbox keeps accepted events until every backend that wants them has
+// settled them, and hands them out so that order is kept within a key.
+//
+// What an engine promises is in the interfaces below. Memory is the engine
+// without durability: what waits in it is lost with the process.
+package outbox
+
+import (
+	"time"
+
+	"eventpusher/event"
+)
+
+// MaxReaders is how many backends can read one outbox.
+const MaxReaders = 64
+
+// Takers says which readers want an event: bit n stands for the n-th reader
+// that was opened.
+type Takers uint64
+
+// Add marks reader n, 0 <= n < MaxReaders, as one that wants the event.
+func (t *Takers) Add(n int) { *t |= 1 << n }
+
+// Has reports whether reader n wants the event.
+func (t Takers) Has(n int) bool { return t&(1<<n) != 0 }
+
+// Entry is one event with those who want it.
+type Entry struct {
+	// Event belongs to the outbox from now on; nobody may change it.
+	Event  *event.Event
+	Takers Takers
+}
+
+// Pack is the unit of append: the events of one group commit, in order.
+type Pack struct {
+	Entries []Entry
+}
+
+// Outbox keeps accepted events.
+type Outbox interface {
+	// Reader opens the reader of a backend; the n-th call makes bit n of Takers.
+	// All readers are opened before the first Append. notify is called, without
+	// any lock held, whenever the reader may have more to take than before; it
+	// must not block.
+	Reader(backend string, notify func()) (Reader, error)
+	// Append accepts the pack: when it returns nil the engine keeps the events as
+	// well as it ever will. It is called by one goroutine at a time, never waits
+	// for a reader, and does not keep the slice.
+	Append(p Pack) error
+	// Bury records an event that no reader will ever see, such as one whose filter
+	// failed, among the dead letters.
+	Bury(d DeadLetter) error
+	// Close ends the engine. Nothing else may be called afterwards.
+	Close() error
+}
+
+// Reader hands the events of one backend to its lanes. All methods are safe for
+// concurrent use and do not block.
+type Reader interface {
+	// Take appends to dst at most limit events that are due, of each key at most
+	// one and only when nothing of that key is unsettled, oldest first within the
+	// key. When nothing is due and early is set, it may take events whose
+	// retry is not due yet, but never ones that a service has asked to wait for.
+	// The time is when the next retry falls due (zero: no retry waits); more
+	// says that another Take would find something now.
+	Take(dst []*Item, limit int, early bool) (taken []*Item, next time.Time, more bool)
+	// Settle says what became of taken items, which the caller must not touch
+	// afterwards. An error means that the engine could not record it; the
+	// events may then be handed out again after a restart.
+	Settle(s []Settlement) error
+	// Expire moves waiting events that were accepted before the given time to the
+	// dead letters, with reason ReasonMaxAge, and says how many. It may leave some
+	// for the next call; it returns 0 when there are none.
+	Expire(before time.Time) (int, error)
+	// Hasten makes the retries due that wait for nothing but their backoff.
+	Hasten()
+	// Stats says how much is waiting.
+	Stats() Stats
+}
+
+// Item is an event in the hands of a lane.
+type Item struct {
+	Event    *event.Event
+	Key      uint64    // hash of Event.Key(): equal keys have equal hashes
+	Accepted time.Time // when Append was called
+	Attempts int       // failures that counted so far
+
+	bytes        int
+	lane         *keyQueue
+	behind       *Item // the next event of the key
+	older, newer *Item // neighbours in order of acceptance
+	taken        bool
+}
+
+// Outcome is what became of an item.
+type Outcome uint8
+
+// The outcomes of a delivery.
+const (
+	Delivered Outcome = iota // the service has it
+	Retry                    // try again after Delay; the attempt counts
+	Release                  // back as if it had never been taken, ahead of other keys
+	Dead                     // to the dead letters
+)
+
+// Settlement is the outcome of one item.
+type Settlement struct {
+	Item    *Item
+	Outcome Outcome
+	Delay   time.Duration // Retry: how long the key rests
+	Firm    bool          // Retry: the service asked for the delay, so Hasten and early leave it
+	Reason  string        // Dead: class of the reason, as in metrics
+	Err     error         // Dead: the last error
+}
+
+// Stats is a snapshot of one reader.
+type Stats struct {
+	Waiting  int       // events that no lane holds
+	InFlight int       // events that lanes hold
+	Bytes    int64     // estimated memory of both
+	Oldest   time.Time // when the oldest of both was accepted; zero when there is none
+	Shed     uint64    // events given up because the outbox was full
+}
+
+// ReasonMaxAge is the reason of dead letters that waited too long.
+const ReasonMaxAge = "max_age"
+
+// DeadLetter is an event that a backend will not take, with why.
+type DeadLetter struct {
+	Event    *event.Event
+	Backend  string // empty: no backend has seen it
+	Reason   string // class, as in metrics: permanent, too_large, gone, max_age, filter
+	Err      string
+	Attempts int
+	Accepted time.Time
+	Died     time.Time
+}

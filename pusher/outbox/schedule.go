@@ -1,0 +1,333 @@
+package outbox
+
+import (
+	"container/heap"
+	"time"
+
+	"eventpusher/event"
+)
+
+// keptFree bounds the lists of structures that wait to be used again, and the
+// size up to which an emptied map is kept: a burst must not hold its memory
+// forever.
+const keptFree = 4096
+
+// keyState says where the queue of a key stands.
+type keyState uint8
+
+const (
+	keyReady   keyState = iota // its head may be taken
+	keyDelayed                 // its head waits for a retry
+	keyBusy                    // its head is in flight
+)
+
+// keyQueue holds the events of one key in order of acceptance. Only its head is
+// ever in flight, which is what keeps the order over retries.
+type keyQueue struct {
+	key        uint64
+	state      keyState
+	head, tail *Item
+
+	prev, next *keyQueue // in the list of ready keys
+	due        time.Time // delayed: when
+	firm       bool      // delayed: at the service's own wish
+	slot       int       // delayed: index in the heap
+}
+
+// schedule orders the events of one backend: by key, by retry time and by age.
+// It is not safe for concurrent use.
+type schedule struct {
+	keys          map[uint64]*keyQueue
+	peak          int // most keys since the map was made
+	first, last   *keyQueue
+	delayed       dueHeap
+	oldest        *Item
+	newest        *Item
+	waiting, busy int
+	bytes         int64
+
+	freeItems []*Item
+	freeKeys  []*keyQueue
+}
+
+func newSchedule() *schedule {
+	return &schedule{keys: make(map[uint64]*keyQueue)}
+}
+
+// add puts an event behind the others of its key.
+func (s *schedule) add(e *event.Event, key uint64, bytes int, now time.Time) {
+	it := s.newItem()
+	it.Event, it.Key, it.bytes, it.Accepted = e, key, bytes, now
+	it.older = s.newest
+	if s.newest != nil {
+		s.newest.newer = it
+	} else {
+		s.oldest = it
+	}
+	s.newest = it
+	s.waiting++
+	s.bytes += int64(bytes)
+
+	q := s.keys[key]
+	if q == nil {
+		q = s.newKey(key)
+		s.keys[key] = q
+		s.peak = max(s.peak, len(s.keys))
+		q.head, q.tail = it, it
+		s.pushReady(q, false)
+	} else {
+		q.tail.behind = it
+		q.tail = it
+	}
+	it.lane = q
+}
+
+// take hands out heads of ready keys.
+func (s *schedule) take(dst []*Item, limit int, now time.Time) []*Item {
+	s.promote(now)
+	for ; limit > 0 && s.first != nil; limit-- {
+		dst = append(dst, s.seize(s.first))
+	}
+	return dst
+}
+
+// takeEarly hands out the head whose retry is due first, unless a service asked
+// for the delay.
+func (s *schedule) takeEarly(dst []*Item) []*Item {
+	var best *keyQueue
+	for _, q := range s.delayed {
+		if !q.firm && (best == nil || q.due.Before(best.due)) {
+			best = q
+		}
+	}
+	if best == nil {
+		return dst
+	}
+	heap.Remove(&s.delayed, best.slot)
+	s.pushReady(best, true)
+	return append(dst, s.seize(best))
+}
+
+// seize marks the head of a ready key as in flight.
+func (s *schedule) seize(q *keyQueue) *Item {
+	s.unlinkReady(q)
+	q.state = keyBusy
+	q.head.taken = true
+	s.waiting--
+	s.busy++
+	return q.head
+}
+
+// promote makes the keys ready whose retry is due.
+func (s *schedule) promote(now time.Time) {
+	for len(s.delayed) > 0 && !s.delayed[0].due.After(now) {
+		s.pushReady(heap.Pop(&s.delayed).(*keyQueue), false)
+	}
+}
+
+// hasten makes all delayed keys ready but those that a service asked to wait for.
+func (s *schedule) hasten() {
+	firm := s.delayed[:0:0]
+	for len(s.delayed) > 0 {
+		q := heap.Pop(&s.delayed).(*keyQueue)
+		if q.firm {
+			firm = append(firm, q)
+			continue
+		}
+		s.pushReady(q, false)
+	}
+	for _, q := range firm {
+		heap.Push(&s.delayed, q)
+	}
+}
+
+// settled forgets an item in flight; the next of its key becomes ready.
+func (s *schedule) settled(it *Item) {
+	q := it.lane
+	s.busy--
+	q.head = it.behind
+	s.forget(it)
+	if q.head == nil {
+		s.dropKey(q)
+		return
+	}
+	s.pushReady(q, false)
+}
+
+// retry lets the key of an item in flight rest until due.
+func (s *schedule) retry(it *Item, due time.Time, firm bool) {
+	q := s.back(it)
+	q.state, q.due, q.firm = keyDelayed, due, firm
+	heap.Push(&s.delayed, q)
+}
+
+// release puts an item in flight back, ahead of all other keys.
+func (s *schedule) release(it *Item) {
+	s.pushReady(s.back(it), true)
+}
+
+func (s *schedule) back(it *Item) *keyQueue {
+	it.taken = false
+	s.busy--
+	s.waiting++
+	return it.lane
+}
+
+// shed gives up the oldest event that is not in flight and is older than keep.
+func (s *schedule) shed(keep *Item) bool {
+	for it := s.oldest; it != nil && it != keep; it = it.newer {
+		if !it.taken {
+			s.cut(it)
+			s.forget(it)
+			return true
+		}
+	}
+	return false
+}
+
+// expire gives up at most limit waiting events accepted before the given time,
+// and reports each before it is gone.
+func (s *schedule) expire(before time.Time, limit int, report func(*Item)) {
+	it := s.oldest
+	for it != nil && limit > 0 && it.Accepted.Before(before) {
+		newer := it.newer
+		if !it.taken {
+			report(it)
+			s.cut(it)
+			s.forget(it)
+			limit--
+		}
+		it = newer
+	}
+}
+
+// cut takes a waiting item out of its key. Everything older of that key has gone
+// or is in flight, so it is the head or stands right behind it.
+func (s *schedule) cut(it *Item) {
+	q := it.lane
+	s.waiting--
+	if q.head != it {
+		q.head.behind = it.behind
+		if q.tail == it {
+			q.tail = q.head
+		}
+		return
+	}
+	q.head = it.behind
+	switch q.state {
+	case keyDelayed: // the delay was that of the item
+		heap.Remove(&s.delayed, q.slot)
+	case keyReady:
+		s.unlinkReady(q)
+	}
+	if q.head == nil {
+		s.dropKey(q)
+		return
+	}
+	s.pushReady(q, false)
+}
+
+// forget takes an item out of the order of acceptance and recycles it.
+func (s *schedule) forget(it *Item) {
+	if it.older != nil {
+		it.older.newer = it.newer
+	} else {
+		s.oldest = it.newer
+	}
+	if it.newer != nil {
+		it.newer.older = it.older
+	} else {
+		s.newest = it.older
+	}
+	s.bytes -= int64(it.bytes)
+	*it = Item{}
+	if len(s.freeItems) < keptFree {
+		s.freeItems = append(s.freeItems, it)
+	}
+}
+
+func (s *schedule) dropKey(q *keyQueue) {
+	delete(s.keys, q.key)
+	if len(s.keys) == 0 && s.peak > keptFree {
+		s.keys, s.peak = make(map[uint64]*keyQueue), 0
+	}
+	*q = keyQueue{}
+	if len(s.freeKeys) < keptFree {
+		s.freeKeys = append(s.freeKeys, q)
+	}
+}
+
+func (s *schedule) newItem() *Item {
+	if n := len(s.freeItems); n > 0 {
+		it := s.freeItems[n-1]
+		s.freeItems = s.freeItems[:n-1]
+		return it
+	}
+	return new(Item)
+}
+
+func (s *schedule) newKey(key uint64) *keyQueue {
+	if n := len(s.freeKeys); n > 0 {
+		q := s.freeKeys[n-1]
+		s.freeKeys = s.freeKeys[:n-1]
+		q.key = key
+		return q
+	}
+	return &keyQueue{key: key}
+}
+
+func (s *schedule) pushReady(q *keyQueue, front bool) {
+	q.state = keyReady
+	q.prev, q.next = nil, nil
+	switch {
+	case s.first == nil:
+		s.first, s.last = q, q
+	case front:
+		q.next = s.first
+		s.first.prev = q
+		s.first = q
+	default:
+		q.prev = s.last
+		s.last.next = q
+		s.last = q
+	}
+}
+
+func (s *schedule) unlinkReady(q *keyQueue) {
+	if q.prev != nil {
+		q.prev.next = q.next
+	} else {
+		s.first = q.next
+	}
+	if q.next != nil {
+		q.next.prev = q.prev
+	} else {
+		s.last = q.prev
+	}
+	q.prev, q.next = nil, nil
+}
+
+// dueHeap orders delayed keys by the time of their retry.
+type dueHeap []*keyQueue
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].slot, h[j].slot = i, j
+}
+
+func (h *dueHeap) Push(x any) {
+	q := x.(*keyQueue)
+	q.slot = len(*h)
+	*h = append(*h, q)
+}
+
+func (h *dueHeap) Pop() any {
+	old := *h
+	n := len(old) - 1
+	q := old[n]
+	old[n] = nil
+	*h = old[:n]
+	return q
+}

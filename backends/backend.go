@@ -33,6 +33,14 @@ type Backend interface {
 	Close() error
 }
 
+// Counting is implemented by backends that count more than the verdicts of
+// Publish tell.
+type Counting interface {
+	// Counts returns totals since the start by name, each in snake case; the names
+	// never change. It is cheap and safe for concurrent use.
+	Counts() map[string]uint64
+}
+
 // Limits says how many calls a backend takes at once, and how much in each.
 type Limits struct {
 	// Lanes is the number of Publish calls in parallel, at least 1.

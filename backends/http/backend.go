@@ -1,0 +1,148 @@
+// Package http posts chat events to a webhook, in the form of MongooseIM's
+// mod_event_pusher_http_defaults.
+package http
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	nethttp "net/http"
+	"net/url"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/internal/tlsconfig"
+)
+
+const (
+	defaultWorkers = 10
+	defaultTimeout = 2 * time.Second
+	// idleTimeout is shorter than the keep-alive of most servers, so that few
+	// requests meet a connection that is being closed.
+	idleTimeout = 55 * time.Second
+	// maxDrain bounds what is read of a response to keep its connection.
+	maxDrain = 64 << 10
+)
+
+// Backend posts events to one URL. Each call carries one event.
+type Backend struct {
+	name     string
+	target   string // as requested
+	shown    string // as errors may show it
+	timeout  time.Duration
+	lanes    int
+	client   *nethttp.Client
+	transfer *nethttp.Transport
+}
+
+var _ backends.Backend = (*Backend)(nil)
+
+// New returns the backend for a handler whose pool has the given options.
+// It connects to nothing.
+func New(name string, handler config.HTTPHandler, pool config.HTTPPool) (*Backend, error) {
+	target, err := joinURL(pool.Host, pool.PathPrefix, handler.Path)
+	if err != nil {
+		return nil, fmt.Errorf("http: pool %s: %w", handler.PoolName, err)
+	}
+	b := &Backend{
+		name:    name,
+		target:  target.String(),
+		shown:   redact(target),
+		timeout: pool.RequestTimeout,
+		lanes:   pool.Workers,
+	}
+	if b.timeout <= 0 {
+		b.timeout = defaultTimeout
+	}
+	if b.lanes < 1 {
+		b.lanes = defaultWorkers
+	}
+	b.transfer = &nethttp.Transport{
+		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
+		MaxConnsPerHost:     b.lanes,
+		MaxIdleConns:        b.lanes,
+		MaxIdleConnsPerHost: b.lanes,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true, // answers are not read
+	}
+	if target.Scheme == "https" {
+		if b.transfer.TLSClientConfig, err = tlsconfig.Client(pool.TLS, target.Hostname()); err != nil {
+			return nil, fmt.Errorf("http: pool %s: %w", handler.PoolName, err)
+		}
+	}
+	b.client = &nethttp.Client{
+		Transport: b.transfer,
+		// A redirect would turn the POST into a GET, or carry it to strangers.
+		CheckRedirect: func(*nethttp.Request, []*nethttp.Request) error { return nethttp.ErrUseLastResponse },
+	}
+	return b, nil
+}
+
+// Name implements backends.Backend.
+func (b *Backend) Name() string { return b.name }
+
+// Limits implements backends.Backend: as many lanes as the pool has workers.
+func (b *Backend) Limits() backends.Limits { return backends.Limits{Lanes: b.lanes, Batch: 1} }
+
+// Wants takes what the default callback of MongooseIM takes: messages of type
+// chat that a local user sent, with a body that is not empty.
+func (b *Backend) Wants(e *event.Event) bool {
+	return e.Kind == event.Chat && e.Direction == event.In && e.Type == "chat" && e.Body != ""
+}
+
+// Publish implements backends.Backend: one request for each event, in order.
+func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
+	errs := make([]error, len(batch))
+	for i := range batch {
+		errs[i] = b.post(ctx, &batch[i])
+	}
+	return errs
+}
+
+// post sends one event and judges the answer.
+func (b *Backend) post(ctx context.Context, e *event.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(appendForm(nil, e)))
+	if err != nil {
+		return backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, withoutURL(err)))
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("User-Agent", "eventpusher")
+	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
+	// over all attempts.
+	req.Header.Set("webhook-id", e.ID)
+	resp, err := b.client.Do(req)
+	if err != nil {
+		return fmt.Errorf("http: POST %s: %w", b.shown, withoutURL(err))
+	}
+	defer resp.Body.Close()
+	// Once the status is known the verdict stands; a body that breaks off costs
+	// only the connection.
+	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	if err := verdict(resp, time.Now()); err != nil {
+		return wrapVerdict(b.shown, err)
+	}
+	return nil
+}
+
+// Close implements backends.Backend.
+func (b *Backend) Close() error {
+	b.transfer.CloseIdleConnections()
+	return nil
+}
+
+// withoutURL strips the URL that net/http adds to its errors, since it may carry
+// a password or a token.
+func withoutURL(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
+}

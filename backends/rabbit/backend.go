@@ -1,0 +1,186 @@
+// Package rabbit publishes presence and message events to RabbitMQ exchanges
+// (AMQP 0-9-1), as MongooseIM's mod_event_pusher_rabbit does, and waits for the
+// broker's confirms.
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/event"
+)
+
+const (
+	defaultWindow = 256
+	// maxLanes is where more channels stop paying: the broker is the bottleneck,
+	// and one batch on its way while another waits for its confirms keeps it busy.
+	maxLanes = 2
+)
+
+// Backend publishes over one connection, with a channel for each lane.
+//
+// It connects when something is to be published and no connection is alive; the
+// exchanges are declared on every new channel before it is used. A message that
+// no queue takes is delivered as far as Publish is concerned, as in MongooseIM,
+// but with mandatory publishing it is counted and a warning is logged.
+type Backend struct {
+	exchanges config.Rabbit
+	pool      config.RabbitPool
+	address   string
+	lanes     int
+	batch     int
+	dialer    dialer
+	log       *slog.Logger
+
+	mu      sync.Mutex
+	current *session
+	attempt *attempt  // under way, shared by the lanes that wait for it
+	failed  error     // of the latest attempt
+	pause   time.Time // no new attempt before
+	closed  bool
+
+	tasks sync.WaitGroup // every goroutine of the backend
+
+	unroutable  atomic.Uint64
+	connections atomic.Uint64
+	failures    atomic.Uint64
+	blocks      atomic.Uint64
+	warned      atomic.Int64 // Unix time of the latest warning about unroutable messages
+}
+
+var (
+	_ backends.Backend  = (*Backend)(nil)
+	_ backends.Counting = (*Backend)(nil)
+)
+
+var errClosed = errors.New("rabbit: backend is closed")
+
+// New returns the backend for the given exchanges and pool. It connects to
+// nothing.
+func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Backend, error) {
+	for _, x := range []*config.Exchange{exchanges.Presence, exchanges.Chat, exchanges.GroupChat} {
+		if x != nil && (x.Name == "" || len(x.Name) > maxShortString) {
+			return nil, fmt.Errorf("rabbit: the name of an exchange has %d bytes; 1 to %d are allowed", len(x.Name), maxShortString)
+		}
+	}
+	if pool.Window < 1 {
+		pool.Window = defaultWindow
+	}
+	b := &Backend{
+		exchanges: exchanges,
+		pool:      pool,
+		address:   net.JoinHostPort(pool.Host, strconv.Itoa(pool.Port)),
+		lanes:     max(1, min(maxLanes, pool.Workers, pool.Window)),
+		log:       log,
+	}
+	if pool.Workers < 1 {
+		b.lanes = min(maxLanes, pool.Window)
+	}
+	b.batch = pool.Window / b.lanes
+	var err error
+	if b.dialer, err = newDialer(pool, b.address); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Name implements backends.Backend.
+func (b *Backend) Name() string { return "rabbit" }
+
+// Wants reports whether one of the configured exchanges is for e.
+func (b *Backend) Wants(e *event.Event) bool { return exchangeFor(&b.exchanges, e) != nil }
+
+// Limits implements backends.Backend: the lanes together keep at most the
+// configured window of messages unconfirmed.
+func (b *Backend) Limits() backends.Limits {
+	return backends.Limits{Lanes: b.lanes, Batch: b.batch}
+}
+
+// Counts implements backends.Counting.
+func (b *Backend) Counts() map[string]uint64 {
+	return map[string]uint64{
+		"unroutable":          b.unroutable.Load(),
+		"connections_opened":  b.connections.Load(),
+		"connections_failed":  b.failures.Load(),
+		"connections_blocked": b.blocks.Load(),
+	}
+}
+
+// Publish implements backends.Backend. The messages of a batch are written one
+// after the other, then all their confirms are awaited.
+func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
+	errs := make([]error, len(batch))
+	for start := 0; start < len(batch); start += b.batch {
+		end := min(start+b.batch, len(batch))
+		b.publish(ctx, batch[start:end], errs[start:end])
+	}
+	return errs
+}
+
+func (b *Backend) publish(ctx context.Context, batch []event.Event, errs []error) {
+	s, err := b.session(ctx)
+	if err == nil {
+		err = s.waitUnblocked(ctx)
+	}
+	var ch *channel
+	if err == nil {
+		ch, err = s.acquire(ctx)
+	}
+	if err != nil {
+		fill(errs, err)
+		return
+	}
+	usable := ch.publish(ctx, batch, errs)
+	s.release(ch, usable)
+}
+
+// fill sets the errors that are still open.
+func fill(errs []error, err error) {
+	for i := range errs {
+		if errs[i] == nil {
+			errs[i] = err
+		}
+	}
+}
+
+// Close implements backends.Backend. It says goodbye to the broker for a
+// moment, then cuts the connection, so that it returns even if nobody answers.
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	s := b.current
+	b.current = nil
+	if b.attempt != nil {
+		b.attempt.cancel()
+	}
+	b.mu.Unlock()
+	if s != nil {
+		s.close()
+	}
+	b.tasks.Wait()
+	return nil
+}
+
+// warnInterval is how often unroutable messages are worth a line in the log.
+const warnInterval = time.Minute
+
+// countUnroutable notes a message that the broker returned.
+func (b *Backend) countUnroutable(exchange string) {
+	total := b.unroutable.Add(1)
+	now := time.Now().Unix()
+	last := b.warned.Load()
+	if now-last < int64(warnInterval/time.Second) || !b.warned.CompareAndSwap(last, now) {
+		return
+	}
+	b.log.Warn("no queue takes messages of an exchange; bind one, or set mandatory = false",
+		"backend", b.Name(), "exchange", exchange, "unroutable", total)
+}

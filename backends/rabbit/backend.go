@@ -79,11 +79,11 @@ func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Ba
 		exchanges: exchanges,
 		pool:      pool,
 		address:   net.JoinHostPort(pool.Host, strconv.Itoa(pool.Port)),
-		lanes:     max(1, min(maxLanes, pool.Workers, pool.Window)),
+		lanes:     min(maxLanes, pool.Window),
 		log:       log,
 	}
-	if pool.Workers < 1 {
-		b.lanes = min(maxLanes, pool.Window)
+	if pool.Workers > 0 {
+		b.lanes = min(b.lanes, pool.Workers)
 	}
 	b.batch = pool.Window / b.lanes
 	var err error

@@ -1,0 +1,81 @@
+// Package catalog builds the backends that a configuration names.
+package catalog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"eventpusher/backends"
+	"eventpusher/backends/http"
+	"eventpusher/backends/rabbit"
+	"eventpusher/backends/sns"
+	"eventpusher/config"
+)
+
+// Build returns the backends of [modules.mod_event_pusher]: sns, one for each
+// http handler, rabbit. Nothing is dialled, so a service that is down delays
+// nothing. All errors are reported at once, joined.
+func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
+	var built []backends.Backend
+	var errs []error
+	add := func(b backends.Backend, err error) {
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		built = append(built, b)
+	}
+	if c := cfg.Pusher.SNS; c != nil {
+		b, err := sns.New(*c, cfg.General.Hosts, log)
+		add(b, err)
+	}
+	if c := cfg.Pusher.HTTP; c != nil {
+		for i, name := range handlerNames(c.Handlers) {
+			h := c.Handlers[i]
+			pool, ok := cfg.Pools.HTTP[h.PoolName]
+			if !ok {
+				errs = append(errs, fmt.Errorf("http: handler %q needs [outgoing_pools.http.%s]", h.Path, h.PoolName))
+				continue
+			}
+			b, err := http.New(name, h, pool)
+			add(b, err)
+		}
+	}
+	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
+		if cfg.Pools.Rabbit == nil {
+			errs = append(errs, errors.New("rabbit: needs [outgoing_pools.rabbit.event_pusher]"))
+		} else {
+			b, err := rabbit.New(*c, *cfg.Pools.Rabbit, log)
+			add(b, err)
+		}
+	}
+	if len(errs) > 0 {
+		for _, b := range built {
+			_ = b.Close() // nothing is open yet
+		}
+		return nil, errors.Join(errs...)
+	}
+	return built, nil
+}
+
+// handlerNames names each handler: "http" if it is the only one, else
+// "http:POOL/PATH". A query, where tokens may stand, shows as a hash.
+func handlerNames(handlers []config.HTTPHandler) []string {
+	if len(handlers) == 1 {
+		return []string{"http"}
+	}
+	names := make([]string, len(handlers))
+	for i, h := range handlers {
+		path, query, ok := strings.Cut(strings.TrimLeft(h.Path, "/"), "?")
+		names[i] = "http:" + h.PoolName + "/" + path
+		if ok {
+			sum := sha256.Sum256([]byte(query))
+			names[i] += "?" + hex.EncodeToString(sum[:4])
+		}
+	}
+	return names
+}

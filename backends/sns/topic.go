@@ -1,0 +1,74 @@
+package sns
+
+import (
+	"strings"
+
+	"eventpusher/config"
+	"eventpusher/event"
+)
+
+// topics are the ARNs that events go to, empty where none is configured.
+type topics struct {
+	presence, pm, muc string
+	mucHosts          map[string]bool // nil: rooms of every host
+}
+
+// newTopics builds the ARNs; hosts are what @HOST@ in muc_host stands for.
+func newTopics(c *config.SNS, hosts []string) topics {
+	t := topics{
+		presence: topicARN(c, c.PresenceUpdatesTopic),
+		pm:       topicARN(c, c.PMMessagesTopic),
+		muc:      topicARN(c, c.MUCMessagesTopic),
+	}
+	if c.MUCHost != "" {
+		t.mucHosts = make(map[string]bool)
+		for _, host := range hosts {
+			t.mucHosts[strings.ToLower(strings.ReplaceAll(c.MUCHost, "@HOST@", host))] = true
+		}
+		if !strings.Contains(c.MUCHost, "@HOST@") {
+			t.mucHosts[strings.ToLower(c.MUCHost)] = true
+		}
+	}
+	return t
+}
+
+// of returns the topic for e, empty when it is not published: online and
+// offline, and messages that a local user sent, with a body element, of type chat
+// or groupchat (mod_event_pusher_sns.erl). An empty body is published.
+func (t *topics) of(e *event.Event) string {
+	switch {
+	case e.Kind == event.UserStatus:
+		return t.presence
+	case e.Kind != event.Chat || e.Direction != event.In || !e.HasBody:
+		return ""
+	case e.Type == "chat":
+		return t.pm
+	case e.Type == "groupchat" && (t.mucHosts == nil || t.mucHosts[e.To.Domain()]):
+		return t.muc
+	}
+	return ""
+}
+
+// topicARN returns the ARN of the topic of that name; a name that is an ARN
+// already is taken as it is.
+func topicARN(c *config.SNS, topic string) string {
+	if topic == "" || strings.HasPrefix(topic, "arn:") {
+		return topic
+	}
+	return "arn:" + partition(c.Region) + ":sns:" + c.Region + ":" + c.AccountID + ":" + topic
+}
+
+// partition returns the part of AWS that a region is in. MongooseIM always
+// writes aws.
+func partition(region string) string {
+	switch {
+	case strings.HasPrefix(region, "cn-"):
+		return "aws-cn"
+	case strings.HasPrefix(region, "us-gov-"):
+		return "aws-us-gov"
+	}
+	return "aws"
+}
+
+// isFIFO reports whether a topic keeps order; AWS tells it by the name.
+func isFIFO(arn string) bool { return strings.HasSuffix(arn, ".fifo") }

@@ -1,0 +1,56 @@
+package translator
+
+import (
+	"strings"
+
+	"eventpusher/component/stanza"
+	"eventpusher/internal/jid"
+)
+
+// host is a local domain.
+type host struct {
+	// rooms marks a conference domain; nobody logs in there.
+	rooms bool
+	// statuses is the dialect that the last user status of the host came by, zero
+	// before the first.
+	statuses stanza.Dialect
+}
+
+type hosts map[string]*host
+
+func newHosts(served, rooms []string) hosts {
+	h := make(hosts, len(served)+len(rooms))
+	for _, domain := range rooms {
+		h[string(jid.Prepare(domain))] = &host{rooms: true}
+	}
+	for _, domain := range served {
+		h[string(jid.Prepare(domain))] = &host{}
+	}
+	return h
+}
+
+// address is a JID taken apart, with the local domain it is in.
+type address struct {
+	full, bare jid.JID
+	domain     string
+	// named says that it has a localpart, session that it has a resource.
+	named, session bool
+	// host is nil for an address elsewhere.
+	host *host
+}
+
+func (h hosts) resolve(j jid.JID) address {
+	a := address{full: j, bare: j.Bare()}
+	a.session = len(j) > len(a.bare)+1
+	a.domain = string(a.bare)
+	if at := strings.IndexByte(a.domain, '@'); at >= 0 {
+		a.named = at > 0
+		a.domain = a.domain[at+1:]
+	}
+	a.host = h[a.domain]
+	return a
+}
+
+// localUser reports whether it is, in MongooseIM's sense, a user of ours: a JID
+// with a localpart on a served host.
+func (a *address) localUser() bool { return a.named && a.host != nil && !a.host.rooms }

@@ -1,0 +1,65 @@
+package translator
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"hash/crc32"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// identifier gives events their ids: half a SHA-256 each, of where and when the
+// stanza came from, a checksum of its bytes, and a running number. The number
+// keeps equal stanzas at one reading of the clock apart, the time those before and
+// after a restart. The place among the stanza's events picks the half, and with
+// it kind and direction.
+//
+// The checksum is short because the digest of a whole stanza would cost more than
+// all the rest of the translation, and the number tells more than the content.
+type identifier struct {
+	number  uint64
+	scratch []byte
+}
+
+// idBytes is the length of an id before it is written in hexadecimal.
+const idBytes = sha256.Size / 2
+
+// assign sets the ids of the events of s, of which there are one or two.
+func (g *identifier) assign(s *stanza.Stanza, received time.Time, events []event.Event) {
+	g.number++
+	sum := g.checksum(s.Raw)
+	b := append(g.scratch[:0], byte(s.Dialect), byte(s.Kind), byte(s.Copy))
+	b = binary.BigEndian.AppendUint64(b, g.number)
+	b = binary.BigEndian.AppendUint64(b, uint64(received.UnixNano()))
+	b = binary.BigEndian.AppendUint32(b, sum)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(s.Raw)))
+	for _, part := range [...]string{string(s.Host), string(s.From), string(s.To)} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
+		b = append(b, part...)
+	}
+	g.scratch = b
+	digest := sha256.Sum256(b)
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], digest[:])
+	ids := string(text[:2*idBytes*len(events)])
+	for i := range events {
+		events[i].ID = ids[2*idBytes*i : 2*idBytes*(i+1)]
+	}
+}
+
+// checksum returns the CRC-32C of s, read by pieces so that s is not copied.
+func (g *identifier) checksum(s string) uint32 {
+	var sum uint32
+	for len(s) > 0 {
+		n := min(len(s), 1024)
+		g.scratch = append(g.scratch[:0], s[:n]...)
+		sum = crc32.Update(sum, castagnoli, g.scratch)
+		s = s[n:]
+	}
+	return sum
+}

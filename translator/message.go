@@ -1,0 +1,156 @@
+package translator
+
+import (
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+)
+
+// The types of message that make events. A missing type is normal (RFC 6121
+// section 5.2.2); error and unknown types make none, as in MongooseIM's
+// mod_event_pusher_hook_translator:chat_type.
+const (
+	chat      = "chat"
+	groupchat = "groupchat"
+	headline  = "headline"
+	normal    = "normal"
+)
+
+func messageType(attr string) (string, bool) {
+	switch attr {
+	case chat, groupchat, headline, normal:
+		return attr, true
+	case "":
+		return normal, true
+	}
+	return "", false
+}
+
+// message applies the one rule for in and out.
+func (t *Translator) message(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+	kind, ok := messageType(s.Type)
+	if !ok {
+		return dst, SkippedType
+	}
+	from, to := t.hosts.resolve(s.From), t.hosts.resolve(s.To)
+	if s.To == "" {
+		// RFC 6120 section 10.3.1: without an address it goes to the sender's account.
+		to = t.hosts.resolve(from.bare)
+	}
+	if to.domain == t.component && s.Flags.Has(stanza.HasForwarded) {
+		return dst, SkippedForwarded
+	}
+	if !from.localUser() {
+		reason, ok := t.arrives(s, received, &to, kind)
+		if !ok {
+			return dst, reason
+		}
+		return append(dst, t.chat(s, received, kind, event.Out, &from, &to)), 0
+	}
+	if !from.session {
+		return dst, SkippedServerMade
+	}
+	if reason, ok := t.leaves(s, received, &from, &to, kind); !ok {
+		return dst, reason
+	}
+	dst = append(dst, t.chat(s, received, kind, event.In, &from, &to))
+	if to.host != nil {
+		dst = append(dst, t.chat(s, received, kind, event.Out, &from, &to))
+	}
+	return dst, 0
+}
+
+// leaves reports whether s is the copy made when the local session from sent it,
+// the only one that makes events.
+func (t *Translator) leaves(s *stanza.Stanza, received time.Time, from, to *address, kind string) (Reason, bool) {
+	if s.Dialect == stanza.Direct {
+		return SkippedForeign, to.domain == t.component
+	}
+	if s.Host != "" && string(s.Host) != from.domain {
+		return SkippedReceiveCopy, false
+	}
+	switch s.Copy {
+	case stanza.SentCopy:
+		return 0, true
+	case stanza.ReceivedCopy:
+		return SkippedReceiveCopy, false
+	}
+	if s.Dialect != stanza.ServiceLog {
+		return SkippedUnmarked, false
+	}
+	if !to.named || to.domain != from.domain {
+		// Nobody who could receive it reports to this host.
+		return 0, true
+	}
+	return t.firstSent(s, received, to, kind)
+}
+
+// arrives reports whether s is the copy of somebody else's message that was made
+// when it was about to reach the local user to.
+func (t *Translator) arrives(s *stanza.Stanza, received time.Time, to *address, kind string) (Reason, bool) {
+	if !to.localUser() || s.Copy == stanza.SentCopy {
+		return SkippedForeign, false
+	}
+	if s.Flags.Has(stanza.HasMAMResult) && s.From.IsBare() && !s.HasBody {
+		// A room answering from its archive. With a body or from an occupant it is
+		// somebody who tries to hide a message behind a result.
+		return SkippedArchive, false
+	}
+	if s.Dialect == stanza.ServiceLog {
+		// It makes a copy for each session that gets the message.
+		return t.firstArrived(s, received, to, kind)
+	}
+	return SkippedUnmarked, s.Copy == stanza.ReceivedCopy
+}
+
+// chat returns the event of one direction.
+func (t *Translator) chat(s *stanza.Stanza, received time.Time, kind string, d event.Direction, from, to *address) event.Event {
+	e := base(s, received)
+	e.Kind, e.Type, e.Direction = event.Chat, kind, d
+	e.To = to.full
+	e.Body, e.HasBody = s.Body, s.HasBody
+	e.Class = classify(s)
+	e.Encrypted = s.Flags.Has(stanza.HasEncrypted)
+	if kind == groupchat {
+		e.Room = to.bare
+		if !from.localUser() {
+			e.Room = from.bare
+			if e.Body == "" && e.Class == event.Subject {
+				// The subject that a room replays to whoever joins; some rooms put an empty
+				// body beside it, which is no message of anybody.
+				e.HasBody = false
+			}
+		}
+	}
+	about := to
+	if d == event.In {
+		about = from
+	}
+	e.User = about.bare
+	if about.localUser() {
+		e.SessionCount = t.sessions.count(about.bare)
+		e.Unverified = unverified(about.host.statuses, e.SessionCount)
+	}
+	return e
+}
+
+// classify says what a message is, what it is most of all first: clients put
+// chat states and receipt requests beside everything.
+func classify(s *stanza.Stanza) event.Class {
+	switch f := s.Flags; {
+	case s.Body != "":
+		return event.Content
+	case f.Has(stanza.HasCall):
+		return event.Call
+	case f.Has(stanza.HasReceipt):
+		return event.Receipt
+	case f.Has(stanza.HasMarker):
+		return event.Marker
+	case f.Has(stanza.HasSubject):
+		return event.Subject
+	case f.Has(stanza.HasState):
+		return event.State
+	}
+	return event.Other
+}

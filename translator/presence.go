@@ -1,0 +1,125 @@
+package translator
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+)
+
+// presence makes a user status event of the first available presence of a
+// session and of its unavailable one.
+//
+// It follows MongooseIM (mod_presence) but for repeated unavailable presences,
+// which make one event: priority does not matter, later presences make none. An
+// unavailable of a session that it has never heard of makes one, because the
+// session may have come online before the component was started.
+func (t *Translator) presence(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+	if s.Type != "" && s.Type != "unavailable" {
+		return dst, SkippedType
+	}
+	from := t.hosts.resolve(s.From)
+	if !from.localUser() || !from.session {
+		return dst, SkippedForeign
+	}
+	if !t.undirected(s, &from) {
+		return dst, SkippedDirected
+	}
+	from.host.statuses = s.Dialect
+	var changed bool
+	if s.Type == "" {
+		changed = t.sessions.available(&from, priority(s), received)
+	} else {
+		changed = t.sessions.unavailable(&from)
+	}
+	if !changed {
+		return dst, SkippedUnchanged
+	}
+	t.counters.users.Store(int64(len(t.sessions.users)))
+	t.counters.resources.Store(int64(t.sessions.resources))
+	t.counters.ghosts.Store(int64(t.sessions.ghosts))
+	e := base(s, received)
+	e.Kind, e.Type = event.UserStatus, "offline"
+	if e.Online = s.Type == ""; e.Online {
+		e.Type = "online"
+	}
+	e.User = from.bare
+	e.SessionCount = t.sessions.count(from.bare)
+	e.Unverified = !confirmed(s.Dialect)
+	e.Reconciled = t.snapshot(s, &from)
+	return append(dst, e), 0
+}
+
+// undirected reports whether s tells everybody, not somebody, that the session
+// from is there or gone.
+func (t *Translator) undirected(s *stanza.Stanza, from *address) bool {
+	if s.Flags&(stanza.HasMUC|stanza.HasMUCUser) != 0 || s.Copy == stanza.ReceivedCopy {
+		return false
+	}
+	switch s.Dialect {
+	case stanza.Privilege:
+		return string(s.To) == t.component
+	case stanza.Direct:
+		// Any node of ours may be the contact that a user has subscribed.
+		return s.To.Domain() == t.component
+	}
+	if s.Host != "" && string(s.Host) != from.domain {
+		return false
+	}
+	switch s.Dialect {
+	case stanza.ServiceLog:
+		// ejabberd writes the user's own bare JID into an undirected presence; the
+		// copies that contacts and other resources get have full JIDs. The
+		// unavailable that it writes itself when a session ends without one is seen
+		// at contacts only, and there looks like that of a subscription revoked while
+		// the session lives on, so it proves nothing.
+		return s.To == "" || s.To == from.bare
+	case stanza.Firewall:
+		return s.To == "" || s.To.Bare() == from.bare
+	}
+	return false
+}
+
+// snapshot reports whether s repeats a presence of before, as servers stamp the
+// answers to probes and what they send to a component that has just connected.
+func (t *Translator) snapshot(s *stanza.Stanza, from *address) bool {
+	return (s.Dialect == stanza.Privilege || s.Dialect == stanza.Direct) &&
+		s.Flags.Has(stanza.HasDelay) && (string(s.DelayFrom) == from.domain || s.DelayFrom == from.full)
+}
+
+// confirmed reports whether a dialect also tells of sessions that end without a
+// word. ejabberd's mod_service_log and mod_privilege do not.
+func confirmed(d stanza.Dialect) bool {
+	return d == stanza.EventFeed || d == stanza.Firewall || d == stanza.Direct
+}
+
+// unverified reports whether a session count is in doubt on a host whose statuses
+// come by d: nothing confirms that sessions have ended, or, where only who
+// subscribed us is known, that there are none.
+func unverified(d stanza.Dialect, count int) bool {
+	return !confirmed(d) || d == stanza.Direct && count == 0
+}
+
+// priority returns the priority of an available presence (RFC 6121 section
+// 4.7.2.3), zero when there is none.
+// Only ejabberd's way to deliver to bare JIDs depends on it, and ejabberd writes
+// stanzas anew, so the text is found in one form; an element that a user hides
+// elsewhere to be mistaken for it is about nobody else.
+func priority(s *stanza.Stanza) int8 {
+	const tag = "<priority>"
+	if s.Dialect != stanza.ServiceLog {
+		return 0
+	}
+	_, rest, ok := strings.Cut(s.Raw, tag)
+	if !ok {
+		return 0
+	}
+	text, _, _ := strings.Cut(rest, "<")
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 8)
+	if err != nil {
+		return 0
+	}
+	return int8(n)
+}

@@ -1,0 +1,90 @@
+package translator
+
+import "sync/atomic"
+
+// Reason says why a stanza made no event.
+type Reason uint8
+
+// The reasons. A stanza counts under one of them, or under Stats.Events.
+const (
+	// SkippedType: a message or presence of a type that makes no event, such as
+	// error, subscribe or an unknown one.
+	SkippedType Reason = iota
+	// SkippedServerMade: the server wrote it in a user's name (carbons, PEP, MAM
+	// results come from the bare JID).
+	SkippedServerMade
+	// SkippedReceiveCopy: a local user's message on its way to another; its events
+	// came with the send copy.
+	SkippedReceiveCopy
+	// SkippedDuplicate: the same, told apart by counting copies.
+	SkippedDuplicate
+	// SkippedRedelivered: a stored message handed over later.
+	SkippedRedelivered
+	// SkippedArchive: an archive's answer to a query (XEP-0313).
+	SkippedArchive
+	// SkippedForwarded: a stranger's message to us that carries another stanza.
+	SkippedForwarded
+	// SkippedForeign: neither sent by a local session nor on its way to a local user.
+	SkippedForeign
+	// SkippedUnmarked: the feed does not say which copy this is, and it cannot be inferred.
+	SkippedUnmarked
+	// SkippedDirected: a presence that is not a user's own undirected one.
+	SkippedDirected
+	// SkippedUnchanged: a presence that changes nothing about being online.
+	SkippedUnchanged
+
+	// Reasons is their number.
+	Reasons
+)
+
+var reasonNames = [Reasons]string{
+	"type", "server_made", "receive_copy", "duplicate", "redelivered", "archive",
+	"forwarded", "foreign", "unmarked", "directed", "unchanged",
+}
+
+// String returns the reason as metrics name it.
+func (r Reason) String() string {
+	if r < Reasons {
+		return reasonNames[r]
+	}
+	return "unknown"
+}
+
+// Stats are counts since the start, except for Users and Resources.
+type Stats struct {
+	Stanzas, Events int
+	// AmbiguousSends are messages without an id on a feed that marks no direction,
+	// taken for sent ones by counting.
+	AmbiguousSends int
+	// Unmasked are messages that posed as redelivered and were found out.
+	Unmasked int
+	// Ghosts are available resources that had to give way to newer ones.
+	Ghosts int
+	// Users and Resources are what the presence table holds.
+	Users, Resources int
+	// Skipped counts the stanzas that made no event, by reason.
+	Skipped [Reasons]int
+}
+
+// counters are what Stats is read from, by other goroutines than the one that
+// translates.
+type counters struct {
+	stanzas, events, ambiguous, unmasked atomic.Int64
+	ghosts, users, resources             atomic.Int64
+	skipped                              [Reasons]atomic.Int64
+}
+
+// Stats returns the counts as they stand.
+// Unlike Translate it may be called by any goroutine at any time.
+func (t *Translator) Stats() Stats {
+	c := &t.counters
+	s := Stats{
+		Stanzas: int(c.stanzas.Load()), Events: int(c.events.Load()),
+		AmbiguousSends: int(c.ambiguous.Load()), Unmasked: int(c.unmasked.Load()),
+		Ghosts: int(c.ghosts.Load()), Users: int(c.users.Load()), Resources: int(c.resources.Load()),
+	}
+	for r := range c.skipped {
+		s.Skipped[r] = int(c.skipped[r].Load())
+	}
+	return s
+}

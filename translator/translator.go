@@ -1,0 +1,111 @@
+// Package translator says what happened: it turns the stanzas that a server
+// forwards into events by the rules of MongooseIM's mod_event_pusher.
+//
+// It is pure. It does no I/O, reads no clock but the one it is given, and logs
+// nothing; what it remembers is the presence table and, for feeds that mark no
+// direction, which copies it has seen lately.
+//
+// A message of a user on a served host is an event when the user sent it (in),
+// and a second one if it goes to a local domain (out). A message of anybody else
+// is an event when it reaches a local user (out). The copies that a server makes
+// of one message beside these give nothing.
+package translator
+
+import (
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// DefaultMaxResources is how many available resources of one user are kept
+// unless Options says otherwise.
+const DefaultMaxResources = 20
+
+// Options say which addresses are local.
+type Options struct {
+	// Hosts are the served domains, MUCHosts their conference domains.
+	// Both are local domains in MongooseIM's sense.
+	Hosts, MUCHosts []string
+	// Component is the domain of the component itself.
+	Component string
+	// Now is the clock for stanzas without a time of receipt; nil means time.Now.
+	Now func() time.Time
+	// MaxResources bounds the available resources kept of one bare JID; below one
+	// means DefaultMaxResources. Feeds that miss the end of sessions would
+	// otherwise collect ghosts without end; the oldest give way.
+	MaxResources int
+}
+
+// Translator turns stanzas into events.
+// It is not safe for concurrent use, except for Stats: the order of the stanzas
+// is what it judges by.
+type Translator struct {
+	hosts     hosts
+	component string
+	now       func() time.Time
+	sessions  *sessions
+	copies    *copies
+	ids       identifier
+	counters  counters
+}
+
+// New returns a translator that knows of no session yet.
+func New(o Options) *Translator {
+	t := &Translator{
+		hosts:     newHosts(o.Hosts, o.MUCHosts),
+		component: string(jid.Prepare(o.Component)),
+		now:       o.Now,
+		copies:    newCopies(),
+	}
+	if t.now == nil {
+		t.now = time.Now
+	}
+	limit := o.MaxResources
+	if limit < 1 {
+		limit = DefaultMaxResources
+	}
+	t.sessions = newSessions(limit)
+	return t
+}
+
+// Translate appends the events that s stands for to dst: none, one, or for a
+// message from one local address to another two, in before out.
+//
+// The events share the memory of s.Raw. Translate believes s: who may report
+// what has been decided before.
+func (t *Translator) Translate(s *stanza.Stanza, dst []event.Event) []event.Event {
+	t.counters.stanzas.Add(1)
+	received := s.Received
+	if received.IsZero() {
+		received = t.now()
+	}
+	first := len(dst)
+	reason := SkippedType
+	switch s.Kind {
+	case stanza.Message:
+		dst, reason = t.message(s, received, dst)
+	case stanza.Presence:
+		dst, reason = t.presence(s, received, dst)
+	}
+	if len(dst) == first {
+		t.counters.skipped[reason].Add(1)
+		return dst
+	}
+	t.counters.events.Add(int64(len(dst) - first))
+	t.ids.assign(s, received, dst[first:])
+	return dst
+}
+
+// base returns what all events of a stanza have in common.
+func base(s *stanza.Stanza, received time.Time) event.Event {
+	return event.Event{
+		From:     s.From,
+		StanzaID: s.ID,
+		Time:     received,
+		Host:     string(s.Host),
+		Dialect:  s.Dialect.String(),
+		Packet:   s.Raw,
+	}
+}

@@ -1,0 +1,49 @@
+# make run     a demonstration that needs nothing installed
+# make build   the program, ./eventpusher
+# make test    every test, against real servers (installs them when missing; root)
+# make bench   the benchmarks, and how much faster than mellium stanzas come in
+# make lint    gofmt, go vet, staticcheck
+# make image   the container image (image.mk)
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Packages tested at a time. Each may run servers of its own, so more than the
+# processors can carry makes the tests slower, not faster.
+TEST_PARALLEL ?= 2
+TEST_FLAGS    ?=
+BENCH_TIME    ?= 1s
+BENCH_COUNT   ?= 1
+
+.DEFAULT_GOAL := build
+.PHONY: run build test bench lint clean
+
+run: build
+	./eventpusher demo
+
+build:
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o eventpusher .
+
+test:
+	./internal/harness/install.sh
+	$(GO) test -race -timeout 8m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
+
+# A benchmark with the parts /eventpusher and /mellium gets a line with their
+# ratio at the end. One package at a time, or they would measure each other.
+bench:
+	@mkdir -p dist
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCH_TIME) -count $(BENCH_COUNT) -timeout 20m -p 1 \
+		./component/... ./translator/... ./pusher/... ./backends/... >dist/bench.txt || { cat dist/bench.txt; exit 1; }
+	@cat dist/bench.txt
+	@awk -f internal/harness/ratio.awk dist/bench.txt
+
+lint:
+	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "gofmt -w is needed for:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+clean:
+	rm -rf eventpusher dist
+	rm -rf internal/harness/sns/node_modules
+
+-include image.mk

@@ -1,0 +1,80 @@
+#!/bin/bash
+# Installs what the tests run: Debian's prosody, prosody-modules, ejabberd,
+# rabbitmq-server and buildah, gcc and the C library's headers for the race
+# detector, openssl - and the SNS emulator, by npm, from the lock file in sns/.
+#
+# Only what is missing is installed, without a question, and no package may
+# start a service of its own. When nothing is missing it takes a fraction of a
+# second. Needs root and apt only when a package is missing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+fail() {
+	echo "install.sh: $*" >&2
+	exit 1
+}
+
+# What must be there, and the packages that bring it.
+missing=()
+need() { # path package...
+	local path=$1
+	shift
+	[ -e "$path" ] || missing+=("$@")
+}
+need /usr/bin/prosody prosody
+need /usr/lib/prosody/modules/mod_firewall prosody-modules
+need /usr/sbin/ejabberdctl ejabberd
+need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
+need /usr/bin/gcc gcc
+need /usr/include/stdlib.h libc6-dev
+need /usr/bin/openssl openssl
+need /usr/bin/buildah buildah
+if ! command -v npm >/dev/null; then
+	missing+=(nodejs npm)
+fi
+
+# Debian asks policy-rc.d before it starts a service; 101 forbids it. What was
+# there before comes back in any case.
+policy=/usr/sbin/policy-rc.d
+forbid_services() {
+	local saved=""
+	if [ -e "$policy" ] || [ -L "$policy" ]; then
+		saved=$(mktemp "$policy.XXXXXX")
+		mv -f "$policy" "$saved"
+	fi
+	# shellcheck disable=SC2064 # the name as it is now
+	trap "if [ -n '$saved' ]; then mv -f '$saved' '$policy'; else rm -f '$policy'; fi" EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+}
+
+if [ ${#missing[@]} -gt 0 ]; then
+	command -v apt-get >/dev/null ||
+		fail "missing ${missing[*]}, and this machine has no apt-get; install them by hand"
+	[ "$(id -u)" = 0 ] || fail "missing ${missing[*]}; run this once as root: sudo $PWD/install.sh"
+	echo "installing ${missing[*]}"
+	forbid_services
+	log=$(mktemp)
+	apt() {
+		DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@" \
+			</dev/null >"$log" 2>&1 || {
+			tail -n 40 "$log" >&2
+			fail "apt-get $1 failed"
+		}
+	}
+	apt update
+	apt install -y --no-install-recommends "${missing[@]}"
+	rm -f "$log"
+fi
+
+# npm leaves node_modules/.package-lock.json, but rewrites it; our own copy of
+# the lock file says what is installed.
+installed=sns/node_modules/.installed-lock.json
+if ! cmp -s sns/package-lock.json "$installed"; then
+	node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' ||
+		fail "the SNS emulator needs Node.js 20 or later, this is $(node --version)"
+	echo "installing the SNS emulator"
+	(cd sns && npm ci --no-audit --no-fund --no-update-notifier --loglevel=error </dev/null >/dev/null) ||
+		fail "npm ci failed in $PWD/sns"
+	cp sns/package-lock.json "$installed"
+fi

@@ -11,22 +11,6 @@ import (
 	"time"
 )
 
-// Secret is a string that never shows itself: every way of printing it gives ***.
-type Secret string
-
-const hidden = "***"
-
-func (Secret) String() string               { return hidden }
-func (Secret) GoString() string             { return hidden }
-func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
-func (Secret) LogValue() slog.Value         { return slog.StringValue(hidden) }
-
-// Reveal returns the secret itself, for the one place that sends it.
-func (s Secret) Reveal() string { return string(s) }
-
-// Size is a number of bytes, written as an integer or as "4MiB", "64KiB", "1GiB".
-type Size int64
-
 // Config is the whole configuration, validated, with defaults filled in.
 type Config struct {
 	Component Component
@@ -243,22 +227,4 @@ type Admin struct {
 type Log struct {
 	Level  slog.Level // debug, info (default), warn, error
 	Format string     // text (default) or json
-}
-
-// Severity tells an error from something an operator should know.
-type Severity uint8
-
-// The severities of a Problem.
-const (
-	Note    Severity = iota // what a value means here
-	Warning                 // works, but not as the file seems to say
-	Error                   // nothing starts
-)
-
-// Problem is one finding about a configuration: where, what, and what to do.
-type Problem struct {
-	Severity Severity
-	Path     string // key path, e.g. outgoing_pools.http.http_pool.connection.host
-	Text     string // what is wrong, or what it means
-	Remedy   string // what to do; empty for notes
 }

@@ -1,0 +1,139 @@
+package config
+
+import (
+	"maps"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// meanings says what values that were written for MongooseIM mean here, where that
+// is not what they mean there.
+func (l *loader) meanings(c *Config) {
+	l.poolMeanings(c)
+	l.rabbitMeanings(c)
+	l.httpMeanings(c)
+	l.pushMeanings(c)
+	if s := c.Pusher.SNS; s != nil && s.Host != "" && s.Region != "" {
+		if theirs := signingRegion(s.Host); theirs != s.Region {
+			l.note(pusherPath.with("sns").with("region").String(), "requests are signed for "+quote(s.Region)+
+				"; MongooseIM takes the region out of sns_host and would sign for "+quote(theirs))
+		}
+	}
+}
+
+// signingRegion is the region that MongooseIM signs for: the second of four or more
+// labels of sns_host, otherwise us-east-1 (erlcloud_aws:aws_region_from_host).
+func signingRegion(host string) string {
+	if u, err := url.Parse(host); err == nil && u.Hostname() != "" {
+		host = u.Hostname()
+	}
+	if labels := strings.Split(host, "."); len(labels) >= 4 {
+		return labels[1]
+	}
+	return "us-east-1"
+}
+
+// poolMeanings has one note for each option that Erlang's worker pools need and we
+// do not, with all pools that set it.
+func (l *loader) poolMeanings(c *Config) {
+	var pools []keyPath
+	for _, tag := range slices.Sorted(maps.Keys(c.Pools.HTTP)) {
+		pools = append(pools, keyPath{"outgoing_pools", "http", tag})
+	}
+	if c.Pools.Rabbit != nil {
+		pools = append(pools, keyPath{"outgoing_pools", "rabbit", "event_pusher"})
+	}
+	if c.Pools.RDBMS != nil {
+		pools = append(pools, keyPath{"outgoing_pools", "rdbms", "default"})
+	}
+	if c.Pusher.Push != nil {
+		pools = append(pools, pusherPath.with("push").with("wpool"))
+	}
+	for _, option := range []struct{ name, meaning string }{
+		{"scope", "every pool serves all hosts"},
+		{"strategy", "work is spread by conversation, which keeps order"},
+		{"call_timeout", "nobody waits for a worker: events wait in the outbox"},
+		{"max_worker_queue_len", "no event is dropped because a worker is busy; [outbox] bounds what waits"},
+	} {
+		var where []string
+		for _, pool := range pools {
+			path := pool.with(option.name)
+			if l.given(path...) && l.layers.Get(path.viperKey()) != "global" {
+				where = append(where, pool.String())
+			}
+		}
+		if len(where) > 0 {
+			l.note(strings.Join(where, ", "), option.name+" has no effect here: "+option.meaning)
+		}
+	}
+	var unused []string
+	for _, tag := range slices.Sorted(maps.Keys(c.Pools.HTTP)) {
+		if !c.usesHTTPPool(tag) {
+			unused = append(unused, keyPath{"outgoing_pools", "http", tag}.String())
+		}
+	}
+	if c.Pools.Rabbit != nil && !c.usesRabbitPool() {
+		unused = append(unused, "outgoing_pools.rabbit.event_pusher")
+	}
+	if c.Pools.RDBMS != nil && !c.usesRDBMSPool() {
+		unused = append(unused, "outgoing_pools.rdbms.default")
+	}
+	if len(unused) > 0 {
+		l.note(strings.Join(unused, ", "), "not used by any backend")
+	}
+}
+
+func (l *loader) rabbitMeanings(c *Config) {
+	p := c.Pools.Rabbit
+	if p == nil {
+		return
+	}
+	connection := keyPath{"outgoing_pools", "rabbit", "event_pusher", "connection"}
+	if !p.ConfirmsEnabled {
+		l.warn(connection.with("confirms_enabled").String(), "false voids the delivery contract: what the broker has not stored when it or the connection fails is lost unnoticed",
+			"remove the key; confirms are on by default here and published in a window")
+	}
+	if p.TLS != nil && p.Port == 5672 {
+		l.warn(connection.with("tls").String(), "tls does not change the port, which is 5672, where RabbitMQ usually speaks plain AMQP",
+			"write port = 5671, unless the broker speaks TLS on 5672")
+	}
+	if l.given(connection.with("reconnect").with("attempts")...) {
+		l.note(connection.with("reconnect").with("attempts").String(), "reconnecting never gives up here, so that nothing that waits is lost")
+	}
+}
+
+func (l *loader) httpMeanings(c *Config) {
+	var verified []string
+	for _, tag := range slices.Sorted(maps.Keys(c.Pools.HTTP)) {
+		if p := c.Pools.HTTP[tag]; p.TLS == nil && strings.HasPrefix(p.Host, "https:") {
+			verified = append(verified, keyPath{"outgoing_pools", "http", tag}.String())
+		}
+	}
+	if len(verified) > 0 {
+		l.note(strings.Join(verified, ", "), "https without a tls section: certificates are verified here against the system's roots; MongooseIM leaves that to Erlang's defaults")
+	}
+	if c.Pusher.HTTP == nil {
+		return
+	}
+	for i, h := range c.Pusher.HTTP.Handlers {
+		prefix := c.Pools.HTTP[h.PoolName].PathPrefix
+		if prefix != "" && h.Path != "" && !strings.HasSuffix(prefix, "/") {
+			l.note(pusherPath.with("http").with("handlers").with(position(i)).with("path").String(),
+				"requests go to "+quote(prefix+"/"+strings.TrimPrefix(h.Path, "/"))+", joined with one slash; MongooseIM sends them to "+quote(prefix+h.Path))
+		}
+	}
+}
+
+func (l *loader) pushMeanings(c *Config) {
+	if c.Pusher.Push == nil {
+		return
+	}
+	at := pusherPath.with("push")
+	if l.given(at.with("backend")...) && c.Pusher.Push.Backend == "mnesia" {
+		l.note(at.with("backend").String(), `"mnesia" means the store that is embedded here; registrations in MongooseIM's Mnesia are not taken over`)
+	}
+	if l.given(at.with("iqdisc")...) {
+		l.note(at.with("iqdisc").String(), "has no effect here: registrations are handled in the order in which they arrive")
+	}
+}

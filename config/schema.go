@@ -1,0 +1,134 @@
+package config
+
+import (
+	"math"
+	"time"
+)
+
+// This file and schema_mongooseim.go are the schema: every key with its type,
+// default and range, bound to the place where its value goes.
+
+// fields is the top level of config.toml.
+func (c *Config) fields() []field {
+	return []field{
+		table("component", c.Component.fields()...),
+		c.General.field(),
+		c.Pusher.field(),
+		c.Pools.field(),
+		list("filter", &c.Filters, (*Filter).fields),
+		table("outbox", c.Outbox.fields()...),
+		table("admin", c.Admin.fields()...),
+		table("log", c.Log.fields()...),
+	}
+}
+
+func (c *Component) fields() []field {
+	return join([]field{
+		text("address", &c.Address, "localhost:5347", isDialAddress),
+		text("name", &c.Name, nil, isDomain),
+	},
+		secret("secret", &c.Secret, nil, nonEmpty),
+		[]field{
+			section("tls", &c.TLS, (*TLS).fields),
+			texts("forwarders", &c.Forwarders, nil, isDomain),
+			texts("muc_hosts", &c.MUCHosts, nil, isDomain),
+			texts("feeds", &c.Feeds, []any{}, oneOf("event-feed", "service_log", "firewall", "privilege", "direct")),
+			size("max_stanza_size", &c.MaxStanzaSize, "4MiB", 1<<10),
+			integer("max_depth", &c.MaxDepth, int64(64), 4, 10_000),
+			duration("handshake_timeout", &c.HandshakeTimeout, "10s", time.Millisecond),
+			duration("ping_interval", &c.PingInterval, "30s", time.Millisecond),
+			duration("ping_timeout", &c.PingTimeout, "30s", time.Millisecond),
+			duration("reconnect_min", &c.ReconnectMin, "500ms", time.Millisecond),
+			duration("reconnect_max", &c.ReconnectMax, "30s", time.Millisecond),
+		})
+}
+
+func (g *General) field() field {
+	f := table("general", texts("hosts", &g.Hosts, nil, isDomain))
+	f.unknown = (*checker).foreignGeneral
+	return f
+}
+
+func (f *Filter) fields() []field {
+	return []field{
+		text("name", &f.Name, nil, nonEmpty),
+		scalar("priority", integerShape, int64(10), filterPriority, into(&f.Priority)),
+		text("keep", &f.Keep, nil, nonEmpty),
+		formulas("metadata", &f.Metadata),
+		choice("on_error", &f.OnError, "dead_letter", "dead_letter", "keep", "drop"),
+		boolean("override", &f.Override, false),
+	}
+}
+
+// filterPriority refuses 50 and above: there MongooseIM's backends stand
+// (mod_event_pusher_rabbit.erl), so that a filter would judge what has left already.
+func filterPriority(v any) (int, *complaint) {
+	const backends = 50
+	n, bad := integerWithin(v, 1, math.MaxInt64)
+	if bad == nil && n >= backends {
+		bad = &complaint{
+			"is 50 or more: backends stand at 50, so the filter would run after the event has left",
+			"write 1 to 49; lower runs first",
+		}
+	}
+	if bad != nil {
+		return 0, bad
+	}
+	return int(n), nil
+}
+
+func (o *Outbox) fields() []field {
+	return []field{
+		choice("engine", &o.Engine, "embedded", "embedded", "nats"),
+		text("path", &o.Path, "outbox", nonEmpty),
+		size("max_size", &o.MaxSize, "10GiB", 1<<20),
+		duration("max_age", &o.MaxAge, "72h", time.Second),
+		duration("shutdown_timeout", &o.ShutdownTimeout, "10s", 0),
+		integer("queue_events", &o.QueueEvents, int64(100_000), 1, math.MaxInt32),
+		table("nats", o.NATS.fields()...),
+	}
+}
+
+func (n *NATS) fields() []field {
+	return []field{
+		text("url", &n.URL, "nats://localhost:4222", isNATSURL),
+		text("credentials_file", &n.CredentialsFile, nil, nonEmpty),
+		text("stream", &n.Stream, "EVENTPUSHER", isStreamName),
+		integer("replicas", &n.Replicas, int64(1), 1, 5),
+		section("tls", &n.TLS, (*TLS).fields),
+	}
+}
+
+func (a *Admin) fields() []field {
+	return join([]field{text("listen", &a.Listen, nil, isListenAddress)},
+		secret("token", &a.Token, nil, nonEmpty))
+}
+
+func (l *Log) fields() []field {
+	return []field{
+		level("level", &l.Level, "info"),
+		choice("format", &l.Format, "text", "text", "json"),
+	}
+}
+
+// fields are MongooseIM's options for a TLS client (its just_tls).
+func (t *TLS) fields() []field {
+	return join([]field{
+		choice("verify_mode", &t.VerifyMode, "peer", "peer", "selfsigned_peer", "none"),
+		text("certfile", &t.CertFile, nil, nonEmpty),
+		text("keyfile", &t.KeyFile, nil, nonEmpty),
+		text("cacertfile", &t.CACertFile, nil, nonEmpty),
+	},
+		secret("password", &t.KeyPassword, nil, nonEmpty),
+		[]field{
+			text("ciphers", &t.Ciphers, nil, nonEmpty),
+			texts("versions", &t.Versions, nil, oneOf("tlsv1", "tlsv1.1", "tlsv1.2", "tlsv1.3")),
+			texts("crl_files", &t.CRLFiles, nil, nonEmpty),
+			boolean("disconnect_on_failure", new(bool), true),
+			table("server_name_indication",
+				scalar("enabled", booleanShape, true, truth, func(on bool) { t.DisableSNI = !on }),
+				text("host", &t.ServerName, nil, nonEmpty),
+				choice("protocol", new(string), "default", "default", "https"),
+			),
+		})
+}

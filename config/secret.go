@@ -1,0 +1,31 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// Secret is a string that never shows itself: every way of printing it gives ***.
+type Secret string
+
+const hidden = "***"
+
+// String returns ***.
+func (Secret) String() string { return hidden }
+
+// GoString returns ***, for %#v.
+func (Secret) GoString() string { return hidden }
+
+// MarshalText returns ***, for JSON and TOML.
+func (Secret) MarshalText() ([]byte, error) { return []byte(hidden), nil }
+
+// LogValue returns ***, for log/slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+// Format writes *** for every verb. Without it a verb that does not fit a string,
+// such as %d, would print the value inside its complaint.
+func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, hidden) }
+
+// Reveal returns the secret itself, for the one place that sends it.
+func (s Secret) Reveal() string { return string(s) }

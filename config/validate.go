@@ -1,0 +1,187 @@
+package config
+
+import (
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"eventpusher/internal/jid"
+)
+
+// validate checks what concerns several keys, fills in defaults that depend on
+// other keys and resolves file names. Single values have been checked already.
+func (l *loader) validate(c *Config) {
+	l.general(c)
+	l.component(c)
+	l.filters(c.Filters)
+	l.backends(c)
+	l.pools(c)
+	l.outbox(c)
+	l.admin(c)
+	l.meanings(c)
+}
+
+func (l *loader) general(c *Config) {
+	remedy := `list the XMPP domains that the server serves: hosts = ["example.org"]`
+	if l.mentions("host_types") || l.mentions("default_server_domain") {
+		remedy += "; dynamic domains have to be listed too, host_types and default_server_domain name none"
+	}
+	prepareAll(c.General.Hosts)
+	l.require("general.hosts", remedy, len(c.General.Hosts) == 0)
+	l.unique("general.hosts", c.General.Hosts)
+}
+
+func (l *loader) mentions(generalKey string) bool {
+	return slices.Contains(l.ignoredGeneral, generalKey)
+}
+
+func (l *loader) component(c *Config) {
+	k := &c.Component
+	k.Name = prepared(k.Name)
+	l.require("component.name", `name the component's domain, as the server's configuration has it: name = "events.example.org"`, k.Name == "")
+	l.require("component.secret", "set secret, secret_file or "+keyPath{"component", "secret"}.variable(), k.Secret == "")
+	if k.Name != "" && slices.Contains(c.General.Hosts, k.Name) {
+		l.errorf("component.name", quote(k.Name)+" is one of general.hosts: a component needs a domain of its own",
+			`write a name such as "events.`+k.Name+`"`)
+	}
+	if k.MUCHosts == nil {
+		k.MUCHosts = defaultMUCHosts(c.General.Hosts)
+	} else {
+		prepareAll(k.MUCHosts)
+		l.unique("component.muc_hosts", k.MUCHosts)
+		if k.Name != "" && slices.Contains(k.MUCHosts, k.Name) {
+			l.errorf("component.muc_hosts", "contains the component's own name "+quote(k.Name), "list the domains of the chat rooms only")
+		}
+	}
+	if k.Forwarders == nil {
+		k.Forwarders = slices.Concat(c.General.Hosts, k.MUCHosts)
+	} else {
+		prepareAll(k.Forwarders)
+		l.unique("component.forwarders", k.Forwarders)
+	}
+	l.unique("component.feeds", k.Feeds)
+	if k.ReconnectMin > k.ReconnectMax {
+		l.errorf("component.reconnect_min", "is "+k.ReconnectMin.String()+", longer than reconnect_max, "+k.ReconnectMax.String(),
+			"write a shorter one, or a longer reconnect_max")
+	}
+	host, _, _ := net.SplitHostPort(k.Address)
+	if k.TLS == nil && !isLoopback(host) {
+		l.warn("component.address", quote(k.Address)+" is reached over the network without TLS: the secret's hash and every message are readable on the way",
+			"add [component.tls] and the server's TLS port, or connect over loopback or a private tunnel")
+	}
+	l.tls(k.TLS, "component.tls", true)
+}
+
+// defaultMUCHosts are the names that servers give their room services by default:
+// ejabberd and Prosody conference., MongooseIM muc.
+func defaultMUCHosts(hosts []string) []string {
+	rooms := make([]string, 0, 2*len(hosts))
+	for _, host := range hosts {
+		rooms = append(rooms, "conference."+host, "muc."+host)
+	}
+	return slices.DeleteFunc(rooms, func(room string) bool { return slices.Contains(hosts, room) })
+}
+
+func (l *loader) filters(filters []Filter) {
+	seen := make(map[string]bool, len(filters))
+	for i, f := range filters {
+		at := keyPath{"filter", position(i)}
+		l.require(at.with("name").String(), `give the filter a name for logs and metrics, such as name = "content_only"`, f.Name == "")
+		if f.Name != "" && seen[f.Name] {
+			l.errorf(at.with("name").String(), "another filter is called "+quote(f.Name), "give each filter its own name")
+		}
+		seen[f.Name] = true
+		if !l.given(at.with("keep")...) && !l.given(at.with("metadata")...) {
+			l.warn(at.String(), "the filter has neither keep nor metadata, so it does nothing",
+				`write keep = "event.class == 'content'", say, or remove the filter`)
+		}
+	}
+}
+
+func (l *loader) outbox(c *Config) {
+	if c.Outbox.NATS.CredentialsFile != "" {
+		c.Outbox.NATS.CredentialsFile = l.file(c.Outbox.NATS.CredentialsFile, "outbox.nats.credentials_file", c.Outbox.Engine == "nats")
+	}
+	l.tls(c.Outbox.NATS.TLS, "outbox.nats.tls", c.Outbox.Engine == "nats")
+}
+
+func (l *loader) admin(c *Config) {
+	if c.Admin.Listen == "" {
+		return
+	}
+	host, _, _ := net.SplitHostPort(c.Admin.Listen)
+	l.require("admin.token", "set token, token_file or "+keyPath{"admin", "token"}.variable()+
+		`: admin.listen = `+strconv.Quote(c.Admin.Listen)+` can be reached from other machines ("127.0.0.1:8090" cannot)`,
+		c.Admin.Token == "" && !isLoopback(host))
+}
+
+// tls checks the files of a TLS section that is used. Of one that is not, only
+// names are resolved: a pool of MongooseIM's own may name files of its machine.
+func (l *loader) tls(t *TLS, path string, used bool) {
+	if t == nil {
+		return
+	}
+	t.CertFile = l.file(t.CertFile, path+".certfile", used)
+	t.KeyFile = l.file(t.KeyFile, path+".keyfile", used)
+	t.CACertFile = l.file(t.CACertFile, path+".cacertfile", used)
+	for i, name := range t.CRLFiles {
+		t.CRLFiles[i] = l.file(name, path+".crl_files", used)
+	}
+	if !used {
+		return
+	}
+	if t.CertFile != "" {
+		l.require(path+".keyfile", "name the private key of certfile", t.KeyFile == "")
+	} else if t.KeyFile != "" {
+		l.require(path+".certfile", "name the certificate of keyfile", true)
+	}
+}
+
+// file resolves a file name and, when the file will be used, checks that it exists.
+func (l *loader) file(name, path string, used bool) string {
+	if name == "" {
+		return ""
+	}
+	resolved := l.resolve(name)
+	if !used {
+		return resolved
+	}
+	info, err := os.Stat(resolved)
+	switch {
+	case err != nil:
+		l.errorf(path, "cannot read "+resolved+": "+reason(err), readRemedy(err))
+	case info.IsDir():
+		l.errorf(path, resolved+" is a directory", "name a file")
+	}
+	return resolved
+}
+
+// unique complains about the first item that stands twice in a list.
+func (l *loader) unique(path string, items []string) {
+	for i, item := range items {
+		if slices.Contains(items[:i], item) {
+			l.errorf(path, quote(item)+" stands there twice", "remove one of them")
+			return
+		}
+	}
+}
+
+// prepared puts a domain into the form in which domains are compared.
+func prepared(domain string) string { return jid.Prepare(domain).String() }
+
+func prepareAll(domains []string) {
+	for i := range domains {
+		domains[i] = prepared(domains[i])
+	}
+}
+
+// tagList writes the tags of pools for a message.
+func tagList(tags []string) string {
+	if len(tags) == 0 {
+		return "there is none"
+	}
+	slices.Sort(tags)
+	return "there are: " + strings.Join(tags, ", ")
+}

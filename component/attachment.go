@@ -1,0 +1,226 @@
+package component
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"mellium.im/xmpp"
+	"mellium.im/xmpp/component"
+	"mellium.im/xmpp/ping"
+	"mellium.im/xmpp/stream"
+
+	"eventpusher/component/stanza"
+)
+
+// endGrace is how long the server may take to answer our </stream:stream>.
+const endGrace = 2 * time.Second
+
+// attachment is one connection from its handshake to its end.
+//
+// The goroutine that serves it reads the socket, hands messages and presences to
+// the handler and everything else to mellium's session; a second one writes.
+type attachment struct {
+	link    *Link
+	raw     net.Conn
+	in      *watchedReader
+	out     *outbound
+	conn    *conn
+	session *xmpp.Session
+	framer  *stanza.Framer
+	decoder *stanza.Decoder
+	env     stanza.Envelope
+	pings   int
+}
+
+func (l *Link) newAttachment(raw net.Conn) *attachment {
+	a := &attachment{link: l, raw: raw, out: newOutbound(raw, l.cfg.PingTimeout)}
+	a.in = &watchedReader{conn: raw, interval: l.cfg.PingInterval, timeout: l.cfg.PingTimeout, ping: a.ping}
+	a.conn = newConn(raw, a.in, a.out)
+	return a
+}
+
+// handshake does XEP-0114 section 3.
+func (a *attachment) handshake(ctx context.Context) error {
+	l := a.link
+	a.raw.SetReadDeadline(time.Now().Add(l.cfg.HandshakeTimeout))
+	// The context is not given to mellium: it would interrupt the connection by
+	// moving deadlines, which can leave half an element written.
+	stop := context.AfterFunc(ctx, func() { a.raw.Close() })
+	session, err := component.NewSession(context.Background(), l.address, []byte(l.cfg.Secret.Reveal()), a.conn)
+	if !stop() {
+		return ctx.Err()
+	}
+	if err != nil {
+		return explainHandshake(l.cfg.Address, l.cfg.Name, l.cfg.HandshakeTimeout, a.in.heard, err)
+	}
+	limits := stanza.Limits{Size: int(l.cfg.MaxStanzaSize), Depth: l.cfg.MaxDepth}
+	a.session = session
+	a.in.watching, a.in.heard = true, nil
+	a.framer = stanza.NewFramer(a.conn.in, limits)
+	a.decoder = stanza.NewDecoder(limits)
+	a.conn.feed(a.next)
+	return nil
+}
+
+// serve takes what the server sends until the stream ends, or until ctx ends, and
+// then orderly: what the server sends before it ends its own stream is still taken.
+// The connection is closed and all goroutines are gone when it returns.
+func (a *attachment) serve(ctx context.Context) error {
+	var others sync.WaitGroup
+	done := make(chan struct{})
+	others.Go(func() {
+		defer a.recover()
+		a.out.run(done)
+	})
+	others.Go(func() {
+		defer a.recover()
+		select {
+		case <-ctx.Done():
+			a.end()
+		case <-done:
+		}
+	})
+	err := a.serveSession()
+	close(done)
+	a.raw.Close()
+	others.Wait()
+	return explainEnd(a.link.cfg.Address, a.link.cfg.PingTimeout, a.cause(err))
+}
+
+// cause returns what ended the stream, given what the session says: the server's
+// own word, else why writing failed, which closes the connection under the reader,
+// else why reading did.
+func (a *attachment) cause(err error) error {
+	var said stream.Error
+	read, written := a.conn.cause, a.out.cause()
+	switch {
+	case errors.As(err, &said) || errors.Is(err, errPanicked):
+	case written != nil && (read == nil || errors.Is(read, net.ErrClosed)):
+		err = written
+	case err != nil && read != nil:
+		err = read
+	}
+	return err
+}
+
+func (a *attachment) serveSession() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			a.reportPanic(r)
+			err = errPanicked
+		}
+	}()
+	// The handler gets replies that nobody waits for; there is nothing to do.
+	return a.session.Serve(nil)
+}
+
+// end ends our half of the stream and gives the server a moment to end its own.
+func (a *attachment) end() {
+	by := time.Now().Add(endGrace)
+	a.in.endBy(by)
+	a.out.endBy(by)
+	a.session.Close()
+}
+
+// recover, deferred at a goroutine's root, ends the stream instead of the process.
+func (a *attachment) recover() {
+	if r := recover(); r != nil {
+		a.reportPanic(r)
+		a.raw.Close()
+	}
+}
+
+func (a *attachment) reportPanic(r any) {
+	a.link.metrics.panics.Inc()
+	a.link.log.Error("component: panic, the link will be set up again", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+}
+
+// next frames what comes, deals with it, and returns the first element that is the
+// session's: replies to our IQs, stream errors, the end of the stream.
+func (a *attachment) next() ([]byte, error) {
+	for {
+		frame, err := a.framer.Next()
+		if err != nil {
+			// The session will say goodbye, perhaps to nobody.
+			a.out.endBy(time.Now().Add(endGrace))
+			return nil, err
+		}
+		switch {
+		case frame.Fault != stanza.NoFault:
+			a.bad(frame.Fault.String(), frame.Kind)
+		case frame.Kind == stanza.EndFrame || bytes.HasPrefix(frame.Bytes, []byte("<stream:")):
+			return frame.Bytes, nil
+		case frame.Kind == stanza.OtherFrame:
+			if a.other(frame.Bytes) {
+				return frame.Bytes, nil
+			}
+		default:
+			a.stanza(frame)
+		}
+	}
+}
+
+// stanza takes a message or presence.
+func (a *attachment) stanza(frame stanza.Frame) {
+	if err := a.decoder.Decode(frame.Bytes, &a.env); err != nil {
+		reason := "unreadable"
+		var defect *stanza.StanzaError
+		if errors.As(err, &defect) {
+			reason = defect.Defect.String()
+		}
+		a.bad(reason, frame.Kind)
+		return
+	}
+	if fact := a.link.feeds.Classify(&a.env, a.link.now()); fact != nil {
+		a.link.handler(fact)
+	}
+}
+
+// other takes an element that is no message or presence, and reports whether it
+// is the session's.
+func (a *attachment) other(frame []byte) bool {
+	q, err := parseElement(frame)
+	switch {
+	case err != nil:
+		a.bad("malformed iq", stanza.OtherFrame)
+		return false
+	case !q.isIQ():
+		a.bad("unknown element", stanza.OtherFrame)
+		return false
+	case q.isReply():
+		a.link.metrics.iqs.WithLabelValues("reply").Inc()
+		return true
+	}
+	reply, kind := a.link.responder.answer(q)
+	if reply != nil && !a.out.enqueue(reply) {
+		kind = "dropped"
+	}
+	a.link.metrics.iqs.WithLabelValues(kind).Inc()
+	return false
+}
+
+// bad counts what cannot be read. Its content is never logged.
+func (a *attachment) bad(reason string, kind stanza.FrameKind) {
+	a.link.metrics.bad.WithLabelValues(reason).Inc()
+	a.link.warnings.log("component: skipped a stanza that cannot be read",
+		slog.String("reason", reason), slog.String("element", kind.String()))
+}
+
+// ping asks the server for a sign of life: a space for whoever only keeps the
+// connection open, and a ping (XEP-0199) for an answer. Any byte of the server is
+// life, so the answer is not looked at, and nobody can forge anything with one.
+func (a *attachment) ping() {
+	a.pings++
+	q := " <iq type='get' id='watchdog-" + strconv.Itoa(a.pings) + "' from='" + escape(a.link.cfg.Name) + "' to='" + escape(a.link.pingTo) + "'><ping xmlns='" + ping.NS + "'/></iq>"
+	if a.out.enqueue([]byte(q)) {
+		a.link.metrics.iqs.WithLabelValues("ping_sent").Inc()
+	}
+}

@@ -1,0 +1,179 @@
+package component
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"eventpusher/component/stanza"
+	"eventpusher/internal/jid"
+)
+
+// Class is a class of fact. For each served host and class one dialect is the
+// authority, since dialects overlap and one fact must not become two events.
+type Class uint8
+
+// The classes of fact.
+const (
+	MessageFact  Class = iota // a message
+	PresenceFact              // an available presence and whatever is no message
+	OfflineFact               // an unavailable presence
+	numClasses
+)
+
+// String returns the class as logs and the status name it.
+func (c Class) String() string {
+	switch c {
+	case MessageFact:
+		return "message"
+	case PresenceFact:
+		return "presence"
+	case OfflineFact:
+		return "offline"
+	}
+	return "unknown"
+}
+
+// MarshalText makes the class readable in the status.
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+func classOf(s *stanza.Stanza) Class {
+	switch {
+	case s.Kind == stanza.Message:
+		return MessageFact
+	case s.Type == "unavailable":
+		return OfflineFact
+	}
+	return PresenceFact
+}
+
+// gives says which classes a dialect can report. The event-feed is not read yet
+// and so gives nothing.
+func gives(d stanza.Dialect, c Class) bool {
+	switch d {
+	case stanza.ServiceLog, stanza.Firewall, stanza.Direct:
+		return true
+	case stanza.Privilege:
+		return c != MessageFact
+	}
+	return false
+}
+
+// authorities knows the authority of each host and class.
+// One goroutine asks; any may take a snapshot.
+type authorities struct {
+	configured [numClasses]stanza.Dialect // 0: the best one heard
+	log        *slog.Logger
+
+	mu    sync.Mutex // held by the asking goroutine only where it writes
+	hosts map[jid.JID]*hostFeeds
+}
+
+type hostFeeds struct {
+	authority [numClasses]stanza.Dialect
+	heard     [numDialects]bool
+}
+
+// newAuthorities takes the names of [component] feeds; an empty list leaves the
+// choice to what is heard.
+func newAuthorities(hosts []jid.JID, feeds []string, log *slog.Logger) *authorities {
+	a := &authorities{hosts: make(map[jid.JID]*hostFeeds), log: log}
+	var listed []stanza.Dialect
+	for _, name := range feeds {
+		d, ok := stanza.ParseDialect(strings.ToLower(strings.TrimSpace(name)))
+		if !ok || d == stanza.EventFeed {
+			log.Warn("component: this feed cannot be read and is left out", "feed", name)
+			continue
+		}
+		listed = append(listed, d)
+	}
+	slices.Sort(listed) // the order of Dialect: best first
+	for c := range numClasses {
+		for _, d := range listed {
+			if gives(d, c) {
+				a.configured[c] = d
+				break
+			}
+		}
+		if len(feeds) > 0 && a.configured[c] == 0 {
+			// Asked for, but by nothing that can report it: nobody is the authority.
+			a.configured[c] = stanza.EventFeed
+			log.Warn("component: none of the listed feeds reports this class of fact", "class", c.String())
+		}
+	}
+	for _, h := range hosts {
+		a.hosts[h] = &hostFeeds{}
+	}
+	return a
+}
+
+// admit reports whether dialect d is the authority for this class of facts of
+// host, after taking note that it was heard.
+func (a *authorities) admit(host jid.JID, c Class, d stanza.Dialect) bool {
+	h := a.hosts[host]
+	if h == nil { // an operator's forwarder that is no served host
+		h = &hostFeeds{}
+		a.mu.Lock()
+		a.hosts[host] = h
+		a.mu.Unlock()
+	}
+	if !h.heard[d] {
+		a.mu.Lock()
+		h.heard[d] = true
+		a.mu.Unlock()
+	}
+	now := h.authority[c]
+	if now == d {
+		return true
+	}
+	if configured := a.configured[c]; configured != 0 {
+		if configured != d {
+			return false
+		}
+	} else if now != 0 && now < d {
+		return false
+	}
+	a.mu.Lock()
+	h.authority[c] = d
+	a.mu.Unlock()
+	if now == 0 {
+		a.log.Info("component: feed established", "host", string(host), "class", c.String(), "feed", d.String())
+	} else {
+		a.log.Info("component: better feed heard, it replaces the other", "host", string(host), "class", c.String(), "feed", d.String(), "before", now.String())
+	}
+	return true
+}
+
+// HostFeeds says how one host is heard.
+type HostFeeds struct {
+	Host string `json:"host"`
+	// Authority names the dialect that counts for each class of fact; classes of
+	// which nothing was heard yet are missing.
+	Authority map[Class]string `json:"authority"`
+	// Heard lists the dialects that reported anything, best first.
+	Heard []string `json:"heard"`
+}
+
+// snapshot lists the hosts in order of their names.
+func (a *authorities) snapshot() []HostFeeds {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]HostFeeds, 0, len(a.hosts))
+	for host, h := range a.hosts {
+		out := HostFeeds{Host: string(host), Authority: make(map[Class]string), Heard: []string{}}
+		for c := range numClasses {
+			if d := h.authority[c]; d != 0 {
+				out.Authority[c] = d.String()
+			}
+		}
+		for d := stanza.EventFeed; d <= stanza.Direct; d++ {
+			if h.heard[d] {
+				out.Heard = append(out.Heard, d.String())
+			}
+		}
+		list = append(list, out)
+	}
+	slices.SortFunc(list, func(x, y HostFeeds) int { return strings.Compare(x.Host, y.Host) })
+	return list
+}

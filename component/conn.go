@@ -1,0 +1,144 @@
+package component
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// heardSize is how much of what the server says is kept until the handshake is
+// done, to recognise what is no XMPP server.
+const heardSize = 256
+
+// conn is the connection as mellium sees it. It is an io.ByteReader, so that
+// encoding/xml takes no byte more than it needs: what the server sends in one
+// segment with <handshake/> belongs to the framer.
+//
+// Until feed is called it passes the server's bytes on. From then on a reader of
+// it drives the link: each read that needs bytes frames stanzas, which go their own
+// way, until there is an element for the session.
+type conn struct {
+	net.Conn // writes go through outbound; reads as described
+	in       *bufio.Reader
+	out      *outbound
+	next     func() ([]byte, error) // nil until the handshake is done
+	pending  []byte                 // what the session has not read yet
+	cause    error                  // what ended next
+}
+
+func newConn(c net.Conn, in *watchedReader, out *outbound) *conn {
+	return &conn{Conn: c, in: bufio.NewReader(in), out: out}
+}
+
+// feed makes next the source of bytes.
+func (c *conn) feed(next func() ([]byte, error)) { c.next = next }
+
+// Write implements io.Writer for what the session itself writes.
+func (c *conn) Write(b []byte) (int, error) { return c.out.Write(b) }
+
+// ReadByte implements io.ByteReader.
+func (c *conn) ReadByte() (byte, error) {
+	if c.next == nil {
+		return c.in.ReadByte()
+	}
+	if err := c.fill(); err != nil {
+		return 0, err
+	}
+	b := c.pending[0]
+	c.pending = c.pending[1:]
+	return b, nil
+}
+
+// Read implements io.Reader.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.next == nil {
+		return c.in.Read(p)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := c.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(p, c.pending)
+	c.pending = c.pending[n:]
+	return n, nil
+}
+
+func (c *conn) fill() error {
+	for len(c.pending) == 0 {
+		if c.cause != nil {
+			return c.cause
+		}
+		c.pending, c.cause = c.next()
+	}
+	return nil
+}
+
+// watchedReader reads the socket and watches over the silence: it counts only the
+// time spent waiting for bytes, so that a handler that takes its time is not taken
+// for a dead server.
+type watchedReader struct {
+	conn              net.Conn
+	interval, timeout time.Duration
+	ping              func() // called after interval without a byte
+
+	watching bool   // after the handshake, which has a deadline of its own
+	heard    []byte // the first bytes, until then
+
+	mu     sync.Mutex
+	ending time.Time // set when we have ended our stream: by when the peer must have
+}
+
+// Read implements io.Reader.
+func (w *watchedReader) Read(p []byte) (int, error) {
+	if !w.watching {
+		n, err := w.conn.Read(p)
+		w.heard = append(w.heard, p[:min(n, heardSize-len(w.heard))]...)
+		return n, err
+	}
+	wait, pinged := w.interval, false
+	for {
+		if err := w.setDeadline(wait); err != nil {
+			return 0, err
+		}
+		n, err := w.conn.Read(p)
+		switch {
+		case n > 0 || !errors.Is(err, os.ErrDeadlineExceeded):
+			return n, err
+		case w.isEnding():
+			return 0, err
+		case pinged:
+			return 0, errNoPong
+		}
+		w.ping()
+		wait, pinged = w.timeout, true
+	}
+}
+
+func (w *watchedReader) setDeadline(wait time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	deadline := time.Now().Add(wait)
+	if !w.ending.IsZero() {
+		deadline = w.ending
+	}
+	return w.conn.SetReadDeadline(deadline)
+}
+
+// endBy makes reads fail after that time, also one that is waiting now.
+func (w *watchedReader) endBy(t time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ending = t
+	w.conn.SetReadDeadline(t)
+}
+
+func (w *watchedReader) isEnding() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !w.ending.IsZero()
+}

@@ -1,0 +1,273 @@
+// Package component attaches to an XMPP server as an external component
+// (XEP-0114) and turns what the server sends into stanzas that can be trusted.
+//
+// A Link keeps one connection: it dials, negotiates with mellium, frames and
+// decodes stanzas on a fast path, answers IQs and reconnects. Feeds decides which
+// stanzas are facts, and by which dialect each host reports them.
+package component
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	xmppjid "mellium.im/xmpp/jid"
+
+	"eventpusher/component/stanza"
+	"eventpusher/config"
+	"eventpusher/internal/jid"
+	"eventpusher/internal/tlsconfig"
+)
+
+// Options is what a Link needs beside its configuration; all of it may be left out.
+type Options struct {
+	// Handler takes each fact, one after another in the order of the stream, from
+	// the goroutine that reads the socket: while it blocks, nothing is read. The
+	// Stanza is valid until it returns; its strings may be kept.
+	Handler func(*stanza.Stanza)
+	Metrics *Metrics
+	Log     *slog.Logger
+	Now     func() time.Time // stamps what is received; default time.Now
+	Version string           // what jabber:iq:version says
+}
+
+// Link is the connection to the XMPP server. Run runs once; the other methods may
+// be called by any goroutine at any time.
+type Link struct {
+	cfg        config.Component
+	address    xmppjid.JID
+	pingTo     string
+	tls        *tls.Config // nil: plain TCP
+	serverName string
+	dial       func(ctx context.Context, address string) (net.Conn, error)
+	handler    func(*stanza.Stanza)
+	metrics    *Metrics
+	log        *slog.Logger
+	now        func() time.Time
+	feeds      *Feeds
+	responder  responder
+	backoff    *backoff
+	warnings   *limitedLog
+
+	mu     sync.Mutex
+	state  State
+	since  time.Time
+	failed *LinkError
+}
+
+// State is what a Link is doing.
+type State string
+
+// The states.
+const (
+	Stopped    State = "stopped"    // Run is not running
+	Connecting State = "connecting" // dialling or shaking hands
+	Connected  State = "connected"  // stanzas come in
+	Waiting    State = "waiting"    // pausing before the next attempt
+)
+
+// Status is a snapshot of a Link without secrets and content of stanzas.
+type Status struct {
+	State   State     `json:"state"`
+	Since   time.Time `json:"since"`
+	Address string    `json:"address"`
+	Name    string    `json:"name"`
+	// LastError says why the link was down the last time, empty if it never was.
+	LastError       string      `json:"last_error,omitempty"`
+	LastErrorReason Reason      `json:"last_error_reason,omitempty"`
+	Hosts           []HostFeeds `json:"hosts"`
+}
+
+// New returns a Link for the served hosts; it connects to nothing.
+// Zero values in cfg mean the defaults that config.Component documents.
+func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
+	withDefaults(&cfg)
+	if len(hosts) == 0 {
+		return nil, errors.New("general.hosts is empty: list the domains that the XMPP server serves")
+	}
+	address, err := xmppjid.Parse(cfg.Name)
+	if err != nil || address.Localpart() != "" || address.Resourcepart() != "" {
+		return nil, fmt.Errorf("component.name %q is no domain: set it to the component's, such as events.example.org", cfg.Name)
+	}
+	if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
+		return nil, fmt.Errorf("component.address %q is not host:port: %w", cfg.Address, err)
+	}
+	if o.Handler == nil {
+		o.Handler = func(*stanza.Stanza) {}
+	}
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	l := &Link{
+		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
+		handler: o.Handler, metrics: o.Metrics, log: o.Log, now: o.Now,
+		feeds:     NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
+		responder: responder{name: jid.Prepare(cfg.Name), version: o.Version},
+		backoff:   newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
+		warnings:  &limitedLog{to: o.Log, every: warnEvery},
+		state:     Stopped, since: time.Now(),
+	}
+	if cfg.TLS != nil {
+		l.serverName = hostOf(cfg.Address)
+		if l.tls, err = tlsconfig.Client(cfg.TLS, l.serverName); err != nil {
+			return nil, fmt.Errorf("component.tls: %w", err)
+		}
+		if cfg.TLS.ServerName != "" {
+			l.serverName = cfg.TLS.ServerName
+		}
+	}
+	return l, nil
+}
+
+func withDefaults(c *config.Component) {
+	duration := func(d *time.Duration, otherwise time.Duration) {
+		if *d <= 0 {
+			*d = otherwise
+		}
+	}
+	duration(&c.HandshakeTimeout, 10*time.Second)
+	duration(&c.PingInterval, 30*time.Second)
+	duration(&c.PingTimeout, 30*time.Second)
+	duration(&c.ReconnectMin, 500*time.Millisecond)
+	duration(&c.ReconnectMax, 30*time.Second)
+	c.ReconnectMax = max(c.ReconnectMax, c.ReconnectMin)
+	if c.Address == "" {
+		c.Address = "localhost:5347"
+	}
+	// Zero limits mean the framer's own defaults, which are the documented ones.
+}
+
+// Run connects, serves and reconnects until ctx ends; it then ends the stream in
+// order and returns nil. The old connection is closed before a new one is opened:
+// ejabberd would share the stanzas out between two.
+func (l *Link) Run(ctx context.Context) error {
+	if l.tls == nil && !onLoopback(l.cfg.Address) {
+		l.log.Warn("component: the link is not encrypted, anybody on the way can read the stanzas", "address", l.cfg.Address)
+	}
+	defer l.setState(Stopped)
+	for ctx.Err() == nil {
+		l.setState(Connecting)
+		lived, err := l.connect(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		pause := l.backoff.next(err.Config, lived)
+		l.fail(err, pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// connect runs one connection from the dial to its end, and says how long it was
+// established.
+func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkError) {
+	fail := func(err error) *LinkError {
+		if !errors.As(err, &failed) { // the context's error, which Run looks at first
+			failed = &LinkError{Reason: Closed, Text: err.Error(), Err: err}
+		}
+		return failed
+	}
+	raw, err := l.open(ctx)
+	if err != nil {
+		return 0, fail(err)
+	}
+	defer raw.Close()
+	a := l.newAttachment(raw)
+	if err := a.handshake(ctx); err != nil {
+		return 0, fail(err)
+	}
+	l.feeds.Reconnected()
+	l.metrics.connects.WithLabelValues("connected").Inc()
+	l.metrics.connected.Set(1)
+	l.setState(Connected)
+	l.log.Info("component: attached to the XMPP server", "address", l.cfg.Address, "name", l.cfg.Name, "tls", l.tls != nil)
+	established := time.Now()
+	err = a.serve(ctx)
+	l.metrics.connected.Set(0)
+	l.setState(Connecting)
+	return time.Since(established), fail(err)
+}
+
+// fail notes why the link is down. What only an operator can cure is said at
+// error level each time.
+func (l *Link) fail(err *LinkError, pause time.Duration) {
+	l.metrics.connects.WithLabelValues(string(err.Reason)).Inc()
+	l.mu.Lock()
+	l.failed, l.state, l.since = err, Waiting, time.Now()
+	l.mu.Unlock()
+	level := slog.LevelWarn
+	if err.Config {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "component: not attached to the XMPP server",
+		"reason", string(err.Reason), "err", err.Text, "retry_in", pause.Round(time.Millisecond))
+}
+
+func (l *Link) setState(s State) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state, l.since = s, time.Now()
+}
+
+// Connected reports whether the handshake is done and the stream alive.
+func (l *Link) Connected() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state == Connected
+}
+
+// Status returns what the link is doing and how each host is heard.
+func (l *Link) Status() Status {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.feeds.Status()}
+	if l.failed != nil {
+		s.LastError, s.LastErrorReason = l.failed.Text, l.failed.Reason
+	}
+	return s
+}
+
+// warnEvery is how often a flood of bad stanzas is mentioned.
+const warnEvery = 10 * time.Second
+
+// limitedLog logs a warning that may come with every stanza at most once in a
+// while, and then says how many were left out. One goroutine at a time.
+type limitedLog struct {
+	to      *slog.Logger
+	every   time.Duration
+	last    time.Time
+	skipped int
+}
+
+func (w *limitedLog) log(message string, attrs ...slog.Attr) {
+	now := time.Now()
+	if !w.last.IsZero() && now.Sub(w.last) < w.every {
+		w.skipped++
+		return
+	}
+	attrs = append(attrs, slog.Int("not_logged_before", w.skipped))
+	w.last, w.skipped = now, 0
+	w.to.LogAttrs(context.Background(), slog.LevelWarn, message, attrs...)
+}
+
+func escape(s string) string {
+	var b strings.Builder
+	xml.EscapeText(&b, []byte(s))
+	return b.String()
+}

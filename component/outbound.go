@@ -1,0 +1,114 @@
+package component
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// outboundQueue is how many answers wait for the writer; a user who asks faster
+// than the server takes the answers loses them, never the link.
+const outboundQueue = 256
+
+// outbound writes to the server: one write at a time, each with a deadline.
+// A write that fails may have left half a stanza behind, so it closes the
+// connection, which also wakes the reader.
+type outbound struct {
+	conn    net.Conn
+	timeout time.Duration
+	queue   chan []byte
+
+	mu  sync.Mutex // held while writing
+	err error
+
+	deadlines sync.Mutex // never held while writing
+	ending    time.Time  // set when we end our stream: by when all writing must be done
+}
+
+func newOutbound(c net.Conn, timeout time.Duration) *outbound {
+	return &outbound{conn: c, timeout: timeout, queue: make(chan []byte, outboundQueue)}
+}
+
+// Write implements io.Writer for the session; it blocks for at most the timeout.
+func (o *outbound) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.write(b)
+}
+
+func (o *outbound) write(b []byte) (int, error) {
+	if o.err != nil {
+		return 0, o.err
+	}
+	o.setDeadline()
+	n, err := o.conn.Write(b)
+	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errStalled
+		}
+		o.err = err
+		o.conn.Close()
+	}
+	return n, err
+}
+
+// enqueue hands b to the writer without ever blocking; false means it is dropped.
+func (o *outbound) enqueue(b []byte) bool {
+	select {
+	case o.queue <- b:
+		return true
+	default:
+		return false
+	}
+}
+
+// run writes what is queued until done is closed. Nothing may follow
+// </stream:stream>, so what is queued is dropped once the end has begun.
+func (o *outbound) run(done <-chan struct{}) {
+	for {
+		select {
+		case b := <-o.queue:
+			o.mu.Lock()
+			if !o.isEnding() {
+				o.write(b)
+			}
+			o.mu.Unlock()
+		case <-done:
+			return
+		}
+	}
+}
+
+func (o *outbound) setDeadline() {
+	o.deadlines.Lock()
+	defer o.deadlines.Unlock()
+	deadline := time.Now().Add(o.timeout)
+	if !o.ending.IsZero() {
+		deadline = o.ending
+	}
+	o.conn.SetWriteDeadline(deadline)
+}
+
+// endBy drops what is queued and makes writes fail after that time, also one that
+// is blocked now.
+func (o *outbound) endBy(t time.Time) {
+	o.deadlines.Lock()
+	defer o.deadlines.Unlock()
+	o.ending = t
+	o.conn.SetWriteDeadline(t)
+}
+
+func (o *outbound) isEnding() bool {
+	o.deadlines.Lock()
+	defer o.deadlines.Unlock()
+	return !o.ending.IsZero()
+}
+
+// cause returns why writing failed, nil if it did not.
+func (o *outbound) cause() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}

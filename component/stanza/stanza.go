@@ -70,9 +70,9 @@ type Copy uint8
 
 // The moments. A feed that marks none gives UnknownCopy.
 const (
-	UnknownCopy Copy = iota
-	SentCopy         // when a local session sent it
-	ReceivedCopy     // when it was about to reach a local user
+	UnknownCopy  Copy = iota
+	SentCopy          // when a local session sent it
+	ReceivedCopy      // when it was about to reach a local user
 )
 
 // Flags are the children of a stanza that the translator asks for.

@@ -1,0 +1,328 @@
+package stanza
+
+import (
+	"bytes"
+	"io"
+)
+
+// Limits bound what one stanza may cost. A zero field means its default.
+type Limits struct {
+	// Size is the greatest number of bytes of one top-level element.
+	Size int
+	// Depth is how far elements may nest; the top-level element is at depth 1.
+	Depth int
+}
+
+// The default limits. Prosody passes on stanzas of 512 KiB and a body of 200 KiB
+// can arrive as 1.2 MB, since servers escape apostrophes on the way.
+const (
+	DefaultSize  = 4 << 20
+	DefaultDepth = 64
+)
+
+func (l Limits) withDefaults() Limits {
+	if l.Size <= 0 {
+		l.Size = DefaultSize
+	}
+	if l.Depth <= 0 {
+		l.Depth = DefaultDepth
+	}
+	return l
+}
+
+// FrameKind is what a top-level element of the stream is, by its name alone.
+type FrameKind uint8
+
+// The kinds of frame. MessageFrame and PresenceFrame are for the Decoder, the others
+// for whoever keeps the session.
+const (
+	OtherFrame    FrameKind = iota // iq, stream:error, anything else
+	MessageFrame                   // message
+	PresenceFrame                  // presence
+	EndFrame                       // </stream:stream>
+)
+
+// String returns the kind as logs and metrics name it.
+func (k FrameKind) String() string {
+	switch k {
+	case MessageFrame:
+		return "message"
+	case PresenceFrame:
+		return "presence"
+	case EndFrame:
+		return "end"
+	}
+	return "other"
+}
+
+// Fault says why a frame is not whole.
+type Fault uint8
+
+// The faults. A frame that has one was skipped to its end; the stream goes on.
+const (
+	NoFault  Fault = iota
+	TooLarge       // more than Limits.Size bytes
+	TooDeep        // nested deeper than Limits.Depth
+)
+
+// String returns the fault as logs and metrics name it.
+func (f Fault) String() string {
+	switch f {
+	case TooLarge:
+		return "too large"
+	case TooDeep:
+		return "too deep"
+	}
+	return "none"
+}
+
+// Frame is one top-level element of a stream, or its end.
+type Frame struct {
+	Kind FrameKind
+	// Bytes is the element as it came, valid until the next call of Next.
+	// With a Fault it is the beginning of the element: at least 32 KiB, or as much as
+	// Limits.Size allows, or all that came until the fault showed. Given to
+	// Decoder.Decode it yields an error and, if the start tag is in it, the addresses.
+	Bytes []byte
+	Fault Fault
+}
+
+const (
+	// bufferSize is what a Framer reads at once and keeps when there is no giant.
+	bufferSize = 64 << 10
+	// keepSize is how much of a faulty element is kept at most. It leaves half
+	// of the buffer for skipping the rest.
+	keepSize = bufferSize / 2
+	// lowRoom is the room below which data is moved to the front before a read, so
+	// that reads do not dwindle towards the end of the buffer.
+	lowRoom = bufferSize / 16
+	// maxEmptyReads is how often a reader may return nothing in a row.
+	maxEmptyReads = 100
+)
+
+// Framer cuts a component stream, behind the header and the handshake, into its
+// top-level elements. Whitespace between them, which servers send as keepalive,
+// is skipped.
+//
+// Each byte is looked at once, however small the reads are. One goroutine at a time.
+type Framer struct {
+	r    io.Reader
+	size int
+	scan scanner
+	// buf[start:pos] is the element so far, buf[pos:end] was read but not looked at.
+	buf             []byte
+	start, pos, end int
+	// offset counts all bytes up to pos since the beginning.
+	offset int64
+	// inside: an element has begun and not ended.
+	inside bool
+	// fault of the element inside; kept is how much of it stays at buf[start:].
+	fault Fault
+	kept  int
+	// readErr came with the last bytes and is due when they are used up.
+	readErr error
+	// final is what every later call returns.
+	final error
+}
+
+// NewFramer returns a Framer that reads r, with a buffer of 64 KiB that grows up to
+// l.Size for a giant and shrinks again after it.
+func NewFramer(r io.Reader, l Limits) *Framer {
+	l = l.withDefaults()
+	return &Framer{
+		r:    r,
+		size: l.Size,
+		scan: scanner{maxDepth: l.Depth, open: make([]uint64, 0, min(l.Depth, DefaultDepth))},
+		buf:  make([]byte, bufferSize),
+	}
+}
+
+// Next returns the next top-level element.
+//
+// At the end of the connection it returns io.EOF between elements and
+// io.ErrUnexpectedEOF inside one. After EndFrame it returns io.EOF without reading on.
+// A *SyntaxError says that the stream is broken; it is returned from then on.
+// Any other error is the reader's own: nothing is lost by it, and where the reader can
+// go on, as after a deadline that was moved, Next can be called again.
+func (f *Framer) Next() (Frame, error) {
+	if f.final != nil {
+		return Frame{}, f.final
+	}
+	if !f.inside {
+		f.shrink()
+		if err := f.begin(); err != nil {
+			return Frame{}, err
+		}
+	}
+	for {
+		n, done, defect := f.scan.scan(f.buf[f.pos:f.end])
+		f.pos += n
+		f.offset += int64(n)
+		if defect != 0 {
+			return Frame{}, f.broken(defect)
+		}
+		f.judge()
+		if done {
+			return f.finish()
+		}
+		if f.fault != NoFault {
+			f.discard()
+		}
+		if err := f.fill(); err != nil {
+			if err == io.EOF {
+				f.final = io.ErrUnexpectedEOF
+				err = f.final
+			}
+			return Frame{}, err
+		}
+	}
+}
+
+// begin skips whitespace up to the '<' of the next element.
+func (f *Framer) begin() error {
+	for {
+		for f.pos < f.end && isSpace(f.buf[f.pos]) {
+			f.pos++
+			f.offset++
+		}
+		f.start = f.pos
+		if f.pos < f.end {
+			break
+		}
+		if err := f.fill(); err != nil {
+			if err == io.EOF {
+				f.final = io.EOF
+			}
+			return err
+		}
+	}
+	if f.buf[f.pos] != '<' {
+		return f.broken(StrayText)
+	}
+	f.inside = true
+	f.fault, f.kept = NoFault, 0
+	f.scan.reset()
+	return nil
+}
+
+// judge notes the first fault of the element.
+func (f *Framer) judge() {
+	if f.fault != NoFault {
+		return
+	}
+	n := f.pos - f.start
+	switch {
+	case n > f.size:
+		f.fault = TooLarge
+	case f.scan.deep:
+		f.fault = TooDeep
+	default:
+		return
+	}
+	f.kept = min(n, f.size, keepSize)
+}
+
+// discard drops what has been looked at of a faulty element but for its beginning,
+// which goes to the front of the buffer.
+func (f *Framer) discard() {
+	if f.start > 0 {
+		copy(f.buf, f.buf[f.start:f.start+f.kept])
+		f.start = 0
+	}
+	f.pos, f.end = f.kept, f.kept
+}
+
+// finish returns the frame that ends at pos.
+func (f *Framer) finish() (Frame, error) {
+	f.inside = false
+	frame := Frame{Bytes: f.buf[f.start:f.pos], Fault: f.fault}
+	if f.fault != NoFault {
+		frame.Bytes = f.buf[f.start : f.start+f.kept]
+	}
+	frame.Kind = frameKind(frame.Bytes)
+	if frame.Kind == EndFrame {
+		if !isStreamEnd(frame.Bytes) {
+			return Frame{}, f.broken(TagMismatch)
+		}
+		f.final = io.EOF
+	}
+	return frame, nil
+}
+
+func (f *Framer) broken(d Defect) error {
+	f.final = &SyntaxError{Defect: d, Offset: f.offset}
+	return f.final
+}
+
+// fill reads more behind end, making room first.
+func (f *Framer) fill() error {
+	if f.readErr != nil {
+		err := f.readErr
+		f.readErr = nil
+		return err
+	}
+	if f.start == f.end {
+		f.start, f.pos, f.end = 0, 0, 0
+	}
+	if f.start > 0 && len(f.buf)-f.end < lowRoom {
+		copy(f.buf, f.buf[f.start:f.end])
+		f.pos -= f.start
+		f.end -= f.start
+		f.start = 0
+	}
+	if f.end == len(f.buf) {
+		// One byte more than Size shows that an element is too large.
+		grown := make([]byte, min(2*len(f.buf), f.size+1))
+		copy(grown, f.buf[:f.end])
+		f.buf = grown
+	}
+	for range maxEmptyReads {
+		n, err := f.r.Read(f.buf[f.end:])
+		f.end += n
+		if n > 0 {
+			f.readErr = err
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// shrink gives the memory of a giant back once it is used up.
+func (f *Framer) shrink() {
+	if len(f.buf) <= bufferSize || f.end-f.pos > bufferSize/2 {
+		return
+	}
+	small := make([]byte, bufferSize)
+	f.end = copy(small, f.buf[f.pos:f.end])
+	f.buf, f.start, f.pos = small, 0, 0
+}
+
+// frameKind reads the name at the beginning of an element.
+func frameKind(b []byte) FrameKind {
+	if len(b) > 1 && b[1] == '/' {
+		return EndFrame
+	}
+	i := 1
+	for i < len(b) && scanClass[b[i]] == 0 && !isSpace(b[i]) {
+		i++
+	}
+	if i < len(b) {
+		switch string(b[1:i]) {
+		case "message":
+			return MessageFrame
+		case "presence":
+			return PresenceFrame
+		}
+	}
+	return OtherFrame
+}
+
+// isStreamEnd reports whether b closes the stream. RFC 6120 section 4.8.5 leaves no
+// other prefix than "stream" in practice.
+func isStreamEnd(b []byte) bool {
+	name, ok := bytes.CutPrefix(b, []byte("</stream:stream"))
+	return ok && len(name) > 0 && (name[0] == '>' || isSpace(name[0]))
+}

@@ -1,0 +1,207 @@
+// Package app puts the parts together: component, translator, pusher, backends
+// and admin, from one configuration.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"eventpusher/admin"
+	"eventpusher/backends"
+	"eventpusher/backends/catalog"
+	"eventpusher/component"
+	"eventpusher/component/stanza"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/translator"
+)
+
+// Options are what the process gives to the daemon.
+type Options struct {
+	Log     *slog.Logger
+	Version string
+}
+
+// App is the whole daemon. Its methods are safe for concurrent use.
+type App struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	link     *component.Link
+	pusher   *pusher.Pusher
+	backends []backends.Backend
+	admin    *admin.Server // nil without [admin] listen
+}
+
+// Check builds what New builds and throws it away, to find what only the parts
+// themselves can tell, such as a filter expression that does not compile.
+// It connects to nothing.
+func Check(cfg *config.Config) []config.Problem {
+	_, problems := pusher.CompileFilters(cfg.Filters)
+	discard := slog.New(slog.DiscardHandler)
+	sinks, err := catalog.Build(cfg, discard)
+	if err != nil {
+		problems = append(problems, config.Problem{Severity: config.Error, Path: "modules.mod_event_pusher", Text: err.Error()})
+	}
+	closeAll(sinks)
+	if _, err := component.New(cfg.Component, cfg.General.Hosts, component.Options{Log: discard}); err != nil {
+		problems = append(problems, config.Problem{Severity: config.Error, Path: "component", Text: err.Error()})
+	}
+	return problems
+}
+
+// New builds the daemon; nothing is dialled or listened on before Run, but the
+// admin listener, so that a taken port is an error at start.
+func New(cfg *config.Config, o Options) (*App, error) {
+	a := &App{cfg: cfg, log: o.Log}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(buildInfo(o.Version))
+
+	filters, problems := pusher.CompileFilters(cfg.Filters)
+	for _, p := range problems {
+		if p.Severity == config.Error {
+			return nil, errors.New(p.String())
+		}
+	}
+	metrics := pusher.NewMetrics(registry)
+	chain, err := pusher.NewChain(filters, metrics, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
+		return nil, err
+	}
+	a.pusher, err = pusher.New(pusher.Options{
+		Chain: chain, Backends: a.backends, Metrics: metrics, Log: o.Log,
+		QueueEvents: cfg.Outbox.QueueEvents, MaxAge: cfg.Outbox.MaxAge,
+	})
+	if err != nil {
+		closeAll(a.backends)
+		return nil, err
+	}
+	tr := translator.New(translator.Options{
+		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
+	})
+	registry.MustRegister(newTranslatorCollector(tr))
+	var events []event.Event
+	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
+		// The link calls the handler from its reading goroutine alone, which makes
+		// the buffer and the translator safe without a lock.
+		Handler: func(s *stanza.Stanza) {
+			events = tr.Translate(s, events[:0])
+			a.pusher.Push(events)
+			clear(events)
+		},
+		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
+	})
+	if err != nil {
+		closeAll(a.backends)
+		return nil, err
+	}
+	if cfg.Admin.Listen != "" {
+		a.admin, err = admin.New(cfg.Admin, admin.Options{
+			Gatherer: registry, Ready: a.notReady, Status: func() any { return a.Status() }, Log: o.Log,
+		})
+		if err == nil {
+			err = a.admin.Listen()
+		}
+		if err != nil {
+			closeAll(a.backends)
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// Run attaches to the server and delivers until ctx ends; then it stops reading,
+// gives the lanes [outbox] shutdown_timeout to deliver what waits, and closes
+// everything. It returns nil after an orderly stop.
+func (a *App) Run(ctx context.Context) error {
+	a.announce()
+	// The parts stop one after another: first the link, then the lanes, last the
+	// admin listener, so that the end can be watched.
+	lanes, stopLanes := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLanes()
+	listener, stopListener := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopListener()
+
+	var parts errgroup.Group
+	parts.Go(func() error { return a.pusher.Run(lanes) })
+	if a.admin != nil {
+		parts.Go(func() error { return a.admin.Run(listener) })
+	}
+	err := a.link.Run(ctx)
+
+	drain, cancel := context.WithTimeout(lanes, a.cfg.Outbox.ShutdownTimeout)
+	drainErr := a.pusher.Drain(drain)
+	cancel()
+	stopLanes()
+	stopListener()
+	err = errors.Join(err, drainErr, parts.Wait(), closeAll(a.backends))
+	if err == nil {
+		a.log.Info("stopped")
+	}
+	return err
+}
+
+// announce says in one line each what this instance is about to do.
+func (a *App) announce() {
+	names := make([]string, len(a.backends))
+	for i, b := range a.backends {
+		names[i] = b.Name()
+	}
+	a.log.Info("starting", "component", a.cfg.Component.Name, "server", a.cfg.Component.Address,
+		"hosts", a.cfg.General.Hosts, "forwarders", a.cfg.Component.Forwarders, "backends", names)
+	if a.admin != nil {
+		a.log.Info("admin listening", "address", a.admin.Addr().String())
+	}
+}
+
+// AdminAddr returns the address of the admin listener, nil if there is none.
+func (a *App) AdminAddr() net.Addr {
+	if a.admin == nil {
+		return nil
+	}
+	return a.admin.Addr()
+}
+
+// Status is what the running daemon says about itself.
+type Status struct {
+	Component component.Status `json:"component"`
+	Pusher    pusher.Status    `json:"pusher"`
+}
+
+// Status returns a snapshot without secrets and without content of messages.
+func (a *App) Status() Status {
+	return Status{Component: a.link.Status(), Pusher: a.pusher.Status()}
+}
+
+// notReady lists why events cannot be taken at the moment.
+func (a *App) notReady() []string {
+	var reasons []string
+	if !a.link.Connected() {
+		reasons = append(reasons, "not connected to the XMPP server")
+	}
+	if err := a.pusher.Healthy(); err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	return reasons
+}
+
+func closeAll(list []backends.Backend) error {
+	var errs []error
+	for _, b := range list {
+		if err := b.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: close: %w", b.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,67 @@
+package app
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventpusher/translator"
+)
+
+// buildInfo is a gauge that is always 1 and carries the version.
+func buildInfo(version string) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name:        "eventpusher_build_info",
+		Help:        "Always 1; the label says which version runs.",
+		ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 })
+}
+
+// translatorCollector exports the translator's own counts, which keeps the
+// translator free of metrics.
+type translatorCollector struct {
+	translator *translator.Translator
+	skipped    *prometheus.Desc
+	ambiguous  *prometheus.Desc
+	unmasked   *prometheus.Desc
+	ghosts     *prometheus.Desc
+	users      *prometheus.Desc
+	resources  *prometheus.Desc
+}
+
+func newTranslatorCollector(t *translator.Translator) *translatorCollector {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("eventpusher_"+name, help, labels, nil)
+	}
+	return &translatorCollector{
+		translator: t,
+		skipped:    desc("stanzas_skipped_total", "Trusted stanzas that made no event, by reason.", "reason"),
+		ambiguous:  desc("ambiguous_sends_total", "Messages without an id on a feed that marks no direction, taken for sent ones by counting."),
+		unmasked:   desc("unmasked_redeliveries_total", "Messages that posed as redelivered and were found out."),
+		ghosts:     desc("presence_ghosts_total", "Available resources that had to give way to newer ones."),
+		users:      desc("presence_users", "Users in the presence table."),
+		resources:  desc("presence_resources", "Available resources in the presence table."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *translatorCollector) Describe(ch chan<- *prometheus.Desc) {
+	prometheus.DescribeByCollect(c, ch)
+}
+
+// Collect implements prometheus.Collector.
+func (c *translatorCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.translator.Stats()
+	counter := func(d *prometheus.Desc, v int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v int) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v))
+	}
+	for r := translator.Reason(0); r < translator.Reasons; r++ {
+		counter(c.skipped, s.Skipped[r], r.String())
+	}
+	counter(c.ambiguous, s.AmbiguousSends)
+	counter(c.unmasked, s.Unmasked)
+	counter(c.ghosts, s.Ghosts)
+	gauge(c.users, s.Users)
+	gauge(c.resources, s.Resources)
+}

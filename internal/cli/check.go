@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"eventpusher/config"
+	"eventpusher/internal/app"
+)
+
+// load reads the configuration and checks all that can be checked without
+// connecting to anything. The configuration is nil if a problem is an error.
+func load(p Process, path string) (*config.Config, []config.Problem) {
+	cfg, problems := config.Load(path, p.Env)
+	if cfg == nil {
+		return nil, problems
+	}
+	found := app.Check(cfg)
+	problems = append(problems, found...)
+	if count(found, config.Error) > 0 {
+		return nil, problems
+	}
+	return cfg, problems
+}
+
+func runCheck(_ context.Context, p Process, o options) error {
+	cfg, problems := load(p, o.config)
+	for _, problem := range problems {
+		fmt.Fprintln(p.Stdout, problem)
+	}
+	if cfg != nil {
+		for _, line := range cfg.NotBuilt() {
+			fmt.Fprintf(p.Stdout, "note: %s\n", line)
+		}
+	}
+	summarise(p.Stdout, o.config, problems)
+	if cfg == nil {
+		return errFailed
+	}
+	return nil
+}
+
+func summarise(w io.Writer, path string, problems []config.Problem) {
+	errs, warnings := count(problems, config.Error), count(problems, config.Warning)
+	if errs == 0 && warnings == 0 {
+		fmt.Fprintf(w, "%s is fine\n", path)
+		return
+	}
+	fmt.Fprintf(w, "%s: %s, %s\n", path, plural(errs, "error"), plural(warnings, "warning"))
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+func count(problems []config.Problem, severity config.Severity) int {
+	n := 0
+	for _, p := range problems {
+		if p.Severity == severity {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,137 @@
+// Package cli is the command line: it parses flags, runs a command and says how
+// it ended.
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// The exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// Process is what the operating system gives a command.
+type Process struct {
+	Args    []string // without the program's name
+	Env     []string // KEY=value
+	Stdout  io.Writer
+	Stderr  io.Writer
+	Version string
+}
+
+// command is one subcommand. run gets a context that ends on SIGINT or SIGTERM.
+type command struct {
+	name    string
+	summary string
+	flags   func(*flag.FlagSet, *options)
+	run     func(context.Context, Process, options) error
+}
+
+// options are the flags of all commands; each command declares those it knows.
+type options struct {
+	config string
+	count  int
+	rate   float64
+}
+
+func configFlag(fs *flag.FlagSet, o *options) {
+	fs.StringVar(&o.config, "config", "config.toml", "configuration `file`")
+}
+
+func noFlags(*flag.FlagSet, *options) {}
+
+func commands() []command {
+	return []command{
+		{"run", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
+		{"check", "read the configuration and list every problem in it", configFlag, runCheck},
+		{"demo", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
+		{"health", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},
+		{"version", "print the version", noFlags, runVersion},
+	}
+}
+
+// errFailed ends a command that has already said what is wrong.
+var errFailed = errors.New("failed")
+
+// usageError is a flag whose value makes no sense.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// Main runs the command that p.Args name and returns the exit code:
+// 0 fine, 1 failed, 2 wrong usage.
+func Main(p Process) int {
+	if len(p.Args) == 0 {
+		usage(p.Stderr)
+		return exitUsage
+	}
+	name := p.Args[0]
+	if name == "-h" || name == "-help" || name == "--help" || name == "help" {
+		usage(p.Stdout)
+		return exitOK
+	}
+	for _, c := range commands() {
+		if c.name == name {
+			return runCommand(c, p)
+		}
+	}
+	fmt.Fprintf(p.Stderr, "eventpusher: there is no command %q\n\n", name)
+	usage(p.Stderr)
+	return exitUsage
+}
+
+func runCommand(c command, p Process) int {
+	fs := flag.NewFlagSet("eventpusher "+c.name, flag.ContinueOnError)
+	fs.SetOutput(p.Stderr)
+	var o options
+	c.flags(fs, &o)
+	switch err := fs.Parse(p.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		return exitOK
+	case err != nil:
+		return exitUsage
+	case fs.NArg() > 0:
+		fmt.Fprintf(p.Stderr, "eventpusher %s: takes no arguments, only flags: %s\n", c.name, strings.Join(fs.Args(), " "))
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// After the first signal the default handling returns: a second one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	err := c.run(ctx, p, o)
+	if err == nil {
+		return exitOK
+	}
+	if !errors.Is(err, errFailed) {
+		fmt.Fprintf(p.Stderr, "eventpusher %s: %v\n", c.name, err)
+	}
+	if _, wrong := errors.AsType[usageError](err); wrong {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "usage: eventpusher COMMAND [flags]")
+	fmt.Fprintln(w)
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(w, "eventpusher COMMAND -h lists the flags of a command.")
+}
+
+func runVersion(_ context.Context, p Process, _ options) error {
+	fmt.Fprintf(p.Stdout, "eventpusher %s\n", p.Version)
+	return nil
+}

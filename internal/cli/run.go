@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"eventpusher/admin"
+	"eventpusher/config"
+	"eventpusher/internal/app"
+)
+
+func runDaemon(ctx context.Context, p Process, o options) error {
+	cfg, problems := load(p, o.config)
+	if cfg == nil {
+		for _, problem := range problems {
+			fmt.Fprintln(p.Stderr, problem)
+		}
+		summarise(p.Stderr, o.config, problems)
+		return errFailed
+	}
+	log := logger(p.Stderr, cfg.Log)
+	for _, problem := range problems {
+		if problem.Severity == config.Warning {
+			log.Warn("configuration", "key", problem.Path, "problem", problem.Text, "remedy", problem.Remedy)
+		} else {
+			log.Info("configuration", "key", problem.Path, "note", problem.Text)
+		}
+	}
+	for _, line := range cfg.NotBuilt() {
+		log.Warn("configured but not part of this build", "section", line)
+	}
+	a, err := app.New(cfg, app.Options{Log: log, Version: p.Version})
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}
+
+// logger writes to w as [log] asks for.
+func logger(w io.Writer, cfg config.Log) *slog.Logger {
+	o := &slog.HandlerOptions{Level: cfg.Level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+func runHealth(ctx context.Context, p Process, o options) error {
+	cfg, problems := config.Load(o.config, p.Env)
+	if cfg == nil {
+		for _, problem := range problems {
+			if problem.Severity == config.Error {
+				fmt.Fprintln(p.Stderr, problem)
+			}
+		}
+		return errFailed
+	}
+	if cfg.Admin.Listen == "" {
+		return errors.New(`there is no admin listener to ask; set listen = "127.0.0.1:9090" in [admin]`)
+	}
+	if err := admin.Probe(ctx, cfg.Admin.Listen, "/readyz"); err != nil {
+		return err
+	}
+	fmt.Fprintln(p.Stdout, "ready")
+	return nil
+}

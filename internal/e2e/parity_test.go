@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/harness"
+)
+
+// flavour is a way to attach to a server.
+type flavour struct {
+	name  string
+	start func(t *testing.T) *harness.XMPPServer
+	extra string // of the configuration
+	// unseen are the steps whose events this feed cannot know.
+	unseen []string
+}
+
+var users = []string{"alice", "bob", "carol", "dave", "erin", "mallory"}
+
+var flavours = []flavour{
+	{
+		name: "prosody firewall",
+		start: func(t *testing.T) *harness.XMPPServer {
+			return harness.Prosody(t, harness.ProsodyOptions{Firewall: true, MUC: "muc.localhost", Users: users})
+		},
+	},
+	{
+		// Stock ejabberd never says that a session ended without sending unavailable.
+		name: "ejabberd service_log",
+		start: func(t *testing.T) *harness.XMPPServer {
+			return harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, MUC: "muc.localhost", Users: users})
+		},
+		unseen: []string{"U02", "U03"},
+	},
+}
+
+// TestParity drives the scripted session through each real server and compares
+// what arrives at RabbitMQ, SNS and HTTP with what MongooseIM 6.8 published.
+func TestParity(t *testing.T) {
+	golden := loadGolden(t)
+	for _, f := range flavours {
+		t.Run(f.name, func(t *testing.T) {
+			server := f.start(t)
+			w := newWorld(t, server.ComponentAddr(), f.extra)
+			s := &session{t: t, server: server, dave: server.Login(t, "dave", "marker")}
+			for _, step := range steps {
+				want, ok := golden[step.name]
+				if !ok {
+					t.Fatalf("step %s is not in the golden file", step.name)
+				}
+				if slices.Contains(f.unseen, step.name) {
+					want = nil
+				}
+				want = slices.Sorted(slices.Values(want))
+				step.do(s)
+				got := w.collect(want, func(text string) { s.msg(s.dave, "erin@localhost", body(text)) })
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-MongooseIM +eventpusher):\n%s", step.name, diff)
+				}
+			}
+		})
+	}
+}

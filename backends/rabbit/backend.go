@@ -127,6 +127,10 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 }
 
 func (b *Backend) publish(ctx context.Context, batch []event.Event, errs []error) {
+	if ctx.Err() != nil {
+		fill(errs, fmt.Errorf("rabbit: %w", ctx.Err()))
+		return
+	}
 	s, err := b.session(ctx)
 	if err == nil {
 		err = s.waitUnblocked(ctx)

@@ -1,0 +1,119 @@
+package http
+
+import (
+	"errors"
+	nethttp "net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"eventpusher/backends"
+)
+
+func TestJoinURL(t *testing.T) {
+	for _, tc := range []struct{ host, prefix, path, want string }{
+		{"http://localhost:8000", "/", "", "http://localhost:8000/"},
+		{"http://localhost:8000", "", "", "http://localhost:8000/"},
+		{"http://localhost:8000/", "/", "notifications", "http://localhost:8000/notifications"},
+		{"http://localhost", "/webservice", "/notifications", "http://localhost/webservice/notifications"},
+		{"http://localhost", "/webservice/", "notifications", "http://localhost/webservice/notifications"},
+		{"http://localhost", "/webservice/", "//notifications/", "http://localhost/webservice/notifications/"},
+		{"http://localhost", "webservice", "a/b", "http://localhost/webservice/a/b"},
+		{"http://localhost", "/webservice", "", "http://localhost/webservice"},
+		{"https://example.org", "/x?a=1", "", "https://example.org/x?a=1"},
+		{"https://example.org", "/x", "y?token=1", "https://example.org/x/y?token=1"},
+	} {
+		u, err := joinURL(tc.host, tc.prefix, tc.path)
+		if err != nil || u.String() != tc.want {
+			t.Errorf("joinURL(%q, %q, %q) = %v, %v, want %s", tc.host, tc.prefix, tc.path, u, err, tc.want)
+		}
+	}
+}
+
+func TestJoinURLRefuses(t *testing.T) {
+	for _, host := range []string{"", "localhost", "localhost:8000", "ftp://u:hunter2@localhost", "http://", "http://u:hunter2@loc alhost", "http://u:hunter2@localhost:80a"} {
+		_, err := joinURL(host, "/", "")
+		if err == nil {
+			t.Errorf("joinURL accepts host %q", host)
+		} else if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("the error shows the password: %v", err)
+		}
+	}
+}
+
+func FuzzJoinURL(f *testing.F) {
+	f.Add("http://u:p@localhost:8000/", "/webservice/", "/a?b#c")
+	f.Add("https://[::1]", "%2f", "..")
+	f.Fuzz(func(t *testing.T, host, prefix, path string) {
+		u, err := joinURL(host, prefix, path)
+		if err == nil && (u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			t.Errorf("joinURL(%q, %q, %q) = %v", host, prefix, path, u)
+		}
+	})
+}
+
+func TestVerdict(t *testing.T) {
+	for _, tc := range []struct {
+		status     int
+		retryAfter string
+		want       string
+	}{
+		{200, "", ""}, {201, "", ""}, {204, "5", ""}, {299, "", ""},
+		{300, "", "paused"}, {301, "", "paused"}, {304, "", "paused"}, {308, "", "paused"},
+		{400, "", "permanent"}, {401, "", "paused"}, {403, "", "paused"}, {404, "", "permanent"}, {405, "9", "permanent"},
+		{408, "", "transient"}, {410, "", "permanent"}, {413, "", "too_large"}, {422, "", "permanent"},
+		{425, "", "transient"}, {429, "", "transient"}, {429, "7", "retry_after"}, {451, "", "permanent"},
+		{500, "", "transient"}, {501, "", "transient"}, {502, "", "transient"}, {503, "3", "retry_after"},
+		{503, "soon", "transient"}, {504, "0", "transient"}, {599, "", "transient"},
+	} {
+		resp := &nethttp.Response{StatusCode: tc.status, Header: nethttp.Header{}}
+		if tc.retryAfter != "" {
+			resp.Header.Set("Retry-After", tc.retryAfter)
+		}
+		err := verdict(resp, time.Now())
+		if err != nil {
+			err = wrapVerdict("http://localhost/", err)
+		}
+		if got := backends.Reason(err); got != tc.want {
+			t.Errorf("status %d, Retry-After %q: %v (%q), want %q", tc.status, tc.retryAfter, err, got, tc.want)
+		}
+		var permanent *backends.PermanentError
+		if tc.status == 413 && !errors.As(err, &permanent) {
+			t.Errorf("status 413 is not permanent: %v", err)
+		}
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) string { return now.Add(d).Format(nethttp.TimeFormat) }
+	for _, tc := range []struct {
+		name, value, date string
+		want              time.Duration
+	}{
+		{"absent", "", "", 0},
+		{"seconds", "120", "", 2 * time.Minute},
+		{"spaces", " 120 ", "", 2 * time.Minute},
+		{"zero", "0", "", 0},
+		{"negative", "-5", "", 0},
+		{"a year", "31536000", "", maxRetryAfter},
+		{"beyond int64", "99999999999999999999999", "", maxRetryAfter},
+		{"below int64", "-99999999999999999999999", "", 0},
+		{"date", at(90 * time.Second), "", 90 * time.Second},
+		{"date in the past", at(-time.Hour), "", 0},
+		{"date far off", at(300 * 24 * time.Hour), "", maxRetryAfter},
+		{"date by the receiver's clock", at(time.Hour), at(59 * time.Minute), time.Minute},
+		{"date beside a broken Date", at(time.Minute), "yesterday", time.Minute},
+		{"fraction", "1.5", "", 0},
+		{"words", "later", "", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := nethttp.Header{}
+			h.Set("Retry-After", tc.value)
+			h.Set("Date", tc.date)
+			if got := retryAfter(h, now); got != tc.want {
+				t.Errorf("%v, want %v", got, tc.want)
+			}
+		})
+	}
+}

@@ -64,19 +64,14 @@ func (t *Translator) message(s *stanza.Stanza, received time.Time, dst []event.E
 // leaves reports whether s is the copy made when the local session from sent it,
 // the only one that makes events.
 func (t *Translator) leaves(s *stanza.Stanza, received time.Time, from, to *address, kind string) (Reason, bool) {
-	if s.Dialect == stanza.Direct {
+	switch {
+	case s.Copy == stanza.ReceivedCopy, s.Host != "" && string(s.Host) != from.domain:
+		return SkippedReceiveCopy, false
+	case s.Dialect == stanza.Direct:
 		return SkippedForeign, to.domain == t.component
-	}
-	if s.Host != "" && string(s.Host) != from.domain {
-		return SkippedReceiveCopy, false
-	}
-	switch s.Copy {
-	case stanza.SentCopy:
+	case s.Copy == stanza.SentCopy:
 		return 0, true
-	case stanza.ReceivedCopy:
-		return SkippedReceiveCopy, false
-	}
-	if s.Dialect != stanza.ServiceLog {
+	case s.Dialect != stanza.ServiceLog:
 		return SkippedUnmarked, false
 	}
 	if !to.named || to.domain != from.domain {

@@ -1,0 +1,241 @@
+package translator
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+func TestUndirectedPresence(t *testing.T) {
+	const us = "events.localhost"
+	on := func(d stanza.Dialect, to string) draft { return presence(d, alice, to, "") }
+	for _, tc := range []struct {
+		name   string
+		draft  draft
+		reason Reason // of nothing
+		want   string
+	}{
+		{"firewall", on(stanza.Firewall, ""), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"firewall, to the own bare JID", on(stanza.Firewall, "alice@localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"firewall, to another own resource", on(stanza.Firewall, "alice@localhost/r2"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"firewall, directed", on(stanza.Firewall, "bob@localhost"), SkippedDirected, ""},
+		{"firewall, to a room", on(stanza.Firewall, room+"/al"), SkippedDirected, ""},
+		{"firewall, receive copy", on(stanza.Firewall, "").copied(stanza.ReceivedCopy), SkippedDirected, ""},
+		{"firewall of another host", on(stanza.Firewall, "").host("other.example"), SkippedDirected, ""},
+
+		{"service_log", on(stanza.ServiceLog, "alice@localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
+		{"service_log, without to", on(stanza.ServiceLog, ""), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
+		{"service_log, self copy", on(stanza.ServiceLog, alice), SkippedDirected, ""},
+		{"service_log, copy to another own resource", on(stanza.ServiceLog, "alice@localhost/r2"), SkippedDirected, ""},
+		{"service_log, a contact's copy", on(stanza.ServiceLog, bob), SkippedDirected, ""},
+		{"service_log, directed", on(stanza.ServiceLog, "bob@localhost"), SkippedDirected, ""},
+		{"service_log, a join", on(stanza.ServiceLog, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
+		{"service_log of another host", on(stanza.ServiceLog, "alice@localhost").host("other.example"), SkippedDirected, ""},
+
+		{"privilege", on(stanza.Privilege, us), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
+		{"privilege, snapshot", on(stanza.Privilege, us).delay("localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified reconciled`},
+		{"privilege, to a node", on(stanza.Privilege, "x@"+us), SkippedDirected, ""},
+
+		{"direct", on(stanza.Direct, us), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"direct, to a node", on(stanza.Direct, "watch@"+us+"/x"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"direct, answer to a probe", on(stanza.Direct, us).delay(alice), 0, `online alice@localhost/r1 user=alice@localhost count=1 reconciled`},
+		{"direct, delayed by somebody else", on(stanza.Direct, us).delay("gateway.example"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"direct, to somebody else", on(stanza.Direct, "bob@localhost"), SkippedDirected, ""},
+
+		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedDirected, ""},
+		{"with a join", on(stanza.Firewall, "").flags(stanza.HasMUC), SkippedDirected, ""},
+		{"with a room's word", on(stanza.Firewall, "").flags(stanza.HasMUCUser), SkippedDirected, ""},
+		{"bare from", presence(stanza.Firewall, "alice@localhost", "", ""), SkippedForeign, ""},
+		{"empty resource", presence(stanza.Firewall, "alice@localhost/", "", ""), SkippedForeign, ""},
+		{"remote user", presence(stanza.Firewall, "x@remote.example/q", "", ""), SkippedForeign, ""},
+		{"occupant", presence(stanza.Firewall, room+"/al", "", ""), SkippedForeign, ""},
+		{"server", presence(stanza.Firewall, "localhost/x", "", ""), SkippedForeign, ""},
+		{"no localpart", presence(stanza.Firewall, "@localhost/x", "", ""), SkippedForeign, ""},
+		{"subscribe", presence(stanza.Firewall, alice, "", "subscribe"), SkippedType, ""},
+		{"subscribed", presence(stanza.Firewall, alice, "", "subscribed"), SkippedType, ""},
+		{"unsubscribe", presence(stanza.Firewall, alice, "", "unsubscribe"), SkippedType, ""},
+		{"unsubscribed", presence(stanza.Firewall, alice, "", "unsubscribed"), SkippedType, ""},
+		{"probe", presence(stanza.Direct, alice, us, "probe"), SkippedType, ""},
+		{"error", presence(stanza.Firewall, alice, "", "error"), SkippedType, ""},
+		{"unknown type", presence(stanza.Firewall, alice, "", "available"), SkippedType, ""},
+		{"no stanza at all", draft{}, SkippedType, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tr := newTranslator()
+			got := play(tr, tc.draft)
+			if tc.want != "" {
+				want(t, got, tc.want)
+				return
+			}
+			want(t, got)
+			if tr.Stats().Skipped[tc.reason] != 1 {
+				t.Errorf("not counted as %v: %+v", tc.reason, tr.Stats())
+			}
+		})
+	}
+}
+
+func TestStatusOfSessions(t *testing.T) {
+	r1 := func(kind string) draft { return presence(stanza.Firewall, alice, "", kind) }
+	r2 := func(kind string) draft { return presence(stanza.Firewall, "alice@localhost/r2", "", kind) }
+	const gone = "unavailable"
+	for _, tc := range []struct {
+		name   string
+		drafts []draft
+		want   []string
+	}{
+		{"updates make nothing", []draft{r1(""), r1(""), r1("")}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+		}},
+		{"per resource", []draft{r1(""), r2(""), r1(gone), r2(gone)}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`online alice@localhost/r2 user=alice@localhost count=2`,
+			`offline alice@localhost/r1 user=alice@localhost count=1`,
+			`offline alice@localhost/r2 user=alice@localhost count=0`,
+		}},
+		{"again and again", []draft{r1(""), r1(gone), r1(""), r1(gone)}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`offline alice@localhost/r1 user=alice@localhost count=0`,
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`offline alice@localhost/r1 user=alice@localhost count=0`,
+		}},
+		{"unavailable once", []draft{r1(""), r1(gone), r1(gone), r1(gone)}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`offline alice@localhost/r1 user=alice@localhost count=0`,
+		}},
+		{"unavailable of a session from before the start", []draft{r2(""), r1(gone), r1(gone)}, []string{
+			`online alice@localhost/r2 user=alice@localhost count=1`,
+			`offline alice@localhost/r1 user=alice@localhost count=1`,
+		}},
+		{"the case of a resource counts", []draft{r1(""), presence(stanza.Firewall, "alice@localhost/R1", "", "")}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`online alice@localhost/R1 user=alice@localhost count=2`,
+		}},
+		{"a message sees the count of its user", []draft{r1(""), r2(""), message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat")}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`online alice@localhost/r2 user=alice@localhost count=2`,
+			`in chat alice@localhost/r1 -> bob@localhost/r1 user=alice@localhost content "hi" count=2 id=m1`,
+			`out chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1`,
+		}},
+		{"where only subscribers are known, none is in doubt", []draft{
+			presence(stanza.Direct, alice, "events.localhost", ""), message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat"),
+		}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`in chat alice@localhost/r1 -> bob@localhost/r1 user=alice@localhost content "hi" count=1 id=m1`,
+			`out chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 unverified`,
+		}},
+		{"hosts differ in what they tell", []draft{
+			r1(""), message(stanza.Firewall, stanza.SentCopy, alice, "eve@other.example", "chat"),
+		}, []string{
+			`online alice@localhost/r1 user=alice@localhost count=1`,
+			`in chat alice@localhost/r1 -> eve@other.example user=alice@localhost content "hi" count=1 id=m1`,
+			`out chat alice@localhost/r1 -> eve@other.example user=eve@other.example content "hi" count=0 id=m1 unverified`,
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) { want(t, play(newTranslator(), tc.drafts...), tc.want...) })
+	}
+}
+
+func TestStatusEvent(t *testing.T) {
+	s := presence(stanza.Firewall, alice, "", "").id("p1").stanza()
+	e := newTranslator().Translate(s, nil)[0]
+	if e.Kind != event.UserStatus || !e.Online || e.To != "" || e.Direction != event.NoDirection || e.HasBody ||
+		e.Packet != s.Raw || e.Host != "localhost" || e.Dialect != "firewall" || e.StanzaID != "p1" || !e.Time.Equal(start) {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestGhostsGiveWay(t *testing.T) {
+	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 3})
+	r := func(i int, kind string) draft {
+		return presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", kind)
+	}
+	for i := range 5 {
+		play(tr, r(i, ""))
+	}
+	s := tr.Stats()
+	if s.Ghosts != 2 || s.Resources != 3 || s.Users != 1 {
+		t.Errorf("%d ghosts, %d resources, %d users; want 2, 3, 1", s.Ghosts, s.Resources, s.Users)
+	}
+	// The oldest have gone, and a word from one of them is heard.
+	want(t, play(tr, r(4, ""), r(0, "")), `online alice@localhost/r0 user=alice@localhost count=3`)
+	want(t, play(tr, r(2, "unavailable")), `offline alice@localhost/r2 user=alice@localhost count=3`)
+	if got := tr.Stats(); got.Resources != 3 || got.Ghosts != 3 {
+		t.Errorf("%d resources, %d ghosts, want 3 and 3", got.Resources, got.Ghosts)
+	}
+	for _, i := range []int{0, 3, 4} {
+		play(tr, r(i, "unavailable"))
+	}
+	if got := tr.Stats(); got.Users != 0 || got.Resources != 0 {
+		t.Errorf("%d users, %d resources left", got.Users, got.Resources)
+	}
+}
+
+func TestDefaultLimitOfResources(t *testing.T) {
+	tr := newTranslator()
+	for i := range DefaultMaxResources + 5 {
+		play(tr, presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", ""))
+	}
+	if got := tr.Stats().Resources; got != DefaultMaxResources {
+		t.Errorf("%d resources, want %d", got, DefaultMaxResources)
+	}
+}
+
+// The memory of ended sessions is bounded.
+func TestOfflineMemoryIsBounded(t *testing.T) {
+	tr := newTranslator()
+	for i := range offlineKept + 10 {
+		play(tr, presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", "unavailable"))
+	}
+	if got := tr.sessions.offline.Len(); got != offlineKept {
+		t.Errorf("%d kept, want %d", got, offlineKept)
+	}
+}
+
+// A million available resources must fit into 300 MiB; a tenth of them is
+// measured here, with addresses of the length that servers make up.
+func TestTableIsCompact(t *testing.T) {
+	const resources = 100_000
+	tr := newTranslator()
+	before := heap()
+	stanzas := make([]byte, 0, 1000)
+	for i := range resources {
+		// Two users in three have one resource, the third has two. Each address lies in
+		// a large stanza that the table must not keep.
+		n := i
+		if i%4 == 3 {
+			n = i - 1
+		}
+		stanzas = fmt.Appendf(stanzas[:0], "user%06d@localhost/gajim.%016d", n, i)
+		length := len(stanzas)
+		raw := string(stanzas[:cap(stanzas)])
+		tr.Translate(&stanza.Stanza{Kind: stanza.Presence, Dialect: stanza.Firewall, Copy: stanza.SentCopy,
+			Host: "localhost", From: jid.JID(raw[:length]), Raw: raw, Received: start}, nil)
+		// An update must not make it keep the new stanza either.
+		raw = string(stanzas[:cap(stanzas)])
+		tr.Translate(&stanza.Stanza{Kind: stanza.Presence, Dialect: stanza.Firewall, Copy: stanza.SentCopy,
+			Host: "localhost", From: jid.JID(raw[:length]), Raw: raw, Received: start.Add(time.Second)}, nil)
+	}
+	if got := tr.Stats().Resources; got != resources {
+		t.Fatalf("%d resources, want %d", got, resources)
+	}
+	per := float64(heap()-before) / resources
+	t.Logf("%.0f bytes a resource, %.0f MiB for a million", per, per*1e6/(1<<20))
+	if limit := 300.0 * (1 << 20) / 1e6; per > limit {
+		t.Errorf("%.0f bytes a resource, want at most %.0f", per, limit)
+	}
+	runtime.KeepAlive(tr)
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

@@ -1,0 +1,210 @@
+package translator
+
+import (
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+func TestIDs(t *testing.T) {
+	tr := newTranslator()
+	sent := message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat").id("").stanza()
+	available := presence(stanza.Firewall, alice, "", "").stanza()
+	unavailable := presence(stanza.Firewall, alice, "", "unavailable").stanza()
+	seen := map[string]bool{}
+	record := func(events []event.Event) {
+		t.Helper()
+		if len(events) == 0 {
+			t.Fatal("no event")
+		}
+		for _, e := range events {
+			if raw, err := hex.DecodeString(e.ID); err != nil || len(raw) != 16 || strings.ToLower(e.ID) != e.ID {
+				t.Errorf("id %q, want 32 lower-case hexadecimal digits", e.ID)
+			}
+			if seen[e.ID] {
+				t.Errorf("id %s twice", e.ID)
+			}
+			seen[e.ID] = true
+		}
+	}
+	for range 3 { // all equal, at one reading of the clock
+		record(tr.Translate(sent, nil))
+		record(tr.Translate(available, nil))
+		record(tr.Translate(unavailable, nil))
+	}
+	if len(seen) != 12 {
+		t.Errorf("%d ids, want 12", len(seen))
+	}
+}
+
+// After a restart the running number begins anew; the time tells events apart.
+func TestIDsAfterARestart(t *testing.T) {
+	ids := func(s *stanza.Stanza) string { return newTranslator().Translate(s, nil)[0].ID }
+	first := message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat")
+	base := ids(first.stanza())
+	if again := ids(first.stanza()); again != base {
+		t.Errorf("the same stanza, time and place gave %s and %s", base, again)
+	}
+	for name, d := range map[string]draft{
+		"time":      first.at(time.Nanosecond),
+		"recipient": message(stanza.Firewall, stanza.SentCopy, alice, "bob@localhost", "chat"),
+		"content":   first.body("ho"),
+	} {
+		if got := ids(d.stanza()); got == base {
+			t.Errorf("another %s, the same id", name)
+		}
+	}
+}
+
+// Whatever comes, a stanza makes at most one event of each direction, about
+// addresses that are local in the right way.
+func TestAnyStanza(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	addresses := []jid.JID{"", "/", "@", "@/", "a", "a@", "@localhost", "localhost", "localhost/", "localhost/x", "alice@localhost",
+		"alice@localhost/r1", "alice@localhost/r2", "alice@localhost/", "bob@localhost/r/1@x", "eve@other.example/q",
+		"conference.localhost", room, room + "/al", "x@remote.example", "x@remote.example/q", "events.localhost", "svc@events.localhost/x"}
+	types := []string{"", "chat", "groupchat", "headline", "normal", "error", "unavailable", "subscribe", "bogus"}
+	pick := func() jid.JID { return addresses[rng.IntN(len(addresses))] }
+	tr := newTranslator()
+	total := 0
+	for i := range 200_000 {
+		s := &stanza.Stanza{
+			Kind: stanza.Kind(rng.IntN(4)), Dialect: stanza.Dialect(rng.IntN(7)), Copy: stanza.Copy(rng.IntN(4)),
+			From: pick(), To: pick(), Host: pick(), Type: types[rng.IntN(len(types))], Flags: stanza.Flags(rng.Uint32()),
+			DelayFrom: pick(), StanzaIDBy: [2]jid.JID{pick(), pick()}, HasBody: rng.IntN(2) == 0,
+			Received: start.Add(time.Duration(rng.Int64N(int64(time.Hour)))),
+		}
+		if rng.IntN(2) == 0 {
+			s.DelayStamp = start
+		}
+		s.Raw = fmt.Sprint(i % 1000)
+		events := tr.Translate(s, nil)
+		total += len(events)
+		check(t, s, events)
+	}
+	if s := tr.Stats(); s.Events != total || s.Stanzas != 200_000 || total == 0 {
+		t.Errorf("%d events of %d stanzas counted, %d made", s.Events, s.Stanzas, total)
+	}
+}
+
+// check holds the events of s against what is true of all events.
+func check(t *testing.T, s *stanza.Stanza, events []event.Event) {
+	t.Helper()
+	host := func(j jid.JID) bool { return j.Domain() == "localhost" || j.Domain() == "other.example" }
+	local := func(j jid.JID) bool { return host(j) || j.Domain() == "conference.localhost" }
+	user := func(j jid.JID) bool { return host(j) && j.Local() != "" }
+	if len(events) > 2 || len(events) == 2 && (events[0].Direction != event.In || events[1].Direction != event.Out) {
+		t.Fatalf("%+v gave %v", s, showAll(events))
+	}
+	for i := range events {
+		e := &events[i]
+		ok := len(e.ID) == 32 && e.Packet == s.Raw && e.From == s.From
+		switch {
+		case s.Kind == stanza.Presence:
+			ok = ok && e.Kind == event.UserStatus && user(e.From) && e.From.Resource() != "" && e.User == e.From.Bare() && e.To == ""
+		case e.Direction == event.In:
+			ok = ok && user(e.From) && e.From.Resource() != "" && e.User == e.From.Bare() && s.Copy != stanza.ReceivedCopy
+		case user(e.From):
+			ok = ok && len(events) == 2 && local(e.To) && e.User == e.To.Bare()
+		default:
+			ok = ok && e.Direction == event.Out && user(e.To) && e.User == e.To.Bare() && s.Copy != stanza.SentCopy
+		}
+		if !ok || e.Type == "" || e.Type == "error" || e.SessionCount < 0 || e.SessionCount > DefaultMaxResources {
+			t.Fatalf("%+v gave %+v", s, e)
+		}
+	}
+}
+
+func FuzzTranslate(f *testing.F) {
+	f.Add("alice@localhost/r1", "bob@localhost", "chat", "<message/>", uint8(1), uint8(2), uint32(0))
+	f.Add("alice@localhost/r1", "", "", "<presence><priority>-1</priority></presence>", uint8(2), uint8(2), uint32(1))
+	f.Fuzz(func(t *testing.T, from, to, kind, raw string, what, how uint8, flags uint32) {
+		tr := newTranslator()
+		for _, received := range []time.Time{start, start.Add(time.Second), {}} {
+			s := &stanza.Stanza{
+				Kind: stanza.Kind(what % 3), Dialect: stanza.Dialect(how % 7), Copy: stanza.Copy(how / 7 % 3),
+				From: jid.Prepare(from), To: jid.Prepare(to), Type: kind, Raw: raw, Flags: stanza.Flags(flags),
+				DelayFrom: "localhost", DelayStamp: start, Received: received,
+			}
+			check(t, s, tr.Translate(s, nil))
+		}
+	})
+}
+
+// Translation may cost 2 allocations; the stanza's own is the decoder's.
+func TestAllocations(t *testing.T) {
+	tr := newTranslator()
+	play(tr, presence(stanza.ServiceLog, alice, "alice@localhost", ""), presence(stanza.ServiceLog, bob, "bob@localhost", ""))
+	dst := make([]event.Event, 0, 2)
+	next := 0
+	for _, tc := range []struct {
+		name   string
+		draft  draft
+		max    float64
+		events int
+	}{
+		{"a marked send", message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat"), 1, 2},
+		{"an arrival", message(stanza.Firewall, stanza.ReceivedCopy, room+"/al", bob, "groupchat"), 1, 1},
+		{"a receive copy", message(stanza.Firewall, stanza.ReceivedCopy, alice, bob, "chat"), 0, 0},
+		{"an unmarked send", logged(alice, bob, "chat"), 2, 2},
+		{"an update of presence", presence(stanza.Firewall, alice, "", ""), 0, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := tc.draft.stanza()
+			var raws []string
+			for range 102 {
+				raws = append(raws, fmt.Sprint(next))
+				next++
+			}
+			run := 0
+			got := testing.AllocsPerRun(100, func() {
+				s.Raw = raws[run]
+				run++
+				if dst = tr.Translate(s, dst[:0]); len(dst) != tc.events {
+					t.Fatalf("%d events, want %d", len(dst), tc.events)
+				}
+			})
+			if got > tc.max {
+				t.Errorf("%v allocations, want at most %v", got, tc.max)
+			}
+		})
+	}
+}
+
+func TestStatsMayBeReadMeanwhile(t *testing.T) {
+	tr := newTranslator()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100 {
+			_ = tr.Stats()
+		}
+	}()
+	for i := range 100 {
+		play(tr, presence(stanza.Firewall, fmt.Sprintf("u%d@localhost/r", i), "", ""))
+	}
+	<-done
+	if got := tr.Stats(); got.Users != 100 || got.Resources != 100 {
+		t.Errorf("%d users, %d resources, want 100 each", got.Users, got.Resources)
+	}
+}
+
+func TestReasonsHaveNames(t *testing.T) {
+	seen := map[string]bool{}
+	for r := range Reasons {
+		if name := r.String(); name == "" || name == "unknown" || seen[name] {
+			t.Errorf("reason %d is named %q", r, name)
+		}
+		seen[r.String()] = true
+	}
+	if Reasons.String() != "unknown" {
+		t.Error("a reason beyond the last has a name")
+	}
+}

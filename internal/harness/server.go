@@ -51,6 +51,7 @@ type server struct {
 	reports *os.File
 	pending []byte // read from reports, not yet a whole line
 	pid     int    // 0 while the server is down
+	starts  int    // how often it was started
 }
 
 // newServer makes the directory and starts the supervisor, not yet the server.
@@ -116,6 +117,7 @@ func (s *server) start() error {
 		}
 	}
 	s.pid = r.PID
+	s.starts++
 
 	deadline := time.Now().Add(startLimit)
 	for {

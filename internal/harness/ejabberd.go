@@ -1,0 +1,132 @@
+//go:build linux
+
+package harness
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// EjabberdOptions says how an ejabberd differs from the plain one: users alice,
+// bob, carol and dave, rooms at conference.localhost, the component
+// events.localhost with the secret "secret" on a plain and a TLS listener, and
+// the modules of a usual installation (roster, disco, ping, offline messages,
+// stream management, carbons, MUC, PEP, MAM, blocking).
+type EjabberdOptions struct {
+	Hosts      []string // virtual hosts; every user exists on each
+	Users      []string
+	MUC        string   // host of the rooms
+	Components []string // names; each has listeners of its own
+	// ServiceLog loads mod_service_log for the first component.
+	ServiceLog bool
+	// Privilege grants every component XEP-0356 presence, roster and messages.
+	Privilege bool
+	// Modules is YAML below "modules:", indented by two spaces.
+	Modules string
+}
+
+// ejabberdStarted is what ejabberd logs when its modules are loaded; its ports
+// are open before that.
+const ejabberdStarted = "is started in the node"
+
+// Ejabberd starts an ejabberd for one test; that takes 2-4 s.
+func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
+	t.Helper()
+	o.Hosts = orDefault(o.Hosts, defaultHosts)
+	o.Users = orDefault(o.Users, defaultUsers)
+	o.Components = orDefault(o.Components, defaultComponents)
+	o.MUC = cmp.Or(o.MUC, defaultMUC)
+
+	s, ports := startServer(t, "ejabberd", 1+2*len(o.Components), func(s *server, ports []int) error {
+		return prepareEjabberd(s, ports, o)
+	})
+	x := &XMPPServer{
+		Domain: o.Hosts[0], MUC: o.MUC, Component: o.Components[0], Secret: defaultSecret,
+		CAFile: filepath.Join(s.dir, "ca.pem"),
+		t:      t, s: s, c2s: loopback(ports[0]), components: ejabberdComponents(o.Components, ports[1:]),
+	}
+	for _, host := range o.Hosts {
+		for _, user := range o.Users {
+			x.register(t, user, host)
+		}
+	}
+	return x
+}
+
+func ejabberdComponents(names []string, ports []int) map[string]componentPorts {
+	all := make(map[string]componentPorts)
+	for i, name := range names {
+		all[name] = componentPorts{plain: loopback(ports[2*i]), tls: loopback(ports[2*i+1])}
+	}
+	return all
+}
+
+func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
+	erl, err := exec.LookPath("erl")
+	if err != nil {
+		return fmt.Errorf("%w (run internal/harness/install.sh)", err)
+	}
+	// Debian keeps ejabberd and its libraries beside each other, outside of
+	// Erlang's own library directory.
+	libs, err := filepath.Glob("/usr/lib/*/ejabberd-*")
+	if err != nil || len(libs) == 0 {
+		return fmt.Errorf("no ejabberd below /usr/lib (run internal/harness/install.sh)")
+	}
+	for _, name := range []string{"home", "db", "log"} {
+		if err := os.Mkdir(filepath.Join(s.dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	certificate := filepath.Join(s.dir, "server.pem")
+	names := slices.Concat(o.Hosts, o.Components, []string{o.MUC})
+	if err := writeCertificate(certificate, filepath.Join(s.dir, "ca.pem"), names); err != nil {
+		return err
+	}
+	type listener struct {
+		Component     string
+		Port, TLSPort int
+	}
+	var listeners []listener
+	for i, name := range o.Components {
+		listeners = append(listeners, listener{name, ports[1+2*i], ports[2+2*i]})
+	}
+	err = s.render("ejabberd.yml", "ejabberd.yml", map[string]any{
+		"Hosts": o.Hosts, "Certificate": certificate, "C2SPort": ports[0], "Listeners": listeners,
+		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
+		"Privilege": o.Privilege, "Modules": o.Modules,
+	})
+	if err != nil {
+		return err
+	}
+
+	log := filepath.Join(s.dir, "log", "ejabberd.log")
+	// Started like this, without a node name, Erlang needs no epmd.
+	s.args = []string{erl, "-noinput", "+K", "true", "+P", "250000", "+sbwt", "none",
+		"-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "db")), "-s", "ejabberd"}
+	s.env = append(baseEnv(s.dir),
+		"ERL_LIBS="+filepath.Dir(libs[0]),
+		"EJABBERD_CONFIG_PATH="+filepath.Join(s.dir, "ejabberd.yml"),
+		"EJABBERD_LOG_PATH="+log,
+		"ERL_CRASH_DUMP="+filepath.Join(s.dir, "log", "erl_crash.dump"),
+	)
+	s.logs = []string{"output.log", "log/ejabberd.log"}
+	components := ejabberdComponents(o.Components, ports[1:])
+	s.ready = func(limit time.Duration) error {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			return err
+		}
+		if bytes.Count(text, []byte(ejabberdStarted)) < s.starts {
+			return fmt.Errorf("not yet in its log: %q", ejabberdStarted)
+		}
+		return streamsAnswer(limit, o.Hosts[0], loopback(ports[0]), components)
+	}
+	return nil
+}

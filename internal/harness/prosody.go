@@ -1,0 +1,151 @@
+//go:build linux
+
+package harness
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// ProsodyOptions says how a Prosody differs from the plain one: users alice,
+// bob, carol and dave, rooms at conference.localhost, the component
+// events.localhost with the secret "secret", and the modules roster, saslauth,
+// disco, ping, offline, smacks and carbons.
+type ProsodyOptions struct {
+	Hosts      []string // virtual hosts; every user exists on each
+	Users      []string
+	MUC        string   // host of the rooms
+	Components []string // names; all attach at the same port
+	Modules    []string // more modules for the virtual hosts, such as "mam"
+	// Firewall loads mod_firewall with rules that copy everything it can to the
+	// first component and keep users from addressing presences to it.
+	Firewall bool
+	// FirewallRules loads mod_firewall with these rule files instead, given
+	// relative to the module's root; example.org in them becomes localhost.
+	FirewallRules []string
+	// Privilege grants every component XEP-0356 presence, roster and messages.
+	Privilege bool
+	// Config is Lua for the global section.
+	Config string
+}
+
+// Prosody starts a Prosody for one test; that takes about a third of a second.
+func Prosody(t testing.TB, o ProsodyOptions) *XMPPServer {
+	t.Helper()
+	o.Hosts = orDefault(o.Hosts, defaultHosts)
+	o.Users = orDefault(o.Users, defaultUsers)
+	o.Components = orDefault(o.Components, defaultComponents)
+	o.MUC = cmp.Or(o.MUC, defaultMUC)
+
+	s, ports := startServer(t, "prosody", 2, func(s *server, ports []int) error {
+		return prepareProsody(s, ports, o)
+	})
+	return &XMPPServer{
+		Domain: o.Hosts[0], MUC: o.MUC, Component: o.Components[0], Secret: defaultSecret,
+		t: t, s: s, c2s: loopback(ports[0]), components: prosodyComponents(o.Components, ports[1]),
+	}
+}
+
+func prosodyComponents(names []string, port int) map[string]componentPorts {
+	all := make(map[string]componentPorts)
+	for _, name := range names {
+		all[name] = componentPorts{plain: loopback(port)}
+	}
+	return all
+}
+
+func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
+	prosody, err := exec.LookPath("prosody")
+	if err != nil {
+		return fmt.Errorf("%w (run internal/harness/install.sh)", err)
+	}
+	for _, host := range o.Hosts {
+		accounts := filepath.Join(s.dir, "data", prosodyFileName(host), "accounts")
+		if err := os.MkdirAll(accounts, 0o755); err != nil {
+			return err
+		}
+		for _, user := range o.Users {
+			account := fmt.Sprintf("return { [\"password\"] = %q; };\n", Password)
+			if err := os.WriteFile(filepath.Join(accounts, prosodyFileName(user)+".dat"), []byte(account), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	rules, err := writeRules(s, o)
+	if err != nil {
+		return err
+	}
+	modules := slices.Concat([]string{"roster", "saslauth", "disco", "ping", "offline", "smacks", "carbons"}, o.Modules)
+	if len(rules) > 0 {
+		modules = append(modules, "firewall")
+	}
+	if o.Privilege {
+		modules = append(modules, "privilege")
+	}
+	err = s.render("prosody.cfg.lua", "prosody.cfg.lua", map[string]any{
+		"Dir": s.dir, "C2SPort": ports[0], "ComponentPort": ports[1], "Modules": modules, "Rules": rules,
+		"Privilege": o.Privilege, "Components": o.Components, "Config": o.Config, "Hosts": o.Hosts, "MUC": o.MUC,
+		"Secret": defaultSecret,
+	})
+	if err != nil {
+		return err
+	}
+
+	s.args = []string{prosody, "--config", filepath.Join(s.dir, "prosody.cfg.lua"), "-F"}
+	s.env = baseEnv(s.dir)
+	s.logs = []string{"output.log", "prosody.log"}
+	components := prosodyComponents(o.Components, ports[1])
+	s.ready = func(limit time.Duration) error {
+		return streamsAnswer(limit, o.Hosts[0], loopback(ports[0]), components)
+	}
+	return nil
+}
+
+// writeRules puts the firewall's rules into the server's directory.
+func writeRules(s *server, o ProsodyOptions) (names []string, err error) {
+	if len(o.FirewallRules) == 0 {
+		if !o.Firewall {
+			return nil, nil
+		}
+		err := s.render("events.pfw", "events.pfw", map[string]string{"Component": o.Components[0], "MUC": o.MUC})
+		return []string{filepath.Join(s.dir, "events.pfw")}, err
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
+	for _, rules := range o.FirewallRules {
+		text, err := os.ReadFile(filepath.Join(root, rules))
+		if err != nil {
+			return nil, err
+		}
+		name := filepath.Join(s.dir, filepath.Base(rules))
+		text = []byte(strings.ReplaceAll(string(text), "example.org", "localhost"))
+		if err := os.WriteFile(name, text, 0o644); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// prosodyFileName encodes a name as Prosody's internal storage does: anything
+// but letters and digits becomes %xx.
+func prosodyFileName(name string) string {
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02x", c)
+		}
+	}
+	return b.String()
+}

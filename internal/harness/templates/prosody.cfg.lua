@@ -1,0 +1,41 @@
+-- A private Prosody on loopback: accounts are files, passwords go over plain
+-- TCP, and nothing reaches another machine.
+run_as_root = true
+daemonize = false
+pidfile = "{{.Dir}}/prosody.pid"
+data_path = "{{.Dir}}/data"
+certificates = "{{.Dir}}/certs"
+interfaces = { "127.0.0.1" }
+local_interfaces = { "127.0.0.1" }
+c2s_ports = { {{.C2SPort}} }
+component_ports = { {{.ComponentPort}} }
+s2s_ports = { }
+http_ports = { }
+https_ports = { }
+modules_disabled = { "s2s" }
+authentication = "internal_plain"
+storage = "internal"
+c2s_require_encryption = false
+allow_unencrypted_plain_auth = true
+log = { { levels = { min = "info" }, to = "file", filename = "{{.Dir}}/prosody.log" } }
+modules_enabled = { {{range .Modules}}{{printf "%q; " .}}{{end}}}
+{{- if .Rules}}
+firewall_scripts = { {{range .Rules}}{{printf "%q; " .}}{{end}}}
+{{- end}}
+{{- if .Privilege}}
+privileged_entities = { {{range .Components}}[{{printf "%q" .}}] = { presence = "managed_entity", roster = "get", message = "outgoing" }; {{end}}}
+{{- end}}
+{{.Config}}
+{{range .Hosts}}
+VirtualHost {{printf "%q" .}}
+{{- end}}
+
+Component {{printf "%q" .MUC}} "muc"
+    restrict_room_creation = false
+{{range .Components}}
+Component {{printf "%q" .}}
+    component_secret = {{printf "%q" $.Secret}}
+{{- if $.Privilege}}
+    modules_enabled = { "privilege" }
+{{- end}}
+{{end}}

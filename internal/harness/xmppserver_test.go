@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -234,6 +235,12 @@ func TestProsodyFirewallRules(t *testing.T) {
 				if n != wanted {
 					t.Errorf("%d copies %q, want %d", n, want, wanted)
 				}
+			}
+			privileged := func(text string) bool {
+				return strings.HasPrefix(text, "<presence") && attributeOf(text, "from") == alice.JID && attributeOf(text, "to") == s.Component
+			}
+			if !slices.ContainsFunc(all, privileged) {
+				t.Error("the rules keep mod_privilege's presences away as well")
 			}
 			if len(variant.targets) == 2 {
 				for _, text := range all {

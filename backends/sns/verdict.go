@@ -19,6 +19,8 @@ const (
 	// throttlePause is how long to wait when SNS throttles and names no time.
 	throttlePause = time.Second
 	maxPause      = time.Hour
+	// unknownCode is what the SDK makes of an answer without a code.
+	unknownCode = "UnknownError"
 	// maxDetail bounds what is quoted of an answer.
 	maxDetail = 200
 )
@@ -58,7 +60,7 @@ func kindOf(code, message string) kind {
 // callError explains the failure of a whole call.
 func (b *Backend) callError(topic string, err error) error {
 	var api smithy.APIError
-	if !errors.As(err, &api) {
+	if !errors.As(err, &api) || api.ErrorCode() == unknownCode {
 		return fmt.Errorf("sns: publish to %s: %w", topic, b.shorten(err))
 	}
 	code, message := api.ErrorCode(), api.ErrorMessage()

@@ -15,7 +15,7 @@ const DefaultFilterPriority = 10
 // Filters run in ascending order of priority, those of equal priority in the
 // order they were configured (mongoose_hooks.erl).
 type Filter interface {
-	// Name identifies the filter in logs and metrics.
+	// Name identifies the filter in logs and metrics. It is unique in a chain.
 	Name() string
 	// Priority is between 1 and BackendPriority-1.
 	Priority() int
@@ -30,5 +30,57 @@ type Verdict struct {
 	// Drop withholds the event from all backends; later filters do not see it.
 	Drop bool
 	// Metadata is added to the event; a value replaces an earlier one of its key.
+	// Values are strings, booleans, integers or finite floats. The map is copied
+	// before the filter is called again, so a filter may use it over and over.
 	Metadata event.Metadata
+}
+
+// OnError says what becomes of an event whose filter fails or panics.
+type OnError uint8
+
+// What a failing filter can mean. MongooseIM's hooks do OnErrorKeep, which lets
+// an event out that a working filter might have held back.
+const (
+	OnErrorDeadLetter OnError = iota // to the dead letters and to no backend
+	OnErrorKeep                      // as if the filter were not there
+	OnErrorDrop                      // withheld from all backends
+)
+
+// String returns the value as configuration spells it.
+func (o OnError) String() string {
+	switch o {
+	case OnErrorKeep:
+		return "keep"
+	case OnErrorDrop:
+		return "drop"
+	}
+	return "dead_letter"
+}
+
+// Policy is what a chain should know about a filter beside its verdicts.
+type Policy struct {
+	OnError OnError
+	// Override lets the metadata replace fields of the payloads (event.ReservedKey).
+	Override bool
+}
+
+// WithPolicy returns f with the given policy; without it the zero Policy holds.
+func WithPolicy(f Filter, p Policy) Filter { return &policed{inner: f, policy: p} }
+
+// policed is a filter with its policy.
+type policed struct {
+	inner  Filter
+	policy Policy
+}
+
+func (p *policed) Name() string                           { return p.inner.Name() }
+func (p *policed) Priority() int                          { return p.inner.Priority() }
+func (p *policed) Filter(e *event.Event) (Verdict, error) { return p.inner.Filter(e) }
+
+// policyOf returns the policy of a filter, that of the outermost WithPolicy.
+func policyOf(f Filter) Policy {
+	if p, ok := f.(*policed); ok {
+		return p.policy
+	}
+	return Policy{}
 }

@@ -1,0 +1,403 @@
+package pusher_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+)
+
+var when = time.Date(2026, 11, 22, 3, 4, 5, 678901000, time.UTC)
+
+func chat(body string) event.Event {
+	return event.Event{
+		ID: "0123456789abcdef0123456789abcdef", Kind: event.Chat, Type: "chat", Direction: event.In,
+		From: "alice@localhost/res1", To: "bob@localhost/desk", User: "alice@localhost",
+		Body: body, HasBody: true, Class: event.Content, StanzaID: "m1", Time: when, SessionCount: 1,
+	}
+}
+
+func status(online bool, sessions int) event.Event {
+	return event.Event{
+		ID: "fedcba9876543210fedcba9876543210", Kind: event.UserStatus, Type: "online", Online: online,
+		From: "alice@localhost/res1", User: "alice@localhost", SessionCount: sessions, Time: when,
+	}
+}
+
+// outcome is what a chain has done to one event, seen from outside.
+type outcome struct {
+	Delivered bool
+	Metadata  event.Metadata
+	DeadErr   string
+}
+
+// through sends one event through the filters to a backend that wants everything.
+func through(t *testing.T, filters []pusher.Filter, e event.Event) outcome {
+	t.Helper()
+	var got outcome
+	synctest.Test(t, func(t *testing.T) {
+		chain, err := pusher.NewChain(filters, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ring := outbox.NewRing(10)
+		sink := &fakeBackend{name: "sink"}
+		p := start(t, pusher.Options{Chain: chain, Backends: []backends.Backend{sink}, DeadLetters: ring})
+		p.Push([]event.Event{e})
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range sink.delivered() {
+			got.Delivered = true
+			got.Metadata = d.Metadata
+		}
+		for _, d := range ring.List() {
+			got.DeadErr = d.Err
+			if d.Reason != "filter" || d.Backend != "" {
+				t.Errorf("dead letter with reason %q and backend %q", d.Reason, d.Backend)
+			}
+		}
+	})
+	return got
+}
+
+func compile(t *testing.T, cfg ...config.Filter) []pusher.Filter {
+	t.Helper()
+	filters, problems := pusher.CompileFilters(cfg)
+	for _, p := range problems {
+		t.Fatalf("%s: %s (%s)", p.Path, p.Text, p.Remedy)
+	}
+	return filters
+}
+
+// TestSampleOfMongooseIM is big_tests/tests/mod_event_pusher_filter.erl as a [[filter]].
+func TestSampleOfMongooseIM(t *testing.T) {
+	sample := compile(t, config.Filter{
+		Name: "sample", Priority: 10, Keep: `event.kind == "user_status"`,
+		Metadata: map[string]string{"timestamp": "event.timestamp", "session_count": "event.session_count"},
+	})
+	for _, tc := range []struct {
+		name string
+		e    event.Event
+		want outcome
+	}{
+		{"online", status(true, 1), outcome{Delivered: true, Metadata: event.Metadata{"timestamp": when.UnixMicro(), "session_count": int64(1)}}},
+		{"last one offline", status(false, 0), outcome{Delivered: true, Metadata: event.Metadata{"timestamp": when.UnixMicro(), "session_count": int64(0)}}},
+		{"chat", chat("Hi"), outcome{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, through(t, sample, tc.e)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestExpressions(t *testing.T) {
+	e := chat("Please HELP me")
+	e.Room, e.Encrypted, e.RecipientOffline = "room@muc.localhost", true, true
+	for _, tc := range []struct {
+		keep string
+		want bool
+	}{
+		{`event.kind == "chat" and event.type == "chat" and event.direction == "in"`, true},
+		{`event.from == "alice@localhost/res1" and event.to == "bob@localhost/desk"`, true},
+		{`event.user == "alice@localhost" and event.room == "room@muc.localhost"`, true},
+		{`event.body contains "HELP"`, true},
+		{`lower(event.body) contains "help me"`, true},
+		{`event.body matches "(?i)\\bhelp\\b"`, true},
+		{`event.body matches "^help"`, false},
+		{`event.class in ["content", "call"]`, true},
+		{`event.encrypted and event.recipient_offline and not event.online`, true},
+		{`event.session_count >= 1 and event.session_count < 2`, true},
+		{`event.time.Hour() == 3 and int(event.time.Weekday()) == 0`, true},
+		{`event.timestamp == 1795316645678901`, true},
+		{`event.stanza_id == "m1" and event.id startsWith "0123"`, true},
+		{`any(["spam", "help"], lower(event.body) contains #)`, true},
+		{`all(split(event.body, " "), len(#) > 1)`, true},
+		{`split(event.from, "@")[1] startsWith "localhost"`, true},
+		{`metadata.missing == nil`, true},
+		{`metadata.missing matches "x"`, false},
+		{`(metadata.missing ?? 0) + 1 == 1`, true},
+		{`let who = event.user + "!"; who == "alice@localhost!"`, true},
+		{`trim("  a ") + upper("b") + trimPrefix("xc", "x") + replace("d-", "-", "") == "aBcd"`, true},
+		{`string(1) + string(true) + string(1.5) == "1true1.5"`, true},
+		{`int("42") + 1 == 43 and float("1.5") * 2 == 3 and int(2.9) == 2`, true},
+		{`event.session_count in 1..3`, true},
+	} {
+		t.Run(tc.keep, func(t *testing.T) {
+			got := through(t, compile(t, config.Filter{Name: "f", Keep: tc.keep}), e)
+			if diff := cmp.Diff(outcome{Delivered: tc.want}, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestMetadataValues(t *testing.T) {
+	for _, tc := range []struct {
+		value string
+		want  any
+		fault string
+	}{
+		{value: `event.timestamp`, want: when.UnixMicro()},
+		{value: `int(event.timestamp / 1000)`, want: when.UnixMilli()},
+		{value: `event.time.UnixMilli()`, want: when.UnixMilli()},
+		{value: `9007199254740993`, want: int64(9007199254740993)},
+		{value: `event.time.Weekday()`, want: int64(0)},
+		{value: `1 / 4`, want: 0.25},
+		{value: `event.encrypted`, want: false},
+		{value: `event.type + "!"`, want: "chat!"},
+		{value: `event.time.Format("2006-01-02")`, want: "2026-11-22"},
+		{value: `event.class == "content" ? "high" : "low"`, want: "high"},
+		{value: `1 / 0`, fault: `filter "f": metadata.v: the number is not finite`},
+		{value: `-1 / (event.session_count - 1)`, fault: `filter "f": metadata.v: the number is not finite`},
+		{value: `10.0 ** 400`, fault: `filter "f": metadata.v: the number is not finite`},
+		{value: `metadata.missing`, fault: `filter "f": metadata.v: there is no value`},
+		{value: `metadata.missing + 1`, fault: `filter "f": metadata.v: a value is missing or not of the type that an operator needs`},
+		{value: `1 % (event.session_count - 1)`, fault: `filter "f": metadata.v: a division by zero`},
+		{value: `split(event.body, " ")[7]`, fault: `filter "f": metadata.v: an index is beyond the end of a list`},
+		{value: `int(event.body)`, fault: `filter "f": metadata.v: int() got a text that is no whole number`},
+		{value: `float(event.body)`, fault: `filter "f": metadata.v: float() got a text that is no number`},
+		{value: `int(1e300)`, fault: `filter "f": metadata.v: int() got a value that is no whole number`},
+	} {
+		t.Run(tc.value, func(t *testing.T) {
+			got := through(t, compile(t, config.Filter{Name: "f", Metadata: map[string]string{"v": tc.value}}), chat("secret words"))
+			want := outcome{DeadErr: tc.fault}
+			if tc.fault == "" {
+				want = outcome{Delivered: true, Metadata: event.Metadata{"v": tc.want}}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if strings.Contains(got.DeadErr, "secret") {
+				t.Error("the error holds content")
+			}
+		})
+	}
+}
+
+func TestCostIsBounded(t *testing.T) {
+	long := strings.Repeat("a b ", 1<<18) // 1 MiB
+	for _, tc := range []struct{ name, keep, fault string }{
+		{"pattern on a long body", `event.body matches "x"`, "matches looks at texts of at most 65536 bytes"},
+		{"doubling", `let a = event.body + event.body; let b = a + a; let c = b + b; let d = c + c; let e = d + d; len(e) > 0`,
+			"the expression has more to do with this event than filters may"},
+		{"replace with growth", `len(replace(event.body, "", event.body)) > 0`, "the expression has more to do with this event than filters may"},
+		{"many pieces", `any(split(event.body, " "), # == "x")`, "split makes at most 1024 pieces"},
+		{"loop over a long body", `any(1..5000, event.body contains "x")`, "the expression has more to do with this event than filters may"},
+		{"long range", `any(1..10000000, # == 0)`, "the expression makes longer lists than filters may"},
+		{"nested loops", `any(1..5000, any(1..5000, any(1..5000, # == 0)))`, "the expression makes longer lists than filters may"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := through(t, compile(t, config.Filter{Name: "f", Keep: tc.keep}), chat(long))
+			if diff := cmp.Diff(outcome{DeadErr: `filter "f": keep: ` + tc.fault}, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestCostOfShortBodiesIsEnough(t *testing.T) {
+	words := `["` + strings.Repeat(`lorem", "`, 500) + `ipsum"]`
+	got := through(t, compile(t, config.Filter{Name: "f", Keep: `none(` + words + `, event.body contains #)`}), chat(strings.Repeat("x ", 4096)))
+	if diff := cmp.Diff(outcome{Delivered: true}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// goFilter is a filter in Go.
+type goFilter struct {
+	name     string
+	priority int
+	f        func(e *event.Event) (pusher.Verdict, error)
+}
+
+func (g goFilter) Name() string                                  { return g.name }
+func (g goFilter) Priority() int                                 { return g.priority }
+func (g goFilter) Filter(e *event.Event) (pusher.Verdict, error) { return g.f(e) }
+
+func adds(name string, priority int, m event.Metadata) pusher.Filter {
+	return goFilter{name, priority, func(*event.Event) (pusher.Verdict, error) { return pusher.Verdict{Metadata: m}, nil }}
+}
+
+func TestChainOrder(t *testing.T) {
+	var seen []string
+	note := func(name string, priority int, drop bool) pusher.Filter {
+		return goFilter{name, priority, func(e *event.Event) (pusher.Verdict, error) {
+			seen = append(seen, name+" "+e.Metadata.Text("by"))
+			return pusher.Verdict{Drop: drop, Metadata: event.Metadata{"by": name, name: true}}, nil
+		}}
+	}
+	t.Run("lower first, equal in order, metadata merged", func(t *testing.T) {
+		seen = nil
+		got := through(t, []pusher.Filter{note("c", 20, false), note("a", 10, false), note("b", 10, false)}, chat("Hi"))
+		if diff := cmp.Diff([]string{"a null", "b a", "c b"}, seen); diff != "" {
+			t.Error(diff)
+		}
+		want := event.Metadata{"by": "c", "a": true, "b": true, "c": true}
+		if diff := cmp.Diff(outcome{Delivered: true, Metadata: want}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("drop stops for all", func(t *testing.T) {
+		seen = nil
+		got := through(t, []pusher.Filter{note("late", 49, false), note("stop", 1, true)}, chat("Hi"))
+		if diff := cmp.Diff([]string{"stop null"}, seen); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(outcome{}, got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestMetadataOfOneEventDoesNotReachAnother(t *testing.T) {
+	shared := event.Metadata{"k": "v"}
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		counter := goFilter{"counter", 11, func(*event.Event) (pusher.Verdict, error) {
+			n++
+			return pusher.Verdict{Metadata: event.Metadata{"n": n}}, nil
+		}}
+		chain, err := pusher.NewChain([]pusher.Filter{adds("shared", 10, shared), counter}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sink := &fakeBackend{name: "sink"}
+		p := start(t, pusher.Options{Chain: chain, Backends: []backends.Backend{sink}})
+		batch := []event.Event{chat("1"), chat("2")}
+		p.Push(batch)
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got []event.Metadata
+		for _, d := range sink.delivered() {
+			got = append(got, d.Metadata)
+		}
+		want := []event.Metadata{{"k": "v", "n": int64(1)}, {"k": "v", "n": int64(2)}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(event.Metadata{"k": "v"}, shared); diff != "" {
+			t.Errorf("the filter's own map has changed: %s", diff)
+		}
+		if batch[0].Metadata != nil {
+			t.Error("the caller's event has changed")
+		}
+	})
+}
+
+func TestFailingFilters(t *testing.T) {
+	fails := goFilter{"bad", 20, func(*event.Event) (pusher.Verdict, error) {
+		return pusher.Verdict{Drop: true, Metadata: event.Metadata{"x": 1}}, errors.New("out of order")
+	}}
+	panics := goFilter{"bad", 20, func(e *event.Event) (pusher.Verdict, error) {
+		return pusher.Verdict{Drop: []bool{}[len(e.Body)]}, nil
+	}}
+	panicsWithContent := goFilter{"bad", 20, func(e *event.Event) (pusher.Verdict, error) { panic(e.Body) }}
+	before := event.Metadata{"kept": "yes"}
+	kept := outcome{Delivered: true, Metadata: before}
+	for _, tc := range []struct {
+		name   string
+		filter pusher.Filter
+		policy pusher.Policy
+		want   outcome
+	}{
+		{"error, default", fails, pusher.Policy{}, outcome{DeadErr: `filter "bad": out of order`}},
+		{"error, keep as MongooseIM", fails, pusher.Policy{OnError: pusher.OnErrorKeep}, kept},
+		{"error, drop", fails, pusher.Policy{OnError: pusher.OnErrorDrop}, outcome{}},
+		{"panic, default", panics, pusher.Policy{}, outcome{DeadErr: `filter "bad": panic: runtime error: index out of range [7] with length 0`}},
+		{"panic, keep", panics, pusher.Policy{OnError: pusher.OnErrorKeep}, kept},
+		{"panic with content", panicsWithContent, pusher.Policy{}, outcome{DeadErr: `filter "bad": panic (string)`}},
+		{"reserved key", adds("bad", 20, event.Metadata{"message": "x"}), pusher.Policy{},
+			outcome{DeadErr: `filter "bad": metadata key "message" would replace a field of the payload`}},
+		{"reserved key, override", adds("bad", 20, event.Metadata{"message": "x"}), pusher.Policy{Override: true},
+			outcome{Delivered: true, Metadata: event.Metadata{"kept": "yes", "message": "x"}}},
+		{"empty key", adds("bad", 20, event.Metadata{"": "x"}), pusher.Policy{}, outcome{DeadErr: `filter "bad": a metadata key is empty`}},
+		{"NaN", adds("bad", 20, event.Metadata{"n": math.NaN()}), pusher.Policy{}, outcome{DeadErr: `filter "bad": metadata "n": the number is not finite`}},
+		{"list", adds("bad", 20, event.Metadata{"n": []int{1}}), pusher.Policy{}, outcome{DeadErr: `filter "bad": metadata "n": a []int is no value for metadata`}},
+		{"kinds of numbers", adds("good", 20, event.Metadata{"a": 1, "b": uint8(2), "c": float32(.5), "d": time.March}), pusher.Policy{},
+			outcome{Delivered: true, Metadata: event.Metadata{"kept": "yes", "a": int64(1), "b": int64(2), "c": .5, "d": int64(3)}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := through(t, []pusher.Filter{adds("first", 10, before), pusher.WithPolicy(tc.filter, tc.policy)}, chat("private"))
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestFailureIsLoggedOnceAndCounted(t *testing.T) {
+	var logged bytes.Buffer
+	reg := prometheus.NewRegistry()
+	metrics := pusher.NewMetrics(reg)
+	filters := compile(t, config.Filter{Name: "f", Keep: `int(event.body) > 0`})
+	chain, err := pusher.NewChain(filters, metrics, slog.New(slog.NewTextHandler(&logged, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pusher.New(pusher.Options{Chain: chain, Metrics: metrics, Backends: []backends.Backend{&fakeBackend{name: "b"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Push([]event.Event{chat("private one"), chat("private two"), chat("3"), chat("-1")})
+	if n := strings.Count(logged.String(), "filter fails"); n != 1 {
+		t.Errorf("%d lines, want 1:\n%s", n, &logged)
+	}
+	if strings.Contains(logged.String(), "private") {
+		t.Errorf("the log holds content:\n%s", &logged)
+	}
+	for name, want := range map[string]float64{
+		`eventpusher_filter_events_total{filter=f,outcome=error}`: 2,
+		`eventpusher_filter_events_total{filter=f,outcome=keep}`:  1,
+		`eventpusher_filter_events_total{filter=f,outcome=drop}`:  1,
+		`eventpusher_dead_letters_total{backend=,reason=filter}`:  2,
+		`eventpusher_events_dropped_total{reason=filter}`:         1,
+		`eventpusher_events_total{direction=in,kind=chat}`:        4,
+		`eventpusher_waiting_events{backend=b}`:                   1,
+		`eventpusher_events_dropped_total{reason=stopped}`:        0,
+		`eventpusher_events_dropped_total{reason=filter_error}`:   0,
+		`eventpusher_events_dropped_total{reason=unwanted}`:       0,
+		`eventpusher_oldest_event_seconds{backend=b}_is_there`:    1,
+		`eventpusher_delivery_seconds{backend=b}_count`:           0,
+	} {
+		if got := value(t, reg, name); got != want {
+			t.Errorf("%s = %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestNewChainRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		filters []pusher.Filter
+		want    string
+	}{
+		{"priority of backends", []pusher.Filter{adds("a", 50, nil)}, `filter "a" has priority 50; it must be between 1 and 49, because backends stand at 50`},
+		{"zero", []pusher.Filter{adds("a", 0, nil)}, `filter "a" has priority 0; it must be between 1 and 49, because backends stand at 50`},
+		{"twice", []pusher.Filter{adds("a", 1, nil), adds("a", 2, nil)}, `two filters are called "a"`},
+		{"no name", []pusher.Filter{adds("", 1, nil)}, `a filter has no name`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := pusher.NewChain(tc.filters, nil, nil)
+			if err == nil || err.Error() != tc.want {
+				t.Errorf("got %v, want %s", err, tc.want)
+			}
+		})
+	}
+}

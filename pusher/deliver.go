@@ -1,0 +1,222 @@
+package pusher
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
+)
+
+// errNoAnswer stands for an error that a backend should have returned.
+var errNoAnswer = errors.New("the backend did not say what became of the event")
+
+// publish calls the backend and returns one error for each event.
+func (d *dispatcher) publish(ctx context.Context, batch []event.Event) (errs []error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	defer cancel()
+	defer func() {
+		p := recover()
+		if p == nil {
+			return
+		}
+		d.panics()
+		err := newPanicError(p)
+		d.log.Error("the backend panicked; its events will be tried again", "err", err, "stack", err.stack)
+		errs = make([]error, len(batch))
+		for i := range errs {
+			errs[i] = err
+		}
+	}()
+	errs = d.backend.Publish(ctx, batch)
+	if len(errs) != len(batch) {
+		d.log.Error("the backend answered for a wrong number of events; the missing ones will be tried again",
+			"events", len(batch), "answers", len(errs))
+		full := make([]error, len(batch))
+		for i := copy(full, errs); i < len(full); i++ {
+			full[i] = errNoAnswer
+		}
+		errs = full
+	}
+	return errs
+}
+
+// isFinal reports whether an event with such an error belongs to the dead letters.
+func isFinal(reason string) bool {
+	return reason == "permanent" || reason == "too_large" || reason == "gone"
+}
+
+// finish settles a call: it tells the gate how it went, then the outbox what
+// became of each event.
+func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
+	now := time.Now()
+	v, longest := judge(ctx, errs)
+
+	d.mu.Lock()
+	ch := d.gate.leave(c.done, c.probe, v, func(yield func(uint64) bool) {
+		for _, it := range c.items {
+			if !yield(it.Key) {
+				return
+			}
+		}
+	}, longest, now)
+	draining := d.draining
+	d.mu.Unlock()
+
+	c.settlements = c.settlements[:0]
+	delivered := 0
+	for i, it := range c.items {
+		s := outbox.Settlement{Item: it}
+		if err := errs[i]; err == nil {
+			delivered++
+			d.metrics.seconds.Observe(now.Sub(it.Accepted).Seconds())
+		} else {
+			d.judgeEvent(&s, err, v, ch, now)
+		}
+		c.settlements = append(c.settlements, s)
+	}
+	if delivered > 0 {
+		d.delivered.Add(uint64(delivered))
+		d.metrics.deliveries.Add(float64(delivered))
+	}
+	d.announce(ch, errs)
+	if err := d.reader.Settle(c.settlements); err != nil {
+		d.log.Error("the outbox could not record what became of events; they may be delivered again", "err", err)
+	}
+	if ch.from != Closed && ch.to == Closed {
+		d.reader.Hasten() // what failed because the service was down need not wait any more
+	}
+	clear(c.items)
+	clear(c.batch) // events must not outlive their delivery in an idle lane
+	clear(c.settlements)
+	if draining {
+		d.mu.Lock()
+		d.wake.Broadcast()
+		d.mu.Unlock()
+	}
+}
+
+// judge says what the errors of a call mean for the service as a whole, and the
+// longest pause that it asked for.
+func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
+	var (
+		delivered, refused, transient int
+		longest                       time.Duration
+		after                         *backends.RetryAfterError
+	)
+	for _, err := range errs {
+		switch reason := backends.Reason(err); {
+		case reason == "":
+			delivered++
+		case reason == "paused":
+			refused++
+		case !isFinal(reason):
+			transient++
+			if errors.As(err, &after) {
+				longest = max(longest, after.After)
+			}
+		}
+	}
+	switch {
+	case delivered > 0:
+		return reachable, 0
+	case ctx.Err() != nil:
+		return noEvidence, 0 // we gave up, so nothing is known about the service
+	case refused > 0:
+		return refusing, 0
+	case transient > 0:
+		return failing, longest
+	}
+	return reachable, 0
+}
+
+// judgeEvent decides what becomes of one event that failed.
+func (d *dispatcher) judgeEvent(s *outbox.Settlement, err error, v verdict, ch change, now time.Time) {
+	reason := backends.Reason(err)
+	if v == noEvidence && !isFinal(reason) {
+		s.Outcome = outbox.Release
+		return
+	}
+	d.failed.Add(1)
+	d.metrics.failures(reason).Inc()
+	d.lastError.Store(&lastError{text: shorten(err.Error()), when: now})
+	switch {
+	case isFinal(reason):
+		s.Outcome, s.Reason, s.Err = outbox.Dead, reason, err
+		d.dead.Add(1)
+		d.metrics.dead(reason).Inc()
+		if n, ok := d.deathLog.allow(now, time.Second); ok {
+			d.log.Error("an event goes to the dead letters", "event_id", s.Item.Event.ID, "kind", s.Item.Event.Kind.String(),
+				"reason", reason, "attempt", s.Item.Attempts+1, "err", err, "since_last_line", n)
+		}
+	case v == refusing || v != reachable && !ch.counts:
+		s.Outcome = outbox.Release
+	default:
+		attempt := s.Item.Attempts + 1
+		s.Outcome = outbox.Retry
+		s.Delay, s.Firm = delay(&d.limits, attempt, err)
+		if n, ok := d.failureLog.allow(now, time.Minute); ok {
+			d.log.Warn("a delivery failed and will be tried again", "event_id", s.Item.Event.ID,
+				"reason", reason, "attempt", attempt, "pause", s.Delay, "err", err, "since_last_line", n)
+		}
+	}
+}
+
+// announce logs and shows what has happened to the gate.
+func (d *dispatcher) announce(ch change, errs []error) {
+	d.metrics.breaker.Set(float64(ch.to))
+	if ch.from == ch.to {
+		return
+	}
+	switch {
+	case ch.to == Paused:
+		d.log.Error("the service refuses everything; deliveries pause until an operator acts, one event at a time is tried", "err", firstError(errs))
+	case ch.to == Open && ch.from == Closed:
+		d.log.Warn("the service is down; deliveries pause and one event at a time probes it", "err", firstError(errs))
+	case ch.to == Closed:
+		d.log.Info("the service is back; deliveries go on", "was", ch.from.String())
+	}
+}
+
+func firstError(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// longestError bounds what the status keeps of an error.
+const longestError = 300
+
+func shorten(s string) string {
+	if len(s) > longestError {
+		s = strings.ToValidUTF8(s[:longestError], "") + "…"
+	}
+	return s
+}
+
+// throttle lets one log line through in a while and counts the rest.
+type throttle struct {
+	mu   sync.Mutex
+	next time.Time
+	held int
+}
+
+// allow reports whether a line may be written, and how many were held back
+// since the last one.
+func (t *throttle) allow(now time.Time, every time.Duration) (held int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Before(t.next) {
+		t.held++
+		return 0, false
+	}
+	held, t.held, t.next = t.held, 0, now.Add(every)
+	return held, true
+}

@@ -1,0 +1,219 @@
+package pusher
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
+)
+
+// Errors that only the gate sees.
+var (
+	errNoEvidence = errors.New("no evidence")
+	errFailing    = errors.New("failing")
+)
+
+// dispatcher delivers the events of one backend through its lanes. It shares
+// nothing with other dispatchers but the outbox, whose readers do not wait for
+// each other.
+type dispatcher struct {
+	backend backends.Backend
+	name    string
+	limits  backends.Limits
+	reader  outbox.Reader
+	metrics *backendMetrics
+	panics  func()
+	log     *slog.Logger
+	maxAge  time.Duration
+	timeout time.Duration
+
+	idle atomic.Int32 // lanes in next
+
+	mu       sync.Mutex
+	wake     sync.Cond // on mu: something may have become possible
+	gate     *gate
+	timer    *time.Timer
+	timerAt  time.Time
+	draining bool
+	stopped  bool
+
+	deathLog   throttle
+	failureLog throttle
+
+	delivered, failed, dead atomic.Uint64
+	lastError               atomic.Pointer[lastError]
+}
+
+type lastError struct {
+	text string
+	when time.Time
+}
+
+// call is one Publish on its way, with what a lane uses again for each.
+type call struct {
+	items       []*outbox.Item
+	batch       []event.Event
+	settlements []outbox.Settlement
+	probe       bool
+	done        func(error)
+}
+
+func newDispatcher(b backends.Backend, o *Options) *dispatcher {
+	d := &dispatcher{
+		backend: b, name: b.Name(), limits: b.Limits(),
+		metrics: o.Metrics.backend(b.Name()),
+		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
+		log:     o.Log.With("backend", b.Name()),
+		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
+		gate: newGate(b.Name()),
+	}
+	d.limits.Lanes = max(d.limits.Lanes, 1)
+	d.limits.Batch = max(d.limits.Batch, 1)
+	d.wake.L = &d.mu
+	return d
+}
+
+// notify wakes a lane when one might be waiting. A lane counts as idle from
+// before it looks into the outbox until it has found something, so an event that
+// it has missed finds it counted.
+func (d *dispatcher) notify() {
+	if d.idle.Load() == 0 {
+		return
+	}
+	d.mu.Lock()
+	d.wake.Signal()
+	d.mu.Unlock()
+}
+
+// run runs the lanes until stop, or until drain has found nothing left.
+func (d *dispatcher) run(ctx context.Context) {
+	var lanes sync.WaitGroup
+	for range d.limits.Lanes {
+		lanes.Go(func() { d.lane(ctx) })
+	}
+	lanes.Wait()
+	d.mu.Lock()
+	if d.timer != nil {
+		d.timer.Stop()
+	}
+	d.mu.Unlock()
+}
+
+// lane takes batches and publishes them, one after the other.
+func (d *dispatcher) lane(ctx context.Context) {
+	c := &call{}
+	for d.next(c) {
+		errs := d.publish(ctx, c.batch)
+		d.finish(ctx, c, errs)
+	}
+}
+
+// stop makes the lanes return after what they are doing.
+func (d *dispatcher) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	d.wake.Broadcast()
+}
+
+// drain makes the lanes return when nothing is left.
+func (d *dispatcher) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	d.wake.Broadcast()
+}
+
+// next waits until the lane may send something and fills c with it; false means
+// that the lane is to end.
+func (d *dispatcher) next(c *call) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.idle.Add(1)
+	defer d.idle.Add(-1)
+	for !d.stopped {
+		now := time.Now()
+		stats := d.reader.Stats()
+		if d.expired(stats, now) && d.expire(now) {
+			continue
+		}
+		limit, probe, again := d.gate.permit(now, d.limits.Batch)
+		if limit > 0 {
+			items, due, more := d.reader.Take(c.items[:0], limit, probe)
+			c.items = items
+			if len(items) > 0 {
+				c.probe, c.done = probe, d.gate.enter(probe)
+				if more && !probe && d.idle.Load() > 1 {
+					d.wake.Signal() // one lane wakes the next for as long as there is work
+				}
+				c.batch = c.batch[:0]
+				for _, it := range items {
+					c.batch = append(c.batch, *it.Event)
+				}
+				return true
+			}
+			again = due
+		}
+		if d.draining && stats.Waiting+stats.InFlight == 0 {
+			d.stopped = true
+			d.wake.Broadcast()
+			return false
+		}
+		if dies := stats.Oldest.Add(d.maxAge + 1); d.maxAge > 0 && stats.Waiting > 0 && dies.After(now) {
+			again = earlier(again, dies)
+		}
+		d.arm(again, now)
+		d.wake.Wait()
+	}
+	return false
+}
+
+// earlier returns the earlier of two times; zero means never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// arm makes sure that a lane wakes at the given time.
+func (d *dispatcher) arm(at, now time.Time) {
+	if at.IsZero() || d.timerAt.After(now) && !at.Before(d.timerAt) {
+		return
+	}
+	d.timerAt = at
+	if d.timer == nil {
+		d.timer = time.AfterFunc(at.Sub(now), d.notify)
+		return
+	}
+	d.timer.Reset(at.Sub(now))
+}
+
+// expired reports whether something may have waited for longer than maxAge.
+func (d *dispatcher) expired(s outbox.Stats, now time.Time) bool {
+	return d.maxAge > 0 && s.Waiting > 0 && now.Sub(s.Oldest) > d.maxAge
+}
+
+// expire moves what has waited for too long to the dead letters. It gives up the
+// lock meanwhile, and reports whether there was anything.
+func (d *dispatcher) expire(now time.Time) bool {
+	d.mu.Unlock()
+	defer d.mu.Lock()
+	n, err := d.reader.Expire(now.Add(-d.maxAge))
+	if err != nil {
+		d.log.Error("dead letters cannot be kept", "err", err)
+	}
+	if n == 0 {
+		return false
+	}
+	d.dead.Add(uint64(n))
+	d.metrics.dead(outbox.ReasonMaxAge).Add(float64(n))
+	d.log.Error("events waited too long and went to the dead letters", "events", n, "max_age", d.maxAge)
+	return true
+}

@@ -1,0 +1,681 @@
+package pusher_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventpusher/backends"
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+)
+
+var errDown = errors.New("connection refused")
+
+// failing returns a publish function that fails events of the peers in the set.
+func failing(err error, peers ...string) func(context.Context, []event.Event) []error {
+	return func(_ context.Context, batch []event.Event) []error {
+		errs := make([]error, len(batch))
+		for i := range batch {
+			for _, p := range peers {
+				if string(batch[i].To) == p+"@localhost" {
+					errs[i] = err
+				}
+			}
+		}
+		return errs
+	}
+}
+
+func one(b backends.Backend) []backends.Backend { return []backends.Backend{b} }
+
+func TestRetrySchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{name: "b", publish: failing(errDown, "bob"), limits: backends.Limits{
+			Lanes: 2, Batch: 4, QuickRetries: 2, QuickDelay: func(n int) time.Duration { return time.Duration(n) * 7 * time.Millisecond },
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("bob", "poison"), of("bob", "behind"), of("carol", "free")})
+		time.Sleep(20 * time.Minute)
+		if diff := cmp.Diff([]string{"free"}, b.ids()); diff != "" {
+			t.Error(diff)
+		}
+		pauses := b.pauses("poison")
+		if diff := cmp.Diff([]time.Duration{7 * time.Millisecond, 14 * time.Millisecond}, pauses[:2]); diff != "" {
+			t.Errorf("quick retries: %s", diff)
+		}
+		ceiling := 100 * time.Millisecond
+		var longest time.Duration
+		for i, pause := range pauses[2:] {
+			if pause < 0 || pause >= ceiling {
+				t.Errorf("pause %d is %v, want less than %v", i+3, pause, ceiling)
+			}
+			longest = max(longest, pause)
+			ceiling = min(2*ceiling, 30*time.Second)
+		}
+		if len(pauses) < 40 || longest < 15*time.Second {
+			t.Errorf("%d pauses, the longest %v: the schedule does not reach its cap", len(pauses), longest)
+		}
+		if s := p.Status().Backends[0]; s.Waiting != 2 || s.Failed != uint64(len(pauses)+1) || s.LastError != errDown.Error() || s.State != pusher.Closed {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		b := &fakeBackend{name: "b", publish: func(_ context.Context, batch []event.Event) []error {
+			if calls.Add(1) == 1 {
+				return every(len(batch), backends.RetryAfter(45*time.Second, errDown))
+			}
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("bob", "1")})
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.pauses("1"); len(got) != 1 || got[0] < 45*time.Second || got[0] > 46*time.Second {
+			t.Errorf("pauses %v, want 45s", got)
+		}
+	})
+}
+
+func TestFinalErrorsGoToTheDeadLetters(t *testing.T) {
+	for _, tc := range []struct {
+		reason string
+		err    error
+	}{
+		{"permanent", backends.Permanent(errors.New("no such exchange"))},
+		{"too_large", fmt.Errorf("sns: %w", backends.ErrTooLarge)},
+		{"gone", fmt.Errorf("push: %w", backends.ErrGone)},
+	} {
+		t.Run(tc.reason, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reg := prometheus.NewRegistry()
+				ring := outbox.NewRing(10)
+				b := &fakeBackend{name: "b", publish: failing(tc.err, "bob"), limits: backends.Limits{Batch: 10}}
+				p := start(t, pusher.Options{Backends: one(b), DeadLetters: ring, Metrics: pusher.NewMetrics(reg)})
+				p.Push([]event.Event{of("bob", "1"), of("carol", "2"), of("bob", "3")})
+				if err := p.Drain(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				var got []string
+				for _, d := range ring.List() {
+					got = append(got, fmt.Sprintf("%s %s %s %s %d", d.Event.ID, d.Backend, d.Reason, d.Err, d.Attempts))
+				}
+				want := []string{"1 b " + tc.reason + " " + tc.err.Error() + " 1", "3 b " + tc.reason + " " + tc.err.Error() + " 1"}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Error(diff)
+				}
+				for name, want := range map[string]float64{
+					"eventpusher_dead_letters_total{backend=b,reason=" + tc.reason + "}":      2,
+					"eventpusher_delivery_failures_total{backend=b,reason=" + tc.reason + "}": 2,
+					"eventpusher_deliveries_total{backend=b}":                                 1,
+					"eventpusher_delivery_seconds{backend=b}_count":                           1,
+					"eventpusher_waiting_events{backend=b}":                                   0,
+				} {
+					if got := value(t, reg, name); got != want {
+						t.Errorf("%s = %v, want %v", name, got, want)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestPausedBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		var fixed atomic.Bool
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4, Batch: 1}, publish: func(_ context.Context, batch []event.Event) []error {
+			if fixed.Load() {
+				return make([]error, len(batch))
+			}
+			return every(len(batch), backends.Paused(errors.New("invalid credentials")))
+		}}
+		reg := prometheus.NewRegistry()
+		p := start(t, pusher.Options{Backends: one(b), Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil))})
+		for i := range 50 {
+			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
+		}
+		time.Sleep(10 * time.Minute)
+		tried := b.tried()
+		var pauses []time.Duration
+		last := time.Duration(0)
+		for _, a := range tried {
+			if a.At > 0 {
+				pauses = append(pauses, a.At-last)
+			}
+			last = a.At
+		}
+		seconds := func(n ...time.Duration) (out []time.Duration) {
+			for _, s := range n {
+				out = append(out, s*time.Second)
+			}
+			return out
+		}
+		if diff := cmp.Diff(seconds(1, 2, 4, 8, 16, 32, 60, 60), pauses[:8]); diff != "" {
+			t.Errorf("probes: %s", diff)
+		}
+		if n := strings.Count(logged.String(), "level=ERROR"); n != 1 {
+			t.Errorf("%d error lines, want 1:\n%s", n, &logged)
+		}
+		if s := p.Status().Backends[0]; s.State != pusher.Paused || s.Waiting != 50 || s.DeadLetters != 0 {
+			t.Errorf("status %+v", s)
+		}
+		if got := value(t, reg, "eventpusher_breaker_state{backend=b}"); got != 3 {
+			t.Errorf("breaker_state %v, want 3", got)
+		}
+
+		fixed.Store(true)
+		time.Sleep(61 * time.Second)
+		if n := len(b.delivered()); n != 50 {
+			t.Errorf("%d delivered after the credentials were corrected, want 50", n)
+		}
+		if s := p.Status().Backends[0]; s.State != pusher.Closed {
+			t.Errorf("state %v", s.State)
+		}
+	})
+}
+
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		down.Store(true)
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 8, Batch: 1}, publish: func(_ context.Context, batch []event.Event) []error {
+			if down.Load() {
+				return every(len(batch), errDown)
+			}
+			return make([]error, len(batch))
+		}}
+		reg := prometheus.NewRegistry()
+		p := start(t, pusher.Options{Backends: one(b), Metrics: pusher.NewMetrics(reg)})
+		for i := range 1000 {
+			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i%200), fmt.Sprint(i))})
+		}
+		time.Sleep(time.Hour)
+		// 8 calls on their way when it opens, a few that were first; then one probe a second.
+		if n := len(b.tried()); n > 3600+20 || n < 3500 {
+			t.Errorf("%d calls in an hour of outage, want one a second", n)
+		}
+		synctest.Wait()
+		if s := p.Status().Backends[0]; s.State != pusher.Open || s.Waiting+s.InFlight != 1000 {
+			t.Errorf("status %+v", s)
+		}
+		if got := value(t, reg, "eventpusher_breaker_state{backend=b}"); got != 2 {
+			t.Errorf("breaker_state %v, want 2", got)
+		}
+		down.Store(false)
+		time.Sleep(1001 * time.Millisecond)
+		synctest.Wait()
+		if n := len(b.delivered()); n != 1000 {
+			t.Errorf("%d delivered a second after the service came back, want all 1000", n)
+		}
+		if got := value(t, reg, "eventpusher_breaker_state{backend=b}"); got != 0 {
+			t.Errorf("breaker_state %v, want 0", got)
+		}
+	})
+}
+
+func TestOneConversationDoesNotOpenTheBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2, Batch: 2}, publish: failing(errDown, "bob", "carol")}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("bob", "x"), of("carol", "y")})
+		for range 100 {
+			time.Sleep(time.Second)
+			if s := p.Status().Backends[0].State; s != pusher.Closed {
+				t.Fatalf("state %v", s)
+			}
+		}
+	})
+}
+
+func TestFailuresWhileOpenDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		down.Store(true)
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 1, Batch: 8}, publish: func(_ context.Context, batch []event.Event) []error {
+			if down.Load() {
+				return every(len(batch), errDown)
+			}
+			errs := make([]error, len(batch))
+			for i := range batch {
+				if batch[i].ID == "0" {
+					errs[i] = backends.Permanent(errors.New("no"))
+				}
+			}
+			return errs
+		}}
+		ring := outbox.NewRing(1)
+		p := start(t, pusher.Options{Backends: one(b), DeadLetters: ring})
+		for i := range 8 {
+			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
+		}
+		time.Sleep(time.Hour)
+		down.Store(false)
+		time.Sleep(2 * time.Second)
+		letters := ring.List()
+		if len(letters) != 1 || letters[0].Attempts > 7 {
+			t.Errorf("dead letters %+v, want one with the few attempts that opened the breaker", letters)
+		}
+	})
+}
+
+// TestOrderPerKey delivers random events with random failures and checks that
+// each key arrives in order, and that no key is in two calls at once.
+func TestOrderPerKey(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rng := rand.New(rand.NewPCG(seed, 1))
+				var mu sync.Mutex
+				roll := func(n int) int {
+					mu.Lock()
+					defer mu.Unlock()
+					return rng.IntN(n)
+				}
+				chance := func(percent int) bool { return roll(100) < percent }
+				busy := make(map[string]bool)
+				b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 1 + int(seed%7), Batch: 1 + int(seed%5)}}
+				b.publish = func(ctx context.Context, batch []event.Event) []error {
+					mu.Lock()
+					for i := range batch {
+						if k := batch[i].Key(); busy[k] {
+							t.Errorf("key %q has two unsettled events", k)
+						} else {
+							busy[k] = true
+						}
+					}
+					mu.Unlock()
+					time.Sleep(time.Millisecond)
+					errs := make([]error, len(batch))
+					for i := range errs {
+						switch {
+						case chance(5):
+							errs[i] = backends.RetryAfter(time.Second, errDown)
+						case chance(15):
+							errs[i] = errDown
+						}
+					}
+					mu.Lock()
+					for i := range batch {
+						delete(busy, batch[i].Key())
+					}
+					mu.Unlock()
+					switch {
+					case chance(1):
+						panic("at random")
+					case chance(1):
+						return errs[:len(errs)-1]
+					case chance(1):
+						return every(len(errs), backends.Paused(errDown))
+					}
+					return errs
+				}
+				p := start(t, pusher.Options{Backends: one(b)})
+				want := make(map[string][]string)
+				for n := range 400 {
+					peer := fmt.Sprintf("peer%d", roll(12))
+					id := fmt.Sprint(n)
+					want[peer] = append(want[peer], id)
+					p.Push([]event.Event{of(peer, id)})
+					if chance(20) {
+						time.Sleep(time.Duration(roll(30)) * time.Millisecond)
+					}
+				}
+				if err := p.Drain(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				// A short answer leaves an event out that the fake has counted as delivered:
+				// it comes again, which at least once allows, but never out of order.
+				got := make(map[string][]string)
+				for _, e := range b.delivered() {
+					peer := e.To.Local()
+					if ids := got[peer]; len(ids) == 0 || ids[len(ids)-1] != e.ID {
+						got[peer] = append(ids, e.ID)
+					}
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+func TestHungBackendDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung := &fakeBackend{name: "hung", limits: backends.Limits{Lanes: 2}, publish: func(ctx context.Context, batch []event.Event) []error {
+			<-ctx.Done()
+			return every(len(batch), ctx.Err())
+		}}
+		fine := &fakeBackend{name: "fine", limits: backends.Limits{Lanes: 2}}
+		p := start(t, pusher.Options{Backends: []backends.Backend{hung, fine}, QueueEvents: 10})
+		began := time.Now()
+		for i := range 500 {
+			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
+			synctest.Wait()
+		}
+		if n := len(fine.delivered()); n != 500 {
+			t.Errorf("%d delivered, want 500", n)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("pushing took %v of simulated time", waited)
+		}
+		s := p.Status().Backends
+		if s[0].Shed != 490 || s[0].Waiting+s[0].InFlight != 10 || s[1].Shed != 0 {
+			t.Errorf("status %+v", s)
+		}
+		// The deadline ends the calls: every lane gets to try something else.
+		time.Sleep(61 * time.Second)
+		if n := len(hung.tried()); n < 3 {
+			t.Errorf("%d attempts, want the lanes to have gone on after their deadline", n)
+		}
+	})
+}
+
+func TestOneKeyDelaysNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2, Batch: 2}, publish: failing(errDown, "bob")}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("bob", "poison")})
+		for i := range 3600 {
+			p.Push([]event.Event{of("bob", fmt.Sprint("behind", i)), of("carol", fmt.Sprint(i))})
+			synctest.Wait()
+			if n := len(b.delivered()); n != i+1 {
+				t.Fatalf("second %d: %d delivered", i, n)
+			}
+			time.Sleep(time.Second)
+		}
+		if s := p.Status().Backends[0]; s.Waiting+s.InFlight != 3601 || s.OldestAge < time.Hour {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestShedding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		var down atomic.Bool
+		down.Store(true)
+		slow := &fakeBackend{name: "slow", publish: func(_ context.Context, batch []event.Event) []error {
+			if down.Load() {
+				return every(len(batch), backends.Paused(errDown))
+			}
+			return make([]error, len(batch))
+		}}
+		fine := &fakeBackend{name: "fine"}
+		reg := prometheus.NewRegistry()
+		p := start(t, pusher.Options{Backends: []backends.Backend{slow, fine}, QueueEvents: 4,
+			Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil))})
+		push := func(from, to int) {
+			for i := from; i < to; i++ {
+				p.Push([]event.Event{of(fmt.Sprintf("peer%d", i%3), fmt.Sprint(i))})
+				synctest.Wait()
+			}
+		}
+		push(0, 10)
+		if n := strings.Count(logged.String(), "given up"); n != 1 {
+			t.Errorf("%d lines for one episode:\n%s", n, &logged)
+		}
+		down.Store(false)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		// The oldest are gone; each key is still in order.
+		var byKey [3][]string
+		for _, e := range slow.delivered() {
+			k := e.To.Local()[4] - '0'
+			byKey[k] = append(byKey[k], e.ID)
+		}
+		if diff := cmp.Diff([3][]string{{"6", "9"}, {"7"}, {"8"}}, byKey); diff != "" {
+			t.Error(diff)
+		}
+		if n := len(fine.delivered()); n != 10 {
+			t.Errorf("the other backend got %d of 10", n)
+		}
+		if got := value(t, reg, "eventpusher_events_shed_total{backend=slow}"); got != 6 {
+			t.Errorf("shed %v, want 6", got)
+		}
+		down.Store(true)
+		push(10, 20)
+		if n := strings.Count(logged.String(), "given up"); n != 2 {
+			t.Errorf("%d lines for two episodes:\n%s", n, &logged)
+		}
+	})
+}
+
+func TestMaxAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ring := outbox.NewRing(1000)
+		reg := prometheus.NewRegistry()
+		b := &fakeBackend{name: "b", publish: failing(errDown, "bob")}
+		p := start(t, pusher.Options{Backends: one(b), DeadLetters: ring, Metrics: pusher.NewMetrics(reg)})
+		for i := range 600 {
+			p.Push([]event.Event{of("bob", fmt.Sprint(i))})
+		}
+		time.Sleep(pusher.DefaultMaxAge - time.Second)
+		if n := len(ring.List()); n != 0 {
+			t.Fatalf("%d dead letters too early", n)
+		}
+		p.Push([]event.Event{of("bob", "young")})
+		time.Sleep(2 * time.Second)
+		letters := ring.List()
+		if len(letters) != 600 || letters[0].Reason != outbox.ReasonMaxAge || letters[0].Attempts < 5 || letters[1].Attempts != 0 {
+			t.Errorf("%d dead letters, the first %+v", len(letters), letters[0])
+		}
+		if got := value(t, reg, "eventpusher_dead_letters_total{backend=b,reason=max_age}"); got != 600 {
+			t.Errorf("counted %v", got)
+		}
+		if s := p.Status().Backends[0]; s.Waiting+s.InFlight != 1 || s.DeadLetters != 600 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
+func TestDrainDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &fakeBackend{name: "slow", publish: func(ctx context.Context, batch []event.Event) []error {
+			select {
+			case <-time.After(time.Second):
+				return make([]error, len(batch))
+			case <-ctx.Done():
+				return every(len(batch), ctx.Err())
+			}
+		}}
+		fine := &fakeBackend{name: "fine"}
+		p := start(t, pusher.Options{Backends: []backends.Backend{slow, fine}})
+		for i := range 30 {
+			p.Push([]event.Event{of("bob", fmt.Sprint(i))})
+		}
+		synctest.Wait()
+		if err := p.Healthy(); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond)
+		defer cancel()
+		began := time.Now()
+		err := p.Drain(ctx)
+		var left *pusher.LeftError
+		if !errors.As(err, &left) {
+			t.Fatalf("got %v", err)
+		}
+		if diff := cmp.Diff(map[string]int{"slow": 20}, left.Left); diff != "" {
+			t.Error(diff)
+		}
+		if took := time.Since(began); took != 10500*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		if p.Healthy() == nil {
+			t.Error("healthy after Drain")
+		}
+		if s := p.Status().Backends[0]; s.Failed != 0 {
+			t.Errorf("the cancelled call counts as a failure: %+v", s)
+		}
+		p.Push([]event.Event{of("bob", "late")})
+		if s := p.Status().Backends[1]; s.Waiting+s.InFlight != 0 {
+			t.Error("an event was taken after Drain")
+		}
+	})
+}
+
+func TestDrainGivesUpOnABackendThatIgnoresItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		b := &fakeBackend{name: "b", publish: func(ctx context.Context, batch []event.Event) []error {
+			<-release
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("bob", "1")})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		var left *pusher.LeftError
+		if err := p.Drain(ctx); !errors.As(err, &left) || left.Left["b"] != 1 {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took != 6*time.Second {
+			t.Errorf("took %v", took)
+		}
+		close(release)
+	})
+}
+
+func TestDrainDeliversWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var failures atomic.Int32
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 3, Batch: 2}, publish: func(_ context.Context, batch []event.Event) []error {
+			if failures.Add(1) <= 4 {
+				return every(len(batch), errDown)
+			}
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		for i := range 100 {
+			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i%7), fmt.Sprint(i))})
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := len(b.delivered()); n != 100 {
+			t.Errorf("%d delivered", n)
+		}
+	})
+}
+
+func TestPublishThatMisbehaves(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		publish func(batch []event.Event) []error
+		log     string
+	}{
+		{"panics", func([]event.Event) []error { panic("private") }, "the backend panicked"},
+		{"says nothing", func([]event.Event) []error { return nil }, "answered for a wrong number of events"},
+		{"says too much", func(b []event.Event) []error { return every(len(b)+1, errDown) }, "answered for a wrong number of events"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var logged bytes.Buffer
+				var calls atomic.Int32
+				b := &fakeBackend{name: "b", limits: backends.Limits{Batch: 2}, publish: func(_ context.Context, batch []event.Event) []error {
+					if calls.Add(1) == 1 {
+						return tc.publish(batch)
+					}
+					return make([]error, len(batch))
+				}}
+				p := start(t, pusher.Options{Backends: one(b), Log: slog.New(slog.NewTextHandler(&logged, nil))})
+				p.Push([]event.Event{of("bob", "1"), of("carol", "2")})
+				if err := p.Drain(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(b.delivered()); n != 2 {
+					t.Errorf("%d delivered", n)
+				}
+				if !strings.Contains(logged.String(), tc.log) || strings.Contains(logged.String(), "private") {
+					t.Errorf("log:\n%s", &logged)
+				}
+			})
+		})
+	}
+}
+
+func TestWants(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		presence := &fakeBackend{name: "presence", wants: func(e *event.Event) bool { return e.Kind == event.UserStatus }}
+		messages := &fakeBackend{name: "messages", wants: func(e *event.Event) bool { return e.Direction == event.In }}
+		p := start(t, pusher.Options{Backends: []backends.Backend{presence, messages}, Metrics: pusher.NewMetrics(reg)})
+		unwanted := chat("out")
+		unwanted.Direction = event.Out
+		p.Push([]event.Event{chat("in"), status(true, 1), unwanted})
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{status(true, 1).ID}, presence.ids()); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{chat("").ID}, messages.ids()); diff != "" {
+			t.Error(diff)
+		}
+		for name, want := range map[string]float64{
+			"eventpusher_events_dropped_total{reason=unwanted}":     1,
+			"eventpusher_events_total{direction=in,kind=chat}":      1,
+			"eventpusher_events_total{direction=out,kind=chat}":     1,
+			"eventpusher_events_total{direction=,kind=user_status}": 1,
+			"eventpusher_breaker_state{backend=presence}":           0,
+			"eventpusher_deliveries_total{backend=messages}":        1,
+			"eventpusher_events_shed_total{backend=messages}":       0,
+			"eventpusher_oldest_event_seconds{backend=messages}":    0,
+		} {
+			if got := value(t, reg, name); got != want {
+				t.Errorf("%s = %v, want %v", name, got, want)
+			}
+		}
+	})
+}
+
+func TestNewRefuses(t *testing.T) {
+	if _, err := pusher.New(pusher.Options{Backends: []backends.Backend{&fakeBackend{name: "a"}, &fakeBackend{name: "a"}}}); err == nil {
+		t.Error("two backends of one name")
+	}
+	if _, err := pusher.New(pusher.Options{Backends: one(&fakeBackend{})}); err == nil {
+		t.Error("a backend without a name")
+	}
+	var many []backends.Backend
+	for i := range outbox.MaxReaders + 1 {
+		many = append(many, &fakeBackend{name: fmt.Sprint(i)})
+	}
+	if _, err := pusher.New(pusher.Options{Backends: many}); err == nil {
+		t.Error("too many backends")
+	}
+}
+
+func TestRunWithoutBackends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t, pusher.Options{})
+		p.Push([]event.Event{chat("Hi")})
+		time.Sleep(time.Hour)
+		if err := p.Healthy(); err != nil {
+			t.Error(err)
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,177 @@
+package pusher_test
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/goleak"
+
+	"eventpusher/backends"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+	"eventpusher/pusher"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// attempt is one event in one call of a fakeBackend.
+type attempt struct {
+	ID string
+	At time.Duration // since the first call
+}
+
+// fakeBackend does what its function says and remembers everything.
+type fakeBackend struct {
+	name    string
+	limits  backends.Limits
+	wants   func(e *event.Event) bool
+	publish func(ctx context.Context, batch []event.Event) []error // nil delivers all
+
+	mu       sync.Mutex
+	got      []event.Event
+	attempts []attempt
+	began    time.Time
+}
+
+func (b *fakeBackend) Name() string            { return b.name }
+func (b *fakeBackend) Limits() backends.Limits { return b.limits }
+func (b *fakeBackend) Close() error            { return nil }
+
+func (b *fakeBackend) Wants(e *event.Event) bool { return b.wants == nil || b.wants(e) }
+
+func (b *fakeBackend) Publish(ctx context.Context, batch []event.Event) []error {
+	b.mu.Lock()
+	if b.began.IsZero() {
+		b.began = time.Now()
+	}
+	for i := range batch {
+		b.attempts = append(b.attempts, attempt{batch[i].ID, time.Since(b.began)})
+	}
+	b.mu.Unlock()
+	errs := make([]error, len(batch))
+	if b.publish != nil {
+		errs = b.publish(ctx, batch)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range errs {
+		if i < len(batch) && errs[i] == nil {
+			b.got = append(b.got, batch[i])
+		}
+	}
+	return errs
+}
+
+func (b *fakeBackend) delivered() []event.Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]event.Event(nil), b.got...)
+}
+
+func (b *fakeBackend) ids() []string {
+	var ids []string
+	for _, e := range b.delivered() {
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+func (b *fakeBackend) tried() []attempt {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]attempt(nil), b.attempts...)
+}
+
+// pauses returns the pauses between the attempts for one event.
+func (b *fakeBackend) pauses(id string) []time.Duration {
+	var out []time.Duration
+	last := time.Duration(-1)
+	for _, a := range b.tried() {
+		if a.ID != id {
+			continue
+		}
+		if last >= 0 {
+			out = append(out, a.At-last)
+		}
+		last = a.At
+	}
+	return out
+}
+
+// start runs a Pusher for as long as the test lasts.
+func start(t *testing.T, o pusher.Options) *pusher.Pusher {
+	t.Helper()
+	p, err := pusher.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return p
+}
+
+// of returns an event of the conversation between alice and a peer.
+func of(peer, id string) event.Event {
+	e := chat("Hi")
+	e.ID, e.To = id, jid.JID(peer+"@localhost")
+	return e
+}
+
+// every returns n errors that are all err.
+func every(n int, err error) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// value returns the value of a metric written name{label=value,…}, after which
+// _count asks for the observations of a histogram and _is_there for 1 or 0.
+func value(t *testing.T, reg *prometheus.Registry, metric string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetName()+"="+l.GetValue())
+			}
+			sort.Strings(labels)
+			rest, ok := strings.CutPrefix(metric, fmt.Sprintf("%s{%s}", f.GetName(), strings.Join(labels, ",")))
+			if !ok {
+				continue
+			}
+			switch {
+			case rest == "_is_there":
+				return 1
+			case rest == "_count":
+				return float64(m.GetHistogram().GetSampleCount())
+			case m.GetCounter() != nil:
+				return m.GetCounter().GetValue()
+			}
+			return m.GetGauge().GetValue()
+		}
+	}
+	if strings.HasSuffix(metric, "_is_there") {
+		return 0
+	}
+	t.Fatalf("no metric %s", metric)
+	return 0
+}

@@ -1,0 +1,201 @@
+package pusher
+
+import (
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// What opens a backend's breaker, and what a closed gate does.
+const (
+	tripFailures = 5                // calls in a row that failed for a reason that passes
+	tripKeys     = 3                // of at least so many keys: one bad conversation is no outage
+	openFor      = time.Second      // pause before each probe of a dead service
+	pauseFirst   = time.Second      // pause before the first probe of a service that refuses us
+	pauseLongest = 60 * time.Second // it doubles up to this
+)
+
+// State is how a backend's gate stands.
+type State uint8
+
+// The states of a gate; the numbers are those of the metric.
+const (
+	Closed   State = iota // normal
+	HalfOpen              // one event is on its way as a probe
+	Open                  // the service is down; probes follow
+	Paused                // the service refuses everything until an operator acts; probes follow
+)
+
+// String returns the state as status pages show it.
+func (s State) String() string {
+	switch s {
+	case HalfOpen:
+		return "half-open"
+	case Open:
+		return "open"
+	case Paused:
+		return "paused"
+	}
+	return "closed"
+}
+
+// gate decides how much a backend's lanes may send: everything, one probe, or
+// nothing for now. It is not safe for concurrent use.
+type gate struct {
+	breaker   *gobreaker.TwoStepCircuitBreaker[struct{}]
+	openUntil time.Time // the breaker's own pause
+	holdUntil time.Time // a longer one that the service asked for
+	probing   bool
+
+	paused      bool
+	pausedUntil time.Time
+	pauseFor    time.Duration
+
+	failedKeys [tripKeys]uint64 // different keys of the failures in a row
+	failed     int
+}
+
+func newGate(name string) *gate {
+	g := &gate{}
+	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Name:        name,
+		MaxRequests: 1,
+		Timeout:     openFor,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			return c.ConsecutiveFailures >= tripFailures && g.failed >= tripKeys
+		},
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				// The breaker wants its pause to be over, not just reached.
+				g.openUntil = time.Now().Add(openFor + 1)
+			}
+		},
+		IsExcluded: func(err error) bool { return err == errNoEvidence },
+	})
+	return g
+}
+
+// state returns how the gate stands.
+func (g *gate) state() State {
+	if g.paused {
+		return Paused
+	}
+	switch g.breaker.State() {
+	case gobreaker.StateOpen:
+		return Open
+	case gobreaker.StateHalfOpen:
+		return HalfOpen
+	}
+	return Closed
+}
+
+// permit says how many events the next call may take; with none, when to ask
+// again (zero: after the probe on its way).
+func (g *gate) permit(now time.Time, batch int) (limit int, probe bool, again time.Time) {
+	state := g.state()
+	if state == Closed {
+		return batch, false, time.Time{}
+	}
+	wait := g.holdUntil
+	switch {
+	case g.probing:
+		return 0, false, time.Time{}
+	case state == Paused:
+		wait = g.pausedUntil
+	case state == Open && g.openUntil.After(wait):
+		wait = g.openUntil
+	}
+	if wait.After(now) {
+		return 0, false, wait
+	}
+	return 1, true, time.Time{}
+}
+
+// verdict is what a call says about the service as a whole.
+type verdict uint8
+
+const (
+	noEvidence verdict = iota // given up by ourselves
+	reachable                 // it answered for at least one event
+	refusing                  // nothing goes before an operator acts
+	failing                   // no event went through, for reasons that pass
+)
+
+// enter notes that a call begins.
+func (g *gate) enter(probe bool) func(error) {
+	if g.paused {
+		g.probing = probe
+		return func(error) {}
+	}
+	done, err := g.breaker.Allow()
+	if err != nil { // cannot be: permit has asked it under the same lock
+		return func(error) {}
+	}
+	g.probing = probe
+	return done
+}
+
+// change is what a call has done to the gate, for logs and metrics.
+type change struct {
+	from, to State
+	counts   bool // the failures of the call count as attempts
+}
+
+// leave notes how a call ended. keys are those of its events; after is the
+// longest pause that the service asked for.
+func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield func(uint64) bool), after time.Duration, now time.Time) change {
+	before := g.state()
+	if probe {
+		g.probing = false
+	}
+	switch v {
+	case noEvidence:
+		done(errNoEvidence)
+	case refusing:
+		done(errNoEvidence)
+		switch {
+		case !g.paused:
+			g.paused, g.pauseFor = true, pauseFirst
+			g.pausedUntil = now.Add(g.pauseFor)
+		case probe:
+			g.pauseFor = min(2*g.pauseFor, pauseLongest)
+			g.pausedUntil = now.Add(g.pauseFor)
+		}
+	case reachable:
+		if probe {
+			g.paused = false
+		}
+		g.failed = 0
+		done(nil)
+	case failing:
+		if probe && g.paused { // it no longer refuses; the breaker judges the rest
+			g.paused = false
+		}
+		for k := range keys {
+			g.noteKey(k)
+		}
+		done(errFailing)
+		if g.state() == Open && after > 0 {
+			if until := now.Add(min(after, retryLongest)); until.After(g.holdUntil) {
+				g.holdUntil = until
+			}
+		}
+	}
+	to := g.state()
+	if to == Closed {
+		g.holdUntil = time.Time{}
+	}
+	return change{from: before, to: to, counts: before == Closed}
+}
+
+func (g *gate) noteKey(k uint64) {
+	for _, known := range g.failedKeys[:g.failed] {
+		if known == k {
+			return
+		}
+	}
+	if g.failed < len(g.failedKeys) {
+		g.failedKeys[g.failed] = k
+		g.failed++
+	}
+}

@@ -1,0 +1,323 @@
+// Package pusher takes events from the translator to the backends: through the
+// filter chain, into the outbox, and out of it by each backend's lanes.
+//
+// What it promises is the delivery contract of the design: order within a key,
+// at least one delivery of what was accepted, and no backend or conversation
+// that delays another.
+package pusher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
+)
+
+// Defaults of Options.
+const (
+	DefaultMaxAge         = 72 * time.Hour
+	DefaultPublishTimeout = 60 * time.Second
+	DefaultDeadLetters    = 1000
+)
+
+// reasonFilter is the reason of dead letters whose filter failed.
+const reasonFilter = "filter"
+
+// Options say what a Pusher works with.
+type Options struct {
+	Chain    *Chain             // nil: every event is kept
+	Backends []backends.Backend // at most outbox.MaxReaders, with different names; closed by their owner, not by the Pusher
+	// QueueEvents and QueueBytes bound what waits for each backend in memory;
+	// 0: outbox.DefaultQueueEvents and outbox.DefaultQueueBytes.
+	QueueEvents int
+	QueueBytes  int64
+	// MaxAge is how long an event may wait for a backend before it becomes a dead
+	// letter; 0: DefaultMaxAge, negative: forever.
+	MaxAge time.Duration
+	// PublishTimeout is the deadline of one call of a backend; 0: DefaultPublishTimeout.
+	PublishTimeout time.Duration
+	// DeadLetters takes what nobody will deliver; nil: the latest
+	// DefaultDeadLetters in memory.
+	DeadLetters outbox.DeadLetters
+	Metrics     *Metrics     // nil: counted but not shown
+	Log         *slog.Logger // nil: silent
+}
+
+// Pusher filters events and delivers them.
+//
+// Its life: New, then Run in a goroutine of the owner, Push by one goroutine,
+// at the end Drain (or the end of Run's context), then the backends are closed.
+type Pusher struct {
+	chain       *Chain
+	box         outbox.Outbox
+	dispatchers []*dispatcher
+	metrics     *Metrics
+	log         *slog.Logger
+
+	scratch event.Event // the event being filtered
+	entries []outbox.Entry
+
+	closed  atomic.Bool // Drain has begun, or Run has ended
+	failure atomic.Pointer[error]
+
+	draining chan struct{} // closed when Drain begins
+
+	done chan struct{} // closed when Run ends
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // of Run; nil before it
+}
+
+// New builds a Pusher. It refuses two backends of the same name.
+func New(o Options) (*Pusher, error) {
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics(nil)
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.MaxAge == 0 {
+		o.MaxAge = DefaultMaxAge
+	}
+	if o.PublishTimeout <= 0 {
+		o.PublishTimeout = DefaultPublishTimeout
+	}
+	if o.DeadLetters == nil {
+		o.DeadLetters = outbox.NewRing(DefaultDeadLetters)
+	}
+	p := &Pusher{chain: o.Chain, metrics: o.Metrics, log: o.Log, draining: make(chan struct{}), done: make(chan struct{})}
+	p.box = outbox.NewMemory(outbox.MemoryOptions{
+		QueueEvents: o.QueueEvents, QueueBytes: o.QueueBytes, DeadLetters: o.DeadLetters, Shed: p.shed,
+	})
+	names := make(map[string]bool)
+	for _, b := range o.Backends {
+		name := b.Name()
+		if name == "" || names[name] {
+			return nil, fmt.Errorf("pusher: backend name %q is empty or used twice", name)
+		}
+		names[name] = true
+		d := newDispatcher(b, &o)
+		r, err := p.box.Reader(name, d.notify)
+		if err != nil {
+			return nil, err
+		}
+		d.reader = r
+		o.Metrics.backlog.add(name, r)
+		p.dispatchers = append(p.dispatchers, d)
+	}
+	return p, nil
+}
+
+// Push filters the events and puts what a backend wants into the outbox. It is
+// called by one goroutine and never waits for a backend. The slice and its events
+// stay the caller's; the texts that the events point to must not change any more.
+func (p *Pusher) Push(events []event.Event) {
+	if p.closed.Load() {
+		p.metrics.droppedBy[dropStopped].Add(float64(len(events)))
+		return
+	}
+	p.entries = p.entries[:0]
+	for i := range events {
+		p.scratch = events[i]
+		p.metrics.event(&p.scratch)
+		if p.chain != nil && len(p.chain.steps) > 0 && !p.filter(&p.scratch) {
+			continue
+		}
+		var takers outbox.Takers
+		for n, d := range p.dispatchers {
+			if d.wants(&p.scratch) {
+				takers.Add(n)
+			}
+		}
+		if takers == 0 {
+			p.metrics.droppedBy[dropUnwanted].Inc()
+			continue
+		}
+		kept := new(event.Event)
+		*kept = p.scratch
+		p.entries = append(p.entries, outbox.Entry{Event: kept, Takers: takers})
+	}
+	p.scratch = event.Event{}
+	if len(p.entries) == 0 {
+		return
+	}
+	if err := p.box.Append(outbox.Pack{Entries: p.entries}); err != nil {
+		p.metrics.droppedBy[dropOutbox].Add(float64(len(p.entries)))
+		if p.failure.Swap(&err) == nil {
+			p.log.Error("the outbox does not take events", "err", err)
+		}
+	} else if p.failure.Load() != nil {
+		p.failure.Store(nil)
+		p.log.Info("the outbox takes events again")
+	}
+	clear(p.entries)
+}
+
+// filter runs the chain and reports whether the event goes on.
+func (p *Pusher) filter(e *event.Event) bool {
+	switch f, err := p.chain.run(e); f {
+	case fateDrop:
+		p.metrics.droppedBy[dropFilter].Inc()
+	case fateDropOnError:
+		p.metrics.droppedBy[dropFilterError].Inc()
+	case fateDead:
+		p.metrics.deadByFilter.Inc()
+		dead := new(event.Event)
+		*dead = *e
+		now := time.Now()
+		d := outbox.DeadLetter{Event: dead, Reason: reasonFilter, Err: err.Error(), Accepted: now, Died: now}
+		if err := p.box.Bury(d); err != nil {
+			p.log.Error("a dead letter cannot be kept", "event_id", e.ID, "err", err)
+		}
+	default:
+		return true
+	}
+	return false
+}
+
+// wants asks the backend. One that panics gets the event, so that Publish
+// decides about it and nothing is lost in silence.
+func (d *dispatcher) wants(e *event.Event) (yes bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.panics()
+			yes = true
+		}
+	}()
+	return d.backend.Wants(e)
+}
+
+// shed is told by the outbox that a backend has lost its oldest events.
+func (p *Pusher) shed(backend string, events int, episode bool) {
+	for _, d := range p.dispatchers {
+		if d.name != backend {
+			continue
+		}
+		d.metrics.shed.Add(float64(events))
+		if episode {
+			s := d.reader.Stats()
+			d.log.Error("too much waits for the backend: its oldest events are given up",
+				"waiting", s.Waiting, "bytes", s.Bytes, "oldest_age", time.Since(s.Oldest).Round(time.Millisecond), "shed_before", s.Shed-uint64(events))
+		}
+	}
+}
+
+// Run delivers until ctx ends or Drain is through. It returns when every lane
+// has returned; what is on its way when ctx ends is cancelled and stays in the
+// outbox. It is called once.
+func (p *Pusher) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	if p.cancel != nil {
+		p.mu.Unlock()
+		return errors.New("pusher: Run called twice")
+	}
+	p.cancel = cancel
+	p.mu.Unlock()
+
+	stop := context.AfterFunc(ctx, func() {
+		for _, d := range p.dispatchers {
+			d.stop()
+		}
+	})
+	var running sync.WaitGroup
+	for _, d := range p.dispatchers {
+		running.Go(func() { d.run(ctx) })
+	}
+	if len(p.dispatchers) == 0 { // nothing to do, which must not look like an end
+		select {
+		case <-ctx.Done():
+		case <-p.draining:
+		}
+	}
+	running.Wait()
+	stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed.Swap(true) {
+		close(p.draining)
+	}
+	close(p.done)
+	return nil
+}
+
+// LeftError says that events were still waiting when Drain had to end.
+type LeftError struct {
+	Left map[string]int // by backend, those in flight included
+}
+
+func (e *LeftError) Error() string {
+	total := 0
+	for _, n := range e.Left {
+		total += n
+	}
+	return fmt.Sprintf("%d deliveries were left undone at %d backends", total, len(e.Left))
+}
+
+// lastGrace is how long Drain waits, after its context has ended, for calls to
+// notice that they are cancelled, so that their results still count.
+const lastGrace = time.Second
+
+// Drain refuses new events (the owner stops pushing first: what is pushed at the
+// same moment may be left), lets the lanes deliver what is waiting until ctx
+// ends, and ends Run; a Run that begins later only drains. It returns a
+// *LeftError when something was left.
+func (p *Pusher) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	if !p.closed.Swap(true) {
+		close(p.draining)
+	}
+	cancel := p.cancel
+	p.mu.Unlock()
+	for _, d := range p.dispatchers {
+		d.drain()
+	}
+	if cancel == nil && p.left() == nil {
+		return nil // never run, and nothing to do
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		p.abandon()
+	}
+	return p.left()
+}
+
+// abandon cancels what is on its way.
+func (p *Pusher) abandon() {
+	p.mu.Lock()
+	cancel := p.cancel
+	p.mu.Unlock()
+	if cancel == nil {
+		return // never run
+	}
+	cancel()
+	grace := time.NewTimer(lastGrace)
+	defer grace.Stop()
+	select {
+	case <-p.done:
+	case <-grace.C: // a backend that ignores its context
+	}
+}
+
+// left returns what is not delivered as a *LeftError, nil when that is nothing.
+func (p *Pusher) left() error {
+	left := make(map[string]int)
+	for _, d := range p.dispatchers {
+		if s := d.reader.Stats(); s.Waiting+s.InFlight > 0 {
+			left[d.name] = s.Waiting + s.InFlight
+		}
+	}
+	if len(left) > 0 {
+		return &LeftError{Left: left}
+	}
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -62,34 +63,45 @@ func (s *sink) webhook(w http.ResponseWriter, r *http.Request) {
 		extras(f, "author", "server", "receiver", "message"))
 }
 
-// sns answers PublishBatch, the one call that the sns backend makes.
+// sns answers Publish and PublishBatch, the calls that the sns backend makes.
 func (s *sink) sns(w http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil || r.PostForm.Get("Action") != "PublishBatch" {
-		http.Error(w, "only PublishBatch is understood", http.StatusBadRequest)
+	if err := r.ParseForm(); err != nil {
+		http.Error(w, "not a form", http.StatusBadRequest)
 		return
 	}
 	type entry struct {
-		ID        string `xml:"Id"`
+		ID        string `xml:"Id,omitempty"`
 		MessageID string `xml:"MessageId"`
 	}
-	var taken []entry
-	for i := 1; ; i++ {
-		prefix := fmt.Sprintf("PublishBatchRequestEntries.member.%d.", i)
-		id := r.PostForm.Get(prefix + "Id")
-		if id == "" {
-			break
-		}
-		s.topic(r.PostForm.Get("TopicArn"), r.PostForm.Get(prefix+"Message"))
-		taken = append(taken, entry{ID: id, MessageID: fmt.Sprintf("demo-%s", id)})
+	// A published message is answered alone, a batch with the entries' ids.
+	var answer struct {
+		XMLName xml.Name
+		One     *entry  `xml:"PublishResult"`
+		Batch   []entry `xml:"PublishBatchResult>Successful>member"`
 	}
+	f := r.PostForm
+	arn := f.Get("TopicArn")
+	switch action := f.Get("Action"); action {
+	case "Publish":
+		s.topic(arn, f.Get("Message"))
+		answer.One = &entry{MessageID: "demo"}
+	case "PublishBatch":
+		for i := 1; f.Has(batchKey(i, "Id")); i++ {
+			s.topic(arn, f.Get(batchKey(i, "Message")))
+			answer.Batch = append(answer.Batch, entry{ID: f.Get(batchKey(i, "Id")), MessageID: "demo"})
+		}
+	default:
+		http.Error(w, "the demo does not know the action "+strconv.Quote(action), http.StatusBadRequest)
+		return
+	}
+	answer.XMLName = xml.Name{Space: "http://sns.amazonaws.com/doc/2010-03-31/", Local: f.Get("Action") + "Response"}
 	w.Header().Set("Content-Type", "text/xml")
-	answer := struct {
-		XMLName    xml.Name `xml:"http://sns.amazonaws.com/doc/2010-03-31/ PublishBatchResponse"`
-		Successful []entry  `xml:"PublishBatchResult>Successful>member"`
-		RequestID  string   `xml:"ResponseMetadata>RequestId"`
-	}{Successful: taken, RequestID: "demo"}
-	// The client has gone if this fails; it will ask again.
+	// If this fails the client has gone; it will ask again.
 	_ = xml.NewEncoder(w).Encode(answer)
+}
+
+func batchKey(i int, name string) string {
+	return fmt.Sprintf("PublishBatchRequestEntries.member.%d.%s", i, name)
 }
 
 // topic prints one SNS message.
@@ -133,5 +145,5 @@ func extras(fields url.Values, known ...string) string {
 }
 
 func (s *sink) print(where, what, extra string) {
-	s.lines <- strings.TrimRight(fmt.Sprintf("%s  %-10s  %-58s  %s", time.Now().Format("15:04:05.000"), where, what, extra), " ")
+	s.lines <- strings.TrimRight(fmt.Sprintf("%s  %-8s  %-66s  %s", time.Now().Format("15:04:05.000"), where, what, extra), " ")
 }

@@ -88,10 +88,10 @@ func isHTTPHost(s string) *complaint {
 // isServiceHost is sns_host: a bare host, as MongooseIM uses it, or a URL, as its
 // documentation says.
 func isServiceHost(s string) *complaint {
-	if s == "" {
-		return nonEmpty(s)
-	}
 	const remedy = `write a host such as "sns.eu-west-1.amazonaws.com", or a URL such as "http://localhost:4566"`
+	if s == "" {
+		return &complaint{"is empty", remedy}
+	}
 	if strings.Contains(s, "://") {
 		_, bad := parseURL(s, "http", "https")
 		if bad != nil && bad.remedy == "" {

@@ -81,9 +81,20 @@ func (f *findings) settle(path string) {
 
 // require complains about a key that is missing or empty.
 func (f *findings) require(path, remedy string, missing bool) {
-	if missing && !f.settled[path] {
+	if missing && !f.isSettled(path) {
 		f.errorf(path, "missing or empty", remedy)
 	}
+}
+
+// isSettled reports whether there is a complaint about the key or a table that it
+// is in.
+func (f *findings) isSettled(path string) bool {
+	for i, c := range path {
+		if c == '.' && f.settled[path[:i]] {
+			return true
+		}
+	}
+	return f.settled[path]
 }
 
 // sorted returns the problems, errors first, in an order that does not depend on

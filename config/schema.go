@@ -27,7 +27,7 @@ func (c *Component) fields() []field {
 		text("address", &c.Address, "localhost:5347", isDialAddress),
 		text("name", &c.Name, nil, isDomain),
 	},
-		secret("secret", &c.Secret, nil, nonEmpty),
+		secret("secret", &c.Secret, nil, filled),
 		[]field{
 			section("tls", &c.TLS, (*TLS).fields),
 			texts("forwarders", &c.Forwarders, nil, isDomain),
@@ -51,7 +51,7 @@ func (g *General) field() field {
 
 func (f *Filter) fields() []field {
 	return []field{
-		text("name", &f.Name, nil, nonEmpty),
+		text("name", &f.Name, nil, filled),
 		scalar("priority", integerShape, int64(10), filterPriority, into(&f.Priority)),
 		text("keep", &f.Keep, nil, nonEmpty),
 		formulas("metadata", &f.Metadata),

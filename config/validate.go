@@ -28,6 +28,11 @@ func (l *loader) general(c *Config) {
 	if l.mentions("host_types") || l.mentions("default_server_domain") {
 		remedy += "; dynamic domains have to be listed too, host_types and default_server_domain name none"
 	}
+	for _, name := range l.ignoredGeneral {
+		if distance(name, "hosts", 2) < 2 {
+			remedy = "did you mean hosts where general." + name + " stands?"
+		}
+	}
 	prepareAll(c.General.Hosts)
 	l.require("general.hosts", remedy, len(c.General.Hosts) == 0)
 	l.unique("general.hosts", c.General.Hosts)

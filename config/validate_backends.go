@@ -68,11 +68,11 @@ func (l *loader) http(c *Config) {
 
 // httpPool complains when there is no http pool of that tag.
 func (l *loader) httpPool(c *Config, path, tag string) {
-	if _, ok := c.Pools.HTTP[tag]; ok || l.settled[path] {
+	if _, ok := c.Pools.HTTP[tag]; ok || l.isSettled(path) {
 		return
 	}
 	missing := keyPath{"outgoing_pools", "http", tag}
-	if l.settled[missing.String()] {
+	if l.isSettled(missing.String()) {
 		return
 	}
 	tags := slices.Collect(maps.Keys(c.Pools.HTTP))
@@ -111,7 +111,7 @@ func (l *loader) rabbit(c *Config) {
 		return
 	}
 	const pool = "outgoing_pools.rabbit.event_pusher"
-	if c.Pools.Rabbit == nil && !l.settled[pool] && !l.settled["outgoing_pools.rabbit"] {
+	if c.Pools.Rabbit == nil && !l.isSettled(pool) {
 		remedy := "add [" + pool + "]; it may be empty, for a broker on localhost with the defaults"
 		for _, path := range l.ignored {
 			if strings.HasPrefix(path, "outgoing_pools.rabbit.") {
@@ -145,7 +145,7 @@ func (l *loader) push(c *Config) {
 	}
 	backend := at.with("backend").String()
 	switch pool := c.Pools.RDBMS; {
-	case p.Backend == "rdbms" && pool == nil && !l.settled["outgoing_pools.rdbms.default"]:
+	case p.Backend == "rdbms" && pool == nil && !l.isSettled("outgoing_pools.rdbms.default"):
 		l.errorf(backend, `"rdbms" needs the pool outgoing_pools.rdbms.default`, "add [outgoing_pools.rdbms.default.connection]")
 	case p.Backend == "rdbms" && pool != nil && pool.Driver == "mysql":
 		l.warn("outgoing_pools.rdbms.default.connection.driver", "registrations are kept in PostgreSQL (or CockroachDB), not in MySQL",

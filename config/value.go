@@ -27,12 +27,19 @@ func texts(name string, dst *[]string, def any, checks ...check) field {
 			return nil, mistyped(v, `an array of strings, such as ["a", "b"]`)
 		}
 		out := make([]string, 0, len(items))
-		for _, item := range items {
+		var wrong, remedies []string
+		for i, item := range items {
 			s, bad := one(item)
 			if bad != nil {
-				return nil, &complaint{"an item " + bad.text, bad.remedy}
+				wrong = append(wrong, fmt.Sprintf("item %d %s", i+1, bad.text))
+				if !slices.Contains(remedies, bad.remedy) {
+					remedies = append(remedies, bad.remedy)
+				}
 			}
 			out = append(out, s)
+		}
+		if wrong != nil {
+			return nil, &complaint{strings.Join(wrong, ", "), strings.Join(remedies, ", ")}
 		}
 		return out, nil
 	}
@@ -142,6 +149,14 @@ func nonEmpty(s string) *complaint {
 	return nil
 }
 
+// filled is nonEmpty for a key that has to be there.
+func filled(s string) *complaint {
+	if s == "" {
+		return &complaint{"is empty", "write a value"}
+	}
+	return nil
+}
+
 func oneOf(words ...string) check {
 	return func(s string) *complaint {
 		if slices.Contains(words, s) {
@@ -170,6 +185,11 @@ func truth(v any) (bool, *complaint) {
 
 func integerWithin(v any, lowest, highest int64) (int64, *complaint) {
 	n, ok := v.(int64)
+	if s, isText := v.(string); isText {
+		if meant, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return 0, mistyped(v, strconv.FormatInt(meant, 10)+" without quotes")
+		}
+	}
 	if !ok {
 		return 0, mistyped(v, "an integer without quotes, such as "+strconv.FormatInt(max(lowest, 10), 10))
 	}

@@ -1,0 +1,254 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// minimal has what has no default, and a backend.
+const minimal = `
+[component]
+name = "events.example.org"
+secret = "hunter2-component"
+
+[general]
+hosts = ["example.org"]
+
+[modules.mod_event_pusher.rabbit.presence_exchange]
+
+[outgoing_pools.rabbit.event_pusher]
+`
+
+// parsed is the configuration of a file that has to be accepted.
+func parsed(t *testing.T, file string, env ...string) *Config {
+	t.Helper()
+	c, problems := Parse([]byte(file), env, "testdata")
+	if c == nil {
+		t.Fatalf("refused:\n%s", lines(problems))
+	}
+	return c
+}
+
+func TestMinimal(t *testing.T) {
+	c, problems := Parse([]byte(minimal), nil, "")
+	if len(problems) > 0 {
+		t.Fatalf("problems:\n%s", lines(problems))
+	}
+	want := Default()
+	want.Component.Name, want.Component.Secret = "events.example.org", "hunter2-component"
+	want.Component.MUCHosts = []string{"conference.example.org", "muc.example.org"}
+	want.Component.Forwarders = []string{"example.org", "conference.example.org", "muc.example.org"}
+	want.General.Hosts = []string{"example.org"}
+	want.Pusher.Rabbit = &Rabbit{Presence: &Exchange{Name: "presence", Type: "topic"}}
+	want.Pools.Rabbit = &RabbitPool{
+		PoolOptions: PoolOptions{Scope: "global", Workers: 10, Strategy: "best_worker", CallTimeout: 5 * time.Second},
+		Host:        "localhost", Port: 5672, Username: "guest", Password: "guest", VirtualHost: "/",
+		ConfirmsEnabled: true, ReconnectDelay: 2 * time.Second, Persistent: true, Mandatory: true, Window: 256,
+	}
+	if diff := cmp.Diff(&want, c); diff != "" {
+		t.Errorf("configuration (-want +got):\n%s", diff)
+	}
+}
+
+// The defaults that the brief descriptions of the fields promise.
+func TestDefault(t *testing.T) {
+	want := Config{
+		Component: Component{
+			Address: "localhost:5347", Feeds: []string{}, MaxStanzaSize: 4 << 20, MaxDepth: 64,
+			HandshakeTimeout: 10 * time.Second, PingInterval: 30 * time.Second, PingTimeout: 30 * time.Second,
+			ReconnectMin: 500 * time.Millisecond, ReconnectMax: 30 * time.Second,
+		},
+		Outbox: Outbox{
+			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second, QueueEvents: 100_000,
+			NATS: NATS{URL: "nats://localhost:4222", Stream: "EVENTPUSHER", Replicas: 1},
+		},
+		Log: Log{Level: slog.LevelInfo, Format: "text"},
+	}
+	if diff := cmp.Diff(want, Default()); diff != "" {
+		t.Errorf("defaults (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnreadableFile(t *testing.T) {
+	for _, name := range []string{filepath.Join(t.TempDir(), "none.toml"), t.TempDir()} {
+		c, problems := Load(name, nil)
+		if c != nil || len(problems) != 1 || problems[0].Severity != Error || problems[0].Path != name || problems[0].Remedy == "" {
+			t.Errorf("Load(%q) = %v, %v", name, c, problems)
+		}
+	}
+}
+
+// MongooseIM tells tags apart by case; viper alone would not.
+func TestTagsKeepCase(t *testing.T) {
+	c := parsed(t, minimal+`
+[outgoing_pools.http]
+Hooks.connection.host = "http://upper"
+hooks.connection.host = "http://lower"
+"HÖÖKS::x.y^".connection.host = "http://odd"
+"höÖKS::x.y^".connection.host = "http://odd2"
+[[modules.mod_event_pusher.http.handlers]]
+pool_name = "Hooks"
+[[filter]]
+name = "meta"
+[filter.metadata]
+SentAt = "event.timestamp"
+sentAt = "event.time"
+"x.y" = "event.id"
+`)
+	hosts := make(map[string]string)
+	for tag, pool := range c.Pools.HTTP {
+		hosts[tag] = pool.Host
+	}
+	want := map[string]string{"Hooks": "http://upper", "hooks": "http://lower", "HÖÖKS::x.y^": "http://odd", "höÖKS::x.y^": "http://odd2"}
+	if diff := cmp.Diff(want, hosts); diff != "" {
+		t.Errorf("hosts by tag (-want +got):\n%s", diff)
+	}
+	wantFilters := []Filter{{
+		Name: "meta", Priority: 10, OnError: "dead_letter",
+		Metadata: map[string]string{"SentAt": "event.timestamp", "sentAt": "event.time", "x.y": "event.id"},
+	}}
+	if diff := cmp.Diff(wantFilters, c.Filters); diff != "" {
+		t.Errorf("filters (-want +got):\n%s", diff)
+	}
+}
+
+// Arrays keep their order beyond ten, where names of positions sort differently.
+func TestOrderOfFilters(t *testing.T) {
+	file := minimal
+	var want []string
+	for i := range 25 {
+		want = append(want, fmt.Sprintf("filter %d", i))
+		file += fmt.Sprintf("[[filter]]\nname = %q\nkeep = \"true\"\n", want[i])
+	}
+	var got []string
+	for _, f := range parsed(t, file).Filters {
+		got = append(got, f.Name)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
+}
+
+// Lists that are given empty are not lists that are not given.
+func TestEmptyLists(t *testing.T) {
+	c := parsed(t, strings.Replace(minimal, "[component]", "[component]\nmuc_hosts = []\nforwarders = []", 1))
+	if len(c.Component.MUCHosts) != 0 || len(c.Component.Forwarders) != 0 {
+		t.Errorf("muc_hosts %q, forwarders %q, want none", c.Component.MUCHosts, c.Component.Forwarders)
+	}
+	c = parsed(t, strings.Replace(minimal, "[component]", "[component]\nmuc_hosts = ['Rooms.Example.ORG.']", 1))
+	if diff := cmp.Diff([]string{"example.org", "rooms.example.org"}, c.Component.Forwarders); diff != "" {
+		t.Errorf("forwarders (-want +got):\n%s", diff)
+	}
+}
+
+// The same input gives the same problems in the same order, errors first.
+func TestOrderOfProblems(t *testing.T) {
+	data, err := os.ReadFile("testdata/broken/exchanges.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, first := Parse(data, nil, "")
+	if !slices.IsSortedFunc(first, func(a, b Problem) int { return int(b.Severity) - int(a.Severity) }) {
+		t.Errorf("errors are not first:\n%s", lines(first))
+	}
+	for range 20 {
+		if _, again := Parse(data, nil, ""); !slices.Equal(first, again) {
+			t.Fatalf("first:\n%sthen:\n%s", lines(first), lines(again))
+		}
+	}
+}
+
+func TestNetworkAndLoopback(t *testing.T) {
+	for _, tt := range []struct {
+		name, component, admin string
+		warned, refused        bool
+	}{
+		{"default", ``, ``, false, false},
+		{"loopback 4", `address = "127.0.0.2:5347"`, `listen = "127.0.0.1:0"`, false, false},
+		{"loopback 6", `address = "[::1]:5347"`, `listen = "[::1]:8090"`, false, false},
+		{"loopback name", `address = "LOCALHOST:5347"`, `listen = "localhost:8090"`, false, false},
+		{"network", `address = "xmpp.example.org:5347"`, ``, true, false},
+		{"network address", `address = "192.0.2.1:5347"`, ``, true, false},
+		{"network with tls", "address = \"xmpp.example.org:5347\"\ntls.verify_mode = \"peer\"", ``, false, false},
+		{"all interfaces", ``, `listen = ":8090"`, false, true},
+		{"all interfaces by address", ``, `listen = "0.0.0.0:8090"`, false, true},
+		{"all interfaces with token", ``, "listen = \":8090\"\ntoken = \"t\"", false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := strings.Replace(minimal, "[component]", "[component]\n"+tt.component, 1) + "\n[admin]\n" + tt.admin
+			c, problems := Parse([]byte(file), nil, "")
+			if warned := strings.Contains(lines(problems), "warning: component.address"); warned != tt.warned {
+				t.Errorf("warned: %v, want %v:\n%s", warned, tt.warned, lines(problems))
+			}
+			if refused := c == nil && strings.Contains(lines(problems), "error: admin.token"); refused != tt.refused {
+				t.Errorf("refused: %v, want %v:\n%s", refused, tt.refused, lines(problems))
+			}
+		})
+	}
+}
+
+// No way of printing shows a secret.
+func TestSecretsStayHidden(t *testing.T) {
+	file := strings.Replace(minimal, "[outgoing_pools.rabbit.event_pusher]", "[outgoing_pools.rabbit.event_pusher]\nconnection.password = 'hunter2-rabbit'", 1) + `
+[component.tls]
+password = "hunter2-key"
+[admin]
+token = "hunter2-admin"
+[modules.mod_event_pusher.sns]
+pm_messages_topic = "pm"
+sns_host = "localhost"
+region = "us-east-1"
+access_key_id = "id"
+secret_access_key = "hunter2-sns"
+account_id = "1"
+[outgoing_pools.rdbms.default.connection]
+driver = "pgsql"
+host = "localhost"
+database = "d"
+username = "u"
+password = "hunter2-rdbms"
+`
+	c, problems := Parse([]byte(file), []string{"EVENTPUSHER_COMPONENT_SECRETS=hunter2-env"}, "")
+	if c == nil {
+		t.Fatalf("refused:\n%s", lines(problems))
+	}
+	secrets := []Secret{c.Component.Secret, c.Component.TLS.KeyPassword, c.Admin.Token, c.Pusher.SNS.SecretAccessKey, c.Pools.Rabbit.Password, c.Pools.RDBMS.Password}
+	var out strings.Builder
+	values := []any{c, *c, *c.Component.TLS, *c.Pusher.SNS, *c.Pools.Rabbit, *c.Pools.RDBMS, problems}
+	for _, s := range secrets {
+		if !strings.HasPrefix(s.Reveal(), "hunter2-") {
+			t.Errorf("%q is not the secret of the file", s.Reveal())
+		}
+		values = append(values, s, &s)
+	}
+	logs := []*slog.Logger{slog.New(slog.NewTextHandler(&out, nil)), slog.New(slog.NewJSONHandler(&out, nil))}
+	for _, v := range values {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d", "%t"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.Write(data)
+		for _, log := range logs {
+			log.Info("configuration", "value", v)
+		}
+	}
+	hexed := fmt.Sprintf("%x", "hunter2")
+	if strings.Contains(out.String(), "hunter2") || strings.Contains(out.String(), hexed) {
+		t.Error("a secret is shown")
+	}
+	if !strings.Contains(out.String(), "***") {
+		t.Error("nothing was printed")
+	}
+}

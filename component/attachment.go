@@ -103,7 +103,7 @@ func (a *attachment) cause(err error) error {
 	read, written := a.conn.cause, a.out.cause()
 	switch {
 	case errors.As(err, &said) || errors.Is(err, errPanicked):
-	case written != nil && (read == nil || errors.Is(read, net.ErrClosed)):
+	case written != nil && (read == nil || closedHere(read)):
 		err = written
 	case err != nil && read != nil:
 		err = read

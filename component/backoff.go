@@ -10,12 +10,12 @@ import (
 // server at the same moment.
 type backoff struct {
 	min, max time.Duration
-	failures int
+	ceiling  time.Duration       // of the pause after the next failure
 	random   func(n int64) int64 // in [0,n); rand.Int64N outside tests
 }
 
 func newBackoff(min, max time.Duration) *backoff {
-	return &backoff{min: min, max: max, random: rand.Int64N}
+	return &backoff{min: min, max: max, ceiling: min, random: rand.Int64N}
 }
 
 // next returns the pause after a failure. A stream that had lived for at least
@@ -23,19 +23,18 @@ func newBackoff(min, max time.Duration) *backoff {
 // What only an operator can cure is tried again rarely: after max and up to a
 // quarter more.
 func (b *backoff) next(config bool, lived time.Duration) time.Duration {
-	if lived >= b.max {
-		b.failures = 0
+	if lived >= b.max || config {
+		b.ceiling = b.min
 	}
 	if config {
-		b.failures = 0
 		return b.max + time.Duration(b.random(int64(b.max/4)+1))
 	}
-	ceiling := b.max
-	if b.failures < 30 { // beyond, the shift alone exceeds any sensible max
-		ceiling = min(ceiling, b.min<<b.failures)
-	}
-	b.failures++
 	// A pause of nothing would be a busy loop against a server that drops us at once.
-	floor := b.min / 4
-	return max(floor, time.Duration(b.random(int64(ceiling)+1)))
+	pause := max(b.min/4, time.Duration(b.random(int64(b.ceiling)+1)))
+	if b.ceiling < b.max/2 {
+		b.ceiling *= 2
+	} else {
+		b.ceiling = b.max
+	}
+	return pause
 }

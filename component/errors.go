@@ -236,9 +236,15 @@ func explainEnd(address string, pingTimeout time.Duration, err error) *LinkError
 // ended reports whether the peer closed or reset the connection. encoding/xml
 // turns the end of its input into a syntax error of this wording.
 func ended(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || closedHere(err) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		strings.Contains(err.Error(), "unexpected EOF")
+}
+
+// closedHere reports whether we closed the connection ourselves; io.Pipe and
+// net.Pipe have an error of their own for it.
+func closedHere(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }
 
 // recognise says what speaks where a component port was expected, empty if that

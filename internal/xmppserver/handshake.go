@@ -27,13 +27,13 @@ func (s *Server) handshake(session *Session) bool {
 		io.Copy(io.Discard, session.conn)
 		return false
 	}
-	header, err := nextStart(session.decoder)
-	if err != nil {
-		return false
-	}
 	if session.fault.Raw != "" {
 		session.Send(session.fault.Raw)
 		io.Copy(io.Discard, session.conn)
+		return false
+	}
+	header, err := nextStart(session.decoder)
+	if err != nil {
 		return false
 	}
 	to := attribute(header, "to")

@@ -32,7 +32,7 @@ type Options struct {
 // Fault is a way to misbehave towards one connection; the zero value behaves.
 type Fault struct {
 	Silent      bool   // read, and never say a word
-	Raw         string // say this instead of a stream header, then keep the connection open
+	Raw         string // say this at once and nothing else, and keep the connection open
 	NoStreamID  bool   // a stream header without id
 	OtherID     bool   // check the handshake against an id that was not sent
 	StreamError string // refuse with this condition of RFC 6120 section 4.9.3 instead of <handshake/>

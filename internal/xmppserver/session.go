@@ -30,6 +30,7 @@ type Session struct {
 	done      chan struct{} // closed when the connection is
 	drop      sync.Once
 	keepalive atomic.Int64
+	ended     atomic.Bool
 
 	write sync.Mutex
 }
@@ -86,6 +87,10 @@ func (s *Session) Receive(ctx context.Context) (Stanza, error) {
 // Keepalives returns how many whitespace keepalives the component has sent.
 func (s *Session) Keepalives() int { return int(s.keepalive.Load()) }
 
+// Ended reports whether the component ended its stream with </stream:stream>, as
+// an orderly stop does.
+func (s *Session) Ended() bool { return s.ended.Load() }
+
 // Done is closed when the connection has ended, whoever ended it.
 func (s *Session) Done() <-chan struct{} { return s.done }
 
@@ -120,6 +125,7 @@ func (s *Session) read(answer func(*Session, Stanza) bool) {
 		case xml.CharData:
 			s.keepalive.Add(1)
 		case xml.EndElement: // only that of the stream can come at this level
+			s.ended.Store(true)
 			s.Send("</stream:stream>")
 			return
 		case xml.StartElement:

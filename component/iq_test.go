@@ -1,0 +1,127 @@
+package component
+
+import (
+	"encoding/xml"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/jid"
+	"eventpusher/internal/xmppserver"
+)
+
+func TestAnswers(t *testing.T) {
+	const (
+		from  = "<iq id='q1' from='alice@example.org/r1' to='events.example.org' "
+		info  = "<query xmlns='http://jabber.org/protocol/disco#info'/>"
+		head  = "<iq type='result' from='events.example.org' to='alice@example.org/r1' id='q1'>"
+		fails = "<iq type='error' from='events.example.org' to='alice@example.org/r1' id='q1'>"
+
+		badRequest  = "<error type='modify'><bad-request xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+		unavailable = "<error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+		notFound    = "<error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+		described   = "<query xmlns='http://jabber.org/protocol/disco#info'><identity category='component' type='generic' name='eventpusher'/>" +
+			"<feature var='http://jabber.org/protocol/disco#info'/><feature var='urn:xmpp:ping'/><feature var='jabber:iq:version'/></query></iq>"
+	)
+	for _, tc := range []struct{ name, iq, want, kind string }{
+		{"disco info", from + "type='get'>" + info + "</iq>", head + described, "disco"},
+		{"disco info, empty node", from + "type='get'><query xmlns='http://jabber.org/protocol/disco#info' node=''/></iq>", head + described, "disco"},
+		{"disco info, node", from + "type='get'><query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:2::urn:xmpp:push:0'/></iq>", fails + notFound, "disco"},
+		{"disco items", from + "type='get'><query xmlns='http://jabber.org/protocol/disco#items'/></iq>", head + "<query xmlns='http://jabber.org/protocol/disco#items'/></iq>", "disco"},
+		{"disco items, node", from + "type='get'><query xmlns='http://jabber.org/protocol/disco#items' node='x'/></iq>", fails + notFound, "disco"},
+		{"ping", from + "type='get'><ping xmlns='urn:xmpp:ping'/></iq>", head + "</iq>", "ping"},
+		{"version", from + "type='get'><query xmlns='jabber:iq:version'/></iq>", head + "<query xmlns='jabber:iq:version'><name>eventpusher</name><version>1.2.3&lt;</version></query></iq>", "version"},
+		{"ping as set", from + "type='set'><ping xmlns='urn:xmpp:ping'/></iq>", fails + unavailable, "unsupported"},
+		{"something else", from + "type='set'><enable xmlns='urn:xmpp:push:0'/></iq>", fails + unavailable, "unsupported"},
+		{"wrong element of a known namespace", from + "type='get'><x xmlns='urn:xmpp:ping'/></iq>", fails + unavailable, "unsupported"},
+		{"to a node and resource", strings.Replace(from, "events.", "x&apos;y@Events.", 1) + "type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
+			"<iq type='result' from='x&#39;y@Events.example.org' to='alice@example.org/r1' id='q1'></iq>", "ping"},
+		{"odd sender", "<iq id='q1' from='@@//&lt;' to='events.example.org' type='get'><ping xmlns='urn:xmpp:ping'/></iq>",
+			"<iq type='result' from='events.example.org' to='@@//&lt;' id='q1'></iq>", "ping"},
+		{"prefixed attributes mean nothing", "<iq id='q1' from='alice@example.org/r1' x:from='boss@example.org' xmlns:x='x' to='events.example.org' type='get'><ping xmlns='urn:xmpp:ping'/></iq>", head + "</iq>", "ping"},
+		{"no child", from + "type='get'/>", fails + badRequest, "bad_request"},
+		{"two children", from + "type='get'>" + info + info + "</iq>", fails + badRequest, "bad_request"},
+		{"no type", from + ">" + info + "</iq>", fails + badRequest, "bad_request"},
+		{"unknown type", from + "type='put'>" + info + "</iq>", fails + badRequest, "bad_request"},
+		{"no id", "<iq from='alice@example.org/r1' to='events.example.org' type='get'>" + info + "</iq>",
+			"<iq type='error' from='events.example.org' to='alice@example.org/r1'>" + badRequest, "bad_request"},
+		{"no sender", "<iq id='q1' to='events.example.org' type='get'>" + info + "</iq>", "", "unanswerable"},
+		{"no recipient", "<iq id='q1' from='alice@example.org/r1' type='get'><ping xmlns='urn:xmpp:ping'/></iq>", head + "</iq>", "ping"},
+		{"not for us", "<iq id='q1' from='alice@example.org/r1' to='example.org' type='get'>" + info + "</iq>", "", "unanswerable"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			q, err := parseElement([]byte(tc.iq))
+			if err != nil || !q.isIQ() || q.isReply() {
+				t.Fatalf("%+v, %v", q, err)
+			}
+			r := responder{name: testName, version: "1.2.3<"}
+			got, kind := r.answer(q)
+			if diff := cmp.Diff(tc.want, string(got)); diff != "" {
+				t.Error(diff)
+			}
+			if kind != tc.kind {
+				t.Errorf("counted as %s, want %s", kind, tc.kind)
+			}
+		})
+	}
+}
+
+// TestIQsOnTheStream asks by the stream, among replies and messages that nobody
+// may answer; a ping behind each shows that nothing came before its answer.
+func TestIQsOnTheStream(t *testing.T) {
+	o := serverOptions()
+	o.NoPongs = true
+	server := startServer(t, o)
+	w := newWatched(t, testConfig(server.Addr()), nil).start()
+	session := accept(t, server)
+	for _, silent := range []string{
+		"",
+		"<iq type='result' id='1' from='alice@example.org/r1' to='events.example.org'/>",
+		"<iq type='result' id='watchdog-1' from='mallory@example.org/r1' to='events.example.org'/>",
+		"<iq type='error' id='2' from='alice@example.org/r1' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>",
+		"<iq type='result' id='3' from='not@@a//jid@' to='events.example.org'/>",
+		"<iq type='get' id='4' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>",
+		"<message from='alice@example.org/r1' to='nobody@events.example.org'><body>hi</body></message>",
+		"<message from='alice@example.org/r1' to='events.example.org' type='error'/>",
+		"<presence from='alice@example.org' to='events.example.org' type='subscribe'/>",
+		"<presence from='alice@example.org' to='events.example.org' type='probe'/>",
+	} {
+		send(t, session, silent+"<iq type='get' id='p&amp;1' from='bob@example.org/&lt;' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
+		want := xmppserver.Stanza{Name: "iq", Type: "result", ID: "p&1", From: testName, To: "bob@example.org/<"}
+		if diff := cmp.Diff(want, receive(t, session)); diff != "" {
+			t.Errorf("after %s\n%s", silent, diff)
+		}
+	}
+	if n := server.Connections(); n != 1 {
+		t.Errorf("%d connections, want the one", n)
+	}
+	w.end()
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte("<iq type='get' id='1' from='a@b/c' to='events.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>"))
+	f.Add([]byte("<iq type='set' from='&lt;' to='\u2028@EVENTS.example.org./'><a/></iq>"))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		q, err := parseElement(frame)
+		if err != nil {
+			return
+		}
+		r := responder{name: testName, version: "1"}
+		reply, _ := r.answer(q)
+		if reply == nil {
+			return
+		}
+		var got struct {
+			XMLName xml.Name `xml:"iq"`
+			Type    string   `xml:"type,attr"`
+			From    string   `xml:"from,attr"`
+		}
+		if err := xml.Unmarshal(reply, &got); err != nil {
+			t.Fatalf("%s: %v", reply, err)
+		}
+		if got.Type != "result" && got.Type != "error" || jid.Prepare(got.From).Domain() != testName {
+			t.Errorf("%s is no answer of ours", reply)
+		}
+	})
+}

@@ -1,0 +1,451 @@
+package component
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/config"
+	"eventpusher/internal/xmppserver"
+)
+
+func TestStanzasGluedToTheHandshakeArrive(t *testing.T) {
+	for _, segment := range []int{0, 1, 7} {
+		o := serverOptions()
+		o.Fault = func(int) xmppserver.Fault {
+			return xmppserver.Fault{Glue: logged("first") + " \n" + logged("second"), Segment: segment}
+		}
+		server := startServer(t, o)
+		w := newWatched(t, testConfig(server.Addr()), nil).start()
+		w.wantFact("first")
+		w.wantFact("second")
+		send(t, accept(t, server), logged("third"))
+		w.wantFact("third")
+		w.end()
+	}
+}
+
+func TestOrderlyStop(t *testing.T) {
+	server := startServer(t, serverOptions())
+	w := newWatched(t, testConfig(server.Addr()), nil)
+	if w.Connected() || w.Status().State != Stopped {
+		t.Errorf("before Run: %+v", w.Status())
+	}
+	w.start()
+	session := accept(t, server)
+	send(t, session, logged("hello"))
+	w.wantFact("hello")
+	if !w.Connected() || w.counter("eventpusher_component_connected") != 1 || w.counter("eventpusher_component_connects_total", "connected") != 1 {
+		t.Errorf("attached, but: %+v", w.Status())
+	}
+	w.end()
+	<-session.Done()
+	if !session.Ended() {
+		t.Error("the stream was not ended with </stream:stream>")
+	}
+	if w.Connected() || w.Status().State != Stopped || w.counter("eventpusher_component_connected") != 0 {
+		t.Errorf("after Run: %+v", w.Status())
+	}
+	if status := w.Status(); status.LastError != "" {
+		t.Errorf("an orderly stop left the error %q", status.LastError)
+	}
+}
+
+func TestStopWhileTheServerIsSilent(t *testing.T) {
+	o := serverOptions()
+	reached := make(chan struct{})
+	o.Fault = func(int) xmppserver.Fault { close(reached); return xmppserver.Fault{Silent: true} }
+	server := startServer(t, o)
+	w := newWatched(t, testConfig(server.Addr()), nil).start()
+	<-reached
+	w.end()
+}
+
+func TestBadStanzasAreSkipped(t *testing.T) {
+	server := startServer(t, serverOptions())
+	cfg := testConfig(server.Addr())
+	cfg.MaxStanzaSize, cfg.MaxDepth = 1000, 8
+	var log bytes.Buffer
+	w := newWatched(t, cfg, slog.New(slog.NewTextHandler(&log, nil))).start()
+	session := accept(t, server)
+	for _, tc := range []struct{ name, reason, xml string }{
+		{"too large", "too large", logged(strings.Repeat("private", 1000))},
+		{"too deep", "too deep", logged(strings.Repeat("<b>", 20) + "private" + strings.Repeat("</b>", 20))},
+		{"unbound prefix", "namespace violation", logged("private<x:y/>")},
+		{"duplicate attribute", "duplicate attribute", "<message from='example.org' to='events.example.org' id='a' id='private'/>"},
+		{"comment", "restricted XML", logged("<!-- private -->")},
+		{"illegal character", "illegal character", logged("private\x01")},
+		{"IQ that encoding/xml refuses", "malformed iq", "<iq type='get' id='1' from='example.org' to='events.example.org'><a:b:c xmlns:a='private'/></iq>"},
+		{"unknown element", "unknown element", "<features>private</features>"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := w.counter("eventpusher_bad_stanzas_total", tc.reason)
+			send(t, session, tc.xml+logged("after "+tc.name))
+			w.wantFact("after " + tc.name)
+			if got := w.counter("eventpusher_bad_stanzas_total", tc.reason) - before; got != 1 {
+				t.Errorf("counted %v times as %q", got, tc.reason)
+			}
+		})
+	}
+	if n := server.Connections(); n != 1 {
+		t.Errorf("%d connections, want the one", n)
+	}
+	w.end()
+	if strings.Contains(log.String(), "private") {
+		t.Errorf("content in the log: %s", &log)
+	}
+	if n := strings.Count(log.String(), "skipped a stanza"); n != 1 {
+		t.Errorf("a flood of bad stanzas was mentioned %d times, want once:\n%s", n, &log)
+	}
+}
+
+// TestLossesOfTheStream ends a stream in every way and wants another one, and the
+// reason in the status.
+func TestLossesOfTheStream(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		lose   func(s *xmppserver.Session)
+		reason Reason
+		text   string
+	}{
+		{"dropped", func(s *xmppserver.Session) { s.Drop() }, Closed, "ADDR closed the connection: it will be tried again"},
+		{"dropped within a stanza", func(s *xmppserver.Session) { s.Send("<message from='a"); s.Drop() }, Closed, "ADDR closed the connection: it will be tried again"},
+		{"ended", func(s *xmppserver.Session) { s.Send("</stream:stream>"); <-s.Done() }, Closed, "ADDR ended the stream: it will be tried again"},
+		{"shutdown", func(s *xmppserver.Session) { s.Fail("system-shutdown", "Received SIGTERM") }, Shutdown, "the server at ADDR is shutting down: it will be tried again"},
+		{"replaced", func(s *xmppserver.Session) { s.Fail("conflict", "Replaced by a new connection") }, Conflict,
+			"ADDR gave our place to another connection under the same name: stop the other one, or choose another [component] name"},
+		{"other stream error", func(s *xmppserver.Session) { s.Fail("policy-violation", "Too \"fast\"") }, StreamError,
+			`ADDR ended the stream with policy-violation, saying "Too \"fast\"": look into the server's log`},
+		{"stray text", func(s *xmppserver.Session) { s.Send("what?"); <-s.Done() }, BrokenStream,
+			"the stream of ADDR cannot be read on (stanza: broken stream: text between stanzas at byte 0): look into the server's log"},
+		{"tag mismatch", func(s *xmppserver.Session) { s.Send("<message></presence>"); <-s.Done() }, BrokenStream,
+			"the stream of ADDR cannot be read on (stanza: broken stream: tag mismatch at byte 20): look into the server's log"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			server := startServer(t, serverOptions())
+			cfg := testConfig(server.Addr())
+			cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
+			w := newWatched(t, cfg, nil).start()
+			tc.lose(accept(t, server))
+			send(t, accept(t, server), logged("back"))
+			w.wantFact("back")
+			status := w.Status()
+			if got := strings.ReplaceAll(status.LastError, server.Addr(), "ADDR"); got != tc.text || status.LastErrorReason != tc.reason {
+				t.Errorf("%s: %s\nwant %s: %s", status.LastErrorReason, got, tc.reason, tc.text)
+			}
+			if w.counter("eventpusher_component_connects_total", string(tc.reason)) < 1 {
+				t.Errorf("the loss is not counted as %s", tc.reason)
+			}
+			w.end()
+		})
+	}
+}
+
+func TestPanicCostsOneConnection(t *testing.T) {
+	server := startServer(t, serverOptions())
+	cfg := testConfig(server.Addr())
+	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
+	w := newWatched(t, cfg, nil)
+	pass := w.handler
+	w.handler = func(s *stanza.Stanza) {
+		if s.Body == "bang" {
+			panic("bang")
+		}
+		pass(s)
+	}
+	w.start()
+	first := accept(t, server)
+	send(t, first, logged("bang"))
+	<-first.Done()
+	send(t, accept(t, server), logged("after"))
+	w.wantFact("after")
+	if n := w.counter("eventpusher_component_panics_total"); n != 1 || w.Status().LastErrorReason != Panicked {
+		t.Errorf("%v panics counted, last reason %s", n, w.Status().LastErrorReason)
+	}
+	w.end()
+}
+
+func TestWatchdog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serverOptions()
+		o.NoPongs = true
+		server := xmppserver.NewUnlistened(o)
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		w.start()
+		session := accept(t, server)
+		begun := time.Now()
+
+		ping := receive(t, session)
+		if ping.To != testHost || ping.From != testName || ping.Type != "get" || ping.Inner != "<ping xmlns='urn:xmpp:ping'/>" {
+			t.Errorf("the watchdog sent %+v", ping)
+		}
+		if n := session.Keepalives(); n != 1 {
+			t.Errorf("%d whitespace keepalives, want 1", n)
+		}
+		if after := time.Since(begun); after != 30*time.Second {
+			t.Errorf("the ping came after %v", after)
+		}
+		time.Sleep(29 * time.Second)
+		send(t, session, " ") // any byte is life
+		synctest.Wait()
+		ping = receive(t, session)
+		if after := time.Since(begun); after != 89*time.Second {
+			t.Errorf("the second ping came after %v", after)
+		}
+		<-session.Done()
+		if after := time.Since(begun); after != 119*time.Second {
+			t.Errorf("given up after %v", after)
+		}
+		accept(t, server)
+		if got := w.Status(); got.LastErrorReason != NoPong || got.LastError != "server:5347 was silent and did not answer a ping within 30s: check the server and the network" {
+			t.Errorf("status %+v", got)
+		}
+		w.end()
+	})
+}
+
+func TestPongsKeepTheLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := xmppserver.NewUnlistened(serverOptions())
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		w.start()
+		accept(t, server)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := server.Connections(); n != 1 || !w.Connected() {
+			t.Errorf("%d connections, connected %t", n, w.Connected())
+		}
+		// One ping for each half minute of silence since the last answer.
+		if n := w.counter("eventpusher_iqs_total", "reply"); n != 119 && n != 120 {
+			t.Errorf("%v replies in an hour", n)
+		}
+		w.end()
+	})
+}
+
+// TestSlowHandlerIsNoSilence blocks the handler for longer than the watchdog waits.
+func TestSlowHandlerIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := xmppserver.NewUnlistened(serverOptions())
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		pass := w.handler
+		w.handler = func(s *stanza.Stanza) { time.Sleep(10 * time.Minute); pass(s) }
+		w.start()
+		send(t, accept(t, server), logged("slow"))
+		time.Sleep(11 * time.Minute)
+		w.wantFact("slow")
+		if n := server.Connections(); n != 1 {
+			t.Errorf("%d connections, want the one", n)
+		}
+		w.end()
+	})
+}
+
+// TestDeafServer has a server that takes nothing: the answers wait, the reader
+// does not, and in the end the link is given up.
+func TestDeafServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serverOptions()
+		o.Fault = func(n int) xmppserver.Fault { return xmppserver.Fault{Deaf: n == 1} }
+		server := xmppserver.NewUnlistened(o)
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		w.start()
+		session := accept(t, server)
+		for range 2 * outboundQueue {
+			send(t, session, "<iq type='get' id='1' from='a@example.org/r' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
+		}
+		send(t, session, logged("still read"))
+		w.wantFact("still read")
+		if n := w.counter("eventpusher_iqs_total", "dropped"); n < outboundQueue-2 || n > outboundQueue {
+			t.Errorf("%v answers dropped of %d that found no room", n, outboundQueue)
+		}
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if got := w.Status(); got.LastErrorReason != Stalled || got.LastError != "server:5347 took nothing that we wrote for 30s: check the server and the network" {
+			t.Errorf("status %+v", got)
+		}
+		session.Drop()
+		accept(t, server)
+		w.end()
+	})
+}
+
+func TestStopOfADeafServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serverOptions()
+		o.Fault = func(int) xmppserver.Fault { return xmppserver.Fault{Deaf: true} }
+		server := xmppserver.NewUnlistened(o)
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		w.start()
+		accept(t, server)
+		begun := time.Now()
+		w.end()
+		if took := time.Since(begun); took > 2*endGrace {
+			t.Errorf("the stop took %v", took)
+		}
+	})
+}
+
+// TestReconnectPauses counts attempts in fake time: what may cure itself is tried
+// again soon and then rarer, what an operator must cure rarely from the start.
+func TestReconnectPauses(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		fault    xmppserver.Fault
+		level    string
+		attempts int // within ten minutes, the longest pauses drawn each time
+	}{
+		// 0.5+1+2+4+8+16 s, then 30 s each
+		{"drop", xmppserver.Fault{Drop: true}, "WARN", 25},
+		// 37.5 s each
+		{"wrong secret", xmppserver.Fault{OtherID: true}, "ERROR", 16},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := serverOptions()
+				o.Fault = func(int) xmppserver.Fault { return tc.fault }
+				server := xmppserver.NewUnlistened(o)
+				defer server.Close()
+				var log bytes.Buffer
+				w := newWatched(t, testConfig("server:5347"), slog.New(slog.NewTextHandler(&log, nil)))
+				w.inMemory(server)
+				w.backoff.random = func(n int64) int64 { return n - 1 }
+				w.start()
+				time.Sleep(10*time.Minute - time.Second)
+				synctest.Wait()
+				if w.Status().State != Waiting {
+					t.Errorf("state %s", w.Status().State)
+				}
+				w.end()
+				if n := server.Connections(); n != tc.attempts {
+					t.Errorf("%d attempts, want %d", n, tc.attempts)
+				}
+				if n := strings.Count(log.String(), "level="+tc.level+` msg="component: not attached`); n != tc.attempts {
+					t.Errorf("%d lines at level %s for %d attempts:\n%s", n, tc.level, tc.attempts, &log)
+				}
+			})
+		})
+	}
+}
+
+func TestOldConnectionIsClosedBeforeTheNextDial(t *testing.T) {
+	server := startServer(t, serverOptions())
+	cfg := testConfig(server.Addr())
+	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
+	w := newWatched(t, cfg, nil)
+	var open []*closeSpy
+	dial := w.dial
+	w.dial = func(ctx context.Context, address string) (net.Conn, error) {
+		for i, c := range open {
+			if !c.closed {
+				t.Errorf("connection %d is open at the next dial", i)
+			}
+		}
+		conn, err := dial(ctx, address)
+		spy := &closeSpy{Conn: conn}
+		open = append(open, spy)
+		return spy, err
+	}
+	w.start()
+	for range 3 {
+		accept(t, server).Drop()
+	}
+	accept(t, server)
+	w.end()
+}
+
+// closeSpy is used by the goroutine that dials and serves.
+type closeSpy struct {
+	net.Conn
+	closed bool
+}
+
+func (c *closeSpy) Close() error { c.closed = true; return c.Conn.Close() }
+
+func TestNoSecretInAnyOutput(t *testing.T) {
+	for _, secret := range []string{testSecret, "a wrong one"} {
+		synctest.Test(t, func(t *testing.T) {
+			server := xmppserver.NewUnlistened(serverOptions())
+			defer server.Close()
+			var log bytes.Buffer
+			cfg := testConfig("server:5347")
+			cfg.Secret = config.Secret(secret)
+			w := newWatched(t, cfg, slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+			heard := &recorder{}
+			w.dial = func(context.Context, string) (net.Conn, error) {
+				here, there := net.Pipe()
+				server.Attach(there)
+				heard.Conn = here
+				return heard, nil
+			}
+			w.start()
+			time.Sleep(time.Second)
+			status, err := json.Marshal(w.Status())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.end()
+			_, id, _ := strings.Cut(heard.read.String(), " id='")
+			id, _, _ = strings.Cut(id, "'")
+			digest := sha1.Sum([]byte(id + secret))
+			for _, private := range []string{secret, hex.EncodeToString(digest[:])} {
+				if id == "" || strings.Contains(log.String(), private) || strings.Contains(string(status), private) {
+					t.Errorf("%q (stream %q) shows:\n%s\n%s", private, id, &log, status)
+				}
+			}
+		})
+	}
+}
+
+type recorder struct {
+	net.Conn
+	read bytes.Buffer
+}
+
+func (r *recorder) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	r.read.Write(p[:n])
+	return n, err
+}
+
+func TestNewRefuses(t *testing.T) {
+	for _, tc := range []struct {
+		name, want string
+		cfg        config.Component
+		hosts      []string
+	}{
+		{"no hosts", "general.hosts", testConfig("localhost:1"), nil},
+		{"no name", "component.name", config.Component{Address: "localhost:1"}, []string{testHost}},
+		{"name with a localpart", "component.name", config.Component{Address: "localhost:1", Name: "a@b"}, []string{testHost}},
+		{"no port", "component.address", testConfig("localhost"), []string{testHost}},
+		{"missing CA file", "component.tls", config.Component{Address: "localhost:1", Name: testName, TLS: &config.TLS{CACertFile: "testdata/none.pem"}}, []string{testHost}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := New(tc.cfg, tc.hosts, Options{}); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want one about %s", err, tc.want)
+			}
+		})
+	}
+	if _, err := New(config.Component{Name: testName}, []string{testHost}, Options{}); err != nil {
+		t.Errorf("zero values are not safe: %v", err)
+	}
+}

@@ -14,6 +14,10 @@ fail() {
 	exit 1
 }
 
+# One installation at a time, whoever else runs the tests of this checkout.
+exec 9<.
+flock 9
+
 # What must be there, and the packages that bring it.
 missing=()
 need() { # path package...

@@ -7,9 +7,10 @@
 # Where buildah has no overlay file system (inside another container, say):
 #   make image IMAGE_TOOL=buildah BUILDAH_FLAGS='--storage-driver vfs'
 
+GO            ?= go
 IMAGE_VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 IMAGE         ?= eventpusher:$(IMAGE_VERSION)
-IMAGE_ARCH    ?= $(shell go env GOARCH)
+IMAGE_ARCH    ?= $(shell $(GO) env GOARCH)
 # Asked once, and only by those who build an image.
 ifndef IMAGE_TOOL
 IMAGE_TOOL = $(eval IMAGE_TOOL := $(shell for tool in docker podman buildah; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done))$(IMAGE_TOOL)
@@ -37,5 +38,5 @@ image-files:
 	@case '$(IMAGE_FILES)' in dist/?*) ;; *) echo 'make image: IMAGE_FILES is $(IMAGE_FILES); it must be below dist/' >&2; exit 1 ;; esac
 	rm -rf '$(IMAGE_FILES)'
 	install -d -m 0755 '$(IMAGE_FILES)/root/etc/eventpusher' '$(IMAGE_FILES)/root/var/lib' '$(IMAGE_FILES)/volume'
-	CGO_ENABLED=0 GOOS=linux GOARCH=$(IMAGE_ARCH) go build -trimpath -ldflags "-s -w -X main.version=$(IMAGE_VERSION)" -o '$(IMAGE_FILES)/root/eventpusher' .
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(IMAGE_ARCH) $(GO) build -trimpath -ldflags "-s -w -X main.version=$(IMAGE_VERSION)" -o '$(IMAGE_FILES)/root/eventpusher' .
 	chmod 0755 '$(IMAGE_FILES)/root/eventpusher'

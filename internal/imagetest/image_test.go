@@ -273,6 +273,8 @@ host = %q
 		t.Errorf("health check: %v\n%s\nthe container says:\n%s", err, health.output, p.output)
 	}
 
+	checkMetrics(ctx, t, "http://"+admin+"/metrics")
+
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -285,6 +287,41 @@ host = %q
 		t.Fatalf("still running after SIGTERM; it says:\n%s", p.output)
 	}
 	logged(t, p.output.String())
+}
+
+// checkMetrics compares the metrics of a process that has just delivered with the
+// operator's page.
+func checkMetrics(ctx context.Context, t *testing.T, url string) {
+	t.Helper()
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	exposed := 0
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		// # TYPE name kind
+		fields := strings.Fields(lines.Text())
+		if len(fields) != 4 || fields[1] != "TYPE" || !strings.HasPrefix(fields[2], "eventpusher_") {
+			continue
+		}
+		exposed++
+		if !bytes.Contains(page, []byte("`"+fields[2]+"`")) {
+			t.Errorf("docs/operations.md does not name the metric %s", fields[2])
+		}
+	}
+	if exposed == 0 {
+		t.Errorf("%s has no metric of ours", url)
+	}
 }
 
 // wrapped is a chat message as ejabberd's mod_service_log hands it on.

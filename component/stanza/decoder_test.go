@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf16"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,6 +111,7 @@ var accepted = []struct {
 	{"xml prefix declared", `<message xmlns:xml='http://www.w3.org/XML/1998/namespace' xml:lang='en'/>`, Envelope{Outer: Stanza{Kind: Message}}},
 	{"default namespace undeclared", `<message><x xmlns=''><subject/></x><subject xmlns=''/></message>`, Envelope{Outer: Stanza{Kind: Message}}},
 	{"equal attributes of two namespaces", `<message xmlns:a='urn:a' xmlns:b='urn:b'><x a:n='' b:n='' n=''/></message>`, Envelope{Outer: Stanza{Kind: Message}}},
+	{"equal attributes of xml and another", `<message xmlns:b='urn:b' xml:lang='' b:lang=''/>`, Envelope{Outer: Stanza{Kind: Message}}},
 }
 
 var other = Envelope{Forward: ForwardedOther, Outer: Stanza{Kind: Message, From: "x", To: "ev.x", ID: "w", Flags: HasForwarded}}
@@ -133,6 +135,7 @@ var refused = []struct {
 	{"cut behind the slash", `<message/`, Malformed, 9},
 	{"cut in the text", `<message>abc`, Malformed, 12},
 	{"cut in the end tag", `<message></mess`, Malformed, 15},
+	{"cut behind the name of the end tag", `<message></message `, Malformed, 19},
 	{"cut in CDATA", `<message><![CDATA[ ]]`, Malformed, 21},
 	{"end tag of another", `<message></presence>`, TagMismatch, 9},
 	{"end tag longer", `<message></messages>`, TagMismatch, 9},
@@ -144,12 +147,17 @@ var refused = []struct {
 	{"name without a local part", `<message xmlns:a='u'><a:/></message>`, BadName, 23},
 	{"name without a prefix", `<message><:a/></message>`, BadName, 10},
 	{"name with a multiplication sign", `<message><a×/></message>`, BadName, 11},
+	{"attribute name begins with a digit", `<message 1=''/>`, BadName, 9},
+	{"attribute without a name", `<message =''/>`, BadName, 9},
+	{"cut behind the equals sign", `<message id=`, Malformed, 12},
+	{"cut in an attribute of a namespace", `<message xml:`, BadName, 12},
 	{"attribute without a value", `<message id/>`, BadAttribute, 11},
 	{"attribute without quotes", `<message id=1/>`, BadAttribute, 12},
 	{"attributes not apart", `<message id='1'to='2'/>`, BadAttribute, 15},
 	{"bracket in a value", `<message id='<'/>`, BadAttribute, 13},
 	{"attribute twice", `<message id='1' id='1'/>`, DuplicateAttr, 16},
 	{"attribute twice by namespace", `<message xmlns:a='u' xmlns:b='&#117;' a:x='' b:x=''/>`, DuplicateAttr, 45},
+	{"attribute twice by the namespace of the stream", `<message xmlns:b='http://etherx.jabber.org/streams' stream:x='' b:x=''/>`, DuplicateAttr, 64},
 	{"prefix declared twice", `<message xmlns:a='u' xmlns:a='v'/>`, DuplicateAttr, 21},
 	{"unbound prefix", `<message><a:b/></message>`, BadNamespace, 10},
 	{"unbound prefix of an attribute", `<message a:b=''/>`, BadNamespace, 9},
@@ -366,8 +374,57 @@ func TestDecodeReleases(t *testing.T) {
 	if len(env.Outer.Body) != 600_000 {
 		t.Errorf("body of %d bytes", len(env.Outer.Body))
 	}
-	if n := cap(d.bodies); n > maxScratch || d.src != nil {
-		t.Errorf("the decoder keeps %d bytes", n)
+	frame = []byte(`<message><privilege xmlns='urn:xmpp:privilege:2'>` + strings.Repeat("<perm/>", 100_000) + `</privilege></message>`)
+	if err := d.Decode(frame, &env); err != nil || len(env.Privilege.Permissions) != 100_000 {
+		t.Fatal(err)
+	}
+	if cap(d.bodies) > maxScratch || cap(d.perms) > maxScratch || d.src != nil {
+		t.Errorf("the decoder keeps %d bytes, %d permissions", cap(d.bodies), cap(d.perms))
+	}
+}
+
+// The classes of characters in names are those of XML 1.0, fifth edition.
+func TestNameCharacters(t *testing.T) {
+	for r := rune(0x80); r <= 0x10FFFF; r++ {
+		if utf16.IsSurrogate(r) {
+			continue // no string can hold it
+		}
+		name := string(r)
+		if start := startTagShape.MatchString("<" + name + ">"); start != isNameStart(r) {
+			t.Fatalf("%U begins a name: %v", r, !start)
+		}
+		if part := startTagShape.MatchString("<x" + name + ">"); part != (isNameStart(r) || isNameRune(r)) {
+			t.Fatalf("%U continues a name: %v", r, !part)
+		}
+	}
+}
+
+func TestParseStamp(t *testing.T) {
+	for _, c := range []struct{ stamp, want string }{
+		{"2026-11-21T23:41:51Z", "2026-11-21T23:41:51Z"},
+		{"2026-11-21T23:41:51.123456Z", "2026-11-21T23:41:51.123456Z"},
+		{"2026-11-21T00:41:51-01:30", "2026-11-21T02:11:51Z"},
+		{"2026-11-21T23:41:51", ""},
+		{"2026-11-21T23:41:51,5Z", ""},
+		{"2026-11-21T23:41:51.Z", ""},
+		{"2026-11-21T3:41:51Z", ""},
+		{"2026-11-21 23:41:51Z", ""},
+		{"2026-11-21t23:41:51Z", ""},
+		{"2026-1x-21T23:41:51Z", ""},
+		{"2026-11-21T23:41:60Z", ""},
+		{"2026-11-21T24:00:00Z", ""},
+		{"2026-11-21T23:41:51+0200", ""},
+		{"2026-11-21T23:41:51Zx", ""},
+		{"20261121T23:41:51", ""},
+		{"", ""},
+	} {
+		got := ""
+		if at := parseStamp([]byte(c.stamp)); !at.IsZero() {
+			got = at.Format(time.RFC3339Nano)
+		}
+		if got != c.want {
+			t.Errorf("%q: got %q, want %q", c.stamp, got, c.want)
+		}
 	}
 }
 

@@ -186,11 +186,8 @@ func (d *Decoder) use(i int) int {
 	return i
 }
 
-// sameURI reports whether two bindings mean the same namespace.
+// sameURI reports whether two bindings of different prefixes mean one namespace.
 func (d *Decoder) sameURI(i, j int) bool {
-	if i == j {
-		return true
-	}
 	if i == xmlBinding || j == xmlBinding {
 		return false // declare lets no other prefix be bound to the XML namespace
 	}

@@ -82,7 +82,7 @@ type HTTP struct {
 // HTTPHandler is one of its handlers, a backend of its own.
 type HTTPHandler struct {
 	PoolName string // default http_pool
-	Path     string // default ""
+	Path     string // default ""; without the one leading slash that MongooseIM removes
 }
 
 // Rabbit is [modules.mod_event_pusher.rabbit]; a section that is nil is inactive.
@@ -107,8 +107,8 @@ type Push struct {
 	Plugin             string // defaults, enhanced or hints
 	VirtualPubsubHosts []string
 	WPool              PoolOptions
-	IQDiscType         string
-	IQDiscWorkers      int
+	IQDiscType         string // no effect here, as IQDiscWorkers
+	IQDiscWorkers      int    // 0: unset
 }
 
 // MongoosePush is [modules.mod_push_service_mongoosepush].
@@ -137,7 +137,7 @@ type Pools struct {
 // HTTPPool is [outgoing_pools.http.TAG].
 type HTTPPool struct {
 	PoolOptions
-	Host           string        // scheme://host[:port]
+	Host           string        // scheme://host[:port], without path or final slash
 	PathPrefix     string        // default /
 	RequestTimeout time.Duration // default 2 s
 	TLS            *TLS
@@ -173,7 +173,8 @@ type RDBMSPool struct {
 	TLS          *TLS
 }
 
-// TLS holds MongooseIM's client TLS options (just_tls).
+// TLS holds MongooseIM's client TLS options (just_tls). File names are those of the
+// configuration, joined to its directory where they are relative.
 type TLS struct {
 	VerifyMode  string // peer (default), selfsigned_peer or none
 	CertFile    string

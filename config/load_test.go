@@ -87,6 +87,32 @@ func TestUnreadableFile(t *testing.T) {
 	}
 }
 
+// A byte order mark and the line ends of Windows are no syntax errors.
+func TestForeignEditors(t *testing.T) {
+	c := parsed(t, "\xef\xbb\xbf"+strings.ReplaceAll(minimal, "\n", "\r\n"))
+	if c.Component.Secret.Reveal() != "hunter2-component" {
+		t.Errorf("secret %q", c.Component.Secret.Reveal())
+	}
+}
+
+// A secret that lacks its quotes is a syntax error, which must not show it.
+func TestSyntaxErrorsShowNoValue(t *testing.T) {
+	for _, value := range []string{`Zq7zK`, `7e99999`, `77777777777777777777`, `"Zq7\zK"`, `'Zq7`, `"Zq7"zK`, `0xZq7`, `é7Zq7`, `trueZq7`, `7-7`, `2024-77-77`} {
+		c, problems := Parse([]byte("[component]\nname = 'events.example.org'\nsecret = "+value+"\n"), nil, "")
+		if c != nil || len(problems) != 1 {
+			t.Fatalf("secret = %s: %v\n%s", value, c, lines(problems))
+		}
+		text := problems[0].String()
+		if !strings.Contains(text, "line 3, column ") || problems[0].Remedy == "" {
+			t.Errorf("secret = %s: no position or remedy: %s", value, text)
+		}
+		_, message, _ := strings.Cut(text, "not valid TOML: ")
+		if message == "" || strings.ContainsAny(message, "ZK7é+") {
+			t.Errorf("secret = %s is shown in part: %s", value, text)
+		}
+	}
+}
+
 // MongooseIM tells tags apart by case; viper alone would not.
 func TestTagsKeepCase(t *testing.T) {
 	c := parsed(t, minimal+`
@@ -143,6 +169,10 @@ func TestEmptyLists(t *testing.T) {
 	c := parsed(t, strings.Replace(minimal, "[component]", "[component]\nmuc_hosts = []\nforwarders = []", 1))
 	if len(c.Component.MUCHosts) != 0 || len(c.Component.Forwarders) != 0 {
 		t.Errorf("muc_hosts %q, forwarders %q, want none", c.Component.MUCHosts, c.Component.Forwarders)
+	}
+	c = parsed(t, strings.Replace(minimal, "events.example.org", "muc.example.org", 1))
+	if diff := cmp.Diff([]string{"conference.example.org"}, c.Component.MUCHosts); diff != "" {
+		t.Errorf("muc_hosts (-want +got):\n%s", diff)
 	}
 	c = parsed(t, strings.Replace(minimal, "[component]", "[component]\nmuc_hosts = ['Rooms.Example.ORG.']", 1))
 	if diff := cmp.Diff([]string{"example.org", "rooms.example.org"}, c.Component.Forwarders); diff != "" {

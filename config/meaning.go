@@ -106,7 +106,7 @@ func (l *loader) rabbitMeanings(c *Config) {
 func (l *loader) httpMeanings(c *Config) {
 	var verified []string
 	for _, tag := range slices.Sorted(maps.Keys(c.Pools.HTTP)) {
-		if p := c.Pools.HTTP[tag]; p.TLS == nil && strings.HasPrefix(p.Host, "https:") {
+		if p := c.Pools.HTTP[tag]; p.TLS == nil && strings.HasPrefix(strings.ToLower(p.Host), "https:") {
 			verified = append(verified, keyPath{"outgoing_pools", "http", tag}.String())
 		}
 	}

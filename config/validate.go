@@ -52,7 +52,7 @@ func (l *loader) component(c *Config) {
 			`write a name such as "events.`+k.Name+`"`)
 	}
 	if k.MUCHosts == nil {
-		k.MUCHosts = defaultMUCHosts(c.General.Hosts)
+		k.MUCHosts = defaultMUCHosts(c.General.Hosts, k.Name)
 	} else {
 		prepareAll(k.MUCHosts)
 		l.unique("component.muc_hosts", k.MUCHosts)
@@ -80,13 +80,14 @@ func (l *loader) component(c *Config) {
 }
 
 // defaultMUCHosts are the names that servers give their room services by default:
-// ejabberd and Prosody conference., MongooseIM muc.
-func defaultMUCHosts(hosts []string) []string {
+// ejabberd and Prosody conference., MongooseIM muc. Served hosts and the component
+// itself are none.
+func defaultMUCHosts(hosts []string, component string) []string {
 	rooms := make([]string, 0, 2*len(hosts))
 	for _, host := range hosts {
 		rooms = append(rooms, "conference."+host, "muc."+host)
 	}
-	return slices.DeleteFunc(rooms, func(room string) bool { return slices.Contains(hosts, room) })
+	return slices.DeleteFunc(rooms, func(room string) bool { return room == component || slices.Contains(hosts, room) })
 }
 
 func (l *loader) filters(filters []Filter) {

@@ -106,19 +106,18 @@ func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
 	var (
 		delivered, refused, transient int
 		longest                       time.Duration
-		after                         *backends.RetryAfterError
 	)
 	for _, err := range errs {
-		switch reason := backends.Reason(err); {
-		case reason == "":
+		if err == nil {
 			delivered++
+			continue
+		}
+		switch reason := backends.Reason(err); {
 		case reason == "paused":
 			refused++
 		case !isFinal(reason):
 			transient++
-			if errors.As(err, &after) {
-				longest = max(longest, after.After)
-			}
+			longest = max(longest, askedPause(err))
 		}
 	}
 	switch {

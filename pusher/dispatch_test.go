@@ -184,7 +184,7 @@ func TestPausedBackend(t *testing.T) {
 
 		fixed.Store(true)
 		time.Sleep(61 * time.Second)
-		if n := len(b.delivered()); n != 50 {
+		if n := b.count(); n != 50 {
 			t.Errorf("%d delivered after the credentials were corrected, want 50", n)
 		}
 		if s := p.Status().Backends[0]; s.State != pusher.Closed {
@@ -223,7 +223,7 @@ func TestBreaker(t *testing.T) {
 		down.Store(false)
 		time.Sleep(1001 * time.Millisecond)
 		synctest.Wait()
-		if n := len(b.delivered()); n != 1000 {
+		if n := b.count(); n != 1000 {
 			t.Errorf("%d delivered a second after the service came back, want all 1000", n)
 		}
 		if got := value(t, reg, "eventpusher_breaker_state{backend=b}"); got != 0 {
@@ -372,7 +372,7 @@ func TestHungBackendDelaysNobody(t *testing.T) {
 			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
 			synctest.Wait()
 		}
-		if n := len(fine.delivered()); n != 500 {
+		if n := fine.count(); n != 500 {
 			t.Errorf("%d delivered, want 500", n)
 		}
 		if waited := time.Since(began); waited != 0 {
@@ -398,7 +398,7 @@ func TestOneKeyDelaysNoOther(t *testing.T) {
 		for i := range 3600 {
 			p.Push([]event.Event{of("bob", fmt.Sprint("behind", i)), of("carol", fmt.Sprint(i))})
 			synctest.Wait()
-			if n := len(b.delivered()); n != i+1 {
+			if n := b.count(); n != i+1 {
 				t.Fatalf("second %d: %d delivered", i, n)
 			}
 			time.Sleep(time.Second)
@@ -446,7 +446,7 @@ func TestShedding(t *testing.T) {
 		if diff := cmp.Diff([3][]string{{"6", "9"}, {"7"}, {"8"}}, byKey); diff != "" {
 			t.Error(diff)
 		}
-		if n := len(fine.delivered()); n != 10 {
+		if n := fine.count(); n != 10 {
 			t.Errorf("the other backend got %d of 10", n)
 		}
 		if got := value(t, reg, "eventpusher_events_shed_total{backend=slow}"); got != 6 {
@@ -573,7 +573,7 @@ func TestDrainDeliversWhatWaits(t *testing.T) {
 		if err := p.Drain(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if n := len(b.delivered()); n != 100 {
+		if n := b.count(); n != 100 {
 			t.Errorf("%d delivered", n)
 		}
 	})
@@ -604,7 +604,7 @@ func TestPublishThatMisbehaves(t *testing.T) {
 				if err := p.Drain(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-				if n := len(b.delivered()); n != 2 {
+				if n := b.count(); n != 2 {
 					t.Errorf("%d delivered", n)
 				}
 				if !strings.Contains(logged.String(), tc.log) || strings.Contains(logged.String(), "private") {

@@ -74,6 +74,12 @@ func (b *fakeBackend) delivered() []event.Event {
 	return append([]event.Event(nil), b.got...)
 }
 
+func (b *fakeBackend) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.got)
+}
+
 func (b *fakeBackend) ids() []string {
 	var ids []string
 	for _, e := range b.delivered() {

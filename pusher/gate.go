@@ -43,6 +43,7 @@ func (s State) String() string {
 // nothing for now. It is not safe for concurrent use.
 type gate struct {
 	breaker   *gobreaker.TwoStepCircuitBreaker[struct{}]
+	tripped   bool      // the breaker is not closed
 	openUntil time.Time // the breaker's own pause
 	holdUntil time.Time // a longer one that the service asked for
 	probing   bool
@@ -65,6 +66,7 @@ func newGate(name string) *gate {
 			return c.ConsecutiveFailures >= tripFailures && g.failed >= tripKeys
 		},
 		OnStateChange: func(_ string, _, to gobreaker.State) {
+			g.tripped = to != gobreaker.StateClosed
 			if to == gobreaker.StateOpen {
 				// The breaker wants its pause to be over, not just reached.
 				g.openUntil = time.Now().Add(openFor + 1)
@@ -80,13 +82,13 @@ func (g *gate) state() State {
 	if g.paused {
 		return Paused
 	}
-	switch g.breaker.State() {
-	case gobreaker.StateOpen:
-		return Open
-	case gobreaker.StateHalfOpen:
-		return HalfOpen
+	if !g.tripped { // only a failure can change that, so the breaker need not be asked
+		return Closed
 	}
-	return Closed
+	if g.breaker.State() == gobreaker.StateOpen {
+		return Open
+	}
+	return HalfOpen
 }
 
 // permit says how many events the next call may take; with none, when to ask
@@ -176,7 +178,7 @@ func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield fu
 		}
 		done(errFailing)
 		if g.state() == Open && after > 0 {
-			if until := now.Add(min(after, retryLongest)); until.After(g.holdUntil) {
+			if until := now.Add(after); until.After(g.holdUntil) {
 				g.holdUntil = until
 			}
 		}

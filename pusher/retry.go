@@ -24,11 +24,19 @@ func delay(limits *backends.Limits, failures int, err error) (pause time.Duratio
 	default:
 		pause = rand.N(retryCeiling(failures - limits.QuickRetries))
 	}
-	var after *backends.RetryAfterError
-	if errors.As(err, &after) && after.After > 0 {
-		return max(pause, min(after.After, retryLongest)), true
+	if asked := askedPause(err); asked > 0 {
+		return max(pause, asked), true
 	}
 	return pause, false
+}
+
+// askedPause returns the pause that the service asked for, 0 when it did not.
+func askedPause(err error) time.Duration {
+	var after *backends.RetryAfterError
+	if errors.As(err, &after) {
+		return min(after.After, retryLongest)
+	}
+	return 0
 }
 
 // retryCeiling returns the longest pause before the n-th retry of the common schedule.

@@ -1,0 +1,139 @@
+package pusher_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+	"eventpusher/pusher"
+)
+
+// nullBackend takes everything at once.
+type nullBackend struct {
+	limits backends.Limits
+	taken  atomic.Int64
+	want   int64
+	done   chan struct{}
+	none   [64]error
+}
+
+func (b *nullBackend) Name() string            { return "null" }
+func (b *nullBackend) Limits() backends.Limits { return b.limits }
+func (b *nullBackend) Close() error            { return nil }
+
+func (b *nullBackend) Wants(*event.Event) bool { return true }
+
+func (b *nullBackend) Publish(_ context.Context, batch []event.Event) []error {
+	if b.taken.Add(int64(len(batch))) == b.want {
+		close(b.done)
+	}
+	return b.none[:len(batch)]
+}
+
+// cpuTime returns what the process has used; on a busy machine it says more
+// than the clock on the wall.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkDelivery measures an event from Push to the end of its Publish.
+func BenchmarkDelivery(b *testing.B) {
+	for _, limits := range []backends.Limits{{Lanes: 1, Batch: 1}, {Lanes: 10, Batch: 1}, {Lanes: 4, Batch: 10}, {Lanes: 1, Batch: 64}} {
+		b.Run(fmt.Sprintf("lanes=%d/batch=%d", limits.Lanes, limits.Batch), func(b *testing.B) {
+			pack := make([]event.Event, 64)
+			for i := range pack {
+				pack[i] = chat("Hello")
+				pack[i].From = jid.JID(fmt.Sprintf("user%d@localhost/phone", i))
+				pack[i].Packet = "<message/>"
+			}
+			rounds := b.N/len(pack) + 1
+			sink := &nullBackend{limits: limits, want: int64(rounds * len(pack)), done: make(chan struct{})}
+			p, err := pusher.New(pusher.Options{Backends: []backends.Backend{sink}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- p.Run(ctx) }()
+			b.ReportAllocs()
+			b.ResetTimer()
+			before := cpuTime()
+			for n := range rounds {
+				// Stay within the queue: nothing may be shed.
+				for int64(n*len(pack))-sink.taken.Load() > 50_000 {
+					runtime.Gosched()
+				}
+				p.Push(pack)
+			}
+			<-sink.done
+			b.StopTimer()
+			b.ReportMetric(float64(cpuTime()-before)/float64(rounds*len(pack)), "cpu-ns/event")
+			b.ReportMetric(float64(rounds*len(pack))/b.Elapsed().Seconds(), "events/s")
+			cancel()
+			<-ended
+		})
+	}
+}
+
+// BenchmarkChain measures the filters alone: Push without a backend.
+func BenchmarkChain(b *testing.B) {
+	for _, bc := range []struct {
+		name    string
+		filters []config.Filter
+	}{
+		{"no filter", nil},
+		{"4 clauses", []config.Filter{{Name: "f", Keep: `event.kind == "chat" and event.direction == "in" and event.class in ["content", "call"] and not (event.body startsWith "!")`}}},
+		{"sample", []config.Filter{{Name: "f", Keep: `event.kind == "chat"`, Metadata: map[string]string{"timestamp": "event.timestamp", "session_count": "event.session_count"}}}},
+		{"pattern", []config.Filter{{Name: "f", Keep: `event.body matches "(?i)urgent|asap"`}}},
+	} {
+		b.Run(bc.name, func(b *testing.B) {
+			filters, problems := pusher.CompileFilters(bc.filters)
+			if len(problems) > 0 {
+				b.Fatal(problems)
+			}
+			chain, err := pusher.NewChain(filters, nil, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			p, err := pusher.New(pusher.Options{Chain: chain})
+			if err != nil {
+				b.Fatal(err)
+			}
+			one := []event.Event{chat("Shall we meet at the harbour at nine?")}
+			b.ReportAllocs()
+			before := cpuTime()
+			for b.Loop() {
+				p.Push(one)
+			}
+			b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
+		})
+	}
+}
+
+// TestChainWithoutFiltersDoesNotAllocate is the bar that BenchmarkChain shows.
+func TestChainWithoutFiltersDoesNotAllocate(t *testing.T) {
+	chain, err := pusher.NewChain(nil, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pusher.New(pusher.Options{Chain: chain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := []event.Event{chat("Hi")}
+	if n := testing.AllocsPerRun(100, func() { p.Push(one) }); n != 0 {
+		t.Errorf("%v allocations for an event that no filter sees and no backend wants", n)
+	}
+}

@@ -25,6 +25,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 	if end := os.Getenv(endEnv); end != "" {
 		startAndDie(t, end)
 	}
+	t.Parallel()
 	for _, test := range []struct {
 		end       string
 		processes int // at least: a supervisor for each server, the server, RabbitMQ's epmd
@@ -34,6 +35,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 		{"exit", 2},
 	} {
 		t.Run(test.end, func(t *testing.T) {
+			t.Parallel()
 			cmd := exec.Command("/proc/self/exe", "-test.run=^TestNothingIsLeftRunning$", "-test.timeout=5m")
 			cmd.Env = append(os.Environ(), endEnv+"="+test.end, keepEnv+"=")
 			var stderr bytes.Buffer
@@ -115,6 +117,7 @@ func commandOf(pid int) string {
 }
 
 func TestServerThatCannotStartShowsItsLog(t *testing.T) {
+	t.Parallel()
 	_, _, _, err := launchServer("broken", 1, func(s *server, _ []int) error {
 		s.args = []string{"/bin/sh", "-c", "echo the reason >&2; exit 7"}
 		s.ready = func(time.Duration) error { return errors.New("no answer") }

@@ -45,6 +45,7 @@ func bodies(deliveries []amqp.Delivery) []string {
 }
 
 func TestRabbitMQConsumerCollectsWhatMatches(t *testing.T) {
+	t.Parallel()
 	b := SharedRabbitMQ(t)
 	c := b.Consume(Binding{Exchange: "collect", Kind: "topic", Key: "alice.*"})
 	publish(t, b, "collect", "alice.sent", "one")
@@ -63,12 +64,14 @@ func TestRabbitMQConsumerCollectsWhatMatches(t *testing.T) {
 }
 
 func TestRabbitMQSharedIsOne(t *testing.T) {
+	t.Parallel()
 	if a, b := SharedRabbitMQ(t), SharedRabbitMQ(t); a.URL() != b.URL() {
 		t.Errorf("two brokers: %s and %s", a.URL(), b.URL())
 	}
 }
 
 func TestRabbitMQKeepsPortAndDataOverStopKillAndPause(t *testing.T) {
+	t.Parallel()
 	b := RabbitMQ(t)
 	c := b.Consume(Binding{Exchange: "kept", Kind: "topic", Durable: true, Key: "#"})
 

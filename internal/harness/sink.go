@@ -3,6 +3,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,10 +102,20 @@ func (k *Sink) Refuse() {
 	k.server = nil
 	k.letGo()
 	k.mu.Unlock()
-	if server != nil {
-		server.Close()
-		<-served
+	if server == nil {
+		return
 	}
+	server.Close()
+	<-served
+	// A process that is being started at this moment still has the listener
+	// until its exec, and the kernel goes on accepting for it.
+	await(k.t, "the HTTP sink's port to be closed", func() bool {
+		conn, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", k.Port))
+		if err == nil {
+			conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 }
 
 // Accept listens again on the same port.

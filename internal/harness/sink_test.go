@@ -15,6 +15,7 @@ import (
 )
 
 func TestSinkBehaviours(t *testing.T) {
+	t.Parallel()
 	k := HTTPSink(t)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	post := func(ctx context.Context) (*http.Response, error) {

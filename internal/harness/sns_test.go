@@ -11,6 +11,7 @@ import (
 )
 
 func TestSNSShowsWhatIsPublished(t *testing.T) {
+	t.Parallel()
 	e := SNS(t)
 	arn := e.CreateTopic("user_message_sent")
 	e.sns(url.Values{
@@ -43,6 +44,7 @@ func TestSNSShowsWhatIsPublished(t *testing.T) {
 }
 
 func TestSNSFIFOTopic(t *testing.T) {
+	t.Parallel()
 	e := SNS(t)
 	arn := e.CreateTopic("events.fifo")
 	for _, id := range []string{"1", "1", "2"} {

@@ -26,8 +26,10 @@ func message(id string) func(string) bool {
 }
 
 func TestXMPPServers(t *testing.T) {
+	t.Parallel()
 	for _, server := range servers {
 		t.Run(server.name, func(t *testing.T) {
+			t.Parallel()
 			s := server.start(t)
 			alice, bob := s.Login(t, "alice", "r1"), s.Login(t, "bob", "desk")
 			if alice.JID != "alice@localhost/r1" || bob.BareJID() != "bob@localhost" {
@@ -130,6 +132,7 @@ func TestXMPPServers(t *testing.T) {
 }
 
 func TestEjabberdServiceLogAndTLS(t *testing.T) {
+	t.Parallel()
 	s := Ejabberd(t, EjabberdOptions{ServiceLog: true, Privilege: true, Components: []string{"events.localhost", "other.localhost"}})
 	events, other := s.AttachComponent(t, "events.localhost"), s.AttachComponent(t, "other.localhost")
 	events.WaitFor("urn:xmpp:privilege:1", "managed_entity")
@@ -160,6 +163,7 @@ func TestEjabberdServiceLogAndTLS(t *testing.T) {
 }
 
 func TestProsodyPrivilege(t *testing.T) {
+	t.Parallel()
 	s := Prosody(t, ProsodyOptions{Privilege: true})
 	alice := s.Login(t, "alice", "r1")
 	alice.Presence()
@@ -178,6 +182,7 @@ func TestProsodyPrivilege(t *testing.T) {
 // operators, each on a server with privileged presence: what is copied, and
 // that nobody can address a presence to the component.
 func TestProsodyFirewallRules(t *testing.T) {
+	t.Parallel()
 	for _, variant := range []struct {
 		name    string
 		options ProsodyOptions
@@ -194,6 +199,7 @@ func TestProsodyFirewallRules(t *testing.T) {
 		},
 	} {
 		t.Run(variant.name, func(t *testing.T) {
+			t.Parallel()
 			s := Prosody(t, variant.options)
 			c := s.AttachComponent(t, s.Component)
 			alice, bob := s.Login(t, "alice", "r1"), s.Login(t, "bob", "desk")

@@ -14,7 +14,6 @@ import (
 type flavour struct {
 	name  string
 	start func(t *testing.T) *harness.XMPPServer
-	extra string // of the configuration
 	// unseen are the steps whose events this feed cannot know.
 	unseen []string
 }
@@ -45,7 +44,7 @@ func TestParity(t *testing.T) {
 	for _, f := range flavours {
 		t.Run(f.name, func(t *testing.T) {
 			server := f.start(t)
-			w := newWorld(t, server.ComponentAddr(server.Component), f.extra)
+			w := newWorld(t, server.ComponentAddr(server.Component), "")
 			s := &session{t: t, server: server, dave: server.Login(t, "dave", "marker")}
 			for _, step := range steps {
 				want, ok := golden[step.name]

@@ -61,7 +61,7 @@ func TestRules(t *testing.T) {
 	for _, f := range flavours {
 		t.Run(f.name, func(t *testing.T) {
 			server := f.start(t)
-			w := newWorld(t, server.ComponentAddr(server.Component), f.extra)
+			w := newWorld(t, server.ComponentAddr(server.Component), "")
 			s := &session{t: t, server: server, dave: server.Login(t, "dave", "marker")}
 			alice := server.Login(t, "alice", "a1")
 			bob := server.Login(t, "bob", "b1")

@@ -39,10 +39,12 @@ func await(t *testing.T, what string, done func() bool) {
 // world is eventpusher, attached to a server and publishing to all services.
 type world struct {
 	t        *testing.T
+	broker   *harness.Broker
 	consumer *harness.Consumer
 	sns      *harness.SNSEmulator
 	sink     *harness.Sink
-	admin    string // base URL of the admin listener
+	env      []string // overrides of the configuration
+	admin    string   // base URL of the admin listener
 
 	seen  counts // how much of each service has been looked at
 	marks int
@@ -57,22 +59,45 @@ const (
 )
 
 // newWorld starts the program with a MongooseIM-style configuration against the
-// component port at address; extra is put behind it. Each world has exchanges,
-// topics and paths of its own, so that worlds can share brokers.
-func newWorld(t *testing.T, address, extra string) *world {
+// component port at address, and waits until it is ready; component is put into
+// [component].
+func newWorld(t *testing.T, address, component string) *world {
 	t.Helper()
-	broker := harness.SharedRabbitMQ(t)
-	w := &world{t: t, sns: harness.SNS(t), sink: harness.HTTPSink(t)}
+	w := prepareWorld(t)
+	w.start(address, component)
+	await(t, "readiness", w.ready)
+	return w
+}
+
+// prepareWorld starts the services that events go to. Each world has exchanges of
+// its own, so that worlds can share a broker.
+func prepareWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, broker: harness.SharedRabbitMQ(t), sns: harness.SNS(t), sink: harness.HTTPSink(t)}
 	for _, topic := range []string{presenceTopic, pmTopic, mucTopic} {
 		w.sns.CreateTopic(topic)
 	}
-	name := strings.ToLower(strings.NewReplacer("/", "-", " ", "-").Replace(t.Name()))
-	exchange := func(kind string) string { return name + "-" + kind }
+	var bindings []harness.Binding
+	for _, kind := range []string{"presence", "chat_msg", "groupchat_msg"} {
+		bindings = append(bindings, harness.Binding{Exchange: w.exchange(kind), Kind: "topic", Key: "#"})
+	}
+	w.consumer = w.broker.Consume(bindings...)
+	return w
+}
+
+func (w *world) exchange(kind string) string {
+	return strings.ToLower(strings.NewReplacer("/", "-", " ", "-").Replace(w.t.Name())) + "-" + kind
+}
+
+// start runs the program until the test ends.
+func (w *world) start(address, component string) {
+	w.t.Helper()
 	toml := fmt.Sprintf(`
 [component]
 address = %q
 name = "events.localhost"
 secret = "secret"
+%s
 
 [general]
 hosts = ["localhost"]
@@ -105,35 +130,26 @@ path_prefix = "/webservice"
 [outgoing_pools.rabbit.event_pusher.connection]
 host = %q
 port = %d
-`, address, presenceTopic, pmTopic, mucTopic, w.sns.Endpoint(), w.sns.Region, w.sns.AccountID(),
-		exchange("presence"), exchange("chat_msg"), exchange("groupchat_msg"), w.sink.URL(), broker.Host, broker.Port) + extra
-
-	var bindings []harness.Binding
-	for _, kind := range []string{"presence", "chat_msg", "groupchat_msg"} {
-		bindings = append(bindings, harness.Binding{Exchange: exchange(kind), Kind: "topic", Key: "#"})
-	}
-	w.consumer = broker.Consume(bindings...)
-
-	cfg, problems := config.Parse([]byte(toml), nil, t.TempDir())
+`, address, component, presenceTopic, pmTopic, mucTopic, w.sns.Endpoint(), w.sns.Region, w.sns.AccountID(),
+		w.exchange("presence"), w.exchange("chat_msg"), w.exchange("groupchat_msg"), w.sink.URL(), w.broker.Host, w.broker.Port)
+	cfg, problems := config.Parse([]byte(toml), w.env, w.t.TempDir())
 	if cfg == nil {
-		t.Fatalf("configuration: %v", problems)
+		w.t.Fatalf("configuration: %v", problems)
 	}
-	a, err := app.New(cfg, app.Options{Log: slog.New(slog.NewTextHandler(testLog{t}, nil)), Version: "test"})
+	a, err := app.New(cfg, app.Options{Log: slog.New(slog.NewTextHandler(testLog{w.t}, nil)), Version: "test"})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.admin = "http://" + a.AdminAddr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	t.Cleanup(func() {
+	w.t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
-			t.Errorf("stop: %v", err)
+			w.t.Errorf("stop: %v", err)
 		}
 	})
-	await(t, "readiness", w.ready)
-	return w
 }
 
 // testLog writes the program's log into the test's.

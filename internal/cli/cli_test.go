@@ -1,0 +1,162 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// invoke runs a command as the shell would.
+func invoke(args ...string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = Main(Process{Args: args, Stdout: &out, Stderr: &errs, Version: "1.2.3"})
+	return code, out.String(), errs.String()
+}
+
+func write(t *testing.T, toml string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(toml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const good = `
+[component]
+name = "events.example.org"
+secret = "hunter2"
+[general]
+hosts = ["example.org"]
+[modules.mod_event_pusher.rabbit.presence_exchange]
+[outgoing_pools.rabbit.event_pusher]
+`
+
+func TestCommands(t *testing.T) {
+	for _, tc := range []struct {
+		name           string
+		args           []string
+		code           int
+		stdout, stderr string // parts of what is printed
+	}{
+		{"nothing", nil, 2, "", "usage: eventpusher COMMAND"},
+		{"help", []string{"-h"}, 0, "usage: eventpusher COMMAND", ""},
+		{"unknown command", []string{"start"}, 2, "", `there is no command "start"`},
+		{"unknown flag", []string{"run", "-conf", "x"}, 2, "", "-config"},
+		{"help of a command", []string{"check", "-h"}, 0, "", "-config"},
+		{"stray argument", []string{"check", "config.toml"}, 2, "", "takes no arguments"},
+		{"version", []string{"version"}, 0, "eventpusher 1.2.3\n", ""},
+		{"no file to check", []string{"check", "-config", "/nonexistent.toml"}, 1, "/nonexistent.toml", ""},
+		{"no file to run", []string{"run", "-config", "/nonexistent.toml"}, 1, "", "/nonexistent.toml"},
+		{"negative count", []string{"demo", "-count", "-1"}, 2, "", "-count must not be negative"},
+		{"rate too high", []string{"demo", "-rate", "NaN"}, 2, "", "-rate must be above 0"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, stdout, stderr := invoke(tc.args...)
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			if !strings.Contains(stdout, tc.stdout) || tc.stdout == "" && stdout != "" {
+				t.Errorf("stdout %q, want %q", stdout, tc.stdout)
+			}
+			if !strings.Contains(stderr, tc.stderr) || tc.stderr == "" && stderr != "" {
+				t.Errorf("stderr %q, want %q", stderr, tc.stderr)
+			}
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		toml  string
+		code  int
+		wants []string
+	}{
+		{"fine", good, 0, []string{"is fine"}},
+		{"several problems at once", good + `
+[[filter]]
+name = "a"
+keep = "event.bodi == 'x'"
+[[filter]]
+name = "b"
+priority = 50
+[admin]
+lisen = "127.0.0.1:9090"
+`, 1, []string{"priority", "admin.lisen", "admin.listen"}},
+		{"an expression that does not compile", good + `
+[[filter]]
+name = "only chat"
+keep = "event.bodi == 'x'"
+`, 1, []string{"only chat", "keep", "bodi", "event.body", "1 error"}},
+		{"an expression that is no condition", good + `
+[[filter]]
+name = "only chat"
+keep = "event.body"
+`, 1, []string{"only chat", "keep"}},
+		{"a reserved key", good + `
+[[filter]]
+name = "hide"
+metadata = { message = "'hidden'" }
+`, 1, []string{"hide", "message", "override"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, stdout, stderr := invoke("check", "-config", write(t, tc.toml))
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d\n%s", code, tc.code, stdout)
+			}
+			for _, want := range tc.wants {
+				if !strings.Contains(stdout, want) {
+					t.Errorf("%q is not in the output:\n%s", want, stdout)
+				}
+			}
+			if strings.Contains(stdout+stderr, "hunter2") {
+				t.Errorf("the secret shows:\n%s%s", stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestDemoCounts(t *testing.T) {
+	code, stdout, stderr := invoke("demo", "-count", "12", "-rate", "200")
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit code %d, stderr %q", code, stderr)
+	}
+	_, events, _ := strings.Cut(stdout, "\n\n")
+	lines := strings.Split(strings.TrimSpace(events), "\n")
+	if len(lines) != 12 {
+		t.Errorf("%d lines, want 12:\n%s", len(lines), events)
+	}
+	for _, want := range []string{"alice@example.org is online", "Good morning", "Tea is ready", "Milk & sugar < 2 spoons?", "sessions=2"} {
+		if !strings.Contains(events, want) {
+			t.Errorf("%q is missing:\n%s", want, events)
+		}
+	}
+	if strings.Contains(events, "Mallory") {
+		t.Errorf("the forged message made an event:\n%s", events)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	if code, _, stderr := invoke("health", "-config", write(t, good)); code != 1 || !strings.Contains(stderr, "[admin]") {
+		t.Errorf("without a listener: exit code %d, %s", code, stderr)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	toml := good + fmt.Sprintf("[admin]\nlisten = %q\n", address)
+	if code, _, stderr := invoke("health", "-config", write(t, toml)); code != 1 || !strings.Contains(stderr, address) {
+		t.Errorf("nobody there: exit code %d, %s", code, stderr)
+	}
+}

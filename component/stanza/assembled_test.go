@@ -90,7 +90,7 @@ func assemble(r *rand.Rand, sb *strings.Builder, depth int) {
 // Random frames made of what stanzas are made of mean to the decoder what they mean to
 // encoding/xml. The frames are the same in every run.
 func TestDecodeAssembled(t *testing.T) {
-	const n = 2000
+	const n = 1500
 	r := rand.New(rand.NewPCG(1, 2))
 	d := NewDecoder(Limits{Size: 8192, Depth: 6})
 	ok, forwarded := 0, 0

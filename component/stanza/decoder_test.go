@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf16"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
@@ -367,28 +366,31 @@ func TestDecodeAllocations(t *testing.T) {
 func TestDecodeReleases(t *testing.T) {
 	d := NewDecoder(Limits{})
 	var env Envelope
-	frame := []byte(`<message><body>` + strings.Repeat("&amp;", 600_000) + `</body></message>`)
+	frame := []byte(`<message><body>` + strings.Repeat("&amp;", 300_000) + `</body></message>`)
 	if err := d.Decode(frame, &env); err != nil {
 		t.Fatal(err)
 	}
-	if len(env.Outer.Body) != 600_000 {
+	if len(env.Outer.Body) != 300_000 {
 		t.Errorf("body of %d bytes", len(env.Outer.Body))
 	}
-	frame = []byte(`<message><privilege xmlns='urn:xmpp:privilege:2'>` + strings.Repeat("<perm/>", 100_000) + `</privilege></message>`)
-	if err := d.Decode(frame, &env); err != nil || len(env.Privilege.Permissions) != 100_000 {
+	frame = []byte(`<message><privilege xmlns='urn:xmpp:privilege:2'>` + strings.Repeat("<perm/>", 20_000) + `</privilege></message>`)
+	if err := d.Decode(frame, &env); err != nil || len(env.Privilege.Permissions) != 20_000 {
 		t.Fatal(err)
 	}
-	if cap(d.bodies) > maxScratch || cap(d.perms) > maxScratch || d.src != nil {
+	if cap(d.bodies) > maxScratch || cap(d.perms) > maxScratch/64 || d.src != nil {
 		t.Errorf("the decoder keeps %d bytes, %d permissions", cap(d.bodies), cap(d.perms))
 	}
 }
 
 // The classes of characters in names are those of XML 1.0, fifth edition.
 func TestNameCharacters(t *testing.T) {
-	for r := rune(0x80); r <= 0x10FFFF; r++ {
-		if utf16.IsSurrogate(r) {
-			continue // no string can hold it
-		}
+	// All that the ranges begin and end with, and all where they lie close together.
+	runes := []rune{0xD7FF, 0xE000, 0xF8FF, 0xF900, 0xFDCF, 0xFDD0, 0xFDEF, 0xFDF0, 0xFFFD, 0xFFFE, 0xFFFF,
+		0x10000, 0xEFFFF, 0xF0000, 0x10FFFF}
+	for r := rune(0x80); r < 0x3100; r++ {
+		runes = append(runes, r)
+	}
+	for _, r := range runes {
 		name := string(r)
 		if start := startTagShape.MatchString("<" + name + ">"); start != isNameStart(r) {
 			t.Fatalf("%U begins a name: %v", r, !start)

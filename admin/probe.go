@@ -20,14 +20,9 @@ const probeTimeout = 5 * time.Second
 
 // Probe asks the admin listener of another process on this machine for path and
 // returns nil if it answers 200. listen is that process's [admin] listen; an
-// address that stands for all interfaces is asked on loopback.
-func Probe(ctx context.Context, listen, path string) error {
-	return ProbeWithToken(ctx, listen, path, "")
-}
-
-// ProbeWithToken does the same and shows the token, if there is one, so that
-// /readyz gives its reasons off loopback too.
-func ProbeWithToken(ctx context.Context, listen, path string, token config.Secret) error {
+// address that stands for all interfaces is asked on loopback. The token, if there
+// is one, lets /readyz give its reasons off loopback too.
+func Probe(ctx context.Context, listen, path string, token config.Secret) error {
 	host, port, err := splitListen(listen)
 	if err != nil {
 		return err

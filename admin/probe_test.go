@@ -45,14 +45,14 @@ func TestProbe(t *testing.T) {
 		{"port chosen by the system", "127.0.0.1:0", "/readyz", "", "set a port"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := ProbeWithToken(t.Context(), tc.listen, tc.path, tc.token)
+			err := Probe(t.Context(), tc.listen, tc.path, tc.token)
 			checkError(t, err, tc.want)
 			if err != nil && strings.Contains(err.Error(), token.Reveal()) {
 				t.Errorf("the error shows the token: %v", err)
 			}
 		})
 	}
-	if err := Probe(t.Context(), ready, "/readyz"); err != nil {
+	if err := Probe(t.Context(), ready, "/readyz", ""); err != nil {
 		t.Errorf("Probe = %v", err)
 	}
 }
@@ -69,8 +69,8 @@ func TestProbeOfSomethingElse(t *testing.T) {
 	}))
 	defer other.Close()
 	addr := other.Listener.Addr().String()
-	checkError(t, Probe(t.Context(), addr, "/redirect"), "answered 302")
-	checkError(t, Probe(t.Context(), addr, "/controls"), "not ready: a[31mb; c")
+	checkError(t, Probe(t.Context(), addr, "/redirect", ""), "answered 302")
+	checkError(t, Probe(t.Context(), addr, "/controls", ""), "not ready: a[31mb; c")
 }
 
 func TestProbeEndsWithItsContext(t *testing.T) {
@@ -81,5 +81,5 @@ func TestProbeEndsWithItsContext(t *testing.T) {
 	defer silent.Close()
 	expired, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
-	checkError(t, Probe(expired, silent.Addr().String(), "/readyz"), "no answer from")
+	checkError(t, Probe(expired, silent.Addr().String(), "/readyz", ""), "no answer from")
 }

@@ -351,7 +351,7 @@ func TestStopWaitsForRequests(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	answers := make(chan error, 1)
-	go func() { answers <- Probe(context.Background(), s.Addr().String(), "/readyz") }()
+	go func() { answers <- Probe(context.Background(), s.Addr().String(), "/readyz", "") }()
 	<-entered
 	cancel()
 	close(release)

@@ -159,7 +159,7 @@ func parseURL(s string, schemes ...string) (*url.URL, *complaint) {
 func isListenAddress(s string) *complaint {
 	_, port, err := net.SplitHostPort(s)
 	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || n > 65535 {
-		return &complaint{quote(s) + " is not an address", `write host:port, such as "127.0.0.1:8090"`}
+		return &complaint{quote(s) + " is not an address", `write host:port, such as "127.0.0.1:9090"`}
 	}
 	return nil
 }

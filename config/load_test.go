@@ -204,14 +204,14 @@ func TestNetworkAndLoopback(t *testing.T) {
 	}{
 		{"default", ``, ``, false, false},
 		{"loopback 4", `address = "127.0.0.2:5347"`, `listen = "127.0.0.1:0"`, false, false},
-		{"loopback 6", `address = "[::1]:5347"`, `listen = "[::1]:8090"`, false, false},
-		{"loopback name", `address = "LOCALHOST:5347"`, `listen = "localhost:8090"`, false, false},
+		{"loopback 6", `address = "[::1]:5347"`, `listen = "[::1]:9090"`, false, false},
+		{"loopback name", `address = "LOCALHOST:5347"`, `listen = "localhost:9090"`, false, false},
 		{"network", `address = "xmpp.example.org:5347"`, ``, true, false},
 		{"network address", `address = "192.0.2.1:5347"`, ``, true, false},
 		{"network with tls", "address = \"xmpp.example.org:5347\"\ntls.verify_mode = \"peer\"", ``, false, false},
-		{"all interfaces", ``, `listen = ":8090"`, false, true},
-		{"all interfaces by address", ``, `listen = "0.0.0.0:8090"`, false, true},
-		{"all interfaces with token", ``, "listen = \":8090\"\ntoken = \"t\"", false, false},
+		{"all interfaces", ``, `listen = ":9090"`, false, true},
+		{"all interfaces by address", ``, `listen = "0.0.0.0:9090"`, false, true},
+		{"all interfaces with token", ``, "listen = \":9090\"\ntoken = \"t\"", false, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := strings.Replace(minimal, "[component]", "[component]\n"+tt.component, 1) + "\n[admin]\n" + tt.admin

@@ -119,7 +119,7 @@ func (l *loader) admin(c *Config) {
 	}
 	host, _, _ := net.SplitHostPort(c.Admin.Listen)
 	l.require("admin.token", "set token, token_file or "+keyPath{"admin", "token"}.variable()+
-		`: admin.listen = `+strconv.Quote(c.Admin.Listen)+` can be reached from other machines ("127.0.0.1:8090" cannot)`,
+		`: admin.listen = `+strconv.Quote(c.Admin.Listen)+` can be reached from other machines ("127.0.0.1:9090" cannot)`,
 		c.Admin.Token == "" && !isLoopback(host))
 }
 

@@ -98,7 +98,7 @@ func TestAddresses(t *testing.T) {
 			[]string{"", "a b", "host:port", "host/path", "ftp://host", "https://", "https://user@host"},
 		},
 		{"dial", isDialAddress, []string{"localhost:5347", "[::1]:5347", "192.0.2.1:1"}, []string{"", "localhost", ":5347", "localhost:0", "localhost:70000", "a b:1", "::1:5347"}},
-		{"listen", isListenAddress, []string{":8090", "127.0.0.1:0", "[::]:80"}, []string{"", "8090", "host:http", "host:70000"}},
+		{"listen", isListenAddress, []string{":9090", "127.0.0.1:0", "[::]:80"}, []string{"", "9090", "host:http", "host:70000"}},
 		{
 			"nats", isNATSURL,
 			[]string{"nats://localhost:4222", "nats://a:1, tls://b:2", "wss://nats.example.org"},

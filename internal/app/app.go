@@ -90,7 +90,7 @@ func New(cfg *config.Config, o Options) (*App, error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	registry.MustRegister(newTranslatorCollector(tr))
+	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends))
 	var events []event.Event
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		// The link calls the handler from its reading goroutine alone, which makes
@@ -133,10 +133,19 @@ func (a *App) Run(ctx context.Context) error {
 	listener, stopListener := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopListener()
 
+	ctx, fail := context.WithCancel(ctx)
+	defer fail()
+	// A part that ends before it was told to ends the daemon.
+	part := func(run func(context.Context) error, ctx context.Context) func() error {
+		return func() error {
+			defer fail()
+			return run(ctx)
+		}
+	}
 	var parts errgroup.Group
-	parts.Go(func() error { return a.pusher.Run(lanes) })
+	parts.Go(part(a.pusher.Run, lanes))
 	if a.admin != nil {
-		parts.Go(func() error { return a.admin.Run(listener) })
+		parts.Go(part(a.admin.Run, listener))
 	}
 	err := a.link.Run(ctx)
 

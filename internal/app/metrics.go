@@ -3,6 +3,7 @@ package app
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventpusher/backends"
 	"eventpusher/translator"
 )
 
@@ -64,4 +65,31 @@ func (c *translatorCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.ghosts, s.Ghosts)
 	gauge(c.users, s.Users)
 	gauge(c.resources, s.Resources)
+}
+
+// backendCollector exports what backends count beside the verdicts on events.
+type backendCollector struct {
+	backends []backends.Backend
+	counts   *prometheus.Desc
+}
+
+func newBackendCollector(list []backends.Backend) *backendCollector {
+	return &backendCollector{backends: list, counts: prometheus.NewDesc("eventpusher_backend_occurrences_total",
+		"What a backend counts beside deliveries, such as unroutable messages or connections.", []string{"backend", "what"}, nil)}
+}
+
+// Describe implements prometheus.Collector.
+func (c *backendCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.counts }
+
+// Collect implements prometheus.Collector.
+func (c *backendCollector) Collect(ch chan<- prometheus.Metric) {
+	for _, b := range c.backends {
+		counting, ok := b.(backends.Counting)
+		if !ok {
+			continue
+		}
+		for what, n := range counting.Counts() {
+			ch <- prometheus.MustNewConstMetric(c.counts, prometheus.CounterValue, float64(n), b.Name(), what)
+		}
+	}
 }

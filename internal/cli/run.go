@@ -61,7 +61,7 @@ func runHealth(ctx context.Context, p Process, o options) error {
 	if cfg.Admin.Listen == "" {
 		return errors.New(`there is no admin listener to ask; set listen = "127.0.0.1:9090" in [admin]`)
 	}
-	if err := admin.Probe(ctx, cfg.Admin.Listen, "/readyz"); err != nil {
+	if err := admin.Probe(ctx, cfg.Admin.Listen, "/readyz", cfg.Admin.Token); err != nil {
 		return err
 	}
 	fmt.Fprintln(p.Stdout, "ready")

@@ -173,10 +173,15 @@ func (d *dispatcher) announce(ch change, errs []error) {
 	}
 	switch {
 	case ch.to == Paused:
+		d.told.Store(true)
 		d.log.Error("the service refuses everything; deliveries pause until an operator acts, one event at a time is tried", "err", firstError(errs))
 	case ch.to == Open && ch.from == Closed:
-		d.log.Warn("the service is down; deliveries pause and one event at a time probes it", "err", firstError(errs))
-	case ch.to == Closed:
+		// A service that comes and goes every second must not fill the log.
+		if n, ok := d.outageLog.allow(time.Now(), time.Minute); ok {
+			d.told.Store(true)
+			d.log.Warn("the service is down; deliveries pause and one event at a time probes it", "err", firstError(errs), "since_last_line", n)
+		}
+	case ch.to == Closed && d.told.Swap(false):
 		d.log.Info("the service is back; deliveries go on", "was", ch.from.String())
 	}
 }

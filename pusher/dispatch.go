@@ -45,6 +45,8 @@ type dispatcher struct {
 
 	deathLog   throttle
 	failureLog throttle
+	outageLog  throttle
+	told       atomic.Bool // the log says that the service is down or refuses us
 
 	delivered, failed, dead atomic.Uint64
 	lastError               atomic.Pointer[lastError]

@@ -246,6 +246,35 @@ func TestOneConversationDoesNotOpenTheBreaker(t *testing.T) {
 	})
 }
 
+// TestPoisonedConversationsStarveNobody has more bad conversations than it takes
+// to open the breaker, and hardly any good traffic to close it.
+func TestPoisonedConversationsStarveNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2, Batch: 2}, publish: failing(errDown, "p0", "p1", "p2", "p3", "p4")}
+		p := start(t, pusher.Options{Backends: one(b), Log: slog.New(slog.NewTextHandler(&logged, nil))})
+		for i := range 5 {
+			p.Push([]event.Event{of(fmt.Sprint("p", i), fmt.Sprint("poison", i))})
+		}
+		time.Sleep(time.Minute)
+		opened := false
+		for i := range 60 {
+			opened = opened || p.Status().Backends[0].State != pusher.Closed
+			p.Push([]event.Event{of("carol", fmt.Sprint(i))})
+			time.Sleep(10 * time.Second)
+			if n := b.count(); n != i+1 {
+				t.Fatalf("%d of %d delivered after 10 s", n, i+1)
+			}
+		}
+		if !opened {
+			t.Error("the breaker never opened, so the test shows nothing")
+		}
+		if n := strings.Count(logged.String(), "the service is down"); n > 12 {
+			t.Errorf("%d lines about the same trouble in 11 minutes", n)
+		}
+	})
+}
+
 func TestFailuresWhileOpenDoNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool

@@ -23,7 +23,7 @@ const (
 
 const (
 	maxWork   = 16 << 20 // bytes of text that one evaluation may work on
-	passCost  = 64       // what one pass of all, any, none, one, count costs beside the body
+	passCost  = 1024     // what one pass of all, any, none, one, count costs beside the body
 	maxPieces = 1024     // most pieces that split may make
 )
 

@@ -99,7 +99,7 @@ type Outcome uint8
 const (
 	Delivered Outcome = iota // the service has it
 	Retry                    // try again after Delay; the attempt counts
-	Release                  // back as if it had never been taken, ahead of other keys
+	Release                  // back as if it had never been taken, behind the other keys
 	Dead                     // to the dead letters
 )
 

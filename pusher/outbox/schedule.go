@@ -74,7 +74,7 @@ func (s *schedule) add(e *event.Event, key uint64, bytes int, now time.Time) {
 		s.keys[key] = q
 		s.peak = max(s.peak, len(s.keys))
 		q.head, q.tail = it, it
-		s.pushReady(q, false)
+		s.pushReady(q)
 	} else {
 		q.tail.behind = it
 		q.tail = it
@@ -104,7 +104,7 @@ func (s *schedule) takeEarly(dst []*Item) []*Item {
 		return dst
 	}
 	heap.Remove(&s.delayed, best.slot)
-	s.pushReady(best, true)
+	s.pushReady(best)
 	return append(dst, s.seize(best))
 }
 
@@ -121,7 +121,7 @@ func (s *schedule) seize(q *keyQueue) *Item {
 // promote makes the keys ready whose retry is due.
 func (s *schedule) promote(now time.Time) {
 	for len(s.delayed) > 0 && !s.delayed[0].due.After(now) {
-		s.pushReady(heap.Pop(&s.delayed).(*keyQueue), false)
+		s.pushReady(heap.Pop(&s.delayed).(*keyQueue))
 	}
 }
 
@@ -134,7 +134,7 @@ func (s *schedule) hasten() {
 			firm = append(firm, q)
 			continue
 		}
-		s.pushReady(q, false)
+		s.pushReady(q)
 	}
 	for _, q := range firm {
 		heap.Push(&s.delayed, q)
@@ -151,7 +151,7 @@ func (s *schedule) settled(it *Item) {
 		s.dropKey(q)
 		return
 	}
-	s.pushReady(q, false)
+	s.pushReady(q)
 }
 
 // retry lets the key of an item in flight rest until due.
@@ -161,9 +161,10 @@ func (s *schedule) retry(it *Item, due time.Time, firm bool) {
 	heap.Push(&s.delayed, q)
 }
 
-// release puts an item in flight back, ahead of all other keys.
+// release puts an item in flight back. Other keys come first: a probe that
+// failed because of its own event must not be the next probe too.
 func (s *schedule) release(it *Item) {
-	s.pushReady(s.back(it), true)
+	s.pushReady(s.back(it))
 }
 
 func (s *schedule) back(it *Item) *keyQueue {
@@ -224,7 +225,7 @@ func (s *schedule) cut(it *Item) {
 		s.dropKey(q)
 		return
 	}
-	s.pushReady(q, false)
+	s.pushReady(q)
 }
 
 // forget takes an item out of the order of acceptance and recycles it.
@@ -276,21 +277,15 @@ func (s *schedule) newKey(key uint64) *keyQueue {
 	return &keyQueue{key: key}
 }
 
-func (s *schedule) pushReady(q *keyQueue, front bool) {
+func (s *schedule) pushReady(q *keyQueue) {
 	q.state = keyReady
-	q.prev, q.next = nil, nil
-	switch {
-	case s.first == nil:
-		s.first, s.last = q, q
-	case front:
-		q.next = s.first
-		s.first.prev = q
-		s.first = q
-	default:
-		q.prev = s.last
+	q.prev, q.next = s.last, nil
+	if s.last != nil {
 		s.last.next = q
-		s.last = q
+	} else {
+		s.first = q
 	}
+	s.last = q
 }
 
 func (s *schedule) unlinkReady(q *keyQueue) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -26,6 +27,8 @@ import (
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
 )
+
+var discard = slog.New(slog.DiscardHandler)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -55,7 +58,7 @@ func exchange() *config.Exchange {
 func newBackend(t testing.TB, x config.Rabbit, pool config.RabbitPool, log *slog.Logger) *rabbit.Backend {
 	t.Helper()
 	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+		log = discard
 	}
 	b, err := rabbit.New(x, pool, log)
 	if err != nil {
@@ -310,6 +313,38 @@ func TestWhatTheOperatorMustMend(t *testing.T) {
 	}
 }
 
+// failsInTime publishes to a broker that hangs.
+func failsInTime(t *testing.T, b *rabbit.Backend, when string, batch []event.Event) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	for i, err := range b.Publish(ctx, batch) {
+		if backends.Reason(err) != "timeout" {
+			t.Errorf("%s, event %d: %v (%q), want a timeout", when, i, err, backends.Reason(err))
+		}
+	}
+}
+
+// untilPublished repeats the batch as long as its errors are transient.
+func untilPublished(t *testing.T, b *rabbit.Backend, batch []event.Event) {
+	t.Helper()
+	for {
+		failed := false
+		for i, err := range b.Publish(t.Context(), batch) {
+			switch backends.Reason(err) {
+			case "":
+			case "transient", "timeout":
+				failed = true
+			default:
+				t.Fatalf("event %d: %v", i, err)
+			}
+		}
+		if !failed {
+			return
+		}
+	}
+}
+
 // The broker's own death: kill -9, hang, and the exchange gone with it.
 func TestBrokerKilledPausedAndBack(t *testing.T) {
 	broker := harness.RabbitMQ(t)
@@ -320,17 +355,27 @@ func TestBrokerKilledPausedAndBack(t *testing.T) {
 	consumer.Wait(100)
 
 	broker.Pause()
-	ctx, cancel := context.WithCancel(t.Context())
-	answered := make(chan []error)
-	go func() { answered <- b.Publish(ctx, backendtest.Messages(100, 100)) }()
-	cancel()
-	for i, err := range <-answered {
-		if reason := backends.Reason(err); reason != "transient" {
-			t.Errorf("event %d while the broker hangs: %v (%q)", i, err, reason)
-		}
+	large := backendtest.Messages(100, 200) // more than the socket buffers hold
+	for i := range large {
+		large[i].Body = strings.Repeat("x", 128<<10)
+	}
+	for _, tc := range []struct {
+		name  string
+		batch []event.Event
+	}{
+		{"waiting for confirms", backendtest.Messages(100, 100)},
+		{"opening a channel", backendtest.Messages(100, 1)},
+		{"connecting", backendtest.Messages(100, 1)},
+	} {
+		failsInTime(t, b, tc.name, tc.batch)
 	}
 	broker.Resume()
-	mustPublish(t, b, backendtest.Messages(200, 100))
+	untilPublished(t, b, backendtest.Messages(100, 100))
+
+	broker.Pause()
+	failsInTime(t, b, "writing", large)
+	broker.Resume()
+	untilPublished(t, b, large[:1])
 
 	broker.Kill()
 	for i, err := range b.Publish(t.Context(), backendtest.Messages(300, 10)) {

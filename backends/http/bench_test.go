@@ -1,0 +1,73 @@
+package http_test
+
+import (
+	"context"
+	"io"
+	nethttp "net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"eventpusher/backends/backendtest"
+	"eventpusher/config"
+	"eventpusher/event"
+)
+
+// BenchmarkPublish posts through the backend and through bare net/http with the
+// same number of connections, in turns. ratio is the backend's rate by net/http's.
+func BenchmarkPublish(b *testing.B) {
+	const workers = 16
+	server := httptest.NewServer(nethttp.HandlerFunc(func(_ nethttp.ResponseWriter, r *nethttp.Request) {
+		io.Copy(io.Discard, r.Body)
+	}))
+	defer server.Close()
+	p := pool(server.URL)
+	p.Workers = workers
+	p.RequestTimeout = time.Minute
+	backend := newBackend(b, config.HTTPHandler{}, p)
+	transport := &nethttp.Transport{MaxConnsPerHost: workers, MaxIdleConnsPerHost: workers}
+	defer transport.CloseIdleConnections()
+	bare := nethttp.Client{Transport: transport}
+
+	batch := backendtest.Messages(0, 1)
+	body := "author=user0&server=localhost&receiver=bob&message=" + strings.Repeat("x", 120) // as long as the backend's
+	parallel := func(n int, post func() error) time.Duration {
+		start := time.Now()
+		var lanes sync.WaitGroup
+		for range workers {
+			lanes.Go(func() {
+				for range n / workers {
+					if err := post(); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		}
+		lanes.Wait()
+		return time.Since(start)
+	}
+	var ours, theirs time.Duration
+	const turn = 100 * workers
+	total := 0
+	for total < b.N {
+		total += turn
+		theirs += parallel(turn, func() error {
+			resp, err := bare.Post(server.URL, "application/x-www-form-urlencoded", strings.NewReader(body))
+			if err != nil {
+				return err
+			}
+			io.Copy(io.Discard, resp.Body)
+			return resp.Body.Close()
+		})
+		ours += parallel(turn, func() error { return publishOne(backend.Publish, batch) })
+	}
+	b.ReportMetric(float64(theirs)/float64(ours), "ratio")
+	b.ReportMetric(float64(total)/ours.Seconds(), "msg/s")
+	b.ReportMetric(float64(ours.Nanoseconds())/float64(total), "ns/op")
+}
+
+func publishOne(publish func(context.Context, []event.Event) []error, batch []event.Event) error {
+	return publish(context.Background(), batch)[0]
+}

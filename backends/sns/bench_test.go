@@ -1,0 +1,87 @@
+package sns_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	awssns "github.com/aws/aws-sdk-go-v2/service/sns"
+	"github.com/aws/aws-sdk-go-v2/service/sns/types"
+
+	"eventpusher/backends/backendtest"
+	"eventpusher/backends/sns"
+	"eventpusher/event"
+)
+
+// BenchmarkPublish publishes batches of 10 through the backend and through the
+// bare SDK, in turns, to a server that only says yes. ratio is the backend's rate
+// by the SDK's.
+func BenchmarkPublish(b *testing.B) {
+	var answer strings.Builder
+	answer.WriteString(`<PublishBatchResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishBatchResult><Successful>`)
+	for _, id := range "0123456789" {
+		answer.WriteString("<member><Id>" + string(id) + "</Id><MessageId>m</MessageId></member>")
+	}
+	answer.WriteString(`</Successful><Failed></Failed></PublishBatchResult></PublishBatchResponse>`)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, answer.String())
+	}))
+	defer server.Close()
+	backend, err := sns.New(options(server.URL), nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer backend.Close()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	client := awssns.New(awssns.Options{
+		Region: region, BaseEndpoint: aws.String(server.URL), Retryer: aws.NopRetryer{},
+		Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
+		HTTPClient:  &http.Client{Transport: transport},
+	})
+	batch := backendtest.Messages(0, 10)
+	var ours, theirs time.Duration
+	for done := 0; done < b.N; done += len(batch) {
+		start := time.Now()
+		bareBatch(b, client, batch)
+		middle := time.Now()
+		for _, err := range backend.Publish(context.Background(), batch) {
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		theirs += middle.Sub(start)
+		ours += time.Since(middle)
+	}
+	b.ReportMetric(float64(theirs)/float64(ours), "ratio")
+	b.ReportMetric(float64(b.N)/ours.Seconds(), "msg/s")
+	b.ReportMetric(float64(ours.Nanoseconds())/float64(b.N), "ns/op")
+}
+
+func bareBatch(b *testing.B, client *awssns.Client, batch []event.Event) {
+	in := &awssns.PublishBatchInput{TopicArn: aws.String(arn + "user_message_sent")}
+	for i := range batch {
+		attribute := func(kind, value string) types.MessageAttributeValue {
+			return types.MessageAttributeValue{DataType: aws.String(kind), StringValue: aws.String(value)}
+		}
+		in.PublishBatchRequestEntries = append(in.PublishBatchRequestEntries, types.PublishBatchRequestEntry{
+			Id:      aws.String(string(rune('0' + i))),
+			Message: aws.String(string(event.AppendPayload(nil, &batch[i], event.BareJID))),
+			MessageAttributes: map[string]types.MessageAttributeValue{
+				"event_id": attribute("String", batch[i].ID), "tenant": attribute("String", "blue & green"),
+				"timestamp": attribute("Number", "1700000000000000"), "vip": attribute("String", "true"),
+			},
+		})
+	}
+	if _, err := client.PublishBatch(context.Background(), in); err != nil {
+		b.Fatal(err)
+	}
+}

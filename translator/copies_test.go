@@ -69,6 +69,8 @@ func TestServiceLogCopies(t *testing.T) {
 		{"no id, full JID that is gone counts as bare", []int{0, 0}, repeat(chat("bob@localhost/gone").id(""), 6), 2, 2, 2},
 		{"no id, headline to a full JID that is gone", []int{0, 0}, repeat(logged(alice, "bob@localhost/gone", "headline").id(""), 2), 2, 2, 2},
 		{"no id, groupchat to a user is not delivered", []int{0}, repeat(logged(alice, "bob@localhost", "groupchat").id(""), 2), 2, 2, 2},
+		{"no id, after one of two equals raised its priority", []int{0, 0}, append(
+			[]draft{presence(stanza.ServiceLog, bob, "bob@localhost", "").priority(5)}, repeat(chat("bob@localhost").id(""), 6)...), 3, 3, 3},
 		{"no id, run ends after a minute", []int{0}, []draft{chat(bob).id(""), chat(bob).id("").at(61 * time.Second)}, 2, 2, 2},
 
 		{"to a room there is no receive copy", nil, repeat(logged(alice, room, "groupchat"), 2), 2, 2, 0},

@@ -176,6 +176,14 @@ func TestGhostsGiveWay(t *testing.T) {
 	}
 }
 
+// What was told of an earlier session does not silence a later one that gave way.
+func TestGhostOfAnEndedSession(t *testing.T) {
+	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 1})
+	r1 := func(kind string) draft { return presence(stanza.Firewall, alice, "", kind) }
+	play(tr, r1(""), r1("unavailable"), r1(""), presence(stanza.Firewall, "alice@localhost/r2", "", ""))
+	want(t, play(tr, r1("unavailable")), `offline alice@localhost/r1 user=alice@localhost count=1`)
+}
+
 func TestDefaultLimitOfResources(t *testing.T) {
 	tr := newTranslator()
 	for i := range DefaultMaxResources + 5 {

@@ -246,6 +246,81 @@ func TestOneConversationDoesNotOpenTheBreaker(t *testing.T) {
 	})
 }
 
+func TestRetriesDoNotWaitOnceTheServiceIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		down.Store(true)
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4}, publish: func(_ context.Context, batch []event.Event) []error {
+			if down.Load() {
+				return every(len(batch), errDown)
+			}
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		// One conversation alone is no outage: its pauses grow up to half a minute.
+		p.Push([]event.Event{of("bob", "first")})
+		time.Sleep(10 * time.Minute)
+		for n := len(b.tried()); len(b.tried()) == n; {
+			time.Sleep(time.Millisecond) // a pause has just begun
+		}
+		for i := range 5 {
+			p.Push([]event.Event{of(fmt.Sprint("peer", i), fmt.Sprint(i))})
+		}
+		synctest.Wait()
+		for p.Status().Backends[0].State == pusher.Closed {
+			time.Sleep(time.Millisecond)
+		}
+		down.Store(false)
+		time.Sleep(1010 * time.Millisecond)
+		if n := b.count(); n != 6 {
+			t.Errorf("%d of 6 delivered a second after the service came back", n)
+		}
+	})
+}
+
+// TestNoWakeUpIsLost pushes each event at the moment in which the lanes go idle.
+// A lost wake-up leaves everything blocked, which synctest reports.
+func TestNoWakeUpIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		arrived := make(chan string)
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 3, Batch: 2}, publish: func(_ context.Context, batch []event.Event) []error {
+			for i := range batch {
+				arrived <- batch[i].ID
+			}
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b), MaxAge: -1})
+		for i := range 5000 {
+			id := fmt.Sprint(i)
+			p.Push([]event.Event{of(fmt.Sprint("peer", i%2), id)})
+			if got := <-arrived; got != id {
+				t.Fatalf("got %s, want %s", got, id)
+			}
+		}
+	})
+}
+
+func TestLanesWorkInParallel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 8, Batch: 2}, publish: func(_ context.Context, batch []event.Event) []error {
+			time.Sleep(time.Second)
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		synctest.Wait()
+		var pack []event.Event
+		for i := range 16 {
+			pack = append(pack, of(fmt.Sprint("peer", i), fmt.Sprint(i)))
+		}
+		p.Push(pack)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := b.count(); n != 16 {
+			t.Errorf("%d of 16 delivered in the time of one call", n)
+		}
+	})
+}
+
 // TestPoisonedConversationsStarveNobody has more bad conversations than it takes
 // to open the breaker, and hardly any good traffic to close it.
 func TestPoisonedConversationsStarveNobody(t *testing.T) {

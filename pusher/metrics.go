@@ -64,7 +64,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "eventpusher_breaker_state",
 			Help: "State of the backend: 0 closed (normal), 1 half-open, 2 open, 3 paused.",
 		}, []string{"backend"}),
-		panics: counter("panics_total", "Panics that were caught, by where.", "where"),
+		panics: counter("pusher_panics_total", "Panics that were caught, by where.", "where"),
 	}
 	for kind := range m.byKind {
 		for direction := range m.byKind[kind] {

@@ -3,6 +3,7 @@ package pusher_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -767,6 +768,16 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := pusher.New(pusher.Options{Backends: many}); err == nil {
 		t.Error("too many backends")
+	}
+}
+
+func TestStateInJSON(t *testing.T) {
+	got, err := json.Marshal([]pusher.State{pusher.Closed, pusher.HalfOpen, pusher.Open, pusher.Paused})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `["closed","half-open","open","paused"]`; string(got) != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -39,6 +39,9 @@ func (s State) String() string {
 	return "closed"
 }
 
+// MarshalText writes the state as String does, for status pages in JSON.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // gate decides how much a backend's lanes may send: everything, one probe, or
 // nothing for now. It is not safe for concurrent use.
 type gate struct {

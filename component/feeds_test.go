@@ -353,3 +353,44 @@ func TestCaptures(t *testing.T) {
 		})
 	}
 }
+
+// FuzzClassify holds every fact against the rules of trust, whatever was sent
+// before it on the connection.
+func FuzzClassify(f *testing.F) {
+	f.Add(wrap("localhost", "events.localhost", chat), perms("localhost", "events.localhost", ""))
+	f.Add(wrap("mallory@localhost/x", "out@events.localhost", chat), wrap("localhost", "presence@events.localhost", online))
+	f.Add(perms("mallory@localhost/x", "events.localhost", ""), `<presence from='alice@localhost/r1' to='events.localhost'/>`)
+	f.Add(`<message from='localhost' to='events.localhost' type='error'>`+forward(chat)+`</message>`, `<presence from='LOCALHOST/x' to='events.localhost'>`+forward(gone)+`</presence>`)
+	f.Fuzz(func(t *testing.T, first, second string) {
+		r := newRig([]string{"localhost"})
+		for _, xml := range []string{first, second} {
+			if r.decoder.Decode([]byte(xml), &r.env) != nil {
+				continue
+			}
+			s := r.Classify(&r.env, when)
+			if s == nil {
+				continue
+			}
+			outer := &r.env.Outer
+			forwarder := outer.From == "localhost" || outer.From == "conference.localhost" || outer.From == "muc.localhost"
+			switch s.Dialect {
+			case stanza.ServiceLog, stanza.Firewall:
+				if s != &r.env.Inner || !forwarder || outer.Type == "error" || outer.Kind != stanza.Message {
+					t.Errorf("%s was opened", xml)
+				}
+				if d := s.From.Domain(); s.Copy == stanza.SentCopy && d != "localhost" && d != "conference.localhost" && d != "muc.localhost" {
+					t.Errorf("%s was believed to be sent from %s", xml, d)
+				}
+			case stanza.Privilege, stanza.Direct:
+				if s != outer || r.env.Forward != stanza.NotForwarded || s.From.Domain() != "localhost" || s.From.Local() == "" || s.Type == "error" {
+					t.Errorf("%s became a fact", xml)
+				}
+			default:
+				t.Errorf("%s has the dialect %v", xml, s.Dialect)
+			}
+			if outer.To.Domain() != "events.localhost" || s.Host == "" || s.Received.IsZero() {
+				t.Errorf("%s gives %+v", xml, s)
+			}
+		}
+	})
+}

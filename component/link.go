@@ -151,7 +151,7 @@ func withDefaults(c *config.Component) {
 }
 
 // Run connects, serves and reconnects until ctx ends; it then ends the stream in
-// order and returns nil. The old connection is closed before a new one is opened:
+// order, waits for a Handler that is running, and returns nil. The old connection is closed before a new one is opened:
 // ejabberd would share the stanzas out between two.
 func (l *Link) Run(ctx context.Context) error {
 	if l.tls == nil && !onLoopback(l.cfg.Address) {

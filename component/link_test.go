@@ -60,6 +60,17 @@ func TestOrderlyStop(t *testing.T) {
 	}
 }
 
+func TestWhatComesDuringTheStopIsTaken(t *testing.T) {
+	o := serverOptions()
+	o.Fault = func(int) xmppserver.Fault { return xmppserver.Fault{Farewell: logged("last words")} }
+	server := startServer(t, o)
+	w := newWatched(t, testConfig(server.Addr()), nil).start()
+	send(t, accept(t, server), logged("first"))
+	w.wantFact("first")
+	w.end()
+	w.wantFact("last words")
+}
+
 func TestStopWhileTheServerIsSilent(t *testing.T) {
 	o := serverOptions()
 	reached := make(chan struct{})

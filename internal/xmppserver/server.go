@@ -39,6 +39,7 @@ type Fault struct {
 	Drop        bool   // close the connection instead of sending <handshake/>
 	Deaf        bool   // read nothing after the handshake, so that the component's writes stall
 	Glue        string // XML written in the same segment as <handshake/>
+	Farewell    string // XML sent between the component's </stream:stream> and our own
 	Segment     int    // write in pieces of so many bytes; 0 writes at once
 }
 

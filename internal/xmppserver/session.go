@@ -126,7 +126,7 @@ func (s *Session) read(answer func(*Session, Stanza) bool) {
 			s.keepalive.Add(1)
 		case xml.EndElement: // only that of the stream can come at this level
 			s.ended.Store(true)
-			s.Send("</stream:stream>")
+			s.Send(s.fault.Farewell + "</stream:stream>")
 			return
 		case xml.StartElement:
 			stanza, err := s.decode(t)

@@ -26,6 +26,7 @@ type Backend interface {
 	// types of this package classify; any other error is transient.
 	// It blocks until all are decided or ctx ends, and never retries by itself.
 	// Repeating an event is safe: receivers recognise it by its ID.
+	// The batch is the caller's: nothing may be read from it after the return.
 	Publish(ctx context.Context, batch []event.Event) []error
 	// Limits says how Publish wants to be called. It is constant.
 	Limits() Limits

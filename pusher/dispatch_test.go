@@ -508,7 +508,7 @@ func TestOneKeyDelaysNoOther(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
-		if s := p.Status().Backends[0]; s.Waiting+s.InFlight != 3601 || s.OldestAge < time.Hour {
+		if s := p.Status().Backends[0]; s.Waiting+s.InFlight != 3601 || time.Duration(s.OldestAge) < time.Hour {
 			t.Errorf("status %+v", s)
 		}
 	})

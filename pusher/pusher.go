@@ -11,6 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -255,11 +258,11 @@ type LeftError struct {
 }
 
 func (e *LeftError) Error() string {
-	total := 0
-	for _, n := range e.Left {
-		total += n
+	parts := make([]string, 0, len(e.Left))
+	for _, name := range slices.Sorted(maps.Keys(e.Left)) {
+		parts = append(parts, fmt.Sprintf("%s: %d", name, e.Left[name]))
 	}
-	return fmt.Sprintf("%d deliveries were left undone at %d backends", total, len(e.Left))
+	return "events left undelivered (" + strings.Join(parts, ", ") + ")"
 }
 
 // lastGrace is how long Drain waits, after its context has ended, for calls to

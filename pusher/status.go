@@ -3,28 +3,39 @@ package pusher
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 )
 
 // Status is a snapshot of the pusher, without content or secrets.
 type Status struct {
-	Backends []BackendStatus // in the order of Options
+	Backends []BackendStatus `json:"backends"` // in the order of Options
 }
 
 // BackendStatus is a snapshot of one backend.
 type BackendStatus struct {
-	Name          string
-	State         State
-	Waiting       int           // events that no lane holds
-	InFlight      int           // events in calls of the backend
-	Bytes         int64         // estimated memory of both
-	OldestAge     time.Duration // of both; 0 when there is none
-	Delivered     uint64
-	Failed        uint64 // failed attempts
-	DeadLetters   uint64
-	Shed          uint64
-	LastError     string // "" when there was none yet
-	LastErrorTime time.Time
+	Name        string `json:"name"`
+	State       State  `json:"state"`
+	Waiting     int    `json:"waiting"`   // events that no lane holds
+	InFlight    int    `json:"in_flight"` // events in calls of the backend
+	Bytes       int64  `json:"bytes"`     // estimated memory of both
+	OldestAge   Age    `json:"oldest_age_seconds"`
+	Delivered   uint64 `json:"delivered"`
+	Failed      uint64 `json:"failed"` // failed attempts
+	DeadLetters uint64 `json:"dead_letters"`
+	Shed        uint64 `json:"shed"`
+	// LastError is what the backend said last when it failed.
+	LastError     string    `json:"last_error,omitempty"`
+	LastErrorTime time.Time `json:"last_error_time,omitzero"`
+}
+
+// Age is how long the oldest waiting event has waited, 0 when there is none; in
+// JSON it is in seconds.
+type Age time.Duration
+
+// MarshalJSON writes whole milliseconds as a fraction of seconds.
+func (a Age) MarshalJSON() ([]byte, error) {
+	return strconv.AppendFloat(nil, time.Duration(a).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
 }
 
 // Status returns a snapshot. It is safe for concurrent use.
@@ -43,7 +54,7 @@ func (d *dispatcher) status() BackendStatus {
 		Delivered: d.delivered.Load(), Failed: d.failed.Load(), DeadLetters: d.dead.Load(),
 	}
 	if !s.Oldest.IsZero() {
-		b.OldestAge = time.Since(s.Oldest)
+		b.OldestAge = Age(time.Since(s.Oldest))
 	}
 	if e := d.lastError.Load(); e != nil {
 		b.LastError, b.LastErrorTime = e.text, e.when

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"eventpusher/component"
-	"eventpusher/internal/app"
 	"eventpusher/internal/harness"
 )
 
@@ -186,7 +185,12 @@ func TestRefused(t *testing.T) {
 			w := prepareWorld(t)
 			w.env = tc.env
 			w.start(tc.address, "")
-			var status app.Status
+			var status struct {
+				Component struct {
+					LastError       string           `json:"last_error"`
+					LastErrorReason component.Reason `json:"last_error_reason"`
+				}
+			}
 			await(t, "the explanation", func() bool {
 				_, body := w.get("/api/status")
 				if err := json.Unmarshal([]byte(body), &status); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,8 +82,8 @@ func launchServer(name string, n int, prepare func(s *server, ports []int) error
 			return s, ports, release, nil
 		}
 		log := s.tail()
-		err = fmt.Errorf("%s: %w\n%s", name, err, log)
-		s.close(false)
+		err = fmt.Errorf("%s in %s: %w\n%s", name, s.dir, err, log)
+		s.close(os.Getenv(keepEnv) != "")
 		release()
 		if !portTaken(log) {
 			break

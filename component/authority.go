@@ -123,16 +123,31 @@ func (a *authorities) admit(host jid.JID, c Class, d stanza.Dialect) bool {
 		h.heard[d] = true
 		a.mu.Unlock()
 	}
-	now := h.authority[c]
-	if now == d {
+	if h.authority[c] == d {
 		return true
 	}
+	// Whoever reports that sessions come also reports those that say goodbye: were
+	// the two heard apart, a presence directed at us could be the first unavailable
+	// heard and pass for a fact.
+	if c != MessageFact {
+		a.prefer(host, h, PresenceFact, d)
+		a.prefer(host, h, OfflineFact, d)
+	} else {
+		a.prefer(host, h, MessageFact, d)
+	}
+	return h.authority[c] == d
+}
+
+// prefer makes d the authority for class c if it is configured or better than the
+// present one.
+func (a *authorities) prefer(host jid.JID, h *hostFeeds, c Class, d stanza.Dialect) {
+	now := h.authority[c]
+	better := gives(d, c) && (now == 0 || d < now)
 	if configured := a.configured[c]; configured != 0 {
-		if configured != d {
-			return false
-		}
-	} else if now != 0 && now < d {
-		return false
+		better = configured == d && now != d
+	}
+	if !better {
+		return
 	}
 	a.mu.Lock()
 	h.authority[c] = d
@@ -142,7 +157,6 @@ func (a *authorities) admit(host jid.JID, c Class, d stanza.Dialect) bool {
 	} else {
 		a.log.Info("component: better feed heard, it replaces the other", "host", string(host), "class", c.String(), "feed", d.String(), "before", now.String())
 	}
-	return true
 }
 
 // HostFeeds says how one host is heard.

@@ -294,11 +294,23 @@ func TestAuthorityIsPerHostAndClassAndOutlivesTheConnection(t *testing.T) {
 		}
 	}
 	want := []component.HostFeeds{
-		{Host: "localhost", Authority: map[component.Class]string{component.MessageFact: "service_log", component.PresenceFact: "direct"}, Heard: []string{"service_log", "direct"}},
+		{Host: "localhost", Authority: map[component.Class]string{component.MessageFact: "service_log", component.PresenceFact: "direct", component.OfflineFact: "direct"}, Heard: []string{"service_log", "direct"}},
 		{Host: "second.example", Authority: map[component.Class]string{component.MessageFact: "direct"}, Heard: []string{"direct"}},
 	}
 	if diff := cmp.Diff(want, r.Status()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestAuthorityCoversBothStatuses: a feed that has reported somebody online is
+// the authority for offline too, although it has reported nobody offline yet.
+func TestAuthorityCoversBothStatuses(t *testing.T) {
+	r := newRig([]string{"localhost"})
+	if r.classify(t, wrap("localhost", "presence@events.localhost", `<presence xmlns='jabber:client' from='alice@localhost/r1'/>`)) == "" {
+		t.Fatal("the feed's presence is no fact")
+	}
+	if got := r.classify(t, `<presence from='mallory@localhost/r1' to='events.localhost' type='unavailable'/>`); got != "" {
+		t.Errorf("a directed unavailable gives %q", got)
 	}
 }
 

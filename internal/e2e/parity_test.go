@@ -24,7 +24,9 @@ var flavours = []flavour{
 	{
 		name: "prosody firewall",
 		start: func(t *testing.T) *harness.XMPPServer {
-			return harness.Prosody(t, harness.ProsodyOptions{Firewall: true, MUC: "muc.localhost", Users: users, Modules: []string{"mam"}})
+			return harness.Prosody(t, harness.ProsodyOptions{
+				FirewallRules: []string{"docs/servers/events.pfw"}, MUC: "muc.localhost", Users: users, Modules: []string{"mam"},
+			})
 		},
 	},
 	{

@@ -46,6 +46,6 @@ lint:
 
 clean:
 	rm -rf eventpusher dist
-	rm -rf internal/harness/sns/node_modules
+	rm -rf internal/harness/sns/node_modules internal/harness/sns/runtime
 
 -include image.mk

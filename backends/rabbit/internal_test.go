@@ -157,28 +157,53 @@ func TestFailureBlamesTheMessageThatIsTooLarge(t *testing.T) {
 	}
 }
 
-func TestBlockedBroker(t *testing.T) {
+// connected returns a backend for the shared broker that has published batch.
+func connected(t *testing.T) (b *Backend, s *session, batch []event.Event) {
+	t.Helper()
 	broker := harness.SharedRabbitMQ(t)
-	b, err := New(config.Rabbit{Chat: &config.Exchange{Name: "blocked", Type: "topic"}}, config.RabbitPool{
+	b, err := New(config.Rabbit{Chat: &config.Exchange{Name: "internal", Type: "topic"}}, config.RabbitPool{
 		Host: broker.Host, Port: broker.Port, Username: broker.Username, Password: config.Secret(broker.Password),
 		VirtualHost: broker.VHost, ConfirmsEnabled: true,
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
-	batch := []event.Event{{Kind: event.Chat, Type: "chat", Direction: event.In, From: "a@localhost", To: "b@localhost", HasBody: true}}
+	t.Cleanup(func() { b.Close() })
+	batch = []event.Event{{Kind: event.Chat, Type: "chat", Direction: event.In, From: "a@localhost", To: "b@localhost", HasBody: true}}
 	if err := b.Publish(t.Context(), batch)[0]; err != nil {
 		t.Fatal(err)
 	}
-	s, err := b.session(t.Context())
+	if s, err = b.session(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return b, s, batch
+}
+
+// A channel whose confirms are unknown must not be used again, nor stay open.
+func TestChannelInDoubtIsClosed(t *testing.T) {
+	_, s, _ := connected(t)
+	doubtful, err := s.acquire(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.release(doubtful, false)
+	<-doubtful.closed
+	again, err := s.acquire(t.Context())
+	if err != nil || again == doubtful {
+		t.Errorf("the same channel again, %v", err)
+	}
+	s.release(again, true)
+	if kept, err := s.acquire(t.Context()); err != nil || kept != again {
+		t.Errorf("a sound channel is not kept, %v", err)
+	}
+}
+
+func TestBlockedBroker(t *testing.T) {
+	b, s, batch := connected(t)
 	s.setBlocked(amqp.Blocking{Active: true, Reason: "low on memory"})
 	ctx, cancel := context.WithTimeout(t.Context(), 1)
 	defer cancel()
-	err = s.waitUnblocked(ctx)
+	err := s.waitUnblocked(ctx)
 	if backends.Reason(err) != "timeout" || !strings.Contains(err.Error(), "low on memory") {
 		t.Errorf("%v (%q), want a timeout that gives the broker's reason", err, backends.Reason(err))
 	}

@@ -81,6 +81,7 @@ type HTTP struct {
 
 // HTTPHandler is one of its handlers, a backend of its own.
 type HTTPHandler struct {
+	Name     string // default http:POOL/PATH
 	PoolName string // default http_pool
 	Path     string // default ""; without the one leading slash that MongooseIM removes
 }

@@ -58,6 +58,7 @@ func (s *SNS) fields() []field {
 
 func (h *HTTPHandler) fields() []field {
 	return []field{
+		text("name", &h.Name, nil, nonEmpty), // ours
 		text("pool_name", &h.PoolName, "http_pool", nonEmpty),
 		// One leading slash goes, as in mongoose_http_client:make_request.
 		scalar("path", textShape, "", anyText, func(s string) { h.Path = strings.TrimPrefix(s, "/") }),

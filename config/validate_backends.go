@@ -59,11 +59,25 @@ func (l *loader) http(c *Config) {
 	}
 	for i, h := range handlers {
 		here := at.with(position(i))
-		if slices.Contains(handlers[:i], h) {
+		if slices.ContainsFunc(handlers[:i], h.sameTarget) {
 			l.errorf(here.String(), "is the same as an earlier handler: every event would go there twice", "remove it, or give it another path or pool_name")
+		}
+		if h.Name != "" {
+			named := here.with("name").String()
+			if h.Name == "sns" || h.Name == "rabbit" {
+				l.errorf(named, quote(h.Name)+" is the name of another backend", "choose another name")
+			}
+			if slices.ContainsFunc(handlers[:i], func(earlier HTTPHandler) bool { return earlier.Name == h.Name }) {
+				l.errorf(named, quote(h.Name)+" is the name of an earlier handler", "choose another name")
+			}
 		}
 		l.httpPool(c, here.with("pool_name").String(), h.PoolName)
 	}
+}
+
+// sameTarget reports whether both send to the same place.
+func (h HTTPHandler) sameTarget(other HTTPHandler) bool {
+	return h.PoolName == other.PoolName && h.Path == other.Path
 }
 
 // httpPool complains when there is no http pool of that tag.

@@ -34,14 +34,13 @@ func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 		add(b, err)
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
-		for i, name := range handlerNames(c.Handlers) {
-			h := c.Handlers[i]
+		for _, h := range c.Handlers {
 			pool, ok := cfg.Pools.HTTP[h.PoolName]
 			if !ok {
 				errs = append(errs, fmt.Errorf("http: handler %q needs [outgoing_pools.http.%s]", h.Path, h.PoolName))
 				continue
 			}
-			b, err := http.New(name, h, pool)
+			b, err := http.New(handlerName(h), h, pool)
 			add(b, err)
 		}
 	}
@@ -62,20 +61,18 @@ func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 	return built, nil
 }
 
-// handlerNames names each handler: "http" if it is the only one, else
-// "http:POOL/PATH". A query, where tokens may stand, shows as a hash.
-func handlerNames(handlers []config.HTTPHandler) []string {
-	if len(handlers) == 1 {
-		return []string{"http"}
+// handlerName returns the name of a handler: the configured one, or
+// "http:POOL/PATH", which stays the same whatever handlers stand beside it. A
+// query, where tokens may stand, shows as a hash.
+func handlerName(h config.HTTPHandler) string {
+	if h.Name != "" {
+		return h.Name
 	}
-	names := make([]string, len(handlers))
-	for i, h := range handlers {
-		path, query, ok := strings.Cut(strings.TrimLeft(h.Path, "/"), "?")
-		names[i] = "http:" + h.PoolName + "/" + path
-		if ok {
-			sum := sha256.Sum256([]byte(query))
-			names[i] += "?" + hex.EncodeToString(sum[:4])
-		}
+	path, query, ok := strings.Cut(strings.TrimLeft(h.Path, "/"), "?")
+	name := "http:" + h.PoolName + "/" + path
+	if ok {
+		sum := sha256.Sum256([]byte(query))
+		name += "?" + hex.EncodeToString(sum[:4])
 	}
-	return names
+	return name
 }

@@ -44,7 +44,8 @@ func TestBuildNamesEachBackend(t *testing.T) {
 		want     []string
 	}{
 		{"no handler", nil, []string{"sns", "rabbit"}},
-		{"one handler", []config.HTTPHandler{{PoolName: "http_pool", Path: "/in"}}, []string{"sns", "http", "rabbit"}},
+		{"one handler", []config.HTTPHandler{{PoolName: "http_pool", Path: "/in"}}, []string{"sns", "http:http_pool/in", "rabbit"}},
+		{"a name of its own", []config.HTTPHandler{{Name: "crm", PoolName: "http_pool"}}, []string{"sns", "crm", "rabbit"}},
 		{"several", []config.HTTPHandler{
 			{PoolName: "http_pool", Path: "/in"}, {PoolName: "http_pool"}, {PoolName: "Other", Path: "in"}, {PoolName: "Other", Path: "in?token=a"}, {PoolName: "Other", Path: "in?token=b"},
 		}, []string{"sns", "http:http_pool/in", "http:http_pool/", "http:Other/in", "http:Other/in?3ff2ea18", "http:Other/in?9c713d98", "rabbit"}},

@@ -133,6 +133,9 @@ type Event struct {
 	Reconciled bool
 	// Unverified marks a presence state that the feed cannot confirm.
 	Unverified bool
+	// Replayed marks an event that an operator has sent again after it had been a
+	// dead letter: it comes out of order.
+	Replayed bool
 	// Metadata is what the filter chain added; nil when it added nothing.
 	Metadata Metadata
 }

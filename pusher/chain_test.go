@@ -64,7 +64,7 @@ func through(t *testing.T, filters []pusher.Filter, e event.Event) outcome {
 			got.Delivered = true
 			got.Metadata = d.Metadata
 		}
-		for _, d := range ring.List() {
+		for _, d := range letters(t, ring) {
 			got.DeadErr = d.Err
 			if d.Reason != "filter" || d.Backend != "" {
 				t.Errorf("dead letter with reason %q and backend %q", d.Reason, d.Backend)

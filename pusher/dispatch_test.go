@@ -116,7 +116,7 @@ func TestFinalErrorsGoToTheDeadLetters(t *testing.T) {
 					t.Fatal(err)
 				}
 				var got []string
-				for _, d := range ring.List() {
+				for _, d := range letters(t, ring) {
 					got = append(got, fmt.Sprintf("%s %s %s %s %d", d.Event.ID, d.Backend, d.Reason, d.Err, d.Attempts))
 				}
 				want := []string{"1 b " + tc.reason + " " + tc.err.Error() + " 1", "3 b " + tc.reason + " " + tc.err.Error() + " 1"}
@@ -375,9 +375,9 @@ func TestFailuresWhileOpenDoNotCount(t *testing.T) {
 		time.Sleep(time.Hour)
 		down.Store(false)
 		time.Sleep(2 * time.Second)
-		letters := ring.List()
-		if len(letters) != 1 || letters[0].Attempts > 7 {
-			t.Errorf("dead letters %+v, want one with the few attempts that opened the breaker", letters)
+		dead := letters(t, ring)
+		if len(dead) != 1 || dead[0].Attempts > 7 {
+			t.Errorf("dead letters %+v, want one with the few attempts that opened the breaker", dead)
 		}
 	})
 }
@@ -575,14 +575,14 @@ func TestMaxAge(t *testing.T) {
 			p.Push([]event.Event{of("bob", fmt.Sprint(i))})
 		}
 		time.Sleep(pusher.DefaultMaxAge - time.Second)
-		if n := len(ring.List()); n != 0 {
+		if n := len(letters(t, ring)); n != 0 {
 			t.Fatalf("%d dead letters too early", n)
 		}
 		p.Push([]event.Event{of("bob", "young")})
 		time.Sleep(2 * time.Second)
-		letters := ring.List()
-		if len(letters) != 600 || letters[0].Reason != outbox.ReasonMaxAge || letters[0].Attempts < 5 || letters[1].Attempts != 0 {
-			t.Errorf("%d dead letters, the first %+v", len(letters), letters[0])
+		dead := letters(t, ring)
+		if len(dead) != 600 || dead[0].Reason != outbox.ReasonMaxAge || dead[0].Attempts < 5 || dead[1].Attempts != 0 {
+			t.Errorf("%d dead letters, the first %+v", len(dead), dead[0])
 		}
 		if got := value(t, reg, "eventpusher_dead_letters_total{backend=b,reason=max_age}"); got != 600 {
 			t.Errorf("counted %v", got)

@@ -16,6 +16,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -134,6 +135,15 @@ func of(peer, id string) event.Event {
 	e := chat("Hi")
 	e.ID, e.To = id, jid.JID(peer+"@localhost")
 	return e
+}
+
+func letters(t *testing.T, d outbox.DeadLetters) []outbox.DeadLetter {
+	t.Helper()
+	all, err := d.List(outbox.LetterFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // every returns n errors that are all err.

@@ -46,8 +46,11 @@ type Options struct {
 	MaxAge time.Duration
 	// PublishTimeout is the deadline of one call of a backend; 0: DefaultPublishTimeout.
 	PublishTimeout time.Duration
-	// DeadLetters takes what nobody will deliver; nil: the latest
-	// DefaultDeadLetters in memory.
+	// Outbox keeps the accepted events, and belongs to the caller, who closes it
+	// after Run has returned. Nil: memory, bounded by QueueEvents and QueueBytes.
+	Outbox outbox.Outbox
+	// DeadLetters takes what nobody will deliver, when Outbox is nil; nil: the
+	// latest DefaultDeadLetters in memory.
 	DeadLetters outbox.DeadLetters
 	Metrics     *Metrics     // nil: counted but not shown
 	Log         *slog.Logger // nil: silent
@@ -96,9 +99,12 @@ func New(o Options) (*Pusher, error) {
 		o.DeadLetters = outbox.NewRing(DefaultDeadLetters)
 	}
 	p := &Pusher{chain: o.Chain, metrics: o.Metrics, log: o.Log, draining: make(chan struct{}), done: make(chan struct{})}
-	p.box = outbox.NewMemory(outbox.MemoryOptions{
-		QueueEvents: o.QueueEvents, QueueBytes: o.QueueBytes, DeadLetters: o.DeadLetters, Shed: p.shed,
-	})
+	p.box = o.Outbox
+	if p.box == nil {
+		p.box = outbox.NewMemory(outbox.MemoryOptions{
+			QueueEvents: o.QueueEvents, QueueBytes: o.QueueBytes, DeadLetters: o.DeadLetters, Shed: p.shed,
+		})
+	}
 	names := make(map[string]bool)
 	for _, b := range o.Backends {
 		name := b.Name()

@@ -1,19 +1,92 @@
 package outbox
 
-import "sync"
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
 
-// DeadLetters keeps the events that nobody will take.
+	"eventpusher/event"
+)
+
+// DeadLetter is an event that a backend will not take, with why.
+type DeadLetter struct {
+	// ID is the number under which it is kept, from 1 upwards and never used
+	// twice; Add chooses it.
+	ID       uint64
+	Event    *event.Event
+	Backend  string // empty: no backend has seen it
+	Reason   string // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter
+	Err      string
+	Attempts int
+	Accepted time.Time
+	Died     time.Time
+}
+
+// Reasons of dead letters that the outbox itself gives.
+const (
+	ReasonMaxAge     = "max_age"     // waited too long
+	ReasonParkedFull = "parked_full" // too much of what keeps failing was waiting already
+)
+
+// NoBackend selects, as LetterFilter.Backend, the dead letters that no backend
+// has seen.
+const NoBackend = "-"
+
+// LetterFilter selects dead letters; what is zero does not restrict.
+type LetterFilter struct {
+	ID      uint64 // this one
+	Backend string // those of a backend, or NoBackend
+	Reason  string
+	EventID string
+	Since   time.Time // died then or later
+	Until   time.Time // died before
+	After   uint64    // those with a larger ID, for reading page by page
+	Limit   int       // the first so many of those that the rest selects
+}
+
+// Selects reports whether d passes everything but the limit.
+func (f *LetterFilter) Selects(d *DeadLetter) bool {
+	backend := d.Backend
+	if backend == "" {
+		backend = NoBackend
+	}
+	switch {
+	case f.ID != 0 && d.ID != f.ID, d.ID <= f.After,
+		f.Backend != "" && f.Backend != backend,
+		f.Reason != "" && f.Reason != d.Reason,
+		f.EventID != "" && f.EventID != d.Event.ID,
+		!f.Since.IsZero() && d.Died.Before(f.Since),
+		!f.Until.IsZero() && !d.Died.Before(f.Until):
+		return false
+	}
+	return true
+}
+
+// ErrNoLetter says that no dead letter has the number that was asked for.
+var ErrNoLetter = errors.New("outbox: no such dead letter")
+
+// DeadLetters keeps the events that nobody will take. All methods are safe for
+// concurrent use; what they return is the caller's, the events excepted.
 type DeadLetters interface {
-	// Add keeps d. It is safe for concurrent use and must not block for long.
+	// Add keeps d under a new ID. It must not block for long.
 	Add(d DeadLetter) error
+	// List returns what the filter selects, oldest first. There may be many, each
+	// with its whole event: read them page by page with After and Limit.
+	List(f LetterFilter) ([]DeadLetter, error)
+	// Get returns one, or ErrNoLetter.
+	Get(id uint64) (DeadLetter, error)
+	// Drop forgets what the filter selects and says how many that were.
+	Drop(f LetterFilter) (int, error)
 }
 
 // Ring is a DeadLetters in memory that keeps the latest ones.
 type Ring struct {
-	mu     sync.Mutex
-	kept   []DeadLetter
-	oldest int // index of the oldest once the ring is full
-	limit  int
+	mu    sync.Mutex
+	kept  []DeadLetter // oldest first
+	last  uint64       // ID given last
+	limit int
 }
 
 // NewRing returns a Ring of at most limit dead letters, at least one.
@@ -25,20 +98,62 @@ func NewRing(limit int) *Ring {
 func (r *Ring) Add(d DeadLetter) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.kept) < r.limit {
-		r.kept = append(r.kept, d)
-		return nil
+	r.last++
+	d.ID = r.last
+	// Moving what is kept once for every limit letters costs nothing that counts.
+	if len(r.kept) == 2*r.limit {
+		r.kept = append(r.kept[:0], r.kept[r.limit:]...)
+		clear(r.kept[len(r.kept):cap(r.kept)])
 	}
-	r.kept[r.oldest] = d
-	r.oldest = (r.oldest + 1) % r.limit
+	r.kept = append(r.kept, d)
 	return nil
 }
 
-// List returns what is kept, oldest first.
-func (r *Ring) List() []DeadLetter {
+// latest returns what counts as kept.
+func (r *Ring) latest() []DeadLetter {
+	return r.kept[max(len(r.kept)-r.limit, 0):]
+}
+
+// List implements DeadLetters; it never fails.
+func (r *Ring) List(f LetterFilter) ([]DeadLetter, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := make([]DeadLetter, 0, len(r.kept))
-	out = append(out, r.kept[r.oldest:]...)
-	return append(out, r.kept[:r.oldest]...)
+	var out []DeadLetter
+	for _, d := range r.latest() {
+		if f.Limit > 0 && len(out) == f.Limit {
+			break
+		}
+		if f.Selects(&d) {
+			out = append(out, d)
+		}
+	}
+	return out, nil
+}
+
+// Get implements DeadLetters.
+func (r *Ring) Get(id uint64) (DeadLetter, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.latest() {
+		if d.ID == id {
+			return d, nil
+		}
+	}
+	return DeadLetter{}, fmt.Errorf("%w: %d", ErrNoLetter, id)
+}
+
+// Drop implements DeadLetters; it never fails.
+func (r *Ring) Drop(f LetterFilter) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept = slices.Clone(r.latest())
+	dropped := 0
+	r.kept = slices.DeleteFunc(r.kept, func(d DeadLetter) bool {
+		if f.Limit > 0 && dropped == f.Limit || !f.Selects(&d) {
+			return false
+		}
+		dropped++
+		return true
+	})
+	return dropped, nil
 }

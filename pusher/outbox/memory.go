@@ -3,6 +3,7 @@ package outbox
 import (
 	"fmt"
 	"hash/maphash"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,8 @@ type Memory struct {
 	options MemoryOptions
 	seed    maphash.Seed
 	readers []*memoryReader
+
+	positions positions
 
 	// Of the pack being appended; Append is called by one goroutine at a time.
 	keys  []uint64
@@ -82,11 +85,61 @@ func (m *Memory) Append(p Pack) error {
 			m.options.Shed(r.backend, shed, episode)
 		}
 	}
+	m.positions.advance(p.Positions)
 	return nil
 }
 
+// Positions implements Outbox.
+func (m *Memory) Positions() []Position { return m.positions.list() }
+
 // Bury implements Outbox.
-func (m *Memory) Bury(d DeadLetter) error { return m.options.DeadLetters.Add(d) }
+func (m *Memory) Bury(letters ...DeadLetter) error {
+	var first error
+	for _, d := range letters {
+		if err := m.options.DeadLetters.Add(d); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// DeadLetters implements Outbox.
+func (m *Memory) DeadLetters() DeadLetters { return m.options.DeadLetters }
+
+// Replay implements Outbox. A letter goes when its event is queued, so that
+// nothing between the two can lose it.
+func (m *Memory) Replay(f LetterFilter) (int, error) {
+	letters, err := m.options.DeadLetters.List(f)
+	if err != nil {
+		return 0, err
+	}
+	replayed := 0
+	for _, d := range letters {
+		i := slices.IndexFunc(m.readers, func(r *memoryReader) bool { return r.backend == d.Backend })
+		if i < 0 {
+			continue
+		}
+		e := *d.Event
+		e.Replayed = true
+		r := m.readers[i]
+		r.mu.Lock()
+		// A key of its own: nothing waits for it and it waits for nothing.
+		r.queue.add(&e, maphash.Comparable(m.seed, d.ID), size(&e), time.Now())
+		r.mu.Unlock()
+		r.notify()
+		if _, err := m.options.DeadLetters.Drop(LetterFilter{ID: d.ID}); err != nil {
+			return replayed, err
+		}
+		replayed++
+	}
+	return replayed, nil
+}
+
+// Durable implements Outbox: nothing survives.
+func (m *Memory) Durable() bool { return false }
+
+// Err implements Outbox: memory always works.
+func (m *Memory) Err() error { return nil }
 
 // Close implements Outbox. What still waits is gone with the process.
 func (m *Memory) Close() error { return nil }

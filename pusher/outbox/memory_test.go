@@ -61,6 +61,15 @@ func settle(t *testing.T, r outbox.Reader, s ...outbox.Settlement) {
 	}
 }
 
+func letters(t *testing.T, d outbox.DeadLetters) []outbox.DeadLetter {
+	t.Helper()
+	all, err := d.List(outbox.LetterFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
 func TestOneUnsettledEventPerKey(t *testing.T) {
 	m, r := open(t, outbox.MemoryOptions{})
 	if err := m.Append(pack(1, chat("x", "x1"), chat("x", "x2"), chat("y", "y1"))); err != nil {
@@ -236,11 +245,11 @@ func TestAgainstAModel(t *testing.T) {
 						case 1:
 							r.Hasten()
 						case 2:
-							known := len(ring.List())
+							known := len(letters(t, ring))
 							if _, err := r.Expire(time.Now().Add(-30 * time.Second)); err != nil {
 								t.Fatal(err)
 							}
-							for _, d := range ring.List()[known:] {
+							for _, d := range letters(t, ring)[known:] {
 								if flying[d.Event.ID] != nil || time.Since(d.Accepted) <= 30*time.Second {
 									t.Fatalf("event %s expired", d.Event.ID)
 								}
@@ -293,7 +302,7 @@ func TestRingKeepsTheLatest(t *testing.T) {
 		}
 	}
 	var got []string
-	for _, d := range ring.List() {
+	for _, d := range letters(t, ring) {
 		got = append(got, d.Reason)
 	}
 	if diff := cmp.Diff([]string{"2", "3", "4"}, got); diff != "" {
@@ -302,14 +311,14 @@ func TestRingKeepsTheLatest(t *testing.T) {
 }
 
 // full is a DeadLetters that takes nothing.
-type full struct{}
+type full struct{ *outbox.Ring }
 
 var errFull = errors.New("disk full")
 
 func (full) Add(outbox.DeadLetter) error { return errFull }
 
 func TestDeadLettersThatCannotBeKeptAreReported(t *testing.T) {
-	m, r := open(t, outbox.MemoryOptions{DeadLetters: full{}})
+	m, r := open(t, outbox.MemoryOptions{DeadLetters: full{outbox.NewRing(1)}})
 	if err := m.Append(pack(1, chat("x", "1"), chat("y", "2"))); err != nil {
 		t.Fatal(err)
 	}
@@ -357,5 +366,79 @@ func BenchmarkBacklog(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestRingSelectsAndDrops(t *testing.T) {
+	ring := outbox.NewRing(10)
+	began := time.Now()
+	for i, d := range []outbox.DeadLetter{
+		{Backend: "sns", Reason: "permanent"}, {Backend: "rabbit", Reason: "gone"}, {Reason: "filter"}, {Backend: "sns", Reason: "max_age"},
+	} {
+		d.Event, d.Died = chat("x", fmt.Sprint("e", i+1)), began.Add(time.Duration(i)*time.Second)
+		if err := ring.Add(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		name string
+		f    outbox.LetterFilter
+		want []uint64
+	}{
+		{"everything", outbox.LetterFilter{}, []uint64{1, 2, 3, 4}},
+		{"backend", outbox.LetterFilter{Backend: "sns"}, []uint64{1, 4}},
+		{"no backend", outbox.LetterFilter{Backend: outbox.NoBackend}, []uint64{3}},
+		{"event", outbox.LetterFilter{EventID: "e2"}, []uint64{2}},
+		{"time", outbox.LetterFilter{Since: began.Add(time.Second), Until: began.Add(3 * time.Second)}, []uint64{2, 3}},
+		{"reason", outbox.LetterFilter{Reason: "gone"}, []uint64{2}},
+		{"page", outbox.LetterFilter{After: 1, Limit: 2}, []uint64{2, 3}},
+		{"number", outbox.LetterFilter{ID: 4}, []uint64{4}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := ring.List(tc.f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var ids []uint64
+			for _, d := range got {
+				ids = append(ids, d.ID)
+			}
+			if diff := cmp.Diff(tc.want, ids); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	if n, err := ring.Drop(outbox.LetterFilter{Backend: "sns", Limit: 1}); n != 1 || err != nil {
+		t.Errorf("dropped %d, %v", n, err)
+	}
+	if _, err := ring.Get(1); !errors.Is(err, outbox.ErrNoLetter) {
+		t.Errorf("what was dropped: %v", err)
+	}
+	if d, err := ring.Get(4); err != nil || d.Event.ID != "e4" {
+		t.Errorf("got %+v, %v", d, err)
+	}
+}
+
+func TestReplayInMemory(t *testing.T) {
+	m, r := open(t, outbox.MemoryOptions{})
+	if err := m.Append(pack(1, chat("x", "x1"), chat("x", "x2"))); err != nil {
+		t.Fatal(err)
+	}
+	settle(t, r, outbox.Settlement{Item: take(r, 1, false)[0], Outcome: outbox.Dead, Reason: "permanent"})
+	if err := m.Bury(outbox.DeadLetter{Event: chat("y", "y1"), Reason: "filter"}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := m.Replay(outbox.LetterFilter{}); n != 1 || err != nil {
+		t.Fatalf("replayed %d, %v", n, err)
+	}
+	items := take(r, 10, false)
+	if diff := cmp.Diff([]string{"x2", "x1"}, ids(items)); diff != "" {
+		t.Error(diff)
+	}
+	if items[0].Event.Replayed || !items[1].Event.Replayed {
+		t.Error("the replayed event is not the one that is marked")
+	}
+	if left := letters(t, m.DeadLetters()); len(left) != 1 || left[0].Event.ID != "y1" {
+		t.Errorf("dead letters left: %+v", left)
 	}
 }

@@ -6,6 +6,7 @@
 package outbox
 
 import (
+	"errors"
 	"time"
 
 	"eventpusher/event"
@@ -34,7 +35,22 @@ type Entry struct {
 // Pack is the unit of append: the events of one group commit, in order.
 type Pack struct {
 	Entries []Entry
+	// Positions says how far the acknowledged feeds have come with this pack; the
+	// other sources stand where they stood.
+	Positions []Position
 }
+
+// Position is a place in the sequence of a source that wants to be told what
+// has been accepted. Source and Epoch are opaque.
+type Position struct {
+	Source string
+	Epoch  string
+	Seq    uint64
+}
+
+// ErrFull says that the outbox has reached its size and takes nothing from a
+// source that can wait.
+var ErrFull = errors.New("outbox: full")
 
 // Outbox keeps accepted events.
 type Outbox interface {
@@ -45,11 +61,28 @@ type Outbox interface {
 	Reader(backend string, notify func()) (Reader, error)
 	// Append accepts the pack: when it returns nil the engine keeps the events as
 	// well as it ever will. It is called by one goroutine at a time, never waits
-	// for a reader, and does not keep the slice.
+	// for a reader, and does not keep the slices. A pack with positions may be
+	// refused with ErrFull, to be offered again later.
 	Append(p Pack) error
-	// Bury records an event that no reader will ever see, such as one whose filter
-	// failed, among the dead letters.
-	Bury(d DeadLetter) error
+	// Positions returns how far each source had come in what has been accepted, in
+	// the order of their names. It is safe for concurrent use.
+	Positions() []Position
+	// Bury records events that no reader will ever see, such as those whose filter
+	// failed, among the dead letters, as durably as Append does.
+	Bury(letters ...DeadLetter) error
+	// DeadLetters returns what is kept of events that will not be delivered.
+	DeadLetters() DeadLetters
+	// Replay gives the selected dead letters back to their backends and says how
+	// many. Each goes to the backend that it died in, once more from the first
+	// attempt, with Event.Replayed set and in no order with other events; it is no
+	// dead letter any more. Those that no backend has seen, or whose backend is
+	// not there, stay. It is safe for concurrent use.
+	Replay(f LetterFilter) (int, error)
+	// Durable reports whether what is accepted survives the process.
+	Durable() bool
+	// Err returns why the engine does not work as it should, nil when it does. It
+	// is safe for concurrent use.
+	Err() error
 	// Close ends the engine. Nothing else may be called afterwards.
 	Close() error
 }
@@ -120,18 +153,4 @@ type Stats struct {
 	Bytes    int64     // estimated memory of both
 	Oldest   time.Time // when the oldest of both was accepted; zero when there is none
 	Shed     uint64    // events given up because the outbox was full
-}
-
-// ReasonMaxAge is the reason of dead letters that waited too long.
-const ReasonMaxAge = "max_age"
-
-// DeadLetter is an event that a backend will not take, with why.
-type DeadLetter struct {
-	Event    *event.Event
-	Backend  string // empty: no backend has seen it
-	Reason   string // class, as in metrics: permanent, too_large, gone, max_age, filter
-	Err      string
-	Attempts int
-	Accepted time.Time
-	Died     time.Time
 }

@@ -34,8 +34,7 @@ type attachment struct {
 	out     *outbound
 	conn    *conn
 	session *xmpp.Session
-	framer  *stanza.Framer
-	decoder *stanza.Decoder
+	reader  *stanza.Reader
 	env     stanza.Envelope
 	pings   int
 }
@@ -64,8 +63,7 @@ func (a *attachment) handshake(ctx context.Context) error {
 	limits := stanza.Limits{Size: int(l.cfg.MaxStanzaSize), Depth: l.cfg.MaxDepth}
 	a.session = session
 	a.in.watching, a.in.heard = true, nil
-	a.framer = stanza.NewFramer(a.conn.in, limits)
-	a.decoder = stanza.NewDecoder(limits)
+	a.reader = stanza.NewReader(a.conn.in, limits)
 	a.conn.feed(a.next)
 	return nil
 }
@@ -147,8 +145,13 @@ func (a *attachment) reportPanic(r any) {
 // session's: replies to our IQs, stream errors, the end of the stream.
 func (a *attachment) next() ([]byte, error) {
 	for {
-		frame, err := a.framer.Next()
+		frame, err := a.reader.Next(&a.env)
 		if err != nil {
+			var refused *stanza.StanzaError
+			if errors.As(err, &refused) {
+				a.bad(refused.Defect.String(), frame.Kind)
+				continue
+			}
 			// The session will say goodbye, perhaps to nobody.
 			a.out.endBy(time.Now().Add(endGrace))
 			return nil, err
@@ -163,22 +166,13 @@ func (a *attachment) next() ([]byte, error) {
 				return frame.Bytes, nil
 			}
 		default:
-			a.stanza(frame)
+			a.stanza()
 		}
 	}
 }
 
-// stanza takes a message or presence.
-func (a *attachment) stanza(frame stanza.Frame) {
-	if err := a.decoder.Decode(frame.Bytes, &a.env); err != nil {
-		reason := "unreadable"
-		var defect *stanza.StanzaError
-		if errors.As(err, &defect) {
-			reason = defect.Defect.String()
-		}
-		a.bad(reason, frame.Kind)
-		return
-	}
+// stanza takes the message or presence that was read.
+func (a *attachment) stanza() {
 	if fact := a.link.feeds.Classify(&a.env, a.link.now()); fact != nil {
 		a.link.handler(fact)
 	}

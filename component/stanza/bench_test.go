@@ -117,6 +117,24 @@ func BenchmarkFrameAndDecode(b *testing.B) {
 	}
 }
 
+func BenchmarkReader(b *testing.B) {
+	frames := corpus(b)
+	data := bytes.Join(frames, []byte("\n"))
+	var env Envelope
+	b.SetBytes(total(frames))
+	b.ReportAllocs()
+	b.ResetTimer()
+	defer perStanza(b, len(frames))()
+	r := NewReader(&looped{data: data, n: b.N}, Limits{})
+	for {
+		if _, err := r.Next(&env); err == io.EOF {
+			break
+		} else if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkEncodingXML(b *testing.B) {
 	frames := corpus(b)
 	data := append([]byte(streamHeader), bytes.Join(frames, []byte("\n"))...)

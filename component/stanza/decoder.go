@@ -71,11 +71,15 @@ func NewDecoder(l Limits) *Decoder {
 func (d *Decoder) Decode(frame []byte, env *Envelope) error {
 	*env = Envelope{}
 	d.reset(frame)
+	if !utf8.Valid(frame) {
+		d.bad = validPrefix(frame)
+		d.src = frame[:d.bad]
+	}
 	err := d.document()
 	if err == nil && len(frame) > d.limits.Size {
 		err = refuse(Oversized, d.limits.Size)
 	}
-	if err == nil && (d.outer.kind == 0 || !d.outer.space.isContent()) {
+	if err == nil && !d.isStanza() {
 		err = refuse(NotStanza, 1)
 	}
 	if err != nil {
@@ -87,12 +91,28 @@ func (d *Decoder) Decode(frame []byte, env *Envelope) error {
 	return err
 }
 
+// decodeFirst decodes the stanza that b begins with, whatever follows it, and returns
+// its length. It returns 0, with env left alone, if there is anything wrong with the
+// stanza or it goes on behind b.
+func (d *Decoder) decodeFirst(b []byte, env *Envelope) int {
+	d.reset(b)
+	defer d.release()
+	// Reading the element before it is known to be UTF-8 is safe, and if all of it
+	// turns out to be, it was read the way it should be.
+	n, err := d.element()
+	if err != nil || n > d.limits.Size || !d.isStanza() || !utf8.Valid(b[:n]) {
+		return 0
+	}
+	d.src = b[:n]
+	*env = Envelope{}
+	d.finish(env)
+	return n
+}
+
+func (d *Decoder) isStanza() bool { return d.outer.kind != 0 && d.outer.space.isContent() }
+
 func (d *Decoder) reset(frame []byte) {
 	d.src, d.bad = frame, -1
-	if !utf8.Valid(frame) {
-		d.bad = validPrefix(frame)
-		d.src = frame[:d.bad]
-	}
 	d.stack = d.stack[:0]
 	d.ns = d.ns[:streamBindings]
 	d.ns[0].used = 0
@@ -148,11 +168,25 @@ func (d *Decoder) truncated() error {
 
 // document reads the one element that the frame holds.
 func (d *Decoder) document() error {
+	i, err := d.element()
+	switch {
+	case err != nil:
+		return err
+	case d.bad >= 0:
+		return refuse(BadEncoding, d.bad)
+	case i < len(d.src):
+		return refuse(Malformed, i)
+	}
+	return nil
+}
+
+// element reads the element at the beginning and returns where it ends.
+func (d *Decoder) element() (int, error) {
 	if len(d.src) == 0 {
-		return d.truncated()
+		return 0, d.truncated()
 	}
 	if d.src[0] != '<' {
-		return refuse(Malformed, 0)
+		return 0, refuse(Malformed, 0)
 	}
 	i, err := d.markup(0)
 	for err == nil && len(d.stack) > 0 {
@@ -166,16 +200,7 @@ func (d *Decoder) document() error {
 		}
 		i, err = d.markup(end)
 	}
-	if err != nil {
-		return err
-	}
-	if d.bad >= 0 {
-		return refuse(BadEncoding, d.bad)
-	}
-	if i < len(d.src) {
-		return refuse(Malformed, i)
-	}
-	return nil
+	return i, err
 }
 
 // markup reads what begins with the '<' at i and returns the position behind it.

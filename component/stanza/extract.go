@@ -150,10 +150,10 @@ func (d *Decoder) root(f *fields, local []byte) {
 	f.xmlns = d.start.xmlns
 	for i := range d.attrs {
 		a := &d.attrs[i]
-		if a.prefixed {
+		if a.prefixed() {
 			continue
 		}
-		switch string(d.bytes(a.local)) {
+		switch string(d.bytes(a.name)) {
 		case "from":
 			f.from = d.attrText(a)
 		case "to":

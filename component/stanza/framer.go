@@ -60,14 +60,8 @@ func NewFramer(r io.Reader, l Limits) *Framer {
 // Any other error is the reader's own: nothing is lost by it, and where the reader can
 // go on, as after a deadline that was moved, Next can be called again.
 func (f *Framer) Next() (Frame, error) {
-	if f.final != nil {
-		return Frame{}, f.final
-	}
-	if !f.inside {
-		f.shrink()
-		if err := f.begin(); err != nil {
-			return Frame{}, err
-		}
+	if err := f.enter(); err != nil {
+		return Frame{}, err
 	}
 	for {
 		n, done, defect := f.scan.scan(f.buf[f.pos:f.end])
@@ -91,6 +85,34 @@ func (f *Framer) Next() (Frame, error) {
 			return Frame{}, err
 		}
 	}
+}
+
+// ahead moves on to the next element and returns what has come of it, and perhaps of
+// elements behind it; nothing if a part of it has been looked at already.
+func (f *Framer) ahead() ([]byte, error) {
+	if err := f.enter(); err != nil || f.pos > f.start {
+		return nil, err
+	}
+	return f.buf[f.pos:f.end], nil
+}
+
+// skip moves behind the element at pos, which has n bytes.
+func (f *Framer) skip(n int) {
+	f.pos += n
+	f.offset += int64(n)
+	f.inside = false
+}
+
+// enter moves on to the next element unless there is one already.
+func (f *Framer) enter() error {
+	if f.final != nil {
+		return f.final
+	}
+	if f.inside {
+		return nil
+	}
+	f.shrink()
+	return f.begin()
 }
 
 // begin skips whitespace up to the '<' of the next element.

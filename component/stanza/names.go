@@ -38,7 +38,7 @@ var byteClass = func() (class [256]uint8) {
 const lastPlane = 0xEF
 
 // isNonCharacter reports whether the character that begins with lastPlane at b[i]
-// is U+FFFE or U+FFFF. b is valid UTF-8.
+// is U+FFFE or U+FFFF.
 func isNonCharacter(b []byte, i int) bool {
 	return b[i+1] == 0xBF && b[i+2] >= 0xBE
 }
@@ -54,25 +54,22 @@ func isXMLChar(r rune) bool {
 // edition, section 2.3, to which RFC 6120 refers).
 func ncName(b []byte, i int) int {
 	start := i
-	for i < len(b) {
-		class := byteClass[b[i]]
-		if class&namePart != 0 {
-			if i == start && class&nameStart == 0 {
-				return start
-			}
+	if i < len(b) && byteClass[b[i]]&(nameStart|beyond) == 0 {
+		return i
+	}
+	for {
+		for i < len(b) && byteClass[b[i]]&namePart != 0 {
 			i++
-			continue
 		}
-		if class&beyond == 0 {
-			break
+		if i == len(b) || b[i] < utf8.RuneSelf {
+			return i
 		}
 		r, n := utf8.DecodeRune(b[i:])
 		if !isNameStart(r) && (i == start || !isNameRune(r)) {
-			break
+			return i
 		}
 		i += n
 	}
-	return i
 }
 
 // isNameStart is the production NameStartChar beyond ASCII.

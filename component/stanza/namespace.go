@@ -136,28 +136,28 @@ const xmlBinding = -1
 // Namespaces in XML 1.0, section 3: the names xml and xmlns are reserved, a prefix
 // cannot be undeclared.
 func (d *Decoder) declare(a *attr) error {
-	local := d.bytes(a.local)
-	isXML := a.prefixed && string(local) == "xml"
+	prefixed, local := a.prefixed(), d.bytes(a.localName())
+	isXML := prefixed && string(local) == "xml"
 	uri := text{span: a.value}
 	if !a.plain {
 		uri = d.unescape(&d.uris, inURIs, a.value)
 	}
 	s := spaceOf(d.textBytes(uri))
 	switch {
-	case s == xmlnsSpace, a.prefixed && string(local) == "xmlns", (s == xmlSpace) != isXML, a.prefixed && s == noSpace:
+	case s == xmlnsSpace, prefixed && string(local) == "xmlns", (s == xmlSpace) != isXML, prefixed && s == noSpace:
 		return refuse(BadNamespace, a.name.from)
 	case isXML:
 		return nil
 	}
 	quoted := span{a.value.from - 1, a.value.to + 1}
-	if !a.prefixed {
+	if !prefixed {
 		d.start.space, d.start.xmlns = s, quoted
 		return nil
 	}
 	if len(d.ns) >= maxPrefixes {
 		return refuse(TooManyMarkups, a.name.from)
 	}
-	d.ns = append(d.ns, binding{prefix: a.local, quoted: quoted, uri: uri, space: s})
+	d.ns = append(d.ns, binding{prefix: a.localName(), quoted: quoted, uri: uri, space: s})
 	return nil
 }
 

@@ -1,5 +1,7 @@
 package stanza
 
+import "bytes"
+
 // Bounds that keep the work for one element linear in its length. No XMPP element
 // comes near them.
 const (
@@ -12,15 +14,21 @@ type span struct{ from, to int }
 
 // attr is one attribute of the start tag being read.
 type attr struct {
-	name          span // as it came, prefix and all
-	prefix, local span
-	value         span   // without the quotes
-	key           uint32 // equal for equal names
-	prefixed      bool
-	plain         bool // the value stands for itself
-	declares      bool // xmlns or xmlns:prefix
-	binding       int  // of the prefix
+	name     span   // as it came, prefix and all
+	local    int    // where its local part begins
+	value    span   // without the quotes
+	binding  int    // of the prefix
+	key      uint32 // equal for equal names
+	plain    bool   // the value stands for itself
+	declares bool   // xmlns or xmlns:prefix
 }
+
+func (a *attr) prefixed() bool { return a.local > a.name.from }
+
+// prefix is not for attributes that have none.
+func (a *attr) prefix() span { return span{a.name.from, a.local - 1} }
+
+func (a *attr) localName() span { return span{a.local, a.name.to} }
 
 // startTag is what is known of the start tag being read.
 type startTag struct {
@@ -85,40 +93,53 @@ func (d *Decoder) readStart(i int, inherited space) (empty bool, err error) {
 // readAttr reads the attribute at i and returns the position behind it.
 func (d *Decoder) readAttr(i int) (int, error) {
 	b := d.src
-	n := len(d.attrs)
-	if n >= maxAttrs {
+	if len(d.attrs) >= maxAttrs {
 		return i, refuse(TooManyMarkups, i)
 	}
-	d.attrs = append(d.attrs, attr{})
-	a := &d.attrs[n]
 	end := i
 	for end < len(b) && byteClass[b[end]]&namePart != 0 {
 		end++
 	}
-	if end < len(b) && b[end] == '=' && byteClass[b[i]]&nameStart != 0 {
-		a.local = span{i, end} // an ASCII name without a prefix, as nearly all are
-	} else {
-		var err error
-		if a.prefix, a.local, a.prefixed, err = d.qName(i); err != nil {
+	a := attr{name: span{i, end}, local: i}
+	quote := end + 1
+	// Nearly all are an ASCII name without a prefix, '=' and a quote.
+	if quote >= len(b) || b[end] != '=' || byteClass[b[i]]&nameStart == 0 {
+		_, local, prefixed, err := d.qName(i)
+		if err != nil {
 			return i, err
 		}
-		end = a.local.to
+		end = local.to
+		a.name.to, a.local = end, local.from
+		d.start.prefixedAttrs = d.start.prefixedAttrs || prefixed
+		quote = end + 1
 	}
-	a.name = span{i, end}
-	if a.prefixed {
-		d.start.prefixedAttrs = true
-		a.declares = string(d.bytes(a.prefix)) == "xmlns"
-	} else {
-		a.declares = string(d.bytes(a.local)) == "xmlns"
+	if b[i] == 'x' {
+		name, isXMLNS := bytes.CutPrefix(b[i:end], []byte("xmlns"))
+		a.declares = isXMLNS && (len(name) == 0 || name[0] == ':')
+		d.start.declares = d.start.declares || a.declares
 	}
-	d.start.declares = d.start.declares || a.declares
 	a.key = uint32(b[i])<<24 | uint32(b[end-1])<<16 | uint32(uint16(end-i))
-	for j := range d.attrs[:n] {
+	for j := range d.attrs {
 		if other := &d.attrs[j]; other.key == a.key && string(d.bytes(other.name)) == string(d.bytes(a.name)) {
 			return i, refuse(DuplicateAttr, i)
 		}
 	}
-	i = end
+	var err error
+	if quote >= len(b) || b[end] != '=' || b[quote] != '\'' && b[quote] != '"' {
+		if quote, err = d.equals(end); err != nil {
+			return quote, err
+		}
+	}
+	a.value.from = quote + 1
+	a.value.to, a.plain, err = d.value(quote)
+	d.attrs = append(d.attrs, a)
+	return a.value.to + 1, err
+}
+
+// equals reads what is between the name of an attribute, which ends at i, and its
+// value, and returns where the value's quote is.
+func (d *Decoder) equals(i int) (int, error) {
+	b := d.src
 	for i < len(b) && isSpace(b[i]) {
 		i++
 	}
@@ -138,9 +159,7 @@ func (d *Decoder) readAttr(i int) (int, error) {
 	if b[i] != '"' && b[i] != '\'' {
 		return i, refuse(BadAttribute, i)
 	}
-	end, plain, err := d.value(i)
-	a.value, a.plain = span{i + 1, end}, plain
-	return end + 1, err
+	return i, nil
 }
 
 // qName reads the name at i (Namespaces in XML 1.0, section 4).
@@ -201,18 +220,18 @@ func (d *Decoder) bindNames(prefix span) error {
 	}
 	for i := range d.attrs {
 		a := &d.attrs[i]
-		if !a.prefixed || a.declares {
+		if !a.prefixed() || a.declares {
 			continue
 		}
 		var err error
-		if a.binding, err = d.resolve(a.prefix); err != nil {
+		if a.binding, err = d.resolve(a.prefix()); err != nil {
 			return err
 		}
 		// Two prefixes may stand for one namespace (section 6.3).
 		for j := range d.attrs[:i] {
 			other := &d.attrs[j]
-			if other.prefixed && !other.declares &&
-				string(d.bytes(other.local)) == string(d.bytes(a.local)) && d.sameURI(other.binding, a.binding) {
+			if other.prefixed() && !other.declares &&
+				string(d.bytes(other.localName())) == string(d.bytes(a.localName())) && d.sameURI(other.binding, a.binding) {
 				return refuse(DuplicateAttr, a.name.from)
 			}
 		}
@@ -223,7 +242,7 @@ func (d *Decoder) bindNames(prefix span) error {
 // attr returns the value of the attribute of that name in no namespace.
 func (d *Decoder) attr(name string) text {
 	for i := range d.attrs {
-		if a := &d.attrs[i]; !a.prefixed && string(d.bytes(a.local)) == name {
+		if a := &d.attrs[i]; !a.prefixed() && string(d.bytes(a.name)) == name {
 			return d.attrText(a)
 		}
 	}

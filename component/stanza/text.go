@@ -1,6 +1,33 @@
 package stanza
 
-import "unicode/utf8"
+import (
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+)
+
+// asciiRun returns the end of a run of ASCII from i on that holds nothing that text,
+// cdata or value stop at. It looks at eight bytes at a time, since most of a stanza
+// is such runs, and may end early: at some harmless characters (tab, line feed, #, =,
+// \\, |, }) and up to seven bytes before the end of b.
+func asciiRun(b []byte, i int) int {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	for len(b)-i >= 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		// The high bit of a byte is set if it is beyond ASCII or a subtraction makes it
+		// negative: if it is below ' ' or what it was XORed with. The first such byte
+		// is exact, since none before it borrows. One bit pattern fits both quotes
+		// and '&' (and '#'), another one both '<' and ']'.
+		quotes := (x | ones*0x05) ^ ones*'\''
+		brackets := (x | ones*0x61) ^ ones*0x7D
+		hits := (x | (x - ones*' ') | (quotes - ones) | (brackets - ones)) & highs
+		if hits != 0 {
+			return i + bits.TrailingZeros64(hits)/8
+		}
+		i += 8
+	}
+	return i
+}
 
 // text checks the character data from i on and returns where it ends, at a '<'.
 // plain says that it stands for itself: no reference, no carriage return.
@@ -8,6 +35,7 @@ func (d *Decoder) text(i int) (end int, plain bool, err error) {
 	b := d.src
 	plain = true
 	for {
+		i = asciiRun(b, i)
 		for i < len(b) && byteClass[b[i]]&textStop == 0 {
 			i++
 		}
@@ -34,6 +62,9 @@ func (d *Decoder) text(i int) (end int, plain bool, err error) {
 			}
 			i++
 		case lastPlane:
+			if i+2 >= len(b) {
+				return i, plain, d.truncated()
+			}
 			if isNonCharacter(b, i) {
 				return i, plain, refuse(BadCharacter, i)
 			}
@@ -68,6 +99,9 @@ func (d *Decoder) cdata(i int) (end int, plain bool, err error) {
 			}
 			i++
 		case lastPlane:
+			if i+2 >= len(b) {
+				return i, plain, d.truncated()
+			}
 			if isNonCharacter(b, i) {
 				return i, plain, refuse(BadCharacter, i)
 			}
@@ -86,6 +120,7 @@ func (d *Decoder) value(i int) (end int, plain bool, err error) {
 	i++
 	plain = true
 	for {
+		i = asciiRun(b, i)
 		for i < len(b) && byteClass[b[i]]&attrStop == 0 {
 			i++
 		}
@@ -110,6 +145,9 @@ func (d *Decoder) value(i int) (end int, plain bool, err error) {
 			i++
 			plain = false
 		case lastPlane:
+			if i+2 >= len(b) {
+				return i, plain, d.truncated()
+			}
 			if isNonCharacter(b, i) {
 				return i, plain, refuse(BadCharacter, i)
 			}

@@ -1,0 +1,299 @@
+package segment
+
+import (
+	"cmp"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Recovery is what Open found.
+type Recovery struct {
+	Segments    int
+	Bytes       int64
+	First, Next uint64 // the oldest event kept, the one to be appended next
+	// Cuts are records whose Append never succeeded, as far as the files tell.
+	Cuts []Cut
+	// Holes are the corruptions that Options.Skip accepted, and the numbers passed
+	// over because of Options.Floor.
+	Holes []*CorruptionError
+}
+
+// Cut is the end of a file that was cut off: a record that was being written when
+// the process ended, or that the disk had reported as failed.
+type Cut struct {
+	File   string
+	Offset int64
+	Bytes  int64
+}
+
+// Open opens the log in a directory, or begins one there.
+//
+// It checks each file's header and size and every byte of the last file, which is
+// what a crash can have left unfinished; the other files are checked as they are
+// read. Errors are *CorruptionError (unless Options.Skip is set), *VersionError
+// or those of the disk.
+func Open(o Options) (*Log, Recovery, error) {
+	if o.SegmentSize <= 0 {
+		o.SegmentSize = DefaultSegmentSize
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.disk == nil {
+		o.disk = osDisk{}
+	}
+	l := &Log{options: o, disk: o.disk}
+	var found Recovery
+	if err := l.open(&found); err != nil {
+		return nil, found, errors.Join(err, l.Close())
+	}
+	found.Segments, found.Bytes, found.First, found.Next = len(l.segments), l.Size(), l.First(), l.next
+	return l, found, nil
+}
+
+func (l *Log) open(found *Recovery) error {
+	if err := os.MkdirAll(l.options.Dir, 0o700); err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	if err := l.list(); err != nil {
+		return err
+	}
+	if len(l.segments) == 0 {
+		return l.first()
+	}
+	for i := range l.segments {
+		if err := l.link(i, found); err != nil {
+			return err
+		}
+	}
+	if err := l.scanLast(found); err != nil {
+		return err
+	}
+	if l.next < l.options.Floor {
+		hole := &CorruptionError{
+			File: l.path(l.last()), Offset: l.last().size, First: l.next, Next: l.options.Floor,
+			Reason: "the log ends before events that are known to have been in it",
+		}
+		found.hole(l.options.Log, hole)
+		l.next = l.options.Floor
+		return l.begin()
+	}
+	return nil
+}
+
+func (l *Log) last() segment { return l.segments[len(l.segments)-1] }
+
+// list fills segments from the names in the directory and removes what a crash
+// left of files that were being begun.
+func (l *Log) list() error {
+	entries, err := os.ReadDir(l.options.Dir)
+	if err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(l.options.Dir, e.Name())
+		if strings.HasSuffix(e.Name(), extension+".tmp") {
+			if err := l.disk.Remove(path); err != nil {
+				return fmt.Errorf("segment: remove an unfinished file: %w", err)
+			}
+		}
+		if !strings.HasSuffix(e.Name(), extension) {
+			continue
+		}
+		first, salt, ok := parseFileName(e.Name())
+		info, err := e.Info()
+		if err != nil {
+			return fmt.Errorf("segment: %w", err)
+		}
+		if !ok || !info.Mode().IsRegular() {
+			return fmt.Errorf("segment: %s is no segment of this log; move it elsewhere", path)
+		}
+		l.segments = append(l.segments, segment{first: first, salt: salt, size: info.Size()})
+	}
+	slices.SortFunc(l.segments, func(a, b segment) int {
+		return cmp.Compare(a.first, b.first)
+	})
+	for i := 1; i < len(l.segments); i++ {
+		if l.segments[i].first == l.segments[i-1].first {
+			return fmt.Errorf("segment: %s and %s both begin with event %d; move the one that is not of this log elsewhere",
+				l.path(l.segments[i-1]), l.path(l.segments[i]), l.segments[i].first)
+		}
+	}
+	return nil
+}
+
+// first begins the log.
+func (l *Log) first() error {
+	var salt [4]byte
+	_, _ = rand.Read(salt[:]) // never fails
+	h := header{salt: binary.LittleEndian.Uint32(salt[:]), first: max(1, l.options.Floor)}
+	f, err := l.create(h)
+	if err != nil {
+		return err
+	}
+	l.next = h.first
+	l.start(f, h)
+	return nil
+}
+
+// link checks the header of segment i and that it is the one that was begun
+// behind segment i-1. When the damage is accepted the header is written anew, so
+// that it is accepted once and not at every start.
+func (l *Log) link(i int, found *Recovery) error {
+	s := l.segments[i]
+	f, err := l.disk.Open(l.path(s), os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	defer f.Close()
+	b := make([]byte, headerSize)
+	n, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("segment: %w", err)
+	}
+	h, version, reason := decodeHeader(b[:n])
+	if reason == "" && version != Version {
+		return &VersionError{File: l.path(s), Version: version}
+	}
+	bad := &CorruptionError{File: l.path(s), First: s.first, Next: s.first, Reason: reason}
+	want := header{salt: s.salt, first: s.first}
+	if i > 0 {
+		want.prevFirst, want.prevSize = l.segments[i-1].first, l.segments[i-1].size
+	}
+	switch {
+	case reason != "":
+	case h.first != s.first || h.salt != s.salt:
+		bad.Reason = "the name is not that of the header"
+	case i == 0:
+		return nil // what was before it has been trimmed
+	case h.prevFirst != want.prevFirst:
+		bad.Reason = "a segment before this one is missing"
+		bad.First = l.endOf(l.segments[i-1])
+	case h.prevSize > want.prevSize:
+		bad.File, bad.Offset = l.path(l.segments[i-1]), want.prevSize
+		bad.Reason = fmt.Sprintf("the file had %d bytes when it was finished", h.prevSize)
+		bad.First = l.endOf(l.segments[i-1])
+	case h.prevSize < want.prevSize:
+		l.segments[i-1].size = h.prevSize
+		return l.cut(l.segments[i-1], want.prevSize, found)
+	default:
+		return nil
+	}
+	if !l.options.Skip {
+		return bad
+	}
+	found.hole(l.options.Log, bad)
+	if _, err := f.WriteAt(want.encode(), 0); err != nil {
+		return fmt.Errorf("segment: repair %s: %w", l.path(s), err)
+	}
+	if s.size < headerSize {
+		l.segments[i].size = headerSize
+	}
+	return f.Datasync()
+}
+
+// endOf returns the number behind the last record of s that can be found.
+func (l *Log) endOf(s segment) uint64 {
+	f, err := l.disk.Open(l.path(s), os.O_RDONLY)
+	if err != nil {
+		return s.first
+	}
+	defer f.Close()
+	sc := scanner{f: f, salt: s.salt, off: headerSize, end: s.size, next: s.first}
+	for {
+		if _, err := sc.read(); err == nil {
+			continue
+		}
+		off, first, ok := sc.find()
+		if !ok {
+			return sc.next
+		}
+		sc.off, sc.next = off, first
+	}
+}
+
+// scanLast reads the last segment, cuts off what is unfinished at its end and
+// makes it the active one.
+func (l *Log) scanLast(found *Recovery) error {
+	s := l.last()
+	f, err := l.disk.Open(l.path(s), os.O_RDWR)
+	if err != nil {
+		return fmt.Errorf("segment: %w", err)
+	}
+	l.f = f
+	sc := scanner{f: f, salt: s.salt, off: headerSize, end: s.size, next: s.first}
+	holes := false
+	for {
+		_, err := sc.read()
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		var d *damage
+		if !errors.As(err, &d) {
+			return fmt.Errorf("segment: read %s: %w", l.path(s), err)
+		}
+		// A pack is written only after the one before it was synced. So a bad
+		// record was being written when the process ended if it is the last one,
+		// and has been damaged since if there is another behind it.
+		off, first, ok := sc.find()
+		if !ok {
+			break
+		}
+		bad := &CorruptionError{File: l.path(s), Offset: sc.off, First: sc.next, Next: first, Reason: d.reason}
+		if !l.options.Skip {
+			return bad
+		}
+		found.hole(l.options.Log, bad)
+		sc.off, sc.next, holes = off, first, true
+	}
+	l.next = sc.next
+	if l.next == s.first {
+		sc.off, holes = headerSize, false // what there is holds no event
+	}
+	l.segments[len(l.segments)-1].size = sc.off
+	if sc.off < s.size {
+		if err := l.cut(l.last(), s.size, found); err != nil {
+			return err
+		}
+	}
+	l.tail = int(sc.off % int64(os.Getpagesize()))
+	l.buf = make([]byte, l.tail)
+	if _, err := f.ReadAt(l.buf, sc.off-int64(l.tail)); err != nil && l.tail > 0 {
+		return fmt.Errorf("segment: read %s: %w", l.path(s), err)
+	}
+	if holes {
+		return l.begin() // so that the next start does not meet them again
+	}
+	return nil
+}
+
+// cut shortens the file of s, which has size bytes, to those that count.
+func (l *Log) cut(s segment, size int64, found *Recovery) error {
+	f, err := l.disk.Open(l.path(s), os.O_RDWR)
+	if err == nil {
+		err = errors.Join(f.Truncate(s.size), f.Datasync(), f.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("segment: cut off what is unfinished: %w", err)
+	}
+	c := Cut{File: l.path(s), Offset: s.size, Bytes: size - s.size}
+	found.Cuts = append(found.Cuts, c)
+	l.options.Log.Warn("unfinished record cut off", "file", c.File, "offset", c.Offset, "bytes", c.Bytes)
+	return nil
+}
+
+func (r *Recovery) hole(log *slog.Logger, e *CorruptionError) {
+	r.Holes = append(r.Holes, e)
+	log.Error("hole in the log", "file", e.File, "offset", e.Offset, "first", e.First, "events", e.Events(), "reason", e.Reason)
+}

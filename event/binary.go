@@ -1,0 +1,226 @@
+package event
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"eventpusher/internal/jid"
+)
+
+// binaryVersion is the first byte of an event in the outbox. A field that is
+// added, moved or given another meaning takes a new version; old ones stay
+// readable, for what waits in an outbox outlives an update.
+const binaryVersion = 1
+
+// The types of metadata values.
+const (
+	valueNull = iota
+	valueString
+	valueFalse
+	valueTrue
+	valueInt
+	valueFloat
+)
+
+// errBinary says that bytes are no event; they carry a checksum where they are
+// kept, so this is a defect and not damage.
+var errBinary = errors.New("event: malformed binary event")
+
+// AppendBinary appends e to dst in the form that the outbox keeps: the length of
+// the rest, version, kind, direction, class and flags as one byte each, then
+// time and count as varints, then texts and metadata, each text behind its
+// length. Time keeps its nanoseconds and loses its zone. A metadata value of
+// another type than Metadata allows becomes what AppendPayload makes of it: an
+// int an int64, anything else null.
+func AppendBinary(dst []byte, e *Event) []byte {
+	start := len(dst)
+	var flags byte
+	for bit, set := range e.flags() {
+		if *set {
+			flags |= 1 << bit
+		}
+	}
+	dst = append(dst, binaryVersion, byte(e.Kind), byte(e.Direction), byte(e.Class), flags)
+	dst = binary.AppendVarint(dst, e.Time.Unix())
+	dst = binary.AppendUvarint(dst, uint64(e.Time.Nanosecond()))
+	dst = binary.AppendVarint(dst, int64(e.SessionCount))
+	for _, text := range [...]string{
+		e.ID, e.Type, string(e.From), string(e.To), string(e.User), string(e.Room),
+		e.Body, e.StanzaID, e.Host, e.Dialect, e.Packet,
+	} {
+		dst = appendText(dst, text)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(e.Metadata)))
+	for _, key := range e.Metadata.Keys() {
+		dst = appendMetadata(appendText(dst, key), e.Metadata[key])
+	}
+	// The length comes first although it is known last; it is mostly two bytes.
+	var length [binary.MaxVarintLen64]byte
+	n := binary.PutUvarint(length[:], uint64(len(dst)-start))
+	dst = append(dst, length[:n]...)
+	copy(dst[start+n:], dst[start:len(dst)-n])
+	copy(dst[start:], length[:n])
+	return dst
+}
+
+// flags returns the fields that are one bit, the lowest bit first.
+func (e *Event) flags() [7]*bool {
+	return [7]*bool{&e.HasBody, &e.Encrypted, &e.Online, &e.RecipientOffline, &e.Reconciled, &e.Unverified, &e.Replayed}
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+func appendMetadata(dst []byte, value any) []byte {
+	switch v := value.(type) {
+	case string:
+		return appendText(append(dst, valueString), v)
+	case bool:
+		if v {
+			return append(dst, valueTrue)
+		}
+		return append(dst, valueFalse)
+	case int:
+		return binary.AppendVarint(append(dst, valueInt), int64(v))
+	case int64:
+		return binary.AppendVarint(append(dst, valueInt), v)
+	case float64:
+		return binary.LittleEndian.AppendUint64(append(dst, valueFloat), math.Float64bits(v))
+	}
+	return append(dst, valueNull)
+}
+
+// DecodeBinary reads the event that b begins with and returns it with the bytes
+// behind it. All its texts share one copy of the event's bytes, so b may be used
+// again, and a text that is kept keeps the whole. Time is in UTC.
+//
+// The error says whether the bytes are of a later version or no event at all.
+func DecodeBinary(b []byte) (Event, []byte, error) {
+	length, n := binary.Uvarint(b)
+	if n <= 0 || length == 0 || length > uint64(len(b)-n) {
+		return Event{}, b, errBinary
+	}
+	body, rest := b[n:][:length], b[n:][length:]
+	if body[0] != binaryVersion {
+		return Event{}, b, fmt.Errorf("event: binary event of version %d, this eventpusher reads %d: run the version that wrote it", body[0], binaryVersion)
+	}
+	d := decoder{b: body[1:], text: string(body[1:])}
+	var e Event
+	e.Kind, e.Direction, e.Class = Kind(d.byte()), Direction(d.byte()), Class(d.byte())
+	flags := d.byte()
+	for bit, set := range e.flags() {
+		*set = flags&(1<<bit) != 0
+	}
+	seconds, nanoseconds := d.int(), d.uint()
+	e.Time = time.Unix(seconds, int64(nanoseconds)).UTC()
+	e.SessionCount = int(d.int())
+	e.ID, e.Type = d.string(), d.string()
+	e.From, e.To = jid.JID(d.string()), jid.JID(d.string())
+	e.User, e.Room = jid.JID(d.string()), jid.JID(d.string())
+	e.Body, e.StanzaID = d.string(), d.string()
+	e.Host, e.Dialect, e.Packet = d.string(), d.string(), d.string()
+	e.Metadata = d.metadata()
+	if d.bad || len(d.b) > 0 || int(flags)>>len(e.flags()) != 0 || nanoseconds > 999_999_999 {
+		return Event{}, b, errBinary
+	}
+	return e, rest, nil
+}
+
+// decoder reads values until one is bad; from then on all are zero.
+type decoder struct {
+	b    []byte // what is left
+	text string // a copy of all that was there, to cut texts from; b is its end
+	bad  bool
+}
+
+// take returns the next n bytes as they are in b and in text.
+func (d *decoder) take(n uint64) ([]byte, string) {
+	if n > uint64(len(d.b)) {
+		d.b, d.bad = nil, true
+		return nil, ""
+	}
+	at := len(d.text) - len(d.b)
+	b := d.b[:n]
+	d.b = d.b[n:]
+	return b, d.text[at : at+int(n)]
+}
+
+func (d *decoder) byte() byte {
+	if b, _ := d.take(1); len(b) == 1 {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.b, d.bad = nil, true
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) int() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.b, d.bad = nil, true
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) string() string {
+	_, s := d.take(d.uint())
+	return s
+}
+
+// metadata reads the pairs, in ascending order as AppendBinary writes them.
+func (d *decoder) metadata() Metadata {
+	count := d.uint()
+	if count > uint64(len(d.b)) { // each takes two bytes at least
+		d.bad = true
+	}
+	if count == 0 || d.bad {
+		return nil
+	}
+	m := make(Metadata, min(count, 64))
+	last := ""
+	for i := range count {
+		key := d.string()
+		if i > 0 && key <= last {
+			d.bad = true
+		}
+		last = key
+		m[key] = d.value()
+		if d.bad {
+			return nil
+		}
+	}
+	return m
+}
+
+func (d *decoder) value() any {
+	switch kind := d.byte(); kind {
+	case valueNull:
+		return nil
+	case valueString:
+		return d.string()
+	case valueFalse, valueTrue:
+		return kind == valueTrue
+	case valueInt:
+		return d.int()
+	case valueFloat:
+		if b, _ := d.take(8); len(b) == 8 {
+			return math.Float64frombits(binary.LittleEndian.Uint64(b))
+		}
+	}
+	d.bad = true
+	return nil
+}

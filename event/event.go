@@ -91,53 +91,54 @@ type Metadata map[string]any
 type Event struct {
 	// ID identifies the event for receivers that recognise repeated deliveries:
 	// 32 lower-case hexadecimal digits, the same on every attempt and backend.
-	ID   string
-	Kind Kind
+	ID   string `json:"id"`
+	Kind Kind   `json:"kind"`
 	// Type is chat, groupchat, headline or normal for chat events,
 	// online or offline for user status.
-	Type      string
-	Direction Direction
+	Type      string    `json:"type"`
+	Direction Direction `json:"direction,omitempty"`
 	// From and To are the addresses as routed, prepared.
 	// For user status From is the full JID of the session and To is empty.
-	From, To jid.JID
+	From jid.JID `json:"from"`
+	To   jid.JID `json:"to,omitempty"`
 	// User is the bare JID that the event is about: the sender of In, the
 	// recipient of Out, the user whose status changed.
-	User jid.JID
+	User jid.JID `json:"user"`
 	// Room is the bare JID of the room of a groupchat message.
-	Room jid.JID
+	Room jid.JID `json:"room,omitempty"`
 	// Body is the text of the first body. HasBody tells an empty one from none.
-	Body    string
-	HasBody bool
-	Class   Class
+	Body    string `json:"body,omitempty"`
+	HasBody bool   `json:"has_body,omitempty"`
+	Class   Class  `json:"class"`
 	// Encrypted says that the body is a placeholder (XEP-0380, OMEMO, OpenPGP, OTR).
-	Encrypted bool
+	Encrypted bool `json:"encrypted,omitempty"`
 	// Online is the new status of the session (user status).
-	Online bool
+	Online bool `json:"online,omitempty"`
 	// RecipientOffline says that nobody was there to take the message, where the
 	// feed can tell.
-	RecipientOffline bool
+	RecipientOffline bool `json:"recipient_offline,omitempty"`
 	// SessionCount is the number of available resources of User at that moment.
-	SessionCount int
+	SessionCount int `json:"session_count"`
 	// StanzaID is the id attribute of the stanza, as the client chose it.
-	StanzaID string
+	StanzaID string `json:"stanza_id,omitempty"`
 	// Time is when the component received the stanza, or the trusted feed's own
 	// time stamp.
-	Time time.Time
+	Time time.Time `json:"time"`
 	// Host is the served host whose feed reported the event.
-	Host string
+	Host string `json:"host"`
 	// Dialect names the feed that reported it.
-	Dialect string
+	Dialect string `json:"dialect"`
 	// Packet is the stanza as XML in jabber:client.
-	Packet string
+	Packet string `json:"packet"`
 	// Reconciled marks a status found out after a gap in the feed.
-	Reconciled bool
+	Reconciled bool `json:"reconciled,omitempty"`
 	// Unverified marks a presence state that the feed cannot confirm.
-	Unverified bool
+	Unverified bool `json:"unverified,omitempty"`
 	// Replayed marks an event that an operator has sent again after it had been a
 	// dead letter: it comes out of order.
-	Replayed bool
+	Replayed bool `json:"replayed,omitempty"`
 	// Metadata is what the filter chain added; nil when it added nothing.
-	Metadata Metadata
+	Metadata Metadata `json:"metadata,omitempty"`
 }
 
 // Key returns the key within which order is kept: in events by sender and

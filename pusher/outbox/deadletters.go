@@ -14,14 +14,14 @@ import (
 type DeadLetter struct {
 	// ID is the number under which it is kept, from 1 upwards and never used
 	// twice; Add chooses it.
-	ID       uint64
-	Event    *event.Event
-	Backend  string // empty: no backend has seen it
-	Reason   string // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter
-	Err      string
-	Attempts int
-	Accepted time.Time
-	Died     time.Time
+	ID       uint64       `json:"number"`
+	Event    *event.Event `json:"event"`
+	Backend  string       `json:"backend,omitempty"` // empty: no backend has seen it
+	Reason   string       `json:"reason"`            // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter
+	Err      string       `json:"error,omitempty"`
+	Attempts int          `json:"attempts"`
+	Accepted time.Time    `json:"accepted"`
+	Died     time.Time    `json:"died"`
 }
 
 // Reasons of dead letters that the outbox itself gives.

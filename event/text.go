@@ -1,0 +1,38 @@
+package event
+
+import "fmt"
+
+// MarshalText writes the kind by name, as JSON has it.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads the name of a kind.
+func (k *Kind) UnmarshalText(text []byte) error {
+	return byName(k, text, UserStatus, Chat, Unack)
+}
+
+// MarshalText writes the direction by name, as JSON has it.
+func (d Direction) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads the name of a direction.
+func (d *Direction) UnmarshalText(text []byte) error {
+	return byName(d, text, NoDirection, In, Out)
+}
+
+// MarshalText writes the class by name, as JSON has it.
+func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// UnmarshalText reads the name of a class.
+func (c *Class) UnmarshalText(text []byte) error {
+	return byName(c, text, Other, Content, Marker, Receipt, State, Subject, Call)
+}
+
+// byName sets v to the one of all that has this name.
+func byName[T fmt.Stringer](v *T, text []byte, all ...T) error {
+	for _, candidate := range all {
+		if candidate.String() == string(text) {
+			*v = candidate
+			return nil
+		}
+	}
+	return fmt.Errorf("event: %q is no %T", text, *v)
+}

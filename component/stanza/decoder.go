@@ -52,6 +52,7 @@ type element struct {
 func NewDecoder(l Limits) *Decoder {
 	return &Decoder{
 		limits: l.withDefaults(),
+		attrs:  make([]attr, 0, maxAttrs),
 		ns:     []binding{{space: streamSpace}},
 	}
 }
@@ -96,16 +97,17 @@ func (d *Decoder) Decode(frame []byte, env *Envelope) error {
 // stanza or it goes on behind b.
 func (d *Decoder) decodeFirst(b []byte, env *Envelope) int {
 	d.reset(b)
-	defer d.release()
 	// Reading the element before it is known to be UTF-8 is safe, and if all of it
 	// turns out to be, it was read the way it should be.
 	n, err := d.element()
 	if err != nil || n > d.limits.Size || !d.isStanza() || !utf8.Valid(b[:n]) {
-		return 0
+		n = 0
+	} else {
+		d.src = b[:n]
+		*env = Envelope{}
+		d.finish(env)
 	}
-	d.src = b[:n]
-	*env = Envelope{}
-	d.finish(env)
+	d.release()
 	return n
 }
 

@@ -1,7 +1,5 @@
 package stanza
 
-import "bytes"
-
 // Bounds that keep the work for one element linear in its length. No XMPP element
 // comes near them.
 const (
@@ -93,37 +91,33 @@ func (d *Decoder) readStart(i int, inherited space) (empty bool, err error) {
 // readAttr reads the attribute at i and returns the position behind it.
 func (d *Decoder) readAttr(i int) (int, error) {
 	b := d.src
-	if len(d.attrs) >= maxAttrs {
+	n := len(d.attrs)
+	if n >= maxAttrs {
 		return i, refuse(TooManyMarkups, i)
 	}
-	end := i
-	for end < len(b) && byteClass[b[end]]&namePart != 0 {
-		end++
-	}
-	a := attr{name: span{i, end}, local: i}
+	end, localAt := i+letters(b, i), i
 	quote := end + 1
-	// Nearly all are an ASCII name without a prefix, '=' and a quote.
-	if quote >= len(b) || b[end] != '=' || byteClass[b[i]]&nameStart == 0 {
+	// Nearly all are a short name, '=' and a quote.
+	if quote >= len(b) || b[end] != '=' || end == i {
 		_, local, prefixed, err := d.qName(i)
 		if err != nil {
 			return i, err
 		}
-		end = local.to
-		a.name.to, a.local = end, local.from
+		localAt, end = local.from, local.to
 		d.start.prefixedAttrs = d.start.prefixedAttrs || prefixed
 		quote = end + 1
 	}
-	if b[i] == 'x' {
-		name, isXMLNS := bytes.CutPrefix(b[i:end], []byte("xmlns"))
-		a.declares = isXMLNS && (len(name) == 0 || name[0] == ':')
-		d.start.declares = d.start.declares || a.declares
-	}
-	a.key = uint32(b[i])<<24 | uint32(b[end-1])<<16 | uint32(uint16(end-i))
+	key := uint32(b[i])<<24 | uint32(b[end-1])<<16 | uint32(uint16(end-i))
 	for j := range d.attrs {
-		if other := &d.attrs[j]; other.key == a.key && string(d.bytes(other.name)) == string(d.bytes(a.name)) {
+		if d.attrs[j].key == key && string(d.bytes(d.attrs[j].name)) == string(b[i:end]) {
 			return i, refuse(DuplicateAttr, i)
 		}
 	}
+	d.attrs = d.attrs[:n+1]
+	a := &d.attrs[n]
+	a.name, a.local, a.key = span{i, end}, localAt, key
+	a.declares = end-i >= 5 && string(b[i:i+5]) == "xmlns" && (end-i == 5 || localAt == i+6)
+	d.start.declares = d.start.declares || a.declares
 	var err error
 	if quote >= len(b) || b[end] != '=' || b[quote] != '\'' && b[quote] != '"' {
 		if quote, err = d.equals(end); err != nil {
@@ -132,7 +126,6 @@ func (d *Decoder) readAttr(i int) (int, error) {
 	}
 	a.value.from = quote + 1
 	a.value.to, a.plain, err = d.value(quote)
-	d.attrs = append(d.attrs, a)
 	return a.value.to + 1, err
 }
 

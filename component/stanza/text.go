@@ -6,12 +6,17 @@ import (
 	"unicode/utf8"
 )
 
+// For looking at the eight bytes of a word at once.
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
 // asciiRun returns the end of a run of ASCII from i on that holds nothing that text,
 // cdata or value stop at. It looks at eight bytes at a time, since most of a stanza
 // is such runs, and may end early: at some harmless characters (tab, line feed, #, =,
 // \\, |, }) and up to seven bytes before the end of b.
 func asciiRun(b []byte, i int) int {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	for len(b)-i >= 8 {
 		x := binary.LittleEndian.Uint64(b[i:])
 		// The high bit of a byte is set if it is beyond ASCII or a subtraction makes it
@@ -32,10 +37,18 @@ func asciiRun(b []byte, i int) int {
 // text checks the character data from i on and returns where it ends, at a '<'.
 // plain says that it stands for itself: no reference, no carriage return.
 func (d *Decoder) text(i int) (end int, plain bool, err error) {
+	i = asciiRun(d.src, i)
+	if i < len(d.src) && d.src[i] == '<' {
+		return i, true, nil
+	}
+	return d.oddText(i)
+}
+
+// oddText does what text does for what is more than a run of ASCII.
+func (d *Decoder) oddText(i int) (end int, plain bool, err error) {
 	b := d.src
 	plain = true
 	for {
-		i = asciiRun(b, i)
 		for i < len(b) && byteClass[b[i]]&textStop == 0 {
 			i++
 		}
@@ -115,12 +128,19 @@ func (d *Decoder) cdata(i int) (end int, plain bool, err error) {
 // value checks an attribute value whose opening quote is at i and returns where its
 // closing quote is.
 func (d *Decoder) value(i int) (end int, plain bool, err error) {
+	quote := d.src[i]
+	i = asciiRun(d.src, i+1)
+	if i < len(d.src) && d.src[i] == quote {
+		return i, true, nil
+	}
+	return d.oddValue(i, quote)
+}
+
+// oddValue does what value does for what is more than a run of ASCII.
+func (d *Decoder) oddValue(i int, quote byte) (end int, plain bool, err error) {
 	b := d.src
-	quote := b[i]
-	i++
 	plain = true
 	for {
-		i = asciiRun(b, i)
 		for i < len(b) && byteClass[b[i]]&attrStop == 0 {
 			i++
 		}

@@ -49,8 +49,9 @@ func (d *Decoder) readStart(i int, inherited space) (empty bool, err error) {
 	d.attrs = d.attrs[:0]
 	var prefix span
 	i++
-	prefix, d.start.local, d.start.prefixed, err = d.qName(i)
-	if err != nil {
+	if end := i + letters(b, i); end > i && end < len(b) && isDelimiter(b[end]) {
+		d.start.local = span{i, end}
+	} else if prefix, d.start.local, d.start.prefixed, err = d.qName(i); err != nil {
 		return false, err
 	}
 	d.start.name = span{i, d.start.local.to}

@@ -116,8 +116,7 @@ func (a *attachment) serveSession() (err error) {
 			err = errPanicked
 		}
 	}()
-	// The handler gets replies that nobody waits for; there is nothing to do.
-	return a.session.Serve(nil)
+	return a.session.Serve(nil) // what reaches the session needs no handler
 }
 
 // end ends our half of the stream and gives the server a moment to end its own.
@@ -142,7 +141,9 @@ func (a *attachment) reportPanic(r any) {
 }
 
 // next frames what comes, deals with it, and returns the first element that is the
-// session's: replies to our IQs, stream errors, the end of the stream.
+// session's: a stream error or the end of the stream. Only the server itself can
+// write those. Whatever others write stays away from the session, which takes an
+// element of the stream's namespace for the server's own at any depth.
 func (a *attachment) next() ([]byte, error) {
 	for {
 		frame, err := a.reader.Next(&a.env)
@@ -162,9 +163,7 @@ func (a *attachment) next() ([]byte, error) {
 		case frame.Kind == stanza.EndFrame || bytes.HasPrefix(frame.Bytes, []byte("<stream:")):
 			return frame.Bytes, nil
 		case frame.Kind == stanza.OtherFrame:
-			if a.other(frame.Bytes) {
-				return frame.Bytes, nil
-			}
+			a.other(frame.Bytes)
 		default:
 			a.stanza()
 		}
@@ -178,27 +177,26 @@ func (a *attachment) stanza() {
 	}
 }
 
-// other takes an element that is no message or presence, and reports whether it
-// is the session's.
-func (a *attachment) other(frame []byte) bool {
+// other takes an element that is no message or presence: requests are answered;
+// replies are only counted, since nobody waits for any.
+func (a *attachment) other(frame []byte) {
 	q, err := parseElement(frame)
 	switch {
 	case err != nil:
 		a.bad("malformed iq", stanza.OtherFrame)
-		return false
+		return
 	case !q.isIQ():
 		a.bad("unknown element", stanza.OtherFrame)
-		return false
+		return
 	case q.isReply():
 		a.link.metrics.iqs.WithLabelValues("reply").Inc()
-		return true
+		return
 	}
 	reply, kind := a.link.responder.answer(q)
 	if reply != nil && !a.out.enqueue(reply) {
 		kind = "dropped"
 	}
 	a.link.metrics.iqs.WithLabelValues(kind).Inc()
-	return false
 }
 
 // bad counts what cannot be read. Its content is never logged.

@@ -81,6 +81,9 @@ func TestIQsOnTheStream(t *testing.T) {
 		"<iq type='result' id='watchdog-1' from='mallory@example.org/r1' to='events.example.org'/>",
 		"<iq type='error' id='2' from='alice@example.org/r1' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>",
 		"<iq type='result' id='3' from='not@@a//jid@' to='events.example.org'/>",
+		// What a user hides in a reply must not pass for the server's own stream error.
+		"<iq type='result' id='1' from='mallory@example.org/m' to='events.example.org'><a xmlns='x'><error xmlns='http://etherx.jabber.org/streams'><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>evil:1</see-other-host></error></a></iq>",
+		"<iq type='error' id='1' from='mallory@example.org/m' to='events.example.org'><stream xmlns='http://etherx.jabber.org/streams'/></iq>",
 		"<iq type='get' id='4' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>",
 		"<message from='alice@example.org/r1' to='nobody@events.example.org'><body>hi</body></message>",
 		"<message from='alice@example.org/r1' to='events.example.org' type='error'/>",

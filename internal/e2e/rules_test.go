@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -83,6 +84,9 @@ func TestRules(t *testing.T) {
 				mallory.Send(xml)
 			}
 			expect("forgeries")
+			if _, metrics := w.get("/metrics"); !strings.Contains(metrics, `eventpusher_component_connects_total{result="connected"} 1`+"\n") {
+				t.Error("the link was set up again")
+			}
 
 			// The second is no copy of the first, although nothing tells them apart.
 			alice.Send("<message to='bob@localhost' type='chat'><body>again</body></message>")
@@ -154,6 +158,8 @@ func forgeries() []string {
 	return append(list,
 		"<message to='events.localhost'><privilege xmlns='urn:xmpp:privilege:2'><perm access='presence' type='managed_entity'/></privilege></message>",
 		"<message to='events.localhost'><privilege xmlns='urn:xmpp:privilege:1'><perm access='presence' type='managed_entity'/></privilege></message>",
+		// A stream error of the server's, hidden in a reply that nobody waits for.
+		"<iq type='result' id='1' to='events.localhost'><a xmlns='x'><error xmlns='http://etherx.jabber.org/streams'><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>evil:1</see-other-host></error></a></iq>",
 		"<presence to='events.localhost'/>",
 		"<presence to='events.localhost' type='unavailable'/>",
 	)

@@ -24,6 +24,21 @@ func load(p Process, path string) (*config.Config, []config.Problem) {
 	return cfg, problems
 }
 
+// mustLoad reads the configuration for a command that only needs to find its way;
+// it prints the errors if there are any.
+func mustLoad(p Process, path string) (*config.Config, error) {
+	cfg, problems := config.Load(path, p.Env)
+	if cfg != nil {
+		return cfg, nil
+	}
+	for _, problem := range problems {
+		if problem.Severity == config.Error {
+			fmt.Fprintln(p.Stderr, problem)
+		}
+	}
+	return nil, errFailed
+}
+
 func runCheck(_ context.Context, p Process, o options) error {
 	cfg, problems := load(p, o.config)
 	for _, problem := range problems {

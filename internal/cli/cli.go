@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -29,9 +30,11 @@ type Process struct {
 	Version string
 }
 
-// command is one subcommand. run gets a context that ends on SIGINT or SIGTERM.
+// command is one subcommand; a name of two words is written with a space between
+// them. run gets a context that ends on SIGINT or SIGTERM.
 type command struct {
 	name    string
+	args    string // what it takes beside flags, as the usage shows it; empty: nothing
 	summary string
 	flags   func(*flag.FlagSet, *options)
 	run     func(context.Context, Process, options) error
@@ -39,9 +42,11 @@ type command struct {
 
 // options are the flags of all commands; each command declares those it knows.
 type options struct {
-	config string
-	count  int
-	rate   float64
+	config  string
+	count   int
+	rate    float64
+	letters letterFlags
+	args    []string
 }
 
 func configFlag(fs *flag.FlagSet, o *options) {
@@ -52,11 +57,16 @@ func noFlags(*flag.FlagSet, *options) {}
 
 func commands() []command {
 	return []command{
-		{"run", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
-		{"check", "read the configuration and list every problem in it", configFlag, runCheck},
-		{"demo", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
-		{"health", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},
-		{"version", "print the version", noFlags, runVersion},
+		{"run", "", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
+		{"check", "", "read the configuration and list every problem in it", configFlag, runCheck},
+		{"demo", "", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
+		{"dlq list", "", "list dead letters: events that a backend will not take", listFlags, runLettersList},
+		{"dlq show", "NUMBER...", "show dead letters whole", showFlags, runLettersShow},
+		{"dlq replay", "[NUMBER...]", "give dead letters back to their backends", changeFlags, runLettersReplay},
+		{"dlq drop", "[NUMBER...]", "forget dead letters for good", changeFlags, runLettersDrop},
+		{"outbox forget", "NAME", "forget what waits for a backend that is not configured any more", configFlag, runForget},
+		{"health", "", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},
+		{"version", "", "print the version", noFlags, runVersion},
 	}
 }
 
@@ -75,17 +85,23 @@ func Main(p Process) int {
 		usage(p.Stderr)
 		return exitUsage
 	}
-	name := p.Args[0]
-	if name == "-h" || name == "-help" || name == "--help" || name == "help" {
+	first := p.Args[0]
+	if first == "-h" || first == "-help" || first == "--help" || first == "help" {
 		usage(p.Stdout)
 		return exitOK
 	}
+	words := 1
 	for _, c := range commands() {
-		if c.name == name {
+		name := strings.Fields(c.name)
+		if len(p.Args) >= len(name) && slices.Equal(p.Args[:len(name)], name) {
+			p.Args = p.Args[len(name):]
 			return runCommand(c, p)
 		}
+		if name[0] == first {
+			words = min(len(name), len(p.Args))
+		}
 	}
-	fmt.Fprintf(p.Stderr, "eventpusher: there is no command %q\n\n", name)
+	fmt.Fprintf(p.Stderr, "eventpusher: there is no command %q\n\n", strings.Join(p.Args[:words], " "))
 	usage(p.Stderr)
 	return exitUsage
 }
@@ -93,17 +109,22 @@ func Main(p Process) int {
 func runCommand(c command, p Process) int {
 	fs := flag.NewFlagSet("eventpusher "+c.name, flag.ContinueOnError)
 	fs.SetOutput(p.Stderr)
+	fs.Usage = func() {
+		fmt.Fprintln(p.Stderr, strings.TrimRight("usage: eventpusher "+c.name+" [flags] "+c.args, " "))
+		fs.PrintDefaults()
+	}
 	var o options
 	c.flags(fs, &o)
-	switch err := fs.Parse(p.Args[1:]); {
+	switch err := fs.Parse(p.Args); {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
 		return exitUsage
-	case fs.NArg() > 0:
+	case fs.NArg() > 0 && c.args == "":
 		fmt.Fprintf(p.Stderr, "eventpusher %s: takes no arguments, only flags: %s\n", c.name, strings.Join(fs.Args(), " "))
 		return exitUsage
 	}
+	o.args = fs.Args()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// After the first signal the default handling returns: a second one ends the process at once.
@@ -125,7 +146,7 @@ func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: eventpusher COMMAND [flags]")
 	fmt.Fprintln(w)
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-24s %s\n", strings.TrimRight(c.name+" "+c.args, " "), c.summary)
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "eventpusher COMMAND -h lists the flags of a command.")

@@ -49,14 +49,9 @@ func logger(w io.Writer, cfg config.Log) *slog.Logger {
 }
 
 func runHealth(ctx context.Context, p Process, o options) error {
-	cfg, problems := config.Load(o.config, p.Env)
-	if cfg == nil {
-		for _, problem := range problems {
-			if problem.Severity == config.Error {
-				fmt.Fprintln(p.Stderr, problem)
-			}
-		}
-		return errFailed
+	cfg, err := mustLoad(p, o.config)
+	if err != nil {
+		return err
 	}
 	if cfg.Admin.Listen == "" {
 		return errors.New(`there is no admin listener to ask; set listen = "127.0.0.1:9090" in [admin]`)

@@ -1,0 +1,282 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"eventpusher/internal/control"
+	"eventpusher/pusher/outbox"
+)
+
+// letterFlags select dead letters.
+type letterFlags struct {
+	backend, reason, event string
+	since, until           string
+	limit                  int
+	all, json              bool
+}
+
+func selectFlags(fs *flag.FlagSet, o *options) {
+	configFlag(fs, o)
+	fs.StringVar(&o.letters.backend, "backend", "", "only those of the backend of this `name`; "+strconv.Quote(outbox.NoBackend)+" for those that no backend has seen")
+	fs.StringVar(&o.letters.reason, "reason", "", "only those with this `reason`, such as permanent, too_large, max_age or filter")
+	fs.StringVar(&o.letters.event, "event", "", "only those of the event with this `id`")
+	fs.StringVar(&o.letters.since, "since", "", "only those that died at this `time` or later: 2026-01-31T12:00:00Z, or 24h for a day ago")
+	fs.StringVar(&o.letters.until, "until", "", "only those that died before this `time`")
+}
+
+func jsonFlag(fs *flag.FlagSet, o *options) {
+	fs.BoolVar(&o.letters.json, "json", false, "one JSON object a line")
+}
+
+func listFlags(fs *flag.FlagSet, o *options) {
+	selectFlags(fs, o)
+	jsonFlag(fs, o)
+	fs.IntVar(&o.letters.limit, "limit", 0, "at most `N`; 0 lists all")
+}
+
+func showFlags(fs *flag.FlagSet, o *options) {
+	configFlag(fs, o)
+	jsonFlag(fs, o)
+}
+
+func changeFlags(fs *flag.FlagSet, o *options) {
+	selectFlags(fs, o)
+	fs.BoolVar(&o.letters.all, "all", false, "all of them")
+}
+
+// filter reads the flags that select; now is what a duration counts back from.
+func (l letterFlags) filter(now time.Time) (outbox.LetterFilter, error) {
+	f := outbox.LetterFilter{Backend: l.backend, Reason: l.reason, EventID: l.event, Limit: l.limit}
+	var err error
+	if f.Since, err = moment("-since", l.since, now); err != nil {
+		return f, err
+	}
+	if f.Until, err = moment("-until", l.until, now); err != nil {
+		return f, err
+	}
+	if l.limit < 0 {
+		return f, usageError("-limit must not be negative")
+	}
+	return f, nil
+}
+
+func moment(name, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	t, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return t, usageError(fmt.Sprintf("%s: %q is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 24h", name, text))
+	}
+	return t, nil
+}
+
+// numbers reads the dead letters' numbers among the arguments.
+func numbers(args []string) ([]uint64, error) {
+	ids := make([]uint64, 0, len(args))
+	for _, a := range args {
+		id, err := strconv.ParseUint(a, 10, 64)
+		if err != nil || id == 0 {
+			return nil, usageError(fmt.Sprintf("%q is not the number of a dead letter; `eventpusher dlq list` shows them", a))
+		}
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+// page is how many dead letters are read at once: each comes with its stanza.
+const page = 500
+
+func runLettersList(ctx context.Context, p Process, o options) error {
+	f, err := o.letters.filter(time.Now())
+	if err != nil {
+		return err
+	}
+	letters, closeBox, err := openLetters(ctx, p, o.config)
+	if err != nil {
+		return err
+	}
+	return errors.Join(printLetters(p.Stdout, letters, f, o.letters.json), closeBox())
+}
+
+// printLetters prints what the filter selects, page by page.
+func printLetters(w io.Writer, letters control.Letters, f outbox.LetterFilter, asJSON bool) error {
+	out := json.NewEncoder(w)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	left := f.Limit
+	found := 0
+	for {
+		f.Limit = page
+		if left > 0 {
+			f.Limit = min(page, left-found)
+		}
+		list, err := letters.List(f)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			d := &list[i]
+			f.After = d.ID
+			if asJSON {
+				if err := out.Encode(d); err != nil {
+					return err
+				}
+				continue
+			}
+			if found == 0 && i == 0 {
+				fmt.Fprintln(table, "NUMBER\tDIED\tBACKEND\tREASON\tATTEMPTS\tEVENT\tWHAT\tERROR")
+			}
+			backend := d.Backend
+			if backend == "" {
+				backend = outbox.NoBackend
+			}
+			fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Died.UTC().Format(time.RFC3339), backend, d.Reason, d.Attempts,
+				d.Event.ID, what(d), d.Err)
+		}
+		found += len(list)
+		if len(list) < f.Limit || left > 0 && found == left {
+			break
+		}
+	}
+	if found == 0 && !asJSON {
+		fmt.Fprintln(w, "no dead letters")
+	}
+	return table.Flush()
+}
+
+// what says in a word or two what the event of a dead letter is.
+func what(d *outbox.DeadLetter) string {
+	s := d.Event.Kind.String() + " " + d.Event.Type
+	if dir := d.Event.Direction.String(); dir != "" {
+		s += " " + dir
+	}
+	return s
+}
+
+func runLettersShow(ctx context.Context, p Process, o options) error {
+	ids, err := numbers(o.args)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		return usageError("say which: eventpusher dlq show NUMBER...")
+	}
+	letters, closeBox, err := openLetters(ctx, p, o.config)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(p.Stdout)
+	out.SetEscapeHTML(false)
+	if !o.letters.json {
+		out.SetIndent("", "  ")
+	}
+	var errs []error
+	for _, id := range ids {
+		d, err := letters.Get(id)
+		if err == nil {
+			err = out.Encode(d)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errors.Join(errs...), closeBox())
+}
+
+func runLettersReplay(ctx context.Context, p Process, o options) error {
+	return changeLetters(ctx, p, o, "replayed", control.Letters.Replay)
+}
+
+func runLettersDrop(ctx context.Context, p Process, o options) error {
+	return changeLetters(ctx, p, o, "dropped", control.Letters.Drop)
+}
+
+// changeLetters does something to the letters that numbers or flags select, but
+// to all of them only when that is said.
+func changeLetters(ctx context.Context, p Process, o options, done string, change func(control.Letters, outbox.LetterFilter) (int, error)) error {
+	ids, err := numbers(o.args)
+	if err != nil {
+		return err
+	}
+	f, err := o.letters.filter(time.Now())
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 && f == (outbox.LetterFilter{}) && !o.letters.all {
+		return usageError("say which: numbers, flags that select, or -all")
+	}
+	letters, closeBox, err := openLetters(ctx, p, o.config)
+	if err != nil {
+		return err
+	}
+	total := 0
+	if len(ids) == 0 {
+		total, err = change(letters, f)
+	}
+	for _, id := range ids {
+		f.ID = id
+		n, one := change(letters, f)
+		if one == nil && n == 0 {
+			one = fmt.Errorf("number %d is not among the dead letters, or the flags do not select it", id)
+		}
+		total += n
+		err = errors.Join(err, one)
+	}
+	fmt.Fprintf(p.Stdout, "%s %s\n", plural(total, "dead letter"), done)
+	return errors.Join(err, closeBox())
+}
+
+// lockTimeout is how long a command waits for another one to be done with the
+// outbox.
+const lockTimeout = 3 * time.Second
+
+// openLetters reaches the dead letters through the running instance, or opens
+// them itself when none runs.
+func openLetters(ctx context.Context, p Process, path string) (control.Letters, func() error, error) {
+	dir, err := outboxDir(p, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if c, err := control.Dial(ctx, dir); err == nil {
+		return c, func() error { return nil }, nil
+	}
+	letters, err := outbox.OpenLetters(dir, lockTimeout)
+	if err != nil {
+		return nil, nil, err
+	}
+	return letters, letters.Close, nil
+}
+
+// outboxDir returns the directory that the configuration names.
+func outboxDir(p Process, path string) (string, error) {
+	cfg, err := mustLoad(p, path)
+	if err != nil {
+		return "", err
+	}
+	return cfg.Outbox.Path, nil
+}
+
+func runForget(_ context.Context, p Process, o options) error {
+	if len(o.args) != 1 {
+		return usageError("say which: eventpusher outbox forget NAME")
+	}
+	dir, err := outboxDir(p, o.config)
+	if err != nil {
+		return err
+	}
+	waiting, err := outbox.Forget(dir, o.args[0], lockTimeout)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", o.args[0], plural(waiting, "event"))
+	return nil
+}

@@ -1,0 +1,106 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"eventpusher/pusher/outbox"
+)
+
+// Client asks the instance that has the outbox of a directory open.
+type Client struct{ http *http.Client }
+
+// requestTimeout is generous: a change of very many letters takes its time.
+const requestTimeout = 5 * time.Minute
+
+// Dial returns a client for the socket in dir, or an error if nobody answers there.
+func Dial(ctx context.Context, dir string) (*Client, error) {
+	path := filepath.Join(dir, SocketName)
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	conn.Close()
+	return &Client{&http.Client{
+		Timeout: requestTimeout,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		},
+	}}, nil
+}
+
+// List implements Letters.
+func (c *Client) List(f outbox.LetterFilter) (list []outbox.DeadLetter, err error) {
+	err = c.ask(http.MethodGet, "/dead-letters", encode(f), &list)
+	return list, err
+}
+
+// Get implements Letters.
+func (c *Client) Get(id uint64) (d outbox.DeadLetter, err error) {
+	err = c.ask(http.MethodGet, "/dead-letters/"+strconv.FormatUint(id, 10), nil, &d)
+	return d, err
+}
+
+// Drop implements Letters.
+func (c *Client) Drop(f outbox.LetterFilter) (int, error) {
+	var n count
+	err := c.ask(http.MethodPost, "/dead-letters/drop", encode(f), &n)
+	return n.Count, err
+}
+
+// Replay implements Letters.
+func (c *Client) Replay(f outbox.LetterFilter) (int, error) {
+	var n count
+	err := c.ask(http.MethodPost, "/dead-letters/replay", encode(f), &n)
+	return n.Count, err
+}
+
+func (c *Client) ask(method, path string, query url.Values, result any) error {
+	// The host is never looked up: the socket is dialled whatever it says.
+	u := url.URL{Scheme: "http", Host: "control", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequest(method, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		if err := json.NewDecoder(resp.Body).Decode(result); err != nil {
+			return fmt.Errorf("control: the answer cannot be read: %w", err)
+		}
+		return nil
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	var f failure
+	if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {
+		return fmt.Errorf("control: %s", resp.Status)
+	}
+	if resp.StatusCode == http.StatusNotFound {
+		return &notThere{f.Error}
+	}
+	return fmt.Errorf("control: the running instance says: %s", f.Error)
+}
+
+// notThere carries outbox.ErrNoLetter over the socket.
+type notThere struct{ text string }
+
+func (e *notThere) Error() string        { return e.text }
+func (e *notThere) Is(target error) bool { return target == outbox.ErrNoLetter }

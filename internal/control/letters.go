@@ -1,0 +1,42 @@
+// Package control lets commands on the same machine reach what a running
+// instance holds, over a unix socket beside the outbox.
+//
+// Access is the file system's: only who may use the outbox's directory, and so
+// could read the events anyway, can connect.
+package control
+
+import (
+	"eventpusher/pusher/outbox"
+)
+
+// SocketName is the socket's name in the outbox's directory.
+const SocketName = "control.sock"
+
+// Box is the part of an outbox that commands use.
+type Box interface {
+	DeadLetters() outbox.DeadLetters
+	Replay(outbox.LetterFilter) (int, error)
+}
+
+// Letters are the dead letters, wherever the outbox is open: in this process
+// (Local) or in another (Client).
+type Letters interface {
+	// List returns the selected ones, oldest first.
+	List(outbox.LetterFilter) ([]outbox.DeadLetter, error)
+	// Get returns one; the error wraps outbox.ErrNoLetter if it is not there.
+	Get(id uint64) (outbox.DeadLetter, error)
+	// Drop forgets the selected ones for good and returns how many.
+	Drop(outbox.LetterFilter) (int, error)
+	// Replay gives the selected ones back to their backends and returns how many.
+	Replay(outbox.LetterFilter) (int, error)
+}
+
+// Local gives access to an outbox of this process.
+func Local(box Box) Letters { return local{box.DeadLetters(), box} }
+
+type local struct {
+	outbox.DeadLetters
+	box Box
+}
+
+func (l local) Replay(f outbox.LetterFilter) (int, error) { return l.box.Replay(f) }

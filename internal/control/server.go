@@ -1,0 +1,130 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"eventpusher/pusher/outbox"
+)
+
+// Server answers the commands of this machine.
+type Server struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// Listen opens the socket, mode 0600, in the outbox's directory dir. The caller
+// holds the outbox's lock, so a socket that is there already is a dead one's.
+func Listen(dir string, box Box, log *slog.Logger) (*Server, error) {
+	path := filepath.Join(dir, SocketName)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	h := handler{letters: Local(box), log: log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /dead-letters", h.list)
+	mux.HandleFunc("GET /dead-letters/{id}", h.get)
+	mux.HandleFunc("POST /dead-letters/drop", h.change("dropped", h.letters.Drop))
+	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", h.letters.Replay))
+	return &Server{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
+}
+
+// Run answers until ctx ends; then it closes the socket and removes it.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.server.Close() })
+	defer stop()
+	if err := s.server.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("control: %w", err)
+	}
+	return nil
+}
+
+// Close is for a Server that will not Run.
+func (s *Server) Close() error { return s.listener.Close() }
+
+type handler struct {
+	letters Letters
+	log     *slog.Logger
+}
+
+// count is the answer to a change.
+type count struct {
+	Count int `json:"count"`
+}
+
+// failure is the answer to what cannot be done.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func (h handler) list(w http.ResponseWriter, r *http.Request) {
+	f, err := decode(r.URL.Query())
+	if err != nil {
+		answer(w, http.StatusBadRequest, failure{err.Error()})
+		return
+	}
+	list, err := h.letters.List(f)
+	if err != nil {
+		answer(w, http.StatusInternalServerError, failure{err.Error()})
+		return
+	}
+	answer(w, http.StatusOK, list)
+}
+
+func (h handler) get(w http.ResponseWriter, r *http.Request) {
+	id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+	if err != nil {
+		answer(w, http.StatusBadRequest, failure{err.Error()})
+		return
+	}
+	switch d, err := h.letters.Get(id); {
+	case errors.Is(err, outbox.ErrNoLetter):
+		answer(w, http.StatusNotFound, failure{err.Error()})
+	case err != nil:
+		answer(w, http.StatusInternalServerError, failure{err.Error()})
+	default:
+		answer(w, http.StatusOK, d)
+	}
+}
+
+func (h handler) change(what string, do func(outbox.LetterFilter) (int, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		f, err := decode(r.URL.Query())
+		if err != nil {
+			answer(w, http.StatusBadRequest, failure{err.Error()})
+			return
+		}
+		n, err := do(f)
+		if err != nil {
+			answer(w, http.StatusInternalServerError, failure{err.Error()})
+			return
+		}
+		h.log.Info("dead letters "+what+" by command", "count", n)
+		answer(w, http.StatusOK, count{n})
+	}
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// If this fails the command has gone.
+	_ = json.NewEncoder(w).Encode(v)
+}

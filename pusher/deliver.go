@@ -152,7 +152,7 @@ func (d *dispatcher) judgeEvent(s *outbox.Settlement, err error, v verdict, ch c
 			d.log.Error("an event goes to the dead letters", "event_id", s.Item.Event.ID, "kind", s.Item.Event.Kind.String(),
 				"reason", reason, "attempt", s.Item.Attempts+1, "err", err, "since_last_line", n)
 		}
-	case v == refusing || v != reachable && !ch.counts:
+	case v == refusing && ch.to == Paused || v != reachable && !ch.counts:
 		s.Outcome = outbox.Release
 	default:
 		attempt := s.Item.Attempts + 1

@@ -194,6 +194,28 @@ func TestPausedBackend(t *testing.T) {
 	})
 }
 
+// TestOneRefusedConversationPausesNothing: a service that refuses one event for
+// what is in it, as web application firewalls do, takes the others as ever.
+func TestOneRefusedConversationPausesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := failing(backends.Paused(errors.New("403 Forbidden")), "bob")
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2, Batch: 1}, publish: refuse}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("bob", "refused")})
+		for i := range 200 {
+			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i%7), fmt.Sprint(i))})
+			time.Sleep(10 * time.Millisecond)
+			if n := len(b.ids()); n < i {
+				t.Fatalf("%d delivered of %d", n, i+1)
+			}
+		}
+		synctest.Wait()
+		if s := p.Status().Backends[0]; s.State != pusher.Closed || s.Delivered != 200 || s.Failed < 3 {
+			t.Errorf("status %+v", s)
+		}
+	})
+}
+
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var down atomic.Bool

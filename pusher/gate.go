@@ -13,6 +13,10 @@ const (
 	openFor      = time.Second      // pause before each probe of a dead service
 	pauseFirst   = time.Second      // pause before the first probe of a service that refuses us
 	pauseLongest = 60 * time.Second // it doubles up to this
+	// pauseAfter is how many calls in a row must be refused before the service as a
+	// whole pauses. One event that is refused for what is in it, or one topic of
+	// several, is no reason to hold up the others.
+	pauseAfter = 5
 )
 
 // State is how a backend's gate stands.
@@ -51,6 +55,7 @@ type gate struct {
 	holdUntil time.Time // a longer one that the service asked for
 	probing   bool
 
+	refused     int // calls in a row
 	paused      bool
 	pausedUntil time.Time
 	pauseFor    time.Duration
@@ -158,7 +163,9 @@ func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield fu
 		done(errNoEvidence)
 	case refusing:
 		done(errNoEvidence)
+		g.refused++
 		switch {
+		case g.refused < pauseAfter && !g.paused:
 		case !g.paused:
 			g.paused, g.pauseFor = true, pauseFirst
 			g.pausedUntil = now.Add(g.pauseFor)
@@ -170,7 +177,7 @@ func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield fu
 		if probe {
 			g.paused = false
 		}
-		g.failed = 0
+		g.failed, g.refused = 0, 0
 		done(nil)
 	case failing:
 		if probe && g.paused { // it no longer refuses; the breaker judges the rest

@@ -123,7 +123,17 @@ type Item struct {
 	behind       *Item // the next event of the key
 	older, newer *Item // neighbours in order of acceptance
 	taken        bool
+
+	// Of the embedded engine only.
+	number  uint64     // place in the log
+	parked  *parkedKey // what it is the head of; nil for an event of the log
+	since   time.Time  // of the first failure that counted
+	takenAt time.Time
 }
+
+// Parked reports whether the event is one that has failed so often that it waits
+// apart from the others, so that another failure says little about the service.
+func (it *Item) Parked() bool { return it.parked != nil }
 
 // Outcome is what became of an item.
 type Outcome uint8
@@ -150,7 +160,12 @@ type Settlement struct {
 type Stats struct {
 	Waiting  int       // events that no lane holds
 	InFlight int       // events that lanes hold
-	Bytes    int64     // estimated memory of both
-	Oldest   time.Time // when the oldest of both was accepted; zero when there is none
+	Parked   int       // those of both that wait apart because they, or what comes before them, keep failing
+	Bytes    int64     // estimated memory of all
+	Oldest   time.Time // when the oldest of all was accepted; zero when there is none
 	Shed     uint64    // events given up because the outbox was full
+	Lost     uint64    // events that could not be read any more
+	// Coming says that events which nobody can take yet will be there soon, from
+	// the disk.
+	Coming bool
 }

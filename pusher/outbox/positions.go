@@ -20,16 +20,25 @@ func (p *positions) advance(news []Position) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sorted = merge(p.sorted, news)
+}
+
+// merged returns what list would return after advance.
+func (p *positions) merged(news []Position) []Position { return merge(p.list(), news) }
+
+// merge puts news into sorted.
+func merge(sorted, news []Position) []Position {
 	for _, n := range news {
-		i, known := slices.BinarySearchFunc(p.sorted, n.Source, func(e Position, source string) int {
+		i, known := slices.BinarySearchFunc(sorted, n.Source, func(e Position, source string) int {
 			return strings.Compare(e.Source, source)
 		})
 		if known {
-			p.sorted[i] = n
+			sorted[i] = n
 		} else {
-			p.sorted = slices.Insert(p.sorted, i, n)
+			sorted = slices.Insert(sorted, i, n)
 		}
 	}
+	return sorted
 }
 
 // list returns a copy.

@@ -55,7 +55,7 @@ func newSchedule() *schedule {
 }
 
 // add puts an event behind the others of its key.
-func (s *schedule) add(e *event.Event, key uint64, bytes int, now time.Time) {
+func (s *schedule) add(e *event.Event, key uint64, bytes int, now time.Time) *Item {
 	it := s.newItem()
 	it.Event, it.Key, it.bytes, it.Accepted = e, key, bytes, now
 	it.older = s.newest
@@ -80,6 +80,7 @@ func (s *schedule) add(e *event.Event, key uint64, bytes int, now time.Time) {
 		q.tail = it
 	}
 	it.lane = q
+	return it
 }
 
 // take hands out heads of ready keys.
@@ -161,6 +162,24 @@ func (s *schedule) retry(it *Item, due time.Time, firm bool) {
 	heap.Push(&s.delayed, q)
 }
 
+// postpone lets a ready key rest until due.
+func (s *schedule) postpone(it *Item, due time.Time, firm bool) {
+	q := it.lane
+	s.unlinkReady(q)
+	q.state, q.due, q.firm = keyDelayed, due, firm
+	heap.Push(&s.delayed, q)
+}
+
+// withdraw treats a waiting head as if it had been taken.
+func (s *schedule) withdraw(it *Item) {
+	q := it.lane
+	if q.state == keyDelayed {
+		heap.Remove(&s.delayed, q.slot)
+		s.pushReady(q)
+	}
+	s.seize(q)
+}
+
 // release puts an item in flight back. Other keys come first: a probe that
 // failed because of its own event must not be the next probe too.
 func (s *schedule) release(it *Item) {
@@ -199,6 +218,35 @@ func (s *schedule) expire(before time.Time, limit int, report func(*Item)) {
 			limit--
 		}
 		it = newer
+	}
+}
+
+// uproot gives up a key with all its items, oldest first, or those behind the
+// head only; it reports each before it is gone. The head may be in flight.
+func (s *schedule) uproot(q *keyQueue, keepHead bool, report func(*Item)) {
+	it := q.head
+	if keepHead {
+		it = q.head.behind
+		q.head.behind, q.tail = nil, q.head
+	} else {
+		switch q.state {
+		case keyDelayed:
+			heap.Remove(&s.delayed, q.slot)
+		case keyReady:
+			s.unlinkReady(q)
+		}
+		s.dropKey(q)
+	}
+	for it != nil {
+		behind := it.behind
+		if it.taken {
+			s.busy--
+		} else {
+			s.waiting--
+		}
+		report(it)
+		s.forget(it)
+		it = behind
 	}
 }
 

@@ -1,0 +1,251 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"time"
+
+	"eventpusher/event"
+	"eventpusher/pusher/outbox/segment"
+)
+
+// hand gives the reader a pack that has just been appended, its own events being
+// those with the given bit. It reports whether there may be more to take.
+func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, entries []Entry, keys []uint64, sizes []int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	mine := 0
+	for i := range entries {
+		if entries[i].Takers.Has(bit) {
+			mine++
+		}
+	}
+	r.appended += uint64(mine)
+	r.remaining += mine
+	caughtUp := r.head == r.tail
+	r.tail = next
+	if !caughtUp || mine > 0 && r.full() {
+		if r.halfEmpty() {
+			signal(r.wake)
+		}
+		return false
+	}
+	for i := range entries {
+		if entries[i].Takers.Has(bit) {
+			r.admit(first+uint64(i), entries[i].Event, keys[i], sizes[i], accepted)
+		}
+	}
+	r.head, r.dirty = next, true
+	return mine > 0
+}
+
+// admit puts an event of the log where it belongs.
+func (r *embeddedReader) admit(number uint64, e *event.Event, key uint64, bytes int, accepted time.Time) {
+	if number < r.mark && !r.isGap(number) {
+		return // settled before a restart
+	}
+	if pk := r.parked[key]; pk != nil && pk.last() < number {
+		r.passed(number)
+		if r.append(pk, parkedRecord{id: newParkedID(r.id, parkedEvent, number), event: e, accepted: accepted}, bytes) {
+			r.promote(pk)
+		}
+		return
+	}
+	r.queue.add(e, key, bytes, accepted).number = number
+}
+
+// isGap reports whether a number is among the gaps, and drops those up to it.
+func (r *embeddedReader) isGap(number uint64) bool {
+	for len(r.gaps) > 0 && r.gaps[0] < number {
+		r.gaps = r.gaps[1:]
+	}
+	if len(r.gaps) == 0 || r.gaps[0] != number {
+		return false
+	}
+	r.gaps = r.gaps[1:]
+	return true
+}
+
+// feed fills the window from the log whenever the reader has fallen behind and
+// there is room again.
+func (r *embeddedReader) feed() {
+	f := feeder{r: r}
+	defer f.close()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-r.engine.closing:
+			return
+		case <-r.wake:
+		case <-retry.C:
+		}
+		for r.engine.open() {
+			again, err := f.refill()
+			if err != nil {
+				if r.failure.set(err) {
+					r.engine.log.Error("the events that wait for a backend cannot be read; it gets nothing until they can", "backend", r.backend, "err", err)
+				}
+				f.close()
+				retry.Reset(feedPause)
+				break
+			}
+			if !again {
+				break
+			}
+		}
+	}
+}
+
+// feedPause is how long feed waits after an error before it tries again.
+const feedPause = 5 * time.Second
+
+// open reports whether Close has not begun.
+func (e *Embedded) open() bool {
+	select {
+	case <-e.closing:
+		return false
+	default:
+		return true
+	}
+}
+
+// feeder reads packs for one reader.
+type feeder struct {
+	r   *embeddedReader
+	log *segment.Reader // nil: to be opened
+	pos uint64          // the event that log comes to next
+}
+
+func (f *feeder) close() {
+	if f.log != nil {
+		_ = f.log.Close() // only read from
+		f.log = nil
+	}
+}
+
+// stepOver is how many events are read and thrown away rather than opening the
+// log anew, which has to look for its place.
+const stepOver = 20_000
+
+// seek makes the pack with the given event the next one.
+func (f *feeder) seek(number uint64) (err error) {
+	if f.log != nil && (number < f.pos || number-f.pos > stepOver) {
+		f.close()
+	}
+	if f.log == nil {
+		f.log, err = f.r.engine.seg.Reader(number)
+		f.pos = number
+	}
+	return err
+}
+
+// admission is one event on its way into the window.
+type admission struct {
+	number uint64
+	event  *event.Event
+	key    uint64
+	bytes  int
+}
+
+// refill reads one pack into the window and reports whether it should be called
+// again at once.
+func (f *feeder) refill() (again bool, err error) {
+	r := f.r
+	r.mu.Lock()
+	from, ok := r.head, r.behind() && !r.full()
+	caughtUp := !r.behind()
+	r.mu.Unlock()
+	if !ok {
+		if caughtUp && f.log != nil && f.pos < r.engine.seg.First() {
+			f.close() // its file is gone, and must give its space back
+		}
+		return false, nil
+	}
+	if err := f.seek(from); err != nil {
+		return false, err
+	}
+	p, err := f.log.Next()
+	var corrupt *segment.CorruptionError
+	switch {
+	case errors.As(err, &corrupt) && r.engine.o.SkipCorrupt:
+		return true, f.skip(corrupt, from)
+	case errors.Is(err, io.EOF):
+		return false, fmt.Errorf("outbox: the log ends before event %d", from)
+	case err != nil:
+		return false, err
+	}
+	next := p.First + uint64(p.Events)
+	f.pos = next
+	if next <= from {
+		return true, nil
+	}
+	accepted, list, err := f.decode(p, from)
+	if err != nil {
+		return false, err
+	}
+	r.mu.Lock()
+	if r.head == from {
+		for i := range list {
+			a := &list[i]
+			r.admit(a.number, a.event, a.key, a.bytes, accepted)
+		}
+		r.arrived(next)
+	}
+	r.mu.Unlock()
+	r.failure.set(nil)
+	r.notify()
+	return true, nil
+}
+
+// decode returns the reader's events of a pack, from the given number on.
+func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list []admission, err error) {
+	r := f.r
+	pack, err := readPack(p.Payload)
+	if err != nil {
+		return accepted, nil, fmt.Errorf("outbox: pack of event %d: %w", p.First, err)
+	}
+	for number := p.First; pack.events > 0; number++ {
+		ids, encoded, err := pack.next()
+		var e *event.Event
+		if err == nil && number >= from && ids.Has(int(r.id)) {
+			e, err = decodeEvent(encoded)
+		}
+		if err != nil {
+			return accepted, nil, fmt.Errorf("outbox: event %d: %w", number, err)
+		}
+		if e != nil {
+			list = append(list, admission{number, e, maphash.String(r.engine.seed, e.Key()), size(e)})
+		}
+	}
+	return pack.header.accepted, list, nil
+}
+
+// skip passes over what cannot be read, and counts it.
+func (f *feeder) skip(c *segment.CorruptionError, from uint64) error {
+	f.log.Skip()
+	f.pos = c.Next
+	r := f.r
+	r.engine.log.Error("events cannot be read and are passed over", "backend", r.backend, "file", c.File,
+		"offset", c.Offset, "first", c.First, "events", c.Events(), "reason", c.Reason)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.Next > from && r.head == from {
+		r.lost += c.Next - from
+		r.arrived(c.Next)
+	}
+	return nil
+}
+
+// arrived moves the head forward to next.
+func (r *embeddedReader) arrived(next uint64) {
+	r.head, r.dirty = next, true
+	r.tail = max(r.tail, next)
+	for len(r.gaps) > 0 && r.gaps[0] < next {
+		r.gaps = r.gaps[1:]
+	}
+	r.settleCount()
+	r.promoteAll()
+}

@@ -1,0 +1,140 @@
+package outbox
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"time"
+
+	"eventpusher/event"
+)
+
+// packVersion is the first byte of a pack.
+const packVersion = 1
+
+// packHeader is what stands before the events of a pack. Every pack repeats
+// where things stand, so that the last one of the log tells all there is to know
+// after a crash.
+type packHeader struct {
+	accepted  time.Time
+	appended  [MaxReaders]uint64 // events of each reader before this pack, by the reader's number
+	positions []Position         // of all sources, this pack included
+}
+
+// append writes the header; events says how many follow.
+func (h *packHeader) append(dst []byte, events int) []byte {
+	dst = append(dst, packVersion)
+	dst = appendTime(dst, h.accepted)
+	dst = appendAppended(dst, &h.appended)
+	dst = appendPositions(dst, h.positions)
+	return binary.AppendUvarint(dst, uint64(events))
+}
+
+func appendAppended(dst []byte, counts *[MaxReaders]uint64) []byte {
+	used := 0
+	for _, n := range counts {
+		if n > 0 {
+			used++
+		}
+	}
+	dst = binary.AppendUvarint(dst, uint64(used))
+	for id, n := range counts {
+		if n > 0 {
+			dst = append(dst, byte(id))
+			dst = binary.AppendUvarint(dst, n)
+		}
+	}
+	return dst
+}
+
+func appendPositions(dst []byte, list []Position) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for _, p := range list {
+		dst = appendText(dst, p.Source)
+		dst = appendText(dst, p.Epoch)
+		dst = binary.AppendUvarint(dst, p.Seq)
+	}
+	return dst
+}
+
+func (d *decoder) appended() (counts [MaxReaders]uint64) {
+	for range d.count() {
+		id := d.byte()
+		n := d.uvarint()
+		if id >= MaxReaders {
+			d.fail()
+			break
+		}
+		counts[id] = n
+	}
+	return counts
+}
+
+func (d *decoder) positions() []Position {
+	var list []Position
+	for range d.count() {
+		list = append(list, Position{Source: d.text(), Epoch: d.text(), Seq: d.uvarint()})
+		if d.damaged {
+			return nil
+		}
+	}
+	return list
+}
+
+// appendEntry writes one event with the numbers of the readers that want it. The
+// event begins with its length, so that readers can pass over what they do not
+// want.
+func appendEntry(dst []byte, readers Takers, e *event.Event) []byte {
+	return event.AppendBinary(binary.AppendUvarint(dst, uint64(readers)), e)
+}
+
+// packReader reads a pack's payload.
+type packReader struct {
+	header packHeader
+	events int // that are still to come
+	d      decoder
+}
+
+func readPack(payload []byte) (*packReader, error) {
+	p := &packReader{d: decoder{b: payload}}
+	if v := p.d.byte(); v != packVersion {
+		return nil, fmt.Errorf("%w: pack of version %d, known is %d", errDamaged, v, packVersion)
+	}
+	p.header.accepted = p.d.time()
+	p.header.appended = p.d.appended()
+	p.header.positions = p.d.positions()
+	p.events = p.d.count()
+	return p, p.d.err()
+}
+
+// next returns the readers that want the next event, and the event encoded.
+func (p *packReader) next() (readers Takers, encoded []byte, err error) {
+	readers = Takers(p.d.uvarint())
+	all := p.d.b
+	n := len(p.d.bytes())
+	encoded = all[:len(all)-len(p.d.b)]
+	if p.d.damaged || n == 0 {
+		return 0, nil, errDamaged
+	}
+	p.events--
+	return readers, encoded, nil
+}
+
+// decodeEvent decodes what appendEntry and the other stores have written.
+func decodeEvent(encoded []byte) (*event.Event, error) {
+	e, rest, err := event.DecodeBinary(encoded)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) > 0 {
+		return nil, errDamaged
+	}
+	return &e, nil
+}
+
+// each calls f with every reader's number.
+func (t Takers) each(f func(id int)) {
+	for ; t != 0; t &= t - 1 {
+		f(bits.TrailingZeros64(uint64(t)))
+	}
+}

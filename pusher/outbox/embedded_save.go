@@ -1,0 +1,308 @@
+package outbox
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// How long the saver waits after an error, and for events that it may give up.
+const (
+	savePause  = time.Second
+	spacePause = 20 * time.Millisecond
+)
+
+// saveLoop saves what has changed: soon, so that many changes share a
+// transaction, or at once when somebody waits for it.
+func (e *Embedded) saveLoop() {
+	defer close(e.saverDone)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-e.closing:
+			return
+		case <-e.urgent:
+		case <-e.dirty:
+			timer.Reset(e.o.saveInterval)
+			select {
+			case <-e.closing:
+				return
+			case <-e.urgent:
+			case <-timer.C:
+			}
+		}
+		err := e.save(false)
+		switch {
+		case err != nil:
+			if e.saveErr.set(err) {
+				e.log.Error("the outbox cannot save what was delivered; deliveries stop until it can", "err", err)
+			}
+		case e.saveErr.set(nil):
+			e.log.Info("the outbox saves again what was delivered")
+		}
+		pause := time.Duration(0)
+		if err != nil {
+			pause = savePause
+		} else if !e.makeSpace() {
+			pause = spacePause
+		}
+		if pause > 0 {
+			timer.Reset(pause)
+			select {
+			case <-e.closing:
+				return
+			case <-timer.C:
+			}
+			signal(e.urgent)
+		}
+	}
+}
+
+// flush returns when everything that has changed so far is on disk.
+func (e *Embedded) flush() error {
+	done := make(chan error, 1)
+	e.flushMu.Lock()
+	e.flushers = append(e.flushers, done)
+	e.flushMu.Unlock()
+	signal(e.urgent)
+	select {
+	case err := <-done:
+		return err
+	case <-e.saverDone:
+		return errors.New("outbox: closed")
+	}
+}
+
+// snapshot is what one save writes of one reader.
+type snapshot struct {
+	r      *embeddedReader
+	record readerRecord
+	out    changes
+	count  int // of unsaved
+}
+
+// snapshot returns what is to be saved, nil when nothing has changed.
+func (r *embeddedReader) snapshot() *snapshot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.dirty {
+		return nil
+	}
+	cursor := r.cursor()
+	s := &snapshot{r: r, out: r.out, count: r.unsaved, record: readerRecord{
+		id: r.id, cursor: cursor, mark: max(r.mark, cursor),
+		done: r.appended - min(uint64(max(r.remaining, 0)), r.appended), shed: r.shed, lost: r.lost,
+	}}
+	for it := r.queue.oldest; it != nil && it.number < r.mark; it = it.newer {
+		s.record.gaps = append(s.record.gaps, it.number)
+	}
+	s.record.gaps = append(s.record.gaps, r.gaps...)
+	r.out, r.dirty = changes{}, false
+	return s
+}
+
+// taken back after a transaction that failed.
+func (s *snapshot) undo() {
+	r := s.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dirty = true
+	r.out = changes{
+		letters: append(s.out.letters, r.out.letters...),
+		puts:    append(s.out.puts, r.out.puts...),
+		dels:    append(s.out.dels, r.out.dels...),
+	}
+}
+
+// confirm tells the reader that the snapshot is on disk.
+func (s *snapshot) confirm() {
+	r := s.r
+	r.mu.Lock()
+	r.unsaved -= s.count
+	r.saved = s.record.cursor
+	r.savedParked(s.out.puts)
+	notify, refill := r.stalled, r.behind() && r.halfEmpty()
+	r.stalled = false
+	r.mu.Unlock()
+	if notify {
+		r.notify()
+	}
+	if refill {
+		signal(r.wake)
+	}
+}
+
+// write puts a snapshot into a transaction.
+func (s *snapshot) write(tx *bolt.Tx, letters *Letters) (lost int, err error) {
+	parked := tx.Bucket(bucketParked)
+	for i := range s.out.puts {
+		if err := s.out.puts[i].save(tx); err != nil {
+			return 0, err
+		}
+	}
+	for i := range s.out.dels {
+		if err := parked.Delete(s.out.dels[i][:]); err != nil {
+			return 0, err
+		}
+	}
+	if lost, err = letters.put(tx, s.out.letters); err != nil {
+		return 0, err
+	}
+	return lost, tx.Bucket(bucketReaders).Put([]byte(s.r.backend), s.record.append(nil))
+}
+
+// save writes all that has changed in one transaction, and then frees the files
+// that nobody needs any more. Only one goroutine calls it at a time.
+func (e *Embedded) save(closing bool) error {
+	e.flushMu.Lock()
+	flushers, buried := e.flushers, e.buried
+	e.flushers, e.buried = nil, nil
+	e.flushMu.Unlock()
+	e.endMu.Lock()
+	end, endDirty := e.end, e.endDirty
+	e.endDirty = false
+	e.endMu.Unlock()
+	// The positions may be newer than end, never older.
+	end.positions = e.positions.list()
+
+	var list []*snapshot
+	for _, r := range e.readers() {
+		if s := r.snapshot(); s != nil {
+			list = append(list, s)
+		}
+	}
+	var err error
+	lost := 0
+	if len(list)+len(buried) > 0 || endDirty || closing {
+		err = e.db.Update(func(tx *bolt.Tx) error {
+			lost = 0
+			for _, s := range list {
+				n, err := s.write(tx, e.letters)
+				lost += n
+				if err != nil {
+					return err
+				}
+			}
+			n, err := e.letters.put(tx, buried)
+			lost += n
+			if err == nil {
+				err = end.save(tx)
+			}
+			if err == nil && closing {
+				err = tx.Bucket(bucketMeta).Put(keyClean, []byte{1})
+			}
+			return err
+		})
+	}
+	if err != nil {
+		err = fmt.Errorf("outbox: save: %w", err)
+		for _, s := range list {
+			s.undo()
+		}
+		e.markEnd()
+	} else {
+		for _, s := range list {
+			s.confirm()
+		}
+		if lost > 0 {
+			e.log.Error("too many dead letters: the oldest were given up", "events", lost)
+		}
+		err = e.trim()
+	}
+	// Who buried them is told, and decides what to do about it.
+	for _, f := range flushers {
+		f <- err
+	}
+	return err
+}
+
+// trim removes the files of the log that every backend has passed.
+func (e *Embedded) trim() error {
+	least := e.seg.Next()
+	for _, r := range e.readers() {
+		r.mu.Lock()
+		least = min(least, r.saved)
+		r.mu.Unlock()
+	}
+	// Backends that have not been opened yet count as well.
+	if len(e.readers()) < len(e.o.Backends) {
+		for _, name := range e.o.Backends {
+			least = min(least, e.records[name].cursor)
+		}
+	}
+	if least <= e.trimmed {
+		return nil
+	}
+	freed, err := e.seg.Trim(least)
+	if err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	e.trimmed = least
+	if freed > 0 {
+		for _, r := range e.readers() {
+			signal(r.wake)
+		}
+	}
+	return nil
+}
+
+// shedStep is how many events are given up between two looks at the size.
+const shedStep = 1024
+
+// makeSpace makes the backend that is furthest behind give up its oldest events
+// while the log is too large. It returns false when that does not help at once.
+func (e *Embedded) makeSpace() bool {
+	if e.seg.Size() <= e.o.MaxSize {
+		return true
+	}
+	var slowest *embeddedReader
+	least := uint64(0)
+	for _, r := range e.readers() {
+		r.mu.Lock()
+		if slowest == nil || r.cursor() < least {
+			slowest, least = r, r.cursor()
+		}
+		r.mu.Unlock()
+	}
+	if slowest == nil {
+		return true
+	}
+	n, episode := slowest.giveUp(shedStep)
+	if n == 0 {
+		signal(slowest.wake)
+		return false // in flight, or not read yet
+	}
+	signal(e.urgent) // saved, it lets files go; then see again
+	signal(slowest.wake)
+	if f := e.shed.Load(); f != nil {
+		(*f)(slowest.backend, n, episode)
+	}
+	return true
+}
+
+// giveUp drops at most limit of the oldest events that no lane holds.
+func (r *embeddedReader) giveUp(limit int) (n int, episode bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for it := r.queue.oldest; it != nil && n < limit; {
+		newer := it.newer
+		if !it.taken {
+			key := it.Key
+			r.passed(it.number)
+			r.queue.cut(it)
+			r.queue.forget(it)
+			r.unhold(key)
+			n++
+		}
+		it = newer
+	}
+	if n > 0 {
+		episode = !r.shedding
+		r.shedding = true
+		r.shed += uint64(n)
+	}
+	return n, episode
+}

@@ -1,0 +1,218 @@
+package outbox
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// stateVersion is the format of the whole directory: of the packs, and of
+// everything in state.db.
+const stateVersion = 1
+
+// The buckets of state.db, and the keys of the first.
+var (
+	bucketMeta    = []byte("meta")
+	bucketReaders = []byte("readers") // name: readerRecord
+	bucketParked  = []byte("parked")  // parkedID: parkedRecord
+	bucketLetters = []byte("letters") // ID: letterRecord
+
+	keyFormat = []byte("format")  // stateVersion
+	keyEnd    = []byte("end")     // endRecord
+	keyClean  = []byte("clean")   // there after an orderly Close
+	keyTotals = []byte("letters") // letterTotals
+)
+
+// FormatError says that the outbox was written by a newer eventpusher.
+type FormatError struct {
+	Path    string
+	Version uint64
+}
+
+// Error implements error; it says what can be done.
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("outbox: %s has format %d and this eventpusher knows formats up to %d: run the version that wrote it, or let that version empty the outbox first",
+		e.Path, e.Version, stateVersion)
+}
+
+// stateMapping is how much address space state.db gets at once, so that its
+// growth does not have to wait for transactions that read.
+const stateMapping = 256 << 20
+
+// openState opens state.db, or begins it when create is set.
+func openState(path string, create bool) (*bolt.DB, error) {
+	if !create {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("outbox: there is none: %w", err)
+		}
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{
+		Timeout: DefaultLockTimeout, FreelistType: bolt.FreelistMapType, InitialMmapSize: stateMapping, NoStatistics: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("outbox: open %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta == nil {
+			var err error
+			for _, name := range [][]byte{bucketMeta, bucketReaders, bucketParked, bucketLetters} {
+				if _, e := tx.CreateBucketIfNotExists(name); err == nil {
+					err = e
+				}
+			}
+			if err != nil {
+				return err
+			}
+			return tx.Bucket(bucketMeta).Put(keyFormat, binary.AppendUvarint(nil, stateVersion))
+		}
+		d := decoder{b: meta.Get(keyFormat)}
+		if v := d.uvarint(); d.damaged || v > stateVersion {
+			return &FormatError{Path: path, Version: v}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("outbox: open %s: %w", path, err), db.Close())
+	}
+	return db, nil
+}
+
+// readerRecord is what is kept of one backend.
+type readerRecord struct {
+	id uint8 // its bit in the packs
+	// Everything below cursor is settled, from mark on nothing is; between them
+	// gaps lists what is not.
+	cursor, mark uint64
+	gaps         []uint64
+	// done counts its events that are settled, parked or given up, out of those
+	// that the packs count as appended.
+	done uint64
+	shed uint64 // given up because the outbox was full
+	lost uint64 // passed over because they could not be read any more
+}
+
+func (r *readerRecord) append(dst []byte) []byte {
+	dst = append(dst, r.id)
+	for _, v := range []uint64{r.cursor, r.mark, r.done, r.shed, r.lost, uint64(len(r.gaps))} {
+		dst = binary.AppendUvarint(dst, v)
+	}
+	last := r.cursor
+	for _, n := range r.gaps {
+		dst = binary.AppendUvarint(dst, n-last)
+		last = n
+	}
+	return dst
+}
+
+func decodeReader(b []byte) (readerRecord, error) {
+	d := decoder{b: b}
+	r := readerRecord{id: d.byte(), cursor: d.uvarint(), mark: d.uvarint(), done: d.uvarint(), shed: d.uvarint(), lost: d.uvarint()}
+	last := r.cursor
+	for range d.count() {
+		last += d.uvarint()
+		r.gaps = append(r.gaps, last)
+	}
+	if r.id >= MaxReaders {
+		d.fail()
+	}
+	return r, d.err()
+}
+
+// loadReaders returns what is kept of all backends.
+func loadReaders(tx *bolt.Tx) (map[string]readerRecord, error) {
+	all := make(map[string]readerRecord)
+	err := tx.Bucket(bucketReaders).ForEach(func(name, v []byte) error {
+		r, err := decodeReader(v)
+		if err != nil {
+			return fmt.Errorf("backend %s: %w", name, err)
+		}
+		all[string(name)] = r
+		return nil
+	})
+	return all, err
+}
+
+// register gives a new backend the smallest number that is free.
+func register(tx *bolt.Tx, all map[string]readerRecord, name string, r readerRecord) (readerRecord, error) {
+	var used [MaxReaders]bool
+	for _, o := range all {
+		used[o.id] = true
+	}
+	free := slices.Index(used[:], false)
+	if free < 0 {
+		return r, fmt.Errorf("outbox: %s would be backend %d, and %d is the most", name, MaxReaders+1, MaxReaders)
+	}
+	r.id = uint8(free)
+	all[name] = r
+	return r, tx.Bucket(bucketReaders).Put([]byte(name), r.append(nil))
+}
+
+// endRecord says how far the log had come at some time. Unlike the last pack it
+// is there even when all packs have been trimmed.
+type endRecord struct {
+	next      uint64
+	appended  [MaxReaders]uint64
+	positions []Position
+}
+
+func (e *endRecord) save(tx *bolt.Tx) error {
+	b := binary.AppendUvarint(nil, e.next)
+	b = appendAppended(b, &e.appended)
+	return tx.Bucket(bucketMeta).Put(keyEnd, appendPositions(b, e.positions))
+}
+
+func loadEnd(tx *bolt.Tx) (endRecord, error) {
+	b := tx.Bucket(bucketMeta).Get(keyEnd)
+	if b == nil {
+		return endRecord{next: 1}, nil
+	}
+	d := decoder{b: b}
+	e := endRecord{next: d.uvarint(), appended: d.appended(), positions: d.positions()}
+	return e, d.err()
+}
+
+// Forget removes what the outbox in dir keeps for a backend that is not
+// configured any more: its place in the log and what is parked for it. Its dead
+// letters stay. It returns how many events the backend had still to get. No
+// process may have the outbox open; it waits for at most timeout for that.
+func Forget(dir, backend string, timeout time.Duration) (waiting int, err error) {
+	s, err := openAlone(dir, timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	err = s.db.Update(func(tx *bolt.Tx) error {
+		all, err := loadReaders(tx)
+		if err != nil {
+			return err
+		}
+		r, ok := all[backend]
+		if !ok {
+			return fmt.Errorf("outbox: nothing is kept for a backend %q: %w", backend, fs.ErrNotExist)
+		}
+		end, err := loadEnd(tx)
+		if err != nil {
+			return err
+		}
+		waiting = int(end.appended[r.id] - min(r.done, end.appended[r.id]))
+		// The number may be given to another backend, which must not inherit the count.
+		end.appended[r.id] = 0
+		if err := end.save(tx); err != nil {
+			return err
+		}
+		n, err := forgetParked(tx, r.id)
+		waiting += n
+		if err != nil {
+			return err
+		}
+		return tx.Bucket(bucketReaders).Delete([]byte(backend))
+	})
+	return waiting, err
+}

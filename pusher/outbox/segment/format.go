@@ -64,13 +64,14 @@ func decodeHeader(b []byte) (h header, version uint32, reason string) {
 	}
 	version = binary.LittleEndian.Uint32(b[8:])
 	// A later format may put its checksum elsewhere. A damaged version is told
-	// from a later one by the checksum that fits once the version is put right.
+	// from a later one by the checksum that fits once the version is put right,
+	// or by being a number that no format will reach.
 	ours := append(append(make([]byte, 0, headerSize), b[:8]...), 0, 0, 0, 0)
 	binary.LittleEndian.PutUint32(ours[8:], Version)
 	ours = append(ours, b[12:headerSize-4]...)
 	valid := crc32.Checksum(ours, castagnoli) == binary.LittleEndian.Uint32(b[headerSize-4:])
 	switch {
-	case version != Version && !valid:
+	case version > Version && version < 256 && !valid:
 		return h, version, ""
 	case !valid, version != Version:
 		return h, Version, "damaged segment header"

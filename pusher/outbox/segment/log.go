@@ -23,7 +23,7 @@ import (
 const DefaultSegmentSize = 64 << 20
 
 // MaxPayload is the largest payload of a pack in bytes.
-const MaxPayload = 1 << 30
+const MaxPayload = 256 << 20
 
 // Options say where a Log lives.
 type Options struct {

@@ -26,8 +26,9 @@ type Feeds struct {
 }
 
 // NewFeeds returns the classifier for the component of that name. forwarders are
-// the domains whose wrappers are opened, by default hosts and mucHosts; feeds are
-// the dialects to accept, by default whatever is heard, the best one first.
+// the domains whose wrappers are opened; without any nobody's are, since a default
+// would trust whom the caller did not name. mucHosts are taken as given too. feeds
+// are the dialects to accept, by default whatever is heard, the best one first.
 // A nil m counts nowhere, a nil log is silent.
 func NewFeeds(name string, forwarders, hosts, mucHosts, feeds []string, m *Metrics, log *slog.Logger) *Feeds {
 	if m == nil {
@@ -35,14 +36,6 @@ func NewFeeds(name string, forwarders, hosts, mucHosts, feeds []string, m *Metri
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
-	}
-	if len(mucHosts) == 0 {
-		for _, h := range hosts {
-			mucHosts = append(mucHosts, "conference."+h, "muc."+h)
-		}
-	}
-	if len(forwarders) == 0 {
-		forwarders = append(append(forwarders, hosts...), mucHosts...)
 	}
 	served := make([]jid.JID, len(hosts))
 	for i, h := range hosts {

@@ -34,8 +34,12 @@ type rig struct {
 
 func newRig(hosts []string, feeds ...string) *rig {
 	reg := prometheus.NewRegistry()
+	var rooms []string
+	for _, h := range hosts {
+		rooms = append(rooms, "conference."+h, "muc."+h)
+	}
 	return &rig{
-		Feeds:    component.NewFeeds("events.localhost", nil, hosts, nil, feeds, component.NewMetrics(reg), nil),
+		Feeds:    component.NewFeeds("events.localhost", slices.Concat(hosts, rooms), hosts, rooms, feeds, component.NewMetrics(reg), nil),
 		registry: reg, decoder: stanza.NewDecoder(stanza.Limits{}),
 	}
 }
@@ -219,6 +223,48 @@ func TestConfiguredForwarders(t *testing.T) {
 	status := r.Status()
 	if len(status) != 1 || status[0].Authority[component.MessageFact] != "service_log" {
 		t.Errorf("the relay's stanza is about localhost, but the status is %v", status)
+	}
+}
+
+// Lists that are empty trust nobody, whether they are nil or not.
+func TestNobodyIsTrustedByDefault(t *testing.T) {
+	toRoom := strings.Replace(chat, "alice@localhost", "tea@conference.localhost", 1)
+	for name, empty := range map[string][]string{"nil": nil, "not nil": {}} {
+		t.Run(name, func(t *testing.T) {
+			reg := prometheus.NewRegistry()
+			r := &rig{
+				Feeds:    component.NewFeeds("events.localhost", empty, []string{"localhost"}, empty, nil, component.NewMetrics(reg), nil),
+				registry: reg, decoder: stanza.NewDecoder(stanza.Limits{}),
+			}
+			for _, xml := range []string{
+				wrap("localhost", "events.localhost", chat),
+				wrap("conference.localhost", "in@events.localhost", chat),
+				wrap("muc.localhost", "in@events.localhost", toRoom),
+			} {
+				if got := r.classify(t, xml); got != "" {
+					t.Errorf("%s gives %s", xml, got)
+				}
+			}
+			// Without the forwarder, the host grants nothing either.
+			r.classify(t, perms("localhost", "events.localhost", ""))
+			if got := r.classify(t, `<presence from='alice@localhost/r1' to='events.localhost'/>`); !strings.HasPrefix(got, "direct ") {
+				t.Errorf("presence gives %q", got)
+			}
+			want := []string{"direct/trusted=1", "direct/untrusted_forward=3", "privilege/untrusted_privilege=1"}
+			if diff := cmp.Diff(want, r.counted(t)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A room's stanza is about strangers where muc_hosts is empty.
+func TestNoConferenceHostsByDefault(t *testing.T) {
+	f := component.NewFeeds("events.localhost", []string{"localhost"}, []string{"localhost"}, []string{}, nil, nil, nil)
+	r := &rig{Feeds: f, decoder: stanza.NewDecoder(stanza.Limits{})}
+	const fromRoom = `<message xmlns='jabber:client' from='tea@conference.localhost/al' to='zoe@far.example/r' type='groupchat'><body>hi</body></message>`
+	if got := r.classify(t, wrap("localhost", "events.localhost", fromRoom)); got != "" {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -86,7 +86,8 @@ type Status struct {
 }
 
 // New returns a Link for the served hosts; it connects to nothing.
-// Zero values in cfg mean the defaults that config.Component documents.
+// Zero values in cfg mean the defaults that config.Component documents, except in
+// Forwarders and MUCHosts, which say who is trusted: an empty list is nobody.
 func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	withDefaults(&cfg)
 	if len(hosts) == 0 {

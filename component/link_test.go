@@ -6,6 +6,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -32,6 +33,26 @@ func TestStanzasGluedToTheHandshakeArrive(t *testing.T) {
 		w.wantFact("third")
 		w.end()
 	}
+}
+
+// What the configuration says about trust arrives here: empty lists stay empty.
+func TestEmptyForwardersInTheConfiguration(t *testing.T) {
+	server := startServer(t, serverOptions())
+	toml := fmt.Sprintf("[component]\naddress = %q\nname = %q\nsecret = %q\nforwarders = []\nmuc_hosts = []\n[general]\nhosts = [%q]\n",
+		server.Addr(), testName, testSecret, testHost)
+	cfg, problems := config.Parse([]byte(toml), nil, "")
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	w := newWatched(t, cfg.Component, nil).start()
+	session := accept(t, server)
+	send(t, session, logged("forwarded")+strings.Replace(logged("forwarded"), "from='example.org'", "from='conference.example.org'", 1)+
+		"<message from='alice@example.org/r1' to='events.example.org'><body>direct</body></message>")
+	w.wantFact("direct")
+	if got := w.counter("eventpusher_stanzas_total", "direct", "untrusted_forward"); got != 2 {
+		t.Errorf("%v wrappers were refused, want 2", got)
+	}
+	w.end()
 }
 
 func TestOrderlyStop(t *testing.T) {

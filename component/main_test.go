@@ -41,7 +41,7 @@ func startServer(t testing.TB, o xmppserver.Options) *xmppserver.Server {
 }
 
 func testConfig(address string) config.Component {
-	return config.Component{Address: address, Name: testName, Secret: testSecret}
+	return config.Component{Address: address, Name: testName, Secret: testSecret, Forwarders: []string{testHost}}
 }
 
 // watched is a Link that runs, with the bodies of the facts that it handed over.

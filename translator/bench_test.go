@@ -46,7 +46,7 @@ func corpus(tb testing.TB, target string) [][]byte {
 func benchParts() (*stanza.Decoder, *component.Feeds, *translator.Translator) {
 	hosts := []string{benchHost}
 	return stanza.NewDecoder(stanza.Limits{}),
-		component.NewFeeds(benchName, nil, hosts, nil, nil, nil, nil),
+		component.NewFeeds(benchName, hosts, hosts, nil, nil, nil, nil),
 		translator.New(translator.Options{Hosts: hosts, Component: benchName})
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -69,8 +70,9 @@ func TestCaptures(t *testing.T) {
 func translate(t *testing.T, file, name, host string) string {
 	t.Helper()
 	steps := readCapture(t, file)
-	feeds := component.NewFeeds(name, nil, []string{host}, nil, nil, nil, nil)
-	tr := translator.New(translator.Options{Hosts: []string{host}, MUCHosts: []string{"conference." + host}, Component: name})
+	hosts, rooms := []string{host}, []string{"conference." + host}
+	feeds := component.NewFeeds(name, slices.Concat(hosts, rooms), hosts, rooms, nil, nil, nil)
+	tr := translator.New(translator.Options{Hosts: hosts, MUCHosts: rooms, Component: name})
 	decoder := stanza.NewDecoder(stanza.Limits{})
 	start := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 	var out strings.Builder

@@ -54,16 +54,21 @@ func (t *Translator) presence(s *stanza.Stanza, received time.Time, dst []event.
 
 // undirected reports whether s tells everybody, not somebody, that the session
 // from is there or gone.
+//
+// Where the recipient settles that, children do not count, as in MongooseIM: a user
+// who adds those of rooms to his unavailable would stay online for good.
 func (t *Translator) undirected(s *stanza.Stanza, from *address) bool {
-	if s.Flags&(stanza.HasMUC|stanza.HasMUCUser) != 0 || s.Copy == stanza.ReceivedCopy {
+	if s.Copy == stanza.ReceivedCopy {
 		return false
 	}
 	switch s.Dialect {
 	case stanza.Privilege:
+		// Servers hand on undirected ones only (XEP-0356 section 7).
 		return string(s.To) == t.component
 	case stanza.Direct:
-		// Any node of ours may be the contact that a user has subscribed.
-		return s.To.Domain() == t.component
+		// Any node of ours may be the contact that a user has subscribed, or be taken
+		// for a room by a client that joins (XEP-0045).
+		return s.To.Domain() == t.component && s.Flags&(stanza.HasMUC|stanza.HasMUCUser) == 0
 	}
 	if s.Host != "" && string(s.Host) != from.domain {
 		return false

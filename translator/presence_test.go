@@ -48,8 +48,9 @@ func TestUndirectedPresence(t *testing.T) {
 		{"direct, to somebody else", on(stanza.Direct, "bob@localhost"), SkippedDirected, ""},
 
 		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedDirected, ""},
-		{"with a join", on(stanza.Firewall, "").flags(stanza.HasMUC), SkippedDirected, ""},
-		{"with a room's word", on(stanza.Firewall, "").flags(stanza.HasMUCUser), SkippedDirected, ""},
+		{"direct, a join", on(stanza.Direct, "x@"+us+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
+		{"direct, a room's word", on(stanza.Direct, us).flags(stanza.HasMUCUser), SkippedDirected, ""},
+		{"firewall, a join", on(stanza.Firewall, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
 		{"bare from", presence(stanza.Firewall, "alice@localhost", "", ""), SkippedForeign, ""},
 		{"empty resource", presence(stanza.Firewall, "alice@localhost/", "", ""), SkippedForeign, ""},
 		{"remote user", presence(stanza.Firewall, "x@remote.example/q", "", ""), SkippedForeign, ""},
@@ -138,6 +139,29 @@ func TestStatusOfSessions(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) { want(t, play(newTranslator(), tc.drafts...), tc.want...) })
+	}
+}
+
+// What a user adds to a presence for everybody changes nothing: nobody can stay
+// online by a child element.
+func TestChildrenOfRoomsDoNotHideStatuses(t *testing.T) {
+	for _, tc := range []struct {
+		dialect stanza.Dialect
+		to      string
+		suffix  string
+	}{
+		{stanza.Firewall, "", ""},
+		{stanza.ServiceLog, "alice@localhost", " unverified"},
+		{stanza.Privilege, "events.localhost", " unverified"},
+	} {
+		for name, flag := range map[string]stanza.Flags{"muc": stanza.HasMUC, "muc#user": stanza.HasMUCUser} {
+			t.Run(tc.dialect.String()+", "+name, func(t *testing.T) {
+				got := play(newTranslator(), presence(tc.dialect, alice, tc.to, "").flags(flag), presence(tc.dialect, alice, tc.to, "unavailable").flags(flag))
+				want(t, got,
+					`online alice@localhost/r1 user=alice@localhost count=1`+tc.suffix,
+					`offline alice@localhost/r1 user=alice@localhost count=0`+tc.suffix)
+			})
+		}
 	}
 }
 

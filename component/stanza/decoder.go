@@ -92,25 +92,6 @@ func (d *Decoder) Decode(frame []byte, env *Envelope) error {
 	return err
 }
 
-// decodeFirst decodes the stanza that b begins with, whatever follows it, and returns
-// its length. It returns 0, with env left alone, if there is anything wrong with the
-// stanza or it goes on behind b.
-func (d *Decoder) decodeFirst(b []byte, env *Envelope) int {
-	d.reset(b)
-	// Reading the element before it is known to be UTF-8 is safe, and if all of it
-	// turns out to be, it was read the way it should be.
-	n, err := d.element()
-	if err != nil || n > d.limits.Size || !d.isStanza() || !utf8.Valid(b[:n]) {
-		n = 0
-	} else {
-		d.src = b[:n]
-		*env = Envelope{}
-		d.finish(env)
-	}
-	d.release()
-	return n
-}
-
 func (d *Decoder) isStanza() bool { return d.outer.kind != 0 && d.outer.space.isContent() }
 
 func (d *Decoder) reset(frame []byte) {

@@ -1,10 +1,6 @@
 package stanza
 
-import (
-	"encoding/binary"
-	"math/bits"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // What a byte may be, as bits of byteClass.
 const (
@@ -75,20 +71,6 @@ func ncName(b []byte, i int) int {
 		}
 		i += n
 	}
-}
-
-// letters returns how many of the next eight bytes at i are lower-case letters of
-// ASCII before the first that is none, and 0 if there are no eight bytes. Most names
-// are nothing else.
-func letters(b []byte, i int) int {
-	if len(b)-i < 8 {
-		return 0
-	}
-	x := binary.LittleEndian.Uint64(b[i:])
-	// With the high bits set no subtraction borrows from the next byte, and a high
-	// bit stays set where the byte's lower bits are not below what is subtracted.
-	fromA, beyondZ := (x|highs)-ones*'a', (x|highs)-ones*('z'+1)
-	return bits.TrailingZeros64((^fromA|beyondZ|x)&highs) / 8
 }
 
 // isNameStart is the production NameStartChar beyond ASCII.

@@ -1,6 +1,9 @@
 package stanza
 
-import "io"
+import (
+	"io"
+	"unicode/utf8"
+)
 
 // Reader reads a component stream as a Framer and a Decoder do together, but goes
 // over nearly every byte only once: a stanza that is sound and has come whole shows
@@ -40,4 +43,23 @@ func (r *Reader) Next(env *Envelope) (Frame, error) {
 		err = r.decoder.Decode(frame.Bytes, env)
 	}
 	return frame, err
+}
+
+// decodeFirst decodes the stanza that b begins with, whatever follows it, and returns
+// its length. It returns 0, with env left alone, if there is anything wrong with the
+// stanza or it goes on behind b.
+func (d *Decoder) decodeFirst(b []byte, env *Envelope) int {
+	d.reset(b)
+	// Reading the element before it is known to be UTF-8 is safe, and if all of it
+	// turns out to be, it was read the way it should be.
+	n, err := d.element()
+	if err != nil || n > d.limits.Size || !d.isStanza() || !utf8.Valid(b[:n]) {
+		n = 0
+	} else {
+		d.src = b[:n]
+		*env = Envelope{}
+		d.finish(env)
+	}
+	d.release()
+	return n
 }

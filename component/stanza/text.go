@@ -1,50 +1,6 @@
 package stanza
 
-import (
-	"encoding/binary"
-	"math/bits"
-	"unicode/utf8"
-)
-
-// For looking at the eight bytes of a word at once.
-const (
-	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
-)
-
-// textRun returns the end of a run of ASCII from i on at which text has nothing to
-// stop at. It looks at eight bytes at a time, since most of a stanza is such runs, and
-// may end early: at some harmless characters (tab, line feed, =, \, |, }) and up to
-// seven bytes before the end of b.
-func textRun(b []byte, i int) int {
-	for len(b)-i >= 8 {
-		x := binary.LittleEndian.Uint64(b[i:])
-		// The high bit of a byte is set if it is beyond ASCII or a subtraction makes it
-		// negative: if it is below ' ' or what it was XORed with. The first such byte
-		// is exact, since none before it borrows. One pattern fits both '<' and ']'.
-		brackets := (x | ones*0x61) ^ ones*0x7D
-		hits := (x | (x - ones*' ') | ((x ^ ones*'&') - ones) | (brackets - ones)) & highs
-		if hits != 0 {
-			return i + bits.TrailingZeros64(hits)/8
-		}
-		i += 8
-	}
-	return i
-}
-
-// valueRun is textRun for value. All that it stops at but '<' is below '(', and the
-// harmless rest of that is rare in attributes.
-func valueRun(b []byte, i int) int {
-	for len(b)-i >= 8 {
-		x := binary.LittleEndian.Uint64(b[i:])
-		hits := (x | (x - ones*'(') | ((x ^ ones*'<') - ones)) & highs
-		if hits != 0 {
-			return i + bits.TrailingZeros64(hits)/8
-		}
-		i += 8
-	}
-	return i
-}
+import "unicode/utf8"
 
 // text checks the character data from i on and returns where it ends, at a '<'.
 // plain says that it stands for itself: no reference, no carriage return.

@@ -55,9 +55,13 @@ func isFinal(reason string) bool {
 func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 	now := time.Now()
 	v, longest := judge(ctx, errs)
+	evidence := v
+	if v == failing && !c.probe && allParked(c.items) {
+		evidence = noEvidence // that they fail is known, and says nothing about the service
+	}
 
 	d.mu.Lock()
-	ch := d.gate.leave(c.done, c.probe, v, func(yield func(uint64) bool) {
+	ch := d.gate.leave(c.done, c.probe, evidence, func(yield func(uint64) bool) {
 		for _, it := range c.items {
 			if !yield(it.Key) {
 				return
@@ -98,6 +102,16 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		d.wake.Broadcast()
 		d.mu.Unlock()
 	}
+}
+
+// allParked reports whether all items are of conversations that keep failing.
+func allParked(items []*outbox.Item) bool {
+	for _, it := range items {
+		if !it.Parked() {
+			return false
+		}
+	}
+	return true
 }
 
 // judge says what the errors of a call mean for the service as a whole, and the

@@ -32,6 +32,7 @@ type dispatcher struct {
 	log     *slog.Logger
 	maxAge  time.Duration
 	timeout time.Duration
+	durable bool // the outbox keeps what is not delivered at the end
 
 	idle atomic.Int32 // lanes in next
 
@@ -162,7 +163,7 @@ func (d *dispatcher) next(c *call) bool {
 			}
 			again = due
 		}
-		if d.draining && stats.Waiting+stats.InFlight == 0 {
+		if d.draining && d.drained(stats) {
 			d.stopped = true
 			d.wake.Broadcast()
 			return false
@@ -174,6 +175,12 @@ func (d *dispatcher) next(c *call) bool {
 		d.wake.Wait()
 	}
 	return false
+}
+
+// drained reports whether a lane that has found nothing to do need not wait for
+// more.
+func (d *dispatcher) drained(s outbox.Stats) bool {
+	return s.Waiting+s.InFlight == 0 || d.durable && s.InFlight == 0 && !s.Coming
 }
 
 // earlier returns the earlier of two times; zero means never.

@@ -123,7 +123,7 @@ func (m *Metrics) backend(name string) *backendMetrics {
 // backlog tells what is waiting when somebody asks, so that neither Push nor the
 // lanes have to keep a gauge up to date.
 type backlog struct {
-	waiting, oldest *prometheus.Desc
+	waiting, parked, oldest *prometheus.Desc
 
 	mu      sync.Mutex
 	readers map[string]outbox.Reader
@@ -133,6 +133,7 @@ func newBacklog() *backlog {
 	labels := []string{"backend"}
 	return &backlog{
 		waiting: prometheus.NewDesc("eventpusher_waiting_events", "Events accepted and not yet delivered, those in flight included.", labels, nil),
+		parked:  prometheus.NewDesc("eventpusher_parked_events", "Those of the waiting events whose conversation keeps failing while its backend works.", labels, nil),
 		oldest:  prometheus.NewDesc("eventpusher_oldest_event_seconds", "Age of the oldest event that is not yet delivered; 0 when there is none.", labels, nil),
 		readers: make(map[string]outbox.Reader),
 	}
@@ -147,6 +148,7 @@ func (b *backlog) add(backend string, r outbox.Reader) {
 // Describe implements prometheus.Collector.
 func (b *backlog) Describe(ch chan<- *prometheus.Desc) {
 	ch <- b.waiting
+	ch <- b.parked
 	ch <- b.oldest
 }
 
@@ -161,6 +163,7 @@ func (b *backlog) Collect(ch chan<- prometheus.Metric) {
 			age = time.Since(s.Oldest).Seconds()
 		}
 		ch <- prometheus.MustNewConstMetric(b.waiting, prometheus.GaugeValue, float64(s.Waiting+s.InFlight), name)
+		ch <- prometheus.MustNewConstMetric(b.parked, prometheus.GaugeValue, float64(s.Parked), name)
 		ch <- prometheus.MustNewConstMetric(b.oldest, prometheus.GaugeValue, age, name)
 	}
 }

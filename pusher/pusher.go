@@ -67,8 +67,15 @@ type Pusher struct {
 	metrics     *Metrics
 	log         *slog.Logger
 
+	intake  *intake       // nil: the outbox is in memory
+	flushed chan struct{} // closed when the intake is empty for good
+	flush   sync.Once     // runs commitLoop
+	pack    []outbox.Entry
+
+	pushing sync.Mutex  // Push and Replay
 	scratch event.Event // the event being filtered
 	entries []outbox.Entry
+	letters []outbox.DeadLetter
 
 	closed  atomic.Bool // Drain has begun, or Run has ended
 	failure atomic.Pointer[error]
@@ -105,6 +112,14 @@ func New(o Options) (*Pusher, error) {
 			QueueEvents: o.QueueEvents, QueueBytes: o.QueueBytes, DeadLetters: o.DeadLetters, Shed: p.shed,
 		})
 	}
+	if p.box.Durable() {
+		p.intake, p.flushed = newIntake(), make(chan struct{})
+	}
+	if b, ok := p.box.(interface {
+		OnShed(func(backend string, events int, episode bool))
+	}); ok {
+		b.OnShed(p.shed)
+	}
 	names := make(map[string]bool)
 	for _, b := range o.Backends {
 		name := b.Name()
@@ -113,6 +128,7 @@ func New(o Options) (*Pusher, error) {
 		}
 		names[name] = true
 		d := newDispatcher(b, &o)
+		d.durable = p.box.Durable()
 		r, err := p.box.Reader(name, d.notify)
 		if err != nil {
 			return nil, err
@@ -124,49 +140,97 @@ func New(o Options) (*Pusher, error) {
 	return p, nil
 }
 
-// Push filters the events and puts what a backend wants into the outbox. It is
-// called by one goroutine and never waits for a backend. The slice and its events
-// stay the caller's; the texts that the events point to must not change any more.
-func (p *Pusher) Push(events []event.Event) {
+// Push filters the events and hands what a backend wants to the outbox. It never
+// waits for a backend, and for the disk only when very much waits for it already.
+// The slice and its events stay the caller's; the texts that the events point to
+// must not change any more. Push and PushAcked are called by one goroutine.
+func (p *Pusher) Push(events []event.Event) { p.push(events, nil, nil) }
+
+// PushAcked is Push for a feed that wants to know what was accepted: positions is
+// where the feed stands with these events. committed is called once, by another
+// goroutine or by this one, in the order of the calls of PushAcked: with nil when
+// the events and the positions are on disk, else with why they are not, in
+// which case the feed has to send them again. It must not block.
+func (p *Pusher) PushAcked(events []event.Event, positions []outbox.Position, committed func(error)) {
+	p.push(events, positions, committed)
+}
+
+func (p *Pusher) push(events []event.Event, positions []outbox.Position, committed func(error)) {
+	p.pushing.Lock()
+	defer p.pushing.Unlock()
+	b := batch{positions: positions, committed: committed}
 	if p.closed.Load() {
-		p.metrics.droppedBy[dropStopped].Add(float64(len(events)))
+		p.refuse(b, dropStopped, len(events))
 		return
 	}
-	p.entries = p.entries[:0]
+	p.entries, p.letters = p.entries[:0], p.letters[:0]
 	for i := range events {
 		p.scratch = events[i]
 		p.metrics.event(&p.scratch)
-		if p.chain != nil && len(p.chain.steps) > 0 && !p.filter(&p.scratch) {
-			continue
-		}
-		var takers outbox.Takers
-		for n, d := range p.dispatchers {
-			if d.wants(&p.scratch) {
-				takers.Add(n)
-			}
-		}
-		if takers == 0 {
-			p.metrics.droppedBy[dropUnwanted].Inc()
-			continue
-		}
-		kept := new(event.Event)
-		*kept = p.scratch
-		p.entries = append(p.entries, outbox.Entry{Event: kept, Takers: takers})
+		p.route(&p.scratch)
 	}
 	p.scratch = event.Event{}
-	if len(p.entries) == 0 {
+	b.entries, b.letters = p.entries, p.letters
+	p.hand(b)
+	clear(p.entries)
+	clear(p.letters)
+}
+
+// route filters one event and finds those who want it.
+func (p *Pusher) route(e *event.Event) {
+	if p.chain != nil && len(p.chain.steps) > 0 && !p.filter(e) {
 		return
 	}
-	if err := p.box.Append(outbox.Pack{Entries: p.entries}); err != nil {
-		p.metrics.droppedBy[dropOutbox].Add(float64(len(p.entries)))
-		if p.failure.Swap(&err) == nil {
-			p.log.Error("the outbox does not take events", "err", err)
+	var takers outbox.Takers
+	for n, d := range p.dispatchers {
+		if d.wants(e) {
+			takers.Add(n)
 		}
-	} else if p.failure.Load() != nil {
-		p.failure.Store(nil)
-		p.log.Info("the outbox takes events again")
 	}
-	clear(p.entries)
+	if takers == 0 {
+		p.metrics.droppedBy[dropUnwanted].Inc()
+		return
+	}
+	kept := new(event.Event)
+	*kept = *e
+	p.entries = append(p.entries, outbox.Entry{Event: kept, Takers: takers})
+}
+
+// hand gives a batch to the committer or, when the outbox is in memory and never
+// makes anybody wait, to the outbox itself.
+func (p *Pusher) hand(b batch) {
+	if len(b.entries)+len(b.letters)+len(b.positions) == 0 && b.committed == nil {
+		return
+	}
+	if p.intake != nil {
+		if why, ok := p.intake.put(b); !ok {
+			p.refuse(b, why, len(b.entries))
+		}
+		return
+	}
+	if err := p.box.Bury(b.letters...); err != nil {
+		p.log.Error("a dead letter cannot be kept", "err", err)
+	}
+	var err error
+	if len(b.entries)+len(b.positions) > 0 {
+		err = p.box.Append(outbox.Pack{Entries: b.entries, Positions: b.positions})
+		if err != nil {
+			p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
+		}
+		p.appended(err)
+	}
+	if b.committed != nil {
+		b.committed(err)
+	}
+}
+
+// refuse says that a batch was not accepted.
+func (p *Pusher) refuse(b batch, why dropReason, events int) {
+	if b.committed != nil {
+		b.committed(errRefused) // the source keeps it
+		return
+	}
+	p.metrics.droppedBy[why].Add(float64(events))
 }
 
 // filter runs the chain and reports whether the event goes on.
@@ -181,10 +245,7 @@ func (p *Pusher) filter(e *event.Event) bool {
 		dead := new(event.Event)
 		*dead = *e
 		now := time.Now()
-		d := outbox.DeadLetter{Event: dead, Reason: reasonFilter, Err: err.Error(), Accepted: now, Died: now}
-		if err := p.box.Bury(d); err != nil {
-			p.log.Error("a dead letter cannot be kept", "event_id", e.ID, "err", err)
-		}
+		p.letters = append(p.letters, outbox.DeadLetter{Event: dead, Reason: reasonFilter, Err: err.Error(), Accepted: now, Died: now})
 	default:
 		return true
 	}
@@ -232,12 +293,18 @@ func (p *Pusher) Run(ctx context.Context) error {
 	p.cancel = cancel
 	p.mu.Unlock()
 
+	var running sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() {
 		for _, d := range p.dispatchers {
 			d.stop()
 		}
+		if p.intake != nil {
+			p.intake.close()
+		}
 	})
-	var running sync.WaitGroup
+	if p.intake != nil {
+		running.Go(func() { p.flush.Do(p.commitLoop) })
+	}
 	for _, d := range p.dispatchers {
 		running.Go(func() { d.run(ctx) })
 	}
@@ -277,8 +344,9 @@ const lastGrace = time.Second
 
 // Drain refuses new events (the owner stops pushing first: what is pushed at the
 // same moment may be left), lets the lanes deliver what is waiting until ctx
-// ends, and ends Run; a Run that begins later only drains. It returns a
-// *LeftError when something was left.
+// ends, and ends Run; a Run that begins later only drains. With a durable outbox
+// it does not wait for what cannot be delivered now: that is kept. It returns a
+// *LeftError when something was left and is lost with the process.
 func (p *Pusher) Drain(ctx context.Context) error {
 	p.mu.Lock()
 	if !p.closed.Swap(true) {
@@ -286,10 +354,11 @@ func (p *Pusher) Drain(ctx context.Context) error {
 	}
 	cancel := p.cancel
 	p.mu.Unlock()
+	p.flushIntake(ctx, cancel != nil)
 	for _, d := range p.dispatchers {
 		d.drain()
 	}
-	if cancel == nil && p.left() == nil {
+	if cancel == nil && (p.box.Durable() || p.left() == nil) {
 		return nil // never run, and nothing to do
 	}
 	select {
@@ -298,6 +367,67 @@ func (p *Pusher) Drain(ctx context.Context) error {
 		p.abandon()
 	}
 	return p.left()
+}
+
+// flushIntake lets the outbox take what was pushed.
+func (p *Pusher) flushIntake(ctx context.Context, running bool) {
+	if p.intake == nil {
+		return
+	}
+	p.intake.close()
+	if !running {
+		p.flush.Do(p.commitLoop)
+	}
+	select {
+	case <-p.flushed:
+	case <-ctx.Done():
+	}
+}
+
+// Replay gives dead letters back to their backends; see outbox.Outbox. Those that
+// no backend has seen go through the filters again, as if they had just come, to
+// all that want them. It is safe for concurrent use, while Run runs.
+func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
+	replayed, err := p.box.Replay(f)
+	if err != nil || f.Backend != "" && f.Backend != outbox.NoBackend {
+		return replayed, err
+	}
+	f.Backend = outbox.NoBackend
+	letters, err := p.box.DeadLetters().List(f)
+	for _, d := range letters {
+		if err == nil {
+			err = p.replay(d)
+		}
+		if err == nil {
+			replayed++
+		}
+	}
+	return replayed, err
+}
+
+// replay pushes the event of a letter and drops the letter once the outbox has
+// taken it.
+func (p *Pusher) replay(d outbox.DeadLetter) error {
+	taken := make(chan error, 1)
+	p.pushing.Lock()
+	if p.closed.Load() {
+		p.pushing.Unlock()
+		return errStopped
+	}
+	p.entries, p.letters = p.entries[:0], p.letters[:0]
+	p.scratch = *d.Event
+	p.scratch.Replayed = true
+	p.route(&p.scratch)
+	p.scratch = event.Event{}
+	p.hand(batch{entries: p.entries, letters: p.letters, committed: func(err error) { taken <- err }})
+	clear(p.entries)
+	clear(p.letters)
+	p.pushing.Unlock()
+	if err := <-taken; err != nil {
+		return err
+	}
+	_, err := p.box.DeadLetters().Drop(outbox.LetterFilter{ID: d.ID})
+	return err
 }
 
 // abandon cancels what is on its way.
@@ -317,8 +447,12 @@ func (p *Pusher) abandon() {
 	}
 }
 
-// left returns what is not delivered as a *LeftError, nil when that is nothing.
+// left returns what is not delivered as a *LeftError, nil when that is nothing or
+// when the outbox keeps it.
 func (p *Pusher) left() error {
+	if p.box.Durable() {
+		return nil
+	}
 	left := make(map[string]int)
 	for _, d := range p.dispatchers {
 		if s := d.reader.Stats(); s.Waiting+s.InFlight > 0 {

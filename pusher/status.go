@@ -18,12 +18,14 @@ type BackendStatus struct {
 	State       State  `json:"state"`
 	Waiting     int    `json:"waiting"`   // events that no lane holds
 	InFlight    int    `json:"in_flight"` // events in calls of the backend
-	Bytes       int64  `json:"bytes"`     // estimated memory of both
+	Parked      int    `json:"parked"`    // those of both whose conversation keeps failing
+	Bytes       int64  `json:"bytes"`     // estimated memory of all
 	OldestAge   Age    `json:"oldest_age_seconds"`
 	Delivered   uint64 `json:"delivered"`
 	Failed      uint64 `json:"failed"` // failed attempts
 	DeadLetters uint64 `json:"dead_letters"`
 	Shed        uint64 `json:"shed"`
+	Lost        uint64 `json:"lost"` // events that the outbox could not read any more
 	// LastError is what the backend said last when it failed.
 	LastError     string    `json:"last_error,omitempty"`
 	LastErrorTime time.Time `json:"last_error_time,omitzero"`
@@ -50,7 +52,7 @@ func (p *Pusher) Status() Status {
 func (d *dispatcher) status() BackendStatus {
 	s := d.reader.Stats()
 	b := BackendStatus{
-		Name: d.name, Waiting: s.Waiting, InFlight: s.InFlight, Bytes: s.Bytes, Shed: s.Shed,
+		Name: d.name, Waiting: s.Waiting, InFlight: s.InFlight, Parked: s.Parked, Bytes: s.Bytes, Shed: s.Shed, Lost: s.Lost,
 		Delivered: d.delivered.Load(), Failed: d.failed.Load(), DeadLetters: d.dead.Load(),
 	}
 	if !s.Oldest.IsZero() {
@@ -68,6 +70,9 @@ func (d *dispatcher) status() BackendStatus {
 // errStopped is what Healthy says after Drain or the end of Run.
 var errStopped = errors.New("pusher: stopped")
 
+// errRefused is what a feed is told that pushed when nothing could be taken.
+var errRefused = errors.New("pusher: not accepted")
+
 // Healthy returns nil when events can be taken. A service that is down does not
 // matter here: its events wait. It is safe for concurrent use.
 func (p *Pusher) Healthy() error {
@@ -77,5 +82,5 @@ func (p *Pusher) Healthy() error {
 	if err := p.failure.Load(); err != nil {
 		return fmt.Errorf("pusher: the outbox does not take events: %w", *err)
 	}
-	return nil
+	return p.box.Err()
 }

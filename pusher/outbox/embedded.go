@@ -224,7 +224,7 @@ func (e *Embedded) Append(p Pack) error {
 		if entry.Takers &= 1<<len(readers) - 1; entry.Takers != 0 {
 			e.wanted = append(e.wanted, entry)
 			e.keys = append(e.keys, maphash.String(e.seed, entry.Event.Key()))
-			e.sizes = append(e.sizes, size(entry.Event))
+			e.sizes = append(e.sizes, Size(entry.Event))
 		}
 	}
 	if len(e.wanted) == 0 {

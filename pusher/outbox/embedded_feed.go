@@ -217,7 +217,7 @@ func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list [
 			return accepted, nil, fmt.Errorf("outbox: event %d: %w", number, err)
 		}
 		if e != nil {
-			list = append(list, admission{number, e, maphash.String(r.engine.seed, e.Key()), size(e)})
+			list = append(list, admission{number, e, maphash.String(r.engine.seed, e.Key()), Size(e)})
 		}
 	}
 	return pack.header.accepted, list, nil

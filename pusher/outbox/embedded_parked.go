@@ -350,7 +350,7 @@ func (r *embeddedReader) addReplayed(p *parkedRecord) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pk := r.parkedKeyOf(r.replayKey(p.id))
-	r.enqueue(pk, parkedRef{id: p.id, accepted: p.accepted, bytes: size(p.event)})
+	r.enqueue(pk, parkedRef{id: p.id, accepted: p.accepted, bytes: Size(p.event)})
 	r.promote(pk)
 }
 

@@ -74,7 +74,7 @@ func (m *Memory) Append(p Pack) error {
 	for i := range p.Entries {
 		e := p.Entries[i].Event
 		m.keys = append(m.keys, maphash.String(m.seed, e.Key()))
-		m.sizes = append(m.sizes, size(e))
+		m.sizes = append(m.sizes, Size(e))
 	}
 	for n, r := range m.readers {
 		added, shed, episode := r.append(p.Entries, n, m.keys, m.sizes, now)
@@ -124,7 +124,7 @@ func (m *Memory) Replay(f LetterFilter) (int, error) {
 		r := m.readers[i]
 		r.mu.Lock()
 		// A key of its own: nothing waits for it and it waits for nothing.
-		r.queue.add(&e, maphash.Comparable(m.seed, d.ID), size(&e), time.Now())
+		r.queue.add(&e, maphash.Comparable(m.seed, d.ID), Size(&e), time.Now())
 		r.mu.Unlock()
 		r.notify()
 		if _, err := m.options.DeadLetters.Drop(LetterFilter{ID: d.ID}); err != nil {
@@ -148,9 +148,9 @@ func (m *Memory) Close() error { return nil }
 // place in a queue and in the tables.
 const entryOverhead = 640
 
-// size estimates the memory that an event holds. All texts of a stanza share one
+// Size estimates the memory that an event holds. All texts of a stanza share one
 // buffer, of which the packet is by far the most.
-func size(e *event.Event) int {
+func Size(e *event.Event) int {
 	n := entryOverhead + len(e.Packet) + len(e.Body) + len(e.From) + len(e.To)
 	for k, v := range e.Metadata {
 		n += len(k) + 48

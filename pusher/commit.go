@@ -1,0 +1,145 @@
+package pusher
+
+import (
+	"errors"
+	"time"
+
+	"eventpusher/pusher/outbox"
+)
+
+// How long the committer waits before it offers refused events again.
+const (
+	fullPause    = 100 * time.Millisecond // an outbox that is full
+	failurePause = 500 * time.Millisecond // a disk that fails
+)
+
+// errStopping is what batches get that came while the outbox took nothing until
+// the end.
+var errStopping = errors.New("pusher: stopped before the outbox took the events")
+
+// commitLoop puts what was pushed into the outbox, one pack after the other,
+// each of what has come while the last one was written. It returns when the
+// intake is closed and empty, or takes nothing more.
+func (p *Pusher) commitLoop() {
+	defer close(p.flushed)
+	in := p.intake
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		closed := in.isClosed()
+		now, progress, again := time.Now(), false, time.Time{}
+		for _, l := range []*line{&in.plain, &in.acked} {
+			if closed || !l.again.After(now) {
+				progress = p.commitLine(l, now) || progress
+			}
+			if l.again.After(now) {
+				again = earlier(again, l.again)
+			}
+		}
+		switch {
+		case progress:
+			continue
+		case closed:
+			p.abandonIntake()
+			return
+		case again.IsZero():
+			<-in.work
+		default:
+			timer.Reset(time.Until(again))
+			select {
+			case <-in.work:
+			case <-timer.C:
+			}
+		}
+	}
+}
+
+// commitLine commits one pack of a line and reports whether it did. If the outbox
+// refuses it, the line rests.
+func (p *Pusher) commitLine(l *line, now time.Time) bool {
+	list := p.intake.take(l)
+	if len(list) == 0 {
+		return false
+	}
+	if err := p.commit(list); err != nil {
+		pause := failurePause
+		if errors.Is(err, outbox.ErrFull) {
+			pause = fullPause
+		}
+		l.again = now.Add(pause)
+		p.intake.back(l, list)
+		return false
+	}
+	l.again = time.Time{}
+	p.intake.done(l, list)
+	for _, b := range list {
+		if b.committed != nil {
+			b.committed(nil)
+		}
+	}
+	return true
+}
+
+// commit makes one pack of the batches.
+func (p *Pusher) commit(list []*batch) error {
+	var (
+		pack    outbox.Pack
+		letters []outbox.DeadLetter
+	)
+	for _, b := range list {
+		letters = append(letters, b.letters...)
+		pack.Positions = append(pack.Positions, b.positions...)
+	}
+	if len(list) == 1 {
+		pack.Entries = list[0].entries
+	} else {
+		for _, b := range list {
+			p.pack = append(p.pack, b.entries...)
+		}
+		pack.Entries = p.pack
+		defer func() {
+			clear(p.pack)
+			p.pack = p.pack[:0]
+		}()
+	}
+	err := p.box.Bury(letters...)
+	if err == nil {
+		for _, b := range list {
+			b.letters = nil // kept now, whatever becomes of the rest
+		}
+		err = p.box.Append(pack)
+	}
+	if !errors.Is(err, outbox.ErrFull) || len(pack.Positions) == 0 {
+		p.appended(err) // a feed that waits is no failure
+	}
+	return err
+}
+
+// appended notes whether the outbox takes events.
+func (p *Pusher) appended(err error) {
+	switch {
+	case err != nil:
+		if p.failure.Swap(&err) == nil {
+			p.log.Error("the outbox does not take events", "err", err)
+		}
+	case p.failure.Load() != nil:
+		p.failure.Store(nil)
+		p.log.Info("the outbox takes events again")
+	}
+}
+
+// abandonIntake counts what the outbox did not take until the end.
+func (p *Pusher) abandonIntake() {
+	for _, l := range []*line{&p.intake.plain, &p.intake.acked} {
+		for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
+			for _, b := range list {
+				if b.committed != nil {
+					b.committed(errStopping) // the source keeps it
+				} else {
+					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
+				}
+			}
+			p.intake.done(l, list)
+		}
+	}
+}

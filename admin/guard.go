@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"eventpusher/internal/loopback"
 )
 
 // endpoint is one path. Only the path itself matches: there are no directories,
@@ -68,11 +70,7 @@ func isLoopbackHost(hostport string) bool {
 	} else {
 		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	}
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	return loopback.Host(host)
 }
 
 // sameOrigin reports whether the request comes from no web page or from ours

@@ -45,10 +45,3 @@ func hostOf(address string) string {
 	}
 	return host
 }
-
-// onLoopback reports whether the address cannot leave this machine.
-func onLoopback(address string) bool {
-	host := hostOf(address)
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}

@@ -155,9 +155,6 @@ func withDefaults(c *config.Component) {
 // order, waits for a Handler that is running, and returns nil. The old connection is closed before a new one is opened:
 // ejabberd would share the stanzas out between two.
 func (l *Link) Run(ctx context.Context) error {
-	if l.tls == nil && !onLoopback(l.cfg.Address) {
-		l.log.Warn("component: the link is not encrypted, anybody on the way can read the stanzas", "address", l.cfg.Address)
-	}
 	defer l.setState(Stopped)
 	for ctx.Err() == nil {
 		l.setState(Connecting)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"eventpusher/internal/jid"
+	"eventpusher/internal/loopback"
 )
 
 // validate checks what concerns several keys, fills in defaults that depend on
@@ -72,7 +73,7 @@ func (l *loader) component(c *Config) {
 			"write a shorter one, or a longer reconnect_max")
 	}
 	host, _, _ := net.SplitHostPort(k.Address)
-	if k.TLS == nil && !isLoopback(host) {
+	if k.TLS == nil && !loopback.Host(host) {
 		l.warn("component.address", quote(k.Address)+" is reached over the network without TLS: the secret's hash and every message are readable on the way",
 			"add [component.tls] and the server's TLS port, or connect over loopback or a private tunnel")
 	}
@@ -120,7 +121,7 @@ func (l *loader) admin(c *Config) {
 	host, _, _ := net.SplitHostPort(c.Admin.Listen)
 	l.require("admin.token", "set token, token_file or "+keyPath{"admin", "token"}.variable()+
 		`: admin.listen = `+strconv.Quote(c.Admin.Listen)+` can be reached from other machines ("127.0.0.1:9090" cannot)`,
-		c.Admin.Token == "" && !isLoopback(host))
+		c.Admin.Token == "" && !loopback.Host(host))
 }
 
 // tls checks the files of a TLS section that is used. Of one that is not, only

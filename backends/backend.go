@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"eventpusher/event"
@@ -59,7 +60,10 @@ type Limits struct {
 // belongs to the dead letters at once.
 type PermanentError struct{ Err error }
 
+// Error returns what the cause says.
 func (e *PermanentError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
 func (e *PermanentError) Unwrap() error { return e.Err }
 
 // Permanent marks err as final for its event.
@@ -71,7 +75,10 @@ type RetryAfterError struct {
 	Err   error
 }
 
+// Error returns what the cause says, and the pause.
 func (e *RetryAfterError) Error() string { return fmt.Sprintf("%v (retry after %v)", e.Err, e.After) }
+
+// Unwrap returns the cause.
 func (e *RetryAfterError) Unwrap() error { return e.Err }
 
 // RetryAfter marks err as transient, with the pause that the service asked for.
@@ -81,7 +88,10 @@ func RetryAfter(d time.Duration, err error) error { return &RetryAfterError{Afte
 // as with wrong credentials: the backend pauses loudly, attempts do not count.
 type PausedError struct{ Err error }
 
+// Error returns what the cause says.
 func (e *PausedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
 func (e *PausedError) Unwrap() error { return e.Err }
 
 // Paused marks err as one that no event can get past before an operator acts.
@@ -118,4 +128,14 @@ func Reason(err error) string {
 		return "timeout"
 	}
 	return "transient"
+}
+
+// WithoutURL strips the URL that net/http adds to its errors, since it may carry a
+// password or a token.
+func WithoutURL(err error) error {
+	var wrapped *url.Error
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	return err
 }

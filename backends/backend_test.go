@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"testing"
 	"time"
 
@@ -41,5 +42,18 @@ func TestReason(t *testing.T) {
 		if !errors.Is(err, cause) {
 			t.Errorf("%v hides its cause", err)
 		}
+	}
+}
+
+func TestWithoutURL(t *testing.T) {
+	cause := errors.New("cause")
+	hidden := &url.Error{Op: "Post", URL: "http://localhost/?token=hunter2", Err: cause}
+	for _, err := range []error{cause, hidden, fmt.Errorf("wrapped: %w", hidden)} {
+		if got := backends.WithoutURL(err); got != cause {
+			t.Errorf("%v becomes %v", err, got)
+		}
+	}
+	if got := backends.WithoutURL(nil); got != nil {
+		t.Errorf("nil becomes %v", got)
 	}
 }

@@ -5,12 +5,10 @@ package http
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	nethttp "net/http"
-	"net/url"
 	"time"
 
 	"eventpusher/backends"
@@ -110,7 +108,7 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	defer cancel()
 	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(appendForm(nil, e)))
 	if err != nil {
-		return backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, withoutURL(err)))
+		return backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err)))
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("User-Agent", "eventpusher")
@@ -119,7 +117,7 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	req.Header.Set("webhook-id", e.ID)
 	resp, err := b.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("http: POST %s: %w", b.shown, withoutURL(err))
+		return fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err))
 	}
 	defer resp.Body.Close()
 	// Once the status is known the verdict stands; a body that breaks off costs
@@ -135,14 +133,4 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 func (b *Backend) Close() error {
 	b.transfer.CloseIdleConnections()
 	return nil
-}
-
-// withoutURL strips the URL that net/http adds to its errors, since it may carry
-// a password or a token.
-func withoutURL(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		return wrapped.Err
-	}
-	return err
 }

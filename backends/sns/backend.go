@@ -268,12 +268,3 @@ func (b *Backend) warnLeftOut(key string) {
 		b.log.Warn("metadata that cannot be a message attribute is in the JSON only", "backend", b.Name(), "key", key)
 	})
 }
-
-// withoutURL strips the request's URL from an error of net/http.
-func withoutURL(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		return wrapped.Err
-	}
-	return err
-}

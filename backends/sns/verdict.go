@@ -135,7 +135,7 @@ func (b *Backend) shorten(err error) error {
 	}
 	var send *smithyhttp.RequestSendError
 	if errors.As(err, &send) {
-		return fmt.Errorf("%s: %w", b.shownEndpoint, withoutURL(send.Err))
+		return fmt.Errorf("%s: %w", b.shownEndpoint, backends.WithoutURL(send.Err))
 	}
 	return err
 }

@@ -94,13 +94,13 @@ func (l *Log) Append(payload []byte, events int) (first uint64, err error) {
 	case events < 1 || events > len(payload):
 		return 0, fmt.Errorf("segment: a pack of %d bytes cannot hold %d events", len(payload), events)
 	}
-	active := l.segments[len(l.segments)-1]
+	active := l.active()
 	need := int64(recordSize + len(payload))
 	if l.failed || l.sealing || active.size > headerSize && active.size+need > l.options.SegmentSize {
 		if err := l.begin(); err != nil {
 			return 0, err
 		}
-		active = l.segments[len(l.segments)-1]
+		active = l.active()
 	}
 	r := record{length: uint32(len(payload)), events: uint32(events), first: l.next, sum: checksum(active.salt, payload)}
 	l.buf = append(r.append(l.buf[:l.tail], active.salt), payload...)
@@ -125,6 +125,14 @@ func (l *Log) Append(payload []byte, events int) (first uint64, err error) {
 	return first, nil
 }
 
+// active returns the segment that is appended to. Trim may be replacing the list
+// at the same time.
+func (l *Log) active() segment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.segments[len(l.segments)-1]
+}
+
 // keepTail keeps the bytes of the page that the file ends in, of which buf holds
 // all.
 func (l *Log) keepTail(size int64) {
@@ -141,7 +149,7 @@ func (l *Log) Rotate() error {
 	if l.f == nil {
 		return ErrClosed
 	}
-	if l.segments[len(l.segments)-1].size == headerSize {
+	if l.active().size == headerSize {
 		return nil
 	}
 	return l.begin()
@@ -150,7 +158,7 @@ func (l *Log) Rotate() error {
 // begin seals the active segment, after making sure of it if it is in doubt, and
 // begins the next.
 func (l *Log) begin() error {
-	active := l.segments[len(l.segments)-1]
+	active := l.active()
 	if l.failed {
 		_, err := l.f.WriteAt(l.buf[:l.tail], active.size-int64(l.tail))
 		err = errors.Join(err, l.f.Truncate(active.size), l.f.Datasync())

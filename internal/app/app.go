@@ -20,7 +20,9 @@ import (
 	"eventpusher/component/stanza"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/control"
 	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
 	"eventpusher/translator"
 )
 
@@ -37,7 +39,9 @@ type App struct {
 	link     *component.Link
 	pusher   *pusher.Pusher
 	backends []backends.Backend
-	admin    *admin.Server // nil without [admin] listen
+	box      *outbox.Embedded
+	admin    *admin.Server   // nil without [admin] listen
+	control  *control.Server // nil if its socket could not be made
 }
 
 // Check builds what New builds and throws it away, to find what only the parts
@@ -57,10 +61,15 @@ func Check(cfg *config.Config) []config.Problem {
 	return problems
 }
 
-// New builds the daemon; nothing is dialled or listened on before Run, but the
-// admin listener, so that a taken port is an error at start.
-func New(cfg *config.Config, o Options) (*App, error) {
-	a := &App{cfg: cfg, log: o.Log}
+// New builds the daemon and opens the outbox. Nothing is dialled or listened on
+// before Run but the admin listener, so that a taken port is an error at start.
+func New(cfg *config.Config, o Options) (a *App, err error) {
+	a = &App{cfg: cfg, log: o.Log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(buildInfo(o.Version))
@@ -79,12 +88,14 @@ func New(cfg *config.Config, o Options) (*App, error) {
 	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
 		return nil, err
 	}
+	if a.box, err = openOutbox(cfg.Outbox, a.backends, o.Log); err != nil {
+		return nil, err
+	}
+	a.control = listenControl(cfg.Outbox.Path, a.box, o.Log)
 	a.pusher, err = pusher.New(pusher.Options{
-		Chain: chain, Backends: a.backends, Metrics: metrics, Log: o.Log,
-		QueueEvents: cfg.Outbox.QueueEvents, MaxAge: cfg.Outbox.MaxAge,
+		Chain: chain, Backends: a.backends, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
-		closeAll(a.backends)
 		return nil, err
 	}
 	tr := translator.New(translator.Options{
@@ -103,7 +114,6 @@ func New(cfg *config.Config, o Options) (*App, error) {
 		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})
 	if err != nil {
-		closeAll(a.backends)
 		return nil, err
 	}
 	if cfg.Admin.Listen != "" {
@@ -114,7 +124,6 @@ func New(cfg *config.Config, o Options) (*App, error) {
 			err = a.admin.Listen()
 		}
 		if err != nil {
-			closeAll(a.backends)
 			return nil, err
 		}
 	}
@@ -147,6 +156,9 @@ func (a *App) Run(ctx context.Context) error {
 	if a.admin != nil {
 		parts.Go(part(a.admin.Run, listener))
 	}
+	if a.control != nil {
+		parts.Go(part(a.control.Run, listener))
+	}
 	err := a.link.Run(ctx)
 
 	drain, cancel := context.WithTimeout(lanes, a.cfg.Outbox.ShutdownTimeout)
@@ -154,7 +166,7 @@ func (a *App) Run(ctx context.Context) error {
 	cancel()
 	stopLanes()
 	stopListener()
-	err = errors.Join(err, drainErr, parts.Wait(), closeAll(a.backends))
+	err = errors.Join(err, drainErr, parts.Wait(), closeAll(a.backends), a.box.Close())
 	if err == nil {
 		a.log.Info("stopped")
 	}
@@ -203,6 +215,18 @@ func (a *App) notReady() []string {
 		reasons = append(reasons, err.Error())
 	}
 	return reasons
+}
+
+// close undoes what New has done before it failed.
+func (a *App) close() error {
+	err := closeAll(a.backends)
+	if a.control != nil {
+		err = errors.Join(err, a.control.Close())
+	}
+	if a.box != nil {
+		err = errors.Join(err, a.box.Close())
+	}
+	return err
 }
 
 func closeAll(list []backends.Backend) error {

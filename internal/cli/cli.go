@@ -90,6 +90,9 @@ func Main(p Process) int {
 		usage(p.Stdout)
 		return exitOK
 	}
+	if first == "-version" || first == "--version" {
+		first, p.Args = "version", []string{"version"}
+	}
 	words := 1
 	for _, c := range commands() {
 		name := strings.Fields(c.name)

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -40,11 +42,16 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
+	dir, err := os.MkdirTemp("", "eventpusher-demo-")
+	if err != nil {
+		return errors.Join(fmt.Errorf("demo: no directory for the outbox: %w", err), receiver.close())
+	}
+	defer os.RemoveAll(dir)
 	server, err := xmppserver.New(xmppserver.Options{Component: component, Secret: secret, Hosts: []string{host}})
 	if err != nil {
 		return errors.Join(err, receiver.close())
 	}
-	cfg, problems := config.Parse([]byte(configuration(server.Addr(), receiver.url())), nil, "")
+	cfg, problems := config.Parse([]byte(configuration(server.Addr(), receiver.url(), dir)), nil, "")
 	if cfg == nil {
 		return fmt.Errorf("demo: its own configuration does not load: %v", problems)
 	}
@@ -53,17 +60,10 @@ func Run(ctx context.Context, o Options) error {
 		return errors.Join(err, server.Close(), receiver.close())
 	}
 
-	fmt.Fprintln(o.Out, "A small XMPP server, eventpusher and two receivers run in this process. Each line is one event as a receiver took it:")
-	fmt.Fprintln(o.Out, "time, where it arrived, what happened, what a filter added. Ctrl-C ends it.")
-	fmt.Fprintln(o.Out)
-
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	printed := make(chan struct{})
-	go func() {
-		defer close(printed)
-		printLines(o.Out, lines, o.Count, stop)
-	}()
+	printed := make(chan error, 1)
+	go func() { printed <- printLines(o.Out, lines, o.Count, stop) }()
 	var parts errgroup.Group
 	parts.Go(func() error { defer stop(); return a.Run(ctx) })
 	parts.Go(func() error { defer stop(); return play(ctx, server, o.Rate) })
@@ -74,28 +74,34 @@ func Run(ctx context.Context, o Options) error {
 	err = parts.Wait()
 	err = errors.Join(err, server.Close(), receiver.close(), <-received)
 	close(lines)
-	<-printed
-	return err
+	return errors.Join(err, <-printed)
 }
 
-// printLines prints what arrives and asks for the end after count lines; what
-// is delivered while everything stops is printed too unless a count was asked for.
-func printLines(out io.Writer, lines <-chan string, count int, stop func()) {
+const introduction = `A small XMPP server, eventpusher and two receivers run in this process. Each line is one event as a receiver took it:
+time, where it arrived, what happened, what a filter added. Ctrl-C ends it.
+
+`
+
+// printLines prints what arrives and asks for the end after count lines, or when
+// nothing can be printed any more; what is delivered while everything stops is
+// printed too unless a count was asked for.
+func printLines(out io.Writer, lines <-chan string, count int, stop func()) error {
+	_, err := io.WriteString(out, introduction)
 	n := 0
 	for line := range lines {
-		if n++; count > 0 && n > count {
-			continue
+		if n++; err == nil && (count == 0 || n <= count) {
+			_, err = fmt.Fprintln(out, line)
 		}
-		fmt.Fprintln(out, line)
-		if n == count {
+		if n == count || err != nil {
 			stop()
 		}
 	}
+	return err
 }
 
 // configuration is an ordinary config.toml.
-func configuration(server, receiver string) string {
-	return strings.NewReplacer("SERVER", server, "RECEIVER", receiver).Replace(`
+func configuration(server, receiver, dir string) string {
+	return strings.NewReplacer("SERVER", server, "RECEIVER", receiver, "DIR", strconv.Quote(dir)).Replace(`
 [component]
 address = "SERVER"
 name = "` + component + `"
@@ -103,6 +109,9 @@ secret = "` + secret + `"
 
 [general]
 hosts = ["` + host + `"]
+
+[outbox]
+path = DIR
 
 [modules.mod_event_pusher.sns]
 presence_updates_topic = "presence"

@@ -89,10 +89,10 @@ func (w *world) exchange(kind string) string {
 	return strings.ToLower(strings.NewReplacer("/", "-", " ", "-").Replace(w.t.Name())) + "-" + kind
 }
 
-// start runs the program until the test ends.
-func (w *world) start(address, component string) {
-	w.t.Helper()
-	toml := fmt.Sprintf(`
+// configuration is a MongooseIM-style one for the component port at address;
+// component is put into [component].
+func (w *world) configuration(address, component string) string {
+	return fmt.Sprintf(`
 [component]
 address = %q
 name = "events.localhost"
@@ -132,6 +132,12 @@ host = %q
 port = %d
 `, address, component, presenceTopic, pmTopic, mucTopic, w.sns.Endpoint(), w.sns.Region, w.sns.AccountID(),
 		w.exchange("presence"), w.exchange("chat_msg"), w.exchange("groupchat_msg"), w.sink.URL(), w.broker.Host, w.broker.Port)
+}
+
+// start runs the program until the test ends.
+func (w *world) start(address, component string) {
+	w.t.Helper()
+	toml := w.configuration(address, component) + fmt.Sprintf("[outbox]\npath = %q\n", w.t.TempDir())
 	cfg, problems := config.Parse([]byte(toml), w.env, w.t.TempDir())
 	if cfg == nil {
 		w.t.Fatalf("configuration: %v", problems)

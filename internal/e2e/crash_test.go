@@ -1,0 +1,247 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"eventpusher/internal/xmppserver"
+)
+
+// build compiles the program and returns its path.
+func build(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "eventpusher")
+	cmd := exec.Command("go", "build", "-o", path, "eventpusher")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// process is the program as a child of the test.
+type process struct {
+	t   *testing.T
+	cmd *exec.Cmd
+}
+
+func run(t *testing.T, program, config string) *process {
+	t.Helper()
+	cmd := exec.Command(program, "run", "-config", config)
+	cmd.Stderr = testLog{t}
+	// It must not outlive a test that dies.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{t, cmd}
+	t.Cleanup(func() { p.end(syscall.SIGKILL) })
+	return p
+}
+
+// end sends a signal and waits; it returns the exit code, -1 after a kill.
+func (p *process) end(signal syscall.Signal) int {
+	if p.cmd.ProcessState == nil {
+		_ = p.cmd.Process.Signal(signal) // it may have ended by itself
+		err := p.cmd.Wait()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			p.t.Error(err)
+		}
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// What may be delivered again after a crash, for each backend: the window of
+// what is settled but not saved, what was in flight, and a pack.
+const redelivered = 1024 + 512
+
+// TestKill ends the program with kill -9 at random instants under load. What it
+// has accepted must reach every service.
+//
+// A connection's messages are accepted in the order in which they were sent, a
+// pack at a time for all backends alike. So of each round a first part was
+// accepted, and every service must have exactly that part, without a hole.
+func TestKill(t *testing.T) {
+	const (
+		rounds = 20
+		rate   = 400 // messages a second
+	)
+	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	w := prepareWorld(t)
+	config := filepath.Join(t.TempDir(), "config.toml")
+	toml := w.configuration(server.Addr(), "reconnect_min = \"20ms\"\nreconnect_max = \"100ms\"") + fmt.Sprintf("[outbox]\npath = %q\n", filepath.Join(t.TempDir(), "outbox"))
+	if err := os.WriteFile(config, []byte(toml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program := build(t)
+
+	var sent [rounds + 1]int
+	for round := range rounds + 1 {
+		p := run(t, program, config)
+		session, err := server.Accept(contextFor(t, limit))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// In a third of the rounds a service is down, so that events wait across kills.
+		last := round == rounds
+		if round%3 == 1 {
+			w.sink.Refuse()
+		} else if round%3 == 2 {
+			w.sink.Accept()
+		}
+		lasts := time.Duration(200+rand.IntN(600)) * time.Millisecond
+		stop := time.After(lasts)
+		tick := time.NewTicker(time.Second / rate)
+	load:
+		for {
+			select {
+			case <-stop:
+				break load
+			case <-tick.C:
+				sent[round]++
+				if err := session.Send(numbered(round, sent[round])); err != nil {
+					t.Fatalf("round %d: %v", round, err)
+				}
+			}
+		}
+		tick.Stop()
+		if !last {
+			p.end(syscall.SIGKILL)
+			continue
+		}
+		// The last round is not cut short: all of it has to arrive.
+		await(t, "the last messages at all services", func() bool {
+			for _, got := range w.received(t) {
+				if !got.has(round, sent[round]) {
+					return false
+				}
+			}
+			return true
+		})
+		if code := p.end(syscall.SIGTERM); code != 0 {
+			t.Errorf("exit code %d after SIGTERM", code)
+		}
+	}
+
+	all := w.received(t)
+	accepted := 0
+	for round := range rounds + 1 {
+		// What any service has was accepted; then so was all before it.
+		first := 0
+		for _, got := range all {
+			first = max(first, got.last(round))
+		}
+		if round == rounds && first != sent[round] {
+			t.Errorf("%d of %d messages accepted in the round that was not cut short", first, sent[round])
+		}
+		accepted += first
+		for name, got := range all {
+			for n := 1; n <= first; n++ {
+				if !got.has(round, n) {
+					t.Errorf("%s lost message %d of %d accepted in round %d", name, n, first, round)
+					break
+				}
+			}
+			if again := got.repeats(round); again > redelivered {
+				t.Errorf("%s got %d messages of round %d again, more than %d", name, again, round, redelivered)
+			}
+		}
+	}
+	t.Logf("%d messages accepted in %d rounds", accepted, rounds+1)
+	if accepted < rounds*10 {
+		t.Errorf("only %d messages accepted: the load proves nothing", accepted)
+	}
+}
+
+func contextFor(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// numbered is a chat message as Prosody's firewall rules forward what is sent.
+func numbered(round, n int) string {
+	return fmt.Sprintf("<message from='localhost' to='out@events.localhost'><forwarded xmlns='urn:xmpp:forward:0'>"+
+		"<message xmlns='jabber:client' type='chat' from='alice%d@localhost/r' to='bob%d@localhost' id='k%d-%d'><body>%d %d</body></message></forwarded></message>",
+		n%7, n%11, round, n, round, n)
+}
+
+// tally counts numbered messages by round and number.
+type tally map[[2]int]int
+
+func (c tally) has(round, n int) bool { return c[[2]int{round, n}] > 0 }
+
+func (c tally) add(t *testing.T, text string) {
+	round, n, ok := strings.Cut(text, " ")
+	r, err1 := strconv.Atoi(round)
+	i, err2 := strconv.Atoi(n)
+	if !ok || err1 != nil || err2 != nil {
+		t.Fatalf("%q is no numbered message", text)
+	}
+	c[[2]int{r, i}]++
+}
+
+func (c tally) last(round int) int {
+	last := 0
+	for k := range c {
+		if k[0] == round {
+			last = max(last, k[1])
+		}
+	}
+	return last
+}
+
+func (c tally) repeats(round int) int {
+	again := 0
+	for k, n := range c {
+		if k[0] == round {
+			again += n - 1
+		}
+	}
+	return again
+}
+
+// received counts what each service has got.
+func (w *world) received(t *testing.T) map[string]tally {
+	t.Helper()
+	got := map[string]tally{"http": {}, "sns": {}, "rabbit sent": {}, "rabbit received": {}}
+	for _, r := range w.sink.Requests() {
+		got["http"].add(t, r.Form.Get("message"))
+	}
+	for _, m := range w.sns.Messages(pmTopic) {
+		got["sns"].add(t, messageOf(t, []byte(m.Message)))
+	}
+	for _, d := range w.consumer.All() {
+		name := "rabbit sent"
+		if strings.HasSuffix(d.RoutingKey, ".chat_msg_recv") {
+			name = "rabbit received"
+		}
+		got[name].add(t, messageOf(t, d.Body))
+	}
+	return got
+}
+
+func messageOf(t *testing.T, payload []byte) string {
+	var m struct {
+		Message string `json:"message"`
+	}
+	if err := json.Unmarshal(payload, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m.Message
+}

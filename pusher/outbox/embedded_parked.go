@@ -200,7 +200,7 @@ func (r *embeddedReader) promote(pk *parkedKey) {
 		return
 	}
 	it := r.parkedQueue.add(ref.event, pk.key, entryOverhead, ref.accepted)
-	it.Attempts, it.parked = ref.attempts, pk
+	it.Attempts, it.parked, it.id = ref.attempts, pk, ref.id
 	pk.head = it
 }
 
@@ -360,7 +360,7 @@ func (r *embeddedReader) fetch(dst []*Item, had int) []*Item {
 	kept := dst[:had]
 	for _, it := range dst[had:] {
 		if it.Event == nil {
-			e, err := loadParked(r.engine.db, it.parked.refs[0].id)
+			e, err := loadParked(r.engine.db, it.id)
 			if err != nil {
 				r.engine.log.Error("a parked event cannot be read", "backend", r.backend, "err", err)
 				r.mu.Lock()

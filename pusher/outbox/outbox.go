@@ -127,6 +127,7 @@ type Item struct {
 	// Of the embedded engine only.
 	number  uint64     // place in the log
 	parked  *parkedKey // what it is the head of; nil for an event of the log
+	id      parkedID   // the same
 	since   time.Time  // of the first failure that counted
 	takenAt time.Time
 }

@@ -156,6 +156,7 @@ func (g *guard) Visit(node *ast.Node) {
 }
 
 func (g *guard) binary(node *ast.Node, n *ast.BinaryNode) {
+	g.comparison(n)
 	switch n.Operator {
 	case "matches":
 		text, ok := n.Right.(*ast.StringNode)

@@ -15,7 +15,7 @@ type Status struct {
 // BackendStatus is a snapshot of one backend.
 type BackendStatus struct {
 	Name        string `json:"name"`
-	State       State  `json:"state"`
+	State       State  `json:"breaker"`
 	Waiting     int    `json:"waiting"`   // events that no lane holds
 	InFlight    int    `json:"in_flight"` // events in calls of the backend
 	Parked      int    `json:"parked"`    // those of both whose conversation keeps failing

@@ -119,8 +119,9 @@ func (l *loader) httpMeanings(c *Config) {
 	for i, h := range c.Pusher.HTTP.Handlers {
 		prefix := c.Pools.HTTP[h.PoolName].PathPrefix
 		if prefix != "" && h.Path != "" && !strings.HasSuffix(prefix, "/") {
+			// Neither is shown: both may be the secret of a webhook.
 			l.note(pusherPath.with("http").with("handlers").with(position(i)).with("path").String(),
-				"requests go to "+quote(prefix+"/"+strings.TrimPrefix(h.Path, "/"))+", joined with one slash; MongooseIM sends them to "+quote(prefix+h.Path))
+				"is joined to the pool's path_prefix with exactly one slash; MongooseIM puts none between them")
 		}
 	}
 }

@@ -81,9 +81,9 @@ type HTTP struct {
 
 // HTTPHandler is one of its handlers, a backend of its own.
 type HTTPHandler struct {
-	Name     string // default http:POOL/PATH
+	Name     string // default http:POOL, with a path http:POOL/ and the start of its hash
 	PoolName string // default http_pool
-	Path     string // default ""; without the one leading slash that MongooseIM removes
+	Path     Secret // default ""; without leading slashes; who knows it can often post
 }
 
 // Rabbit is [modules.mod_event_pusher.rabbit]; a section that is nil is inactive.

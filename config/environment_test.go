@@ -176,6 +176,48 @@ func TestSecretFiles(t *testing.T) {
 	}
 }
 
+// The path of a handler, often all that protects a webhook, can come from a file.
+func TestPathFile(t *testing.T) {
+	dir := t.TempDir()
+	for name, contents := range map[string]string{"slack": "/services/T0/B0/hunter2\n", "same": "//services/T0/B0/hunter2", "empty": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(contents), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const pool = "[outgoing_pools.http.http_pool.connection]\nhost = 'http://hooks.example.org'\n"
+	handler := func(keys string) string { return "[[modules.mod_event_pusher.http.handlers]]\n" + keys + "\n" }
+	for _, tt := range []struct{ name, handlers, want, problem string }{
+		{"file", handler("path_file = 'slack'"), "services/T0/B0/hunter2", ""},
+		{"key", handler("path = '//services'"), "services", ""},
+		{"neither", handler(""), "", ""},
+		{"both", handler("path = 'x'\npath_file = 'slack'"), "", "handlers[1].path_file: is given beside modules.mod_event_pusher.http.handlers[1].path;"},
+		{"missing", handler("path_file = 'none'"), "", "handlers[1].path_file: cannot read "},
+		{"missing beside a handler without path", handler("") + handler("path_file = 'none'"), "", "handlers[2].path_file: cannot read "},
+		{"empty", handler("path_file = 'empty'"), "", "handlers[1].path_file: " + filepath.Join(dir, "empty") + " is empty"},
+		{"the same twice", handler("path_file = 'slack'") + handler("path_file = 'same'"), "", "handlers[2]: is the same as an earlier handler"},
+		{"the same but for slashes", handler("path = 'a'") + handler("path = '//a'"), "", "handlers[2]: is the same as an earlier handler"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, problems := Parse([]byte(minimal+pool+tt.handlers), nil, dir)
+			if strings.Contains(lines(problems), "hunter2") {
+				t.Errorf("the path is shown:\n%s", lines(problems))
+			}
+			if tt.problem != "" {
+				if c != nil || len(problems) != 1 || !strings.Contains(problems[0].String(), tt.problem) {
+					t.Errorf("got:\n%swant one error: %s", lines(problems), tt.problem)
+				}
+				return
+			}
+			if c == nil || len(problems) > 0 {
+				t.Fatalf("problems:\n%s", lines(problems))
+			}
+			if got := c.Pusher.HTTP.Handlers[0].Path.Reveal(); got != tt.want {
+				t.Errorf("path %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
 // Every secret has its twin.
 func TestEverySecretHasATwin(t *testing.T) {
 	var twins []string

@@ -246,14 +246,21 @@ host = "localhost"
 database = "d"
 username = "u"
 password = "hunter2-rdbms"
+[[modules.mod_event_pusher.http.handlers]]
+path = "/hunter2-path?token=hunter2"
+[[modules.mod_event_pusher.http.handlers]]
+path = "hunter2-other"
+[outgoing_pools.http.http_pool.connection]
+host = "http://localhost"
+path_prefix = "/joined"
 `
 	c, problems := Parse([]byte(file), []string{"EVENTPUSHER_COMPONENT_SECRETS=hunter2-env"}, "")
 	if c == nil {
 		t.Fatalf("refused:\n%s", lines(problems))
 	}
-	secrets := []Secret{c.Component.Secret, c.Component.TLS.KeyPassword, c.Admin.Token, c.Pusher.SNS.SecretAccessKey, c.Pools.Rabbit.Password, c.Pools.RDBMS.Password}
+	secrets := []Secret{c.Component.Secret, c.Component.TLS.KeyPassword, c.Admin.Token, c.Pusher.SNS.SecretAccessKey, c.Pools.Rabbit.Password, c.Pools.RDBMS.Password, c.Pusher.HTTP.Handlers[0].Path}
 	var out strings.Builder
-	values := []any{c, *c, *c.Component.TLS, *c.Pusher.SNS, *c.Pools.Rabbit, *c.Pools.RDBMS, problems}
+	values := []any{c, *c, *c.Component.TLS, *c.Pusher.SNS, *c.Pusher.HTTP, c.Pusher.HTTP.Handlers, *c.Pools.Rabbit, *c.Pools.RDBMS, problems}
 	for _, s := range secrets {
 		if !strings.HasPrefix(s.Reveal(), "hunter2-") {
 			t.Errorf("%q is not the secret of the file", s.Reveal())

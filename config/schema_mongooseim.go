@@ -57,13 +57,12 @@ func (s *SNS) fields() []field {
 }
 
 func (h *HTTPHandler) fields() []field {
-	return []field{
+	return join([]field{
 		text("name", &h.Name, nil, nonEmpty), // ours
 		text("pool_name", &h.PoolName, "http_pool", nonEmpty),
-		// One leading slash goes, as in mongoose_http_client:make_request.
-		scalar("path", textShape, "", anyText, func(s string) { h.Path = strings.TrimPrefix(s, "/") }),
-		stockModule("callback_module", "mod_event_pusher_http_defaults"),
-	}
+	},
+		secret("path", &h.Path, ""), // its _file is ours
+		[]field{stockModule("callback_module", "mod_event_pusher_http_defaults")})
 }
 
 func (r *Rabbit) fields() []field {

@@ -47,6 +47,12 @@ func (n SNS) Format(s fmt.State, _ rune) {
 }
 
 // Format writes the fields as %+v does, whatever the verb.
+func (h HTTP) Format(s fmt.State, _ rune) {
+	type plain HTTP
+	_, _ = fmt.Fprintf(s, "%+v", plain(h))
+}
+
+// Format writes the fields as %+v does, whatever the verb.
 func (p RabbitPool) Format(s fmt.State, _ rune) {
 	type plain RabbitPool
 	_, _ = fmt.Fprintf(s, "%+v", plain(p))

@@ -57,9 +57,13 @@ func (l *loader) http(c *Config) {
 	if len(handlers) == 0 {
 		l.warn(at.String(), "there is no handler, so nothing is published over HTTP", "add [["+at.String()+"]]")
 	}
-	for i, h := range handlers {
+	for i := range handlers {
+		// mongoose_http_client:make_request drops one slash; more of them change nothing
+		// here, since path_prefix and path are joined with one.
+		handlers[i].Path = Secret(strings.TrimLeft(handlers[i].Path.Reveal(), "/"))
+		h := handlers[i]
 		here := at.with(position(i))
-		if slices.ContainsFunc(handlers[:i], h.sameTarget) {
+		if !l.isSettled(here.with("path").String()) && slices.ContainsFunc(handlers[:i], h.sameTarget) {
 			l.errorf(here.String(), "is the same as an earlier handler: every event would go there twice", "remove it, or give it another path or pool_name")
 		}
 		if h.Name != "" {
@@ -75,7 +79,8 @@ func (l *loader) http(c *Config) {
 	}
 }
 
-// sameTarget reports whether both send to the same place.
+// sameTarget reports whether both send to the same place; their paths have lost
+// their leading slashes.
 func (h HTTPHandler) sameTarget(other HTTPHandler) bool {
 	return h.PoolName == other.PoolName && h.Path == other.Path
 }

@@ -37,7 +37,7 @@ func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 		for _, h := range c.Handlers {
 			pool, ok := cfg.Pools.HTTP[h.PoolName]
 			if !ok {
-				errs = append(errs, fmt.Errorf("http: handler %q needs [outgoing_pools.http.%s]", h.Path, h.PoolName))
+				errs = append(errs, fmt.Errorf("http: handler %s needs [outgoing_pools.http.%s]", handlerName(h), h.PoolName))
 				continue
 			}
 			b, err := http.New(handlerName(h), h, pool)
@@ -61,18 +61,18 @@ func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 	return built, nil
 }
 
-// handlerName returns the name of a handler: the configured one, or
-// "http:POOL/PATH", which stays the same whatever handlers stand beside it. A
-// query, where tokens may stand, shows as a hash.
+// handlerName returns the name of a handler: the configured one, or "http:POOL",
+// followed by the start of the path's hash if there is a path. It stays the same
+// whatever handlers stand beside it. The path itself is kept out of logs, metrics
+// and the outbox: who knows that of a webhook can often post to it.
 func handlerName(h config.HTTPHandler) string {
 	if h.Name != "" {
 		return h.Name
 	}
-	path, query, ok := strings.Cut(strings.TrimLeft(h.Path, "/"), "?")
-	name := "http:" + h.PoolName + "/" + path
-	if ok {
-		sum := sha256.Sum256([]byte(query))
-		name += "?" + hex.EncodeToString(sum[:4])
+	name := "http:" + h.PoolName
+	if path := strings.TrimLeft(h.Path.Reveal(), "/"); path != "" {
+		sum := sha256.Sum256([]byte(path))
+		name += "/" + hex.EncodeToString(sum[:4])
 	}
 	return name
 }

@@ -44,11 +44,11 @@ func TestBuildNamesEachBackend(t *testing.T) {
 		want     []string
 	}{
 		{"no handler", nil, []string{"sns", "rabbit"}},
-		{"one handler", []config.HTTPHandler{{PoolName: "http_pool", Path: "/in"}}, []string{"sns", "http:http_pool/in", "rabbit"}},
+		{"one handler", []config.HTTPHandler{{PoolName: "http_pool", Path: "/in"}}, []string{"sns", "http:http_pool/58296753", "rabbit"}},
 		{"a name of its own", []config.HTTPHandler{{Name: "crm", PoolName: "http_pool"}}, []string{"sns", "crm", "rabbit"}},
 		{"several", []config.HTTPHandler{
 			{PoolName: "http_pool", Path: "/in"}, {PoolName: "http_pool"}, {PoolName: "Other", Path: "in"}, {PoolName: "Other", Path: "in?token=a"}, {PoolName: "Other", Path: "in?token=b"},
-		}, []string{"sns", "http:http_pool/in", "http:http_pool/", "http:Other/in", "http:Other/in?3ff2ea18", "http:Other/in?9c713d98", "rabbit"}},
+		}, []string{"sns", "http:http_pool/58296753", "http:http_pool", "http:Other/58296753", "http:Other/190f4060", "http:Other/d2027cd7", "rabbit"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			built, err := catalog.Build(full("localhost:1", tc.handlers...), discard)
@@ -113,13 +113,16 @@ func TestBuildWithoutBackends(t *testing.T) {
 }
 
 func TestBuildReportsAllErrors(t *testing.T) {
-	cfg := full("localhost:1", config.HTTPHandler{PoolName: "missing"}, config.HTTPHandler{PoolName: "http_pool"})
+	cfg := full("localhost:1", config.HTTPHandler{PoolName: "missing", Path: "hunter2"}, config.HTTPHandler{PoolName: "http_pool"})
 	cfg.Pusher.SNS.Host = "ftp://x"
 	cfg.Pools.Rabbit = nil
 	cfg.Pools.HTTP["http_pool"] = config.HTTPPool{Host: "https://localhost", TLS: &config.TLS{CACertFile: "/nonexistent"}}
 	built, err := catalog.Build(cfg, discard)
 	if err == nil || built != nil {
 		t.Fatalf("%v, %v", built, err)
+	}
+	if strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("the path is shown: %v", err)
 	}
 	for _, detail := range []string{"sns_host", "outgoing_pools.http.missing", "cacertfile", "outgoing_pools.rabbit.event_pusher"} {
 		if !strings.Contains(err.Error(), detail) {

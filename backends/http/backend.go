@@ -43,7 +43,7 @@ var _ backends.Backend = (*Backend)(nil)
 // New returns the backend for a handler whose pool has the given options.
 // It connects to nothing.
 func New(name string, handler config.HTTPHandler, pool config.HTTPPool) (*Backend, error) {
-	target, err := joinURL(pool.Host, pool.PathPrefix, handler.Path)
+	target, err := joinURL(pool.Host, pool.PathPrefix, handler.Path.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("http: pool %s: %w", handler.PoolName, err)
 	}

@@ -87,7 +87,7 @@ func newBackend(t testing.TB, handler config.HTTPHandler, pool config.HTTPPool) 
 }
 
 func TestConformance(t *testing.T) {
-	const password, token = "hunter2", "tok3n"
+	const password, token, secretPath = "hunter2", "tok3n", "B0-s3cret"
 	backendtest.Run(t, func(t *testing.T) backendtest.Service {
 		r := startReceiver(t)
 		return backendtest.Service{
@@ -95,7 +95,7 @@ func TestConformance(t *testing.T) {
 			New: func(address string, _ *slog.Logger) (backends.Backend, error) {
 				p := pool("http://hook:" + password + "@" + address)
 				p.RequestTimeout = 1 << 40 // the suite's own patience counts
-				return http.New("http", config.HTTPHandler{Path: "in?token=" + token}, p)
+				return http.New("http", config.HTTPHandler{Path: "services/" + secretPath + "?token=" + token}, p)
 			},
 			Deliveries: func() []backendtest.Delivery {
 				var all []backendtest.Delivery
@@ -116,7 +116,7 @@ func TestConformance(t *testing.T) {
 				r.refused[e.ID] = true
 				return "permanent"
 			},
-			Secrets: []string{password, token},
+			Secrets: []string{password, token, secretPath},
 		}
 	})
 }
@@ -204,12 +204,20 @@ func TestWants(t *testing.T) {
 
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	r := startReceiver(t)
-	elsewhere := httptest.NewServer(nethttp.RedirectHandler(r.server.URL+"/moved?token=tok3n", nethttp.StatusTemporaryRedirect))
-	t.Cleanup(elsewhere.Close)
-	b := newBackend(t, config.HTTPHandler{}, pool(elsewhere.URL))
-	err := b.Publish(t.Context(), backendtest.Messages(0, 1))[0]
-	if backends.Reason(err) != "paused" || !strings.Contains(err.Error(), r.server.URL+"/moved;") || strings.Contains(err.Error(), "tok3n") {
-		t.Errorf("%v (%q), want paused with the new address", err, backends.Reason(err))
+	for target, shown := range map[string]string{
+		r.server.URL + "/moved/s3cret?token=tok3n": " to " + r.server.URL + ";",
+		"/moved/s3cret?token=tok3n":                " to another path;",
+	} {
+		elsewhere := httptest.NewServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+			w.Header().Set("Location", target)
+			w.WriteHeader(nethttp.StatusTemporaryRedirect)
+		}))
+		t.Cleanup(elsewhere.Close)
+		b := newBackend(t, config.HTTPHandler{Path: "hook/s3cret"}, pool(elsewhere.URL))
+		err := b.Publish(t.Context(), backendtest.Messages(0, 1))[0]
+		if backends.Reason(err) != "paused" || !strings.Contains(err.Error(), shown) || strings.Contains(err.Error(), "tok3n") || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%v (%q), want paused with the new host and no path", err, backends.Reason(err))
+		}
 	}
 	if n := len(r.requests()); n != 0 {
 		t.Errorf("the redirect was followed %d times", n)

@@ -27,9 +27,9 @@ func joinURL(host, prefix, path string) (*url.URL, error) {
 	return u, nil
 }
 
-// redact returns u as errors and logs may show it: without user, password,
-// query and fragment, which is where tokens are.
+// redact returns u as errors and logs may show it: scheme and host only. User,
+// password and query hold credentials; of many webhooks the path is the secret.
 func redact(u *url.URL) string {
-	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host}
 	return shown.String()
 }

@@ -34,7 +34,7 @@ func verdict(resp *nethttp.Response, now time.Time) error {
 		return backends.Paused(fmt.Errorf("%w%s; redirects are not followed: set the pool's host and the handler's path to the final address",
 			answered, location(resp)))
 	case code == nethttp.StatusUnauthorized || code == nethttp.StatusForbidden:
-		return backends.Paused(fmt.Errorf("%w: the receiver refuses our access; check its rules and the credentials in the pool's host", answered))
+		return backends.Paused(fmt.Errorf("%w: the receiver refuses our access; check its rules, and path and path_prefix where they hold its secret", answered))
 	case code == nethttp.StatusRequestTimeout, code == nethttp.StatusTooEarly, code == nethttp.StatusTooManyRequests, code >= 500:
 		if pause := retryAfter(resp.Header, now); pause > 0 {
 			return backends.RetryAfter(pause, answered)
@@ -74,7 +74,8 @@ func retryAfter(h nethttp.Header, now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), maxRetryAfter)
 }
 
-// location returns where a redirect points, fit for an error.
+// location returns where a redirect points, fit for an error: at most scheme and
+// host, since the path may repeat a secret of ours.
 func location(resp *nethttp.Response) string {
 	target := resp.Header.Get("Location")
 	u, err := url.Parse(target)
@@ -82,7 +83,7 @@ func location(resp *nethttp.Response) string {
 		return ""
 	}
 	if u.Host == "" {
-		return " to path " + u.Path
+		return " to another path"
 	}
 	return " to " + redact(u)
 }

@@ -22,7 +22,7 @@ type BackendStatus struct {
 	Bytes       int64  `json:"bytes"`     // estimated memory of all
 	OldestAge   Age    `json:"oldest_age_seconds"`
 	Delivered   uint64 `json:"delivered"`
-	Failed      uint64 `json:"failed"` // failed attempts
+	Failed      uint64 `json:"failed_attempts"` // failed attempts
 	DeadLetters uint64 `json:"dead_letters"`
 	Shed        uint64 `json:"shed"`
 	Lost        uint64 `json:"lost"` // events that the outbox could not read any more

@@ -62,7 +62,8 @@ type ingest func(b *testing.B, server *xmppserver.Server, count func()) (stop fu
 
 // throughLink is what eventpusher does.
 func throughLink(b *testing.B, server *xmppserver.Server, count func()) func() {
-	link, err := New(config.Component{Address: server.Addr(), Name: corpusName, Secret: testSecret}, []string{"example.org", "localhost"},
+	link, err := New(config.Component{Address: server.Addr(), Name: corpusName, Secret: testSecret, Forwarders: []string{"localhost"}},
+		[]string{"example.org", "localhost"},
 		Options{Handler: func(*stanza.Stanza) { count() }})
 	if err != nil {
 		b.Fatal(err)

@@ -1,6 +1,10 @@
 package outbox
 
-import "time"
+import (
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
 
 // Crash ends an Embedded as a killed process would end it: what has not been
 // saved by now is not saved.
@@ -17,3 +21,29 @@ func (o EmbeddedOptions) Quick(save time.Duration, segment int64) EmbeddedOption
 
 // LogSize returns the bytes of the log.
 func (e *Embedded) LogSize() int64 { return e.seg.Size() }
+
+// BlockSaves keeps the saver from saving until the function it returns is called.
+func (e *Embedded) BlockSaves() (release func()) {
+	tx, err := e.db.Begin(true)
+	if err != nil {
+		panic(err)
+	}
+	return func() {
+		if err := tx.Rollback(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// Flush returns when everything is saved.
+func (e *Embedded) Flush() error { return e.flush() }
+
+// SetFormat writes another format version into a closed outbox.
+func SetFormat(path string, version byte) error {
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte{version}) })
+}

@@ -91,6 +91,9 @@ type Rabbit struct {
 	Presence  *Exchange // no topics
 	Chat      *Exchange
 	GroupChat *Exchange
+	// Unroutable is what becomes of a message that no queue takes: drop (default;
+	// counted), retry or dead_letter. It takes Mandatory and ConfirmsEnabled.
+	Unroutable string
 }
 
 // Exchange is one of its exchanges.
@@ -158,7 +161,10 @@ type RabbitPool struct {
 	Persistent        bool // persistent: delivery mode 2; default true
 	Mandatory         bool // mandatory: unroutable messages come back; default true
 	Window            int  // window: unconfirmed messages at most; default 256
-	TLS               *TLS
+	// Settle is how long an exchange that had to be created may have no bindings:
+	// meanwhile what no queue takes is tried again. Default 60 s; 0: not at all.
+	Settle time.Duration
+	TLS    *TLS
 }
 
 // RDBMSPool is [outgoing_pools.rdbms.default].

@@ -28,7 +28,7 @@ func TestEnvironment(t *testing.T) {
 		"EVENTPUSHER_ADMIN_TOKEN=env-token=with=equals",
 		"EVENTPUSHER_LOG_LEVEL=debug",
 		"EVENTPUSHER_LOG_FORMAT=",
-		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_RABBIT_PRESENCE_EXCHANGE_DURABLE=true",
+		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_RABBIT_PRESENCE_EXCHANGE_DURABLE=false",
 		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_SNS_SECRET_ACCESS_KEY=env-sns",
 		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_SNS_ACCESS_KEY_ID=id",
 		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_SNS_ACCOUNT_ID=000000000000",
@@ -51,7 +51,7 @@ func TestEnvironment(t *testing.T) {
 		"secret": "env-secret", "address": "127.0.0.1:5999", "depth": 7,
 		"stanza": Size(65536), "ping": 5 * time.Second, "feeds": []string{"direct", "privilege"},
 		"hosts": []string{"one.example", "two.example"}, "path": "/var/lib/eventpusher", "size": Size(1 << 30), "token": "env-token=with=equals",
-		"level": "DEBUG", "format": "text", "durable": true,
+		"level": "DEBUG", "format": "text", "durable": false,
 		"sns": "env-sns", "account": "000000000000", "retry": time.Duration(0),
 		"rabbit": "env-rabbit", "delay": 10 * time.Millisecond, "pool": "http://env",
 	}
@@ -67,6 +67,7 @@ func TestEnvironmentAlone(t *testing.T) {
 		"EVENTPUSHER_COMPONENT_SECRET=s",
 		"EVENTPUSHER_GENERAL_HOSTS=example.org",
 		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_RABBIT_CHAT_MSG_EXCHANGE_NAME=chat",
+		"EVENTPUSHER_MODULES_MOD_EVENT_PUSHER_RABBIT_CHAT_MSG_EXCHANGE_DURABLE=true",
 		"EVENTPUSHER_OUTGOING_POOLS_RABBIT_EVENT_PUSHER_CONNECTION_HOST=localhost",
 	}, "")
 	if c == nil || len(problems) > 0 {

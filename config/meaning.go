@@ -98,8 +98,30 @@ func (l *loader) rabbitMeanings(c *Config) {
 		l.warn(connection.with("tls").String(), "tls does not change the port, which is 5672, where RabbitMQ usually speaks plain AMQP",
 			"write port = 5671, unless the broker speaks TLS on 5672")
 	}
+	if r := c.Pusher.Rabbit; r != nil {
+		l.exchangeMeanings(r, p)
+	}
 	if l.given(connection.with("reconnect").with("attempts")...) {
 		l.note(connection.with("reconnect").with("attempts").String(), "reconnecting never gives up here, so that nothing that waits is lost")
+	}
+}
+
+// exchangeMeanings says what options of the exchanges and of the pool mean together.
+func (l *loader) exchangeMeanings(r *Rabbit, p *RabbitPool) {
+	at := pusherPath.with("rabbit")
+	var passing []string
+	for _, key := range slices.Sorted(maps.Keys(r.exchanges())) {
+		if !r.exchanges()[key].Durable {
+			passing = append(passing, at.with(key).String())
+		}
+	}
+	if p.Persistent && len(passing) > 0 {
+		l.note(strings.Join(passing, ", "), "messages are persistent, but the exchange and its bindings end when the broker restarts: "+
+			"write durable = true, after deleting the exchange in the broker where it exists, and let consumers declare it so too")
+	}
+	if r.Unroutable != "drop" && !(p.Mandatory && p.ConfirmsEnabled) {
+		l.warn(at.with("unroutable").String(), quote(r.Unroutable)+" has no effect: without mandatory and confirms_enabled nobody learns which message no queue took",
+			"remove mandatory = false and confirms_enabled = false from the pool's connection, where they are")
 	}
 }
 

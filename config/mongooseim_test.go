@@ -58,9 +58,10 @@ func TestWholeMongooseIMFile(t *testing.T) {
 			{PoolName: "web.Hooks", Path: "archive"},
 		}},
 		Rabbit: &Rabbit{
-			Presence:  &Exchange{Name: "presence", Type: "topic"},
-			Chat:      &Exchange{Name: "chat_msg", Type: "topic", Durable: true, SentTopic: "sent", RecvTopic: "chat_msg_recv"},
-			GroupChat: &Exchange{Name: "groupchat_msg", Type: "topic", SentTopic: "groupchat_msg_sent", RecvTopic: "groupchat_msg_recv"},
+			Presence:   &Exchange{Name: "presence", Type: "topic"},
+			Chat:       &Exchange{Name: "chat_msg", Type: "topic", Durable: true, SentTopic: "sent", RecvTopic: "chat_msg_recv"},
+			GroupChat:  &Exchange{Name: "groupchat_msg", Type: "topic", SentTopic: "groupchat_msg_sent", RecvTopic: "groupchat_msg_recv"},
+			Unroutable: "drop",
 		},
 		Push: &Push{
 			Backend: "mnesia", Plugin: "enhanced", VirtualPubsubHosts: []string{"pubsub.@HOST@", "push.example.org"},
@@ -88,7 +89,7 @@ func TestWholeMongooseIMFile(t *testing.T) {
 			PoolOptions: with(func(p *PoolOptions) { p.Scope, p.Workers, p.MaxWorkerQueueLen = "host_type", 20, 100 }),
 			Host:        "rabbit.example.org", Port: 5672, Username: "mongoose", Password: "rabbit-secret", VirtualHost: "/xmpp",
 			ReconnectAttempts: 3, ReconnectDelay: 500 * time.Millisecond,
-			Persistent: true, Mandatory: true, Window: 256,
+			Persistent: true, Mandatory: true, Window: 256, Settle: time.Minute,
 			TLS: &TLS{VerifyMode: "peer", Versions: []string{"tlsv1.2", "tlsv1.3"}},
 		},
 		RDBMS: &RDBMSPool{
@@ -112,10 +113,11 @@ func TestWholeMongooseIMFile(t *testing.T) {
 // Values that mean something else here than in MongooseIM, one by one.
 func TestMeanings(t *testing.T) {
 	const (
-		start = "[component]\nname = 'events.example.org'\nsecret = 's'\n[general]\nhosts = ['example.org']\n"
-		sns   = "[modules.mod_event_pusher.sns]\npm_messages_topic = 'pm'\naccess_key_id = 'a'\nsecret_access_key = 's'\naccount_id = '1'\n"
-		hook  = "[[modules.mod_event_pusher.http.handlers]]\npath = '/in'\n[outgoing_pools.http.http_pool.connection]\n"
-		rmq   = "[modules.mod_event_pusher.rabbit.presence_exchange]\n[outgoing_pools.rabbit.event_pusher.connection]\n"
+		start   = "[component]\nname = 'events.example.org'\nsecret = 's'\n[general]\nhosts = ['example.org']\n"
+		sns     = "[modules.mod_event_pusher.sns]\npm_messages_topic = 'pm'\naccess_key_id = 'a'\nsecret_access_key = 's'\naccount_id = '1'\n"
+		hook    = "[[modules.mod_event_pusher.http.handlers]]\npath = '/in'\n[outgoing_pools.http.http_pool.connection]\n"
+		rmq     = "[modules.mod_event_pusher.rabbit.presence_exchange]\n[outgoing_pools.rabbit.event_pusher.connection]\n"
+		durable = "[modules.mod_event_pusher.rabbit.presence_exchange]\ndurable = true\n[outgoing_pools.rabbit.event_pusher.connection]\n"
 	)
 	for _, tt := range []struct {
 		name, file string
@@ -133,11 +135,17 @@ func TestMeanings(t *testing.T) {
 		{"https with tls", hook + "host = 'https://localhost'\ntls.verify_mode = 'peer'", ""},
 		{"timeout 0", hook + "host = 'http://localhost'\nrequest_timeout = 0", "warning: outgoing_pools.http.http_pool.connection.request_timeout: is 0"},
 		{"verification that may fail", hook + "host = 'https://localhost'\ntls.disconnect_on_failure = false", "warning: outgoing_pools.http.http_pool.connection.tls.disconnect_on_failure"},
-		{"rabbit, defaults", rmq, ""},
+		{"rabbit, defaults", rmq, "note: modules.mod_event_pusher.rabbit.presence_exchange: messages are persistent, but the exchange and its bindings end"},
+		{"rabbit, two that do not last", rmq + "[modules.mod_event_pusher.rabbit.chat_msg_exchange]", "note: modules.mod_event_pusher.rabbit.chat_msg_exchange, modules.mod_event_pusher.rabbit.presence_exchange: messages are persistent"},
+		{"rabbit, one that does not last", durable + "[modules.mod_event_pusher.rabbit.chat_msg_exchange]", "note: modules.mod_event_pusher.rabbit.chat_msg_exchange: messages are persistent"},
+		{"rabbit, durable", durable, ""},
+		{"rabbit, nothing lasts", rmq + "persistent = false", ""},
+		{"rabbit, returns lead to nothing", durable + "mandatory = false\n[modules.mod_event_pusher.rabbit]\nunroutable = 'dead_letter'", `warning: modules.mod_event_pusher.rabbit.unroutable: "dead_letter" has no effect`},
+		{"rabbit, returns count", durable + "[modules.mod_event_pusher.rabbit]\nunroutable = 'dead_letter'", ""},
 		{"rabbit, tls on the plain port", rmq + "tls.verify_mode = 'none'", "warning: outgoing_pools.rabbit.event_pusher.connection.tls: tls does not change the port"},
-		{"rabbit, tls on its port", rmq + "port = 5671\ntls.verify_mode = 'none'", ""},
+		{"rabbit, tls on its port", durable + "port = 5671\ntls.verify_mode = 'none'", ""},
 		{"rabbit, no exchange", "[modules.mod_event_pusher.rabbit]", "note: modules.mod_event_pusher.rabbit: no exchange is configured"},
-		{"rabbit, same exchange twice alike", rmq + "[modules.mod_event_pusher.rabbit.chat_msg_exchange]\nname = 'presence'", ""},
+		{"rabbit, same exchange twice alike", durable + "[modules.mod_event_pusher.rabbit.chat_msg_exchange]\nname = 'presence'\ndurable = true", ""},
 		{"no backend", "", "warning: modules.mod_event_pusher: no backend is configured"},
 		{"push, mysql", "[modules.mod_event_pusher.push]\nbackend = 'rdbms'\n[outgoing_pools.rdbms.default.connection]\ndriver = 'mysql'\nhost = 'h'\ndatabase = 'd'\nusername = 'u'\npassword = 'p'", "warning: outgoing_pools.rdbms.default.connection.driver"},
 	} {

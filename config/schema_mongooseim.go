@@ -70,6 +70,7 @@ func (r *Rabbit) fields() []field {
 		section("presence_exchange", &r.Presence, exchangeFields("presence")),
 		section("chat_msg_exchange", &r.Chat, messageExchangeFields("chat_msg")),
 		section("groupchat_msg_exchange", &r.GroupChat, messageExchangeFields("groupchat_msg")),
+		choice("unroutable", &r.Unroutable, "drop", "drop", "retry", "dead_letter"), // ours
 	}
 }
 
@@ -157,6 +158,7 @@ func (p *RabbitPool) fields() []field {
 			boolean("persistent", &p.Persistent, true),
 			boolean("mandatory", &p.Mandatory, true),
 			integer("window", &p.Window, int64(256), 1, 65535),
+			duration("settle", &p.Settle, "60s", 0),
 			section("tls", &p.TLS, (*TLS).fields),
 		})...)
 	connection.remedies = oldRabbitKeys()

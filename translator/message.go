@@ -124,8 +124,9 @@ func (t *Translator) chat(s *stanza.Stanza, received time.Time, kind string, d e
 	}
 	e.User = about.bare
 	if about.localUser() {
-		e.SessionCount = t.sessions.count(about.bare)
-		e.Unverified = unverified(about.host.statuses, e.SessionCount)
+		var stale bool
+		e.SessionCount, stale = t.sessions.count(about.bare, received)
+		e.Unverified = stale || unverified(about.host.statuses, e.SessionCount)
 	}
 	return e
 }

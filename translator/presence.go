@@ -15,7 +15,8 @@ import (
 // It follows MongooseIM (mod_presence) but for repeated unavailable presences,
 // which make one event: priority does not matter, later presences make none. An
 // unavailable of a session that it has never heard of makes one, because the
-// session may have come online before the component was started.
+// session may have come online before the component was started. After a gap in the
+// feed (Gap), the next presence of a session counts as its first.
 func (t *Translator) presence(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	if s.Type != "" && s.Type != "unavailable" {
 		return dst, SkippedType
@@ -28,27 +29,26 @@ func (t *Translator) presence(s *stanza.Stanza, received time.Time, dst []event.
 		return dst, SkippedDirected
 	}
 	from.host.statuses = s.Dialect
-	var changed bool
+	snapshot := t.snapshot(s, &from)
+	var what news
 	if s.Type == "" {
-		changed = t.sessions.available(&from, priority(s), received)
+		what = t.sessions.available(&from, priority(s), received, snapshot)
 	} else {
-		changed = t.sessions.unavailable(&from)
+		what = t.sessions.unavailable(&from, received)
 	}
-	if !changed {
+	if what == nothing {
 		return dst, SkippedUnchanged
 	}
-	t.counters.users.Store(int64(len(t.sessions.users)))
-	t.counters.resources.Store(int64(t.sessions.resources))
-	t.counters.ghosts.Store(int64(t.sessions.ghosts))
 	e := base(s, received)
 	e.Kind, e.Type = event.UserStatus, "offline"
 	if e.Online = s.Type == ""; e.Online {
 		e.Type = "online"
 	}
 	e.User = from.bare
-	e.SessionCount = t.sessions.count(from.bare)
-	e.Unverified = !confirmed(s.Dialect)
-	e.Reconciled = t.snapshot(s, &from)
+	count, stale := t.sessions.count(from.bare, received)
+	e.SessionCount = count
+	e.Unverified = stale || !confirmed(s.Dialect)
+	e.Reconciled = snapshot || what == maybeAgain
 	return append(dst, e), 0
 }
 

@@ -19,10 +19,14 @@ const offlineKept = 1 << 16
 type sessions struct {
 	// The values are pointers so that a change never writes the key again: Go would
 	// take over the new string, and with it the memory of the stanza it is part of.
-	users     map[jid.JID]*user
+	users map[jid.JID]*user
+	// order holds the keys of users in any order, for visiting them bit by bit.
+	order     []jid.JID
 	resources int
 	limit     int // of one user
-	ghosts    int // given way to newer ones
+	ghosts    int // dropped without a word about their end
+	changed   bool
+	staleness
 	// offline holds the hashes of full JIDs whose end has been told, so that an
 	// unavailable is told once, and still told if the table never knew the session.
 	offline *simplelru.LRU[uint64, struct{}]
@@ -34,17 +38,23 @@ type user struct {
 	// back is when the user last became able to receive messages, in seconds since
 	// the epoch.
 	back uint32
+	// place is the user's index in sessions.order.
+	place uint32
 }
 
 type session struct {
-	resource string
-	priority int8
+	resource   string
+	generation uint32 // that it was last confirmed in
+	priority   int8
 }
 
-func newSessions(limit int) *sessions {
+func newSessions(limit int, maxStale time.Duration) *sessions {
 	// It fails for no size but one below 1.
 	offline, _ := simplelru.NewLRU[uint64, struct{}](offlineKept, nil)
-	return &sessions{users: map[jid.JID]*user{}, limit: limit, offline: offline, seed: maphash.MakeSeed()}
+	return &sessions{
+		users: map[jid.JID]*user{}, limit: limit, offline: offline, seed: maphash.MakeSeed(),
+		staleness: staleness{maxStale: maxStale},
+	}
 }
 
 func (a *address) resource() string { return string(a.full[len(a.bare)+1:]) }
@@ -57,16 +67,31 @@ func (u *user) find(resource string) int {
 	return slices.IndexFunc(u.available, func(s session) bool { return s.resource == resource })
 }
 
-// available enters the session a and reports whether it was not there before.
-func (t *sessions) available(a *address, priority int8, at time.Time) bool {
-	u := t.users[a.bare]
+// news is what a presence says that the table did not.
+type news uint8
+
+const (
+	nothing    news = iota
+	cameOnline      // the session was not there
+	maybeAgain      // it was, but before a gap
+	wentOffline
+)
+
+// available enters the session a, or confirms it. With snapshot set, the presence
+// says that the session has been there for a while.
+func (t *sessions) available(a *address, priority int8, at time.Time, snapshot bool) news {
+	u := t.current(a.bare, at)
 	if i := u.find(a.resource()); i >= 0 {
 		s := &u.available[i]
-		if s.priority < 0 && priority >= 0 {
+		again := t.confirm(s) && !snapshot
+		if priority >= 0 && (again || s.priority < 0) {
 			u.back = seconds(at)
 		}
 		s.priority = priority
-		return false
+		if again {
+			return maybeAgain
+		}
+		return nothing
 	}
 	// The stanza's memory must not live as long as the session. Of a user's first
 	// session one copy holds both parts.
@@ -76,52 +101,71 @@ func (t *sessions) available(a *address, priority int8, at time.Time) bool {
 	} else {
 		own := jid.JID(strings.Clone(string(a.full)))
 		resource = string(own[len(a.bare)+1:])
-		u = &user{}
+		u = &user{place: uint32(len(t.order))}
+		t.order = append(t.order, own[:len(a.bare)])
 		t.users[own[:len(a.bare)]] = u
 	}
 	if priority >= 0 {
 		u.back = seconds(at)
 	}
 	if len(u.available) >= t.limit {
-		u.available = slices.Delete(u.available, 0, 1)
+		// The oldest of those in doubt, if there are any, else the oldest of all.
+		i := max(0, slices.IndexFunc(u.available, func(s session) bool { return t.stale(&s) }))
+		u.available = slices.Delete(u.available, i, i+1)
 		t.resources--
 		t.ghosts++
 	}
-	u.available = append(u.available, session{resource, priority})
+	s := session{resource: resource, priority: priority}
+	t.confirm(&s)
+	u.available = append(u.available, s)
 	t.resources++
+	t.changed = true
 	t.offline.Remove(t.hash(a))
-	return true
+	return cameOnline
 }
 
-// unavailable removes the session a and reports whether its end is news.
-func (t *sessions) unavailable(a *address) bool {
-	u := t.users[a.bare]
+// unavailable removes the session a, whose end is news unless it has been told.
+func (t *sessions) unavailable(a *address, at time.Time) news {
+	u := t.current(a.bare, at)
 	i := u.find(a.resource())
 	key := t.hash(a)
-	if i < 0 {
-		if t.offline.Contains(key) {
-			return false
-		}
-		t.offline.Add(key, struct{}{})
-		return true
+	if i < 0 && t.offline.Contains(key) {
+		return nothing
 	}
 	t.offline.Add(key, struct{}{})
-	t.resources--
-	if len(u.available) == 1 {
-		delete(t.users, a.bare)
-		return true
+	if i >= 0 {
+		t.remove(a.bare, u, i)
 	}
+	return wentOffline
+}
+
+// remove takes the i-th session of u out of the table, and with the last one u,
+// whose bare JID is given.
+func (t *sessions) remove(bare jid.JID, u *user, i int) {
+	t.resources--
+	t.changed = true
 	u.available = slices.Delete(u.available, i, i+1)
-	return true
+	if len(u.available) > 0 {
+		return
+	}
+	last := len(t.order) - 1
+	moved := t.order[last]
+	t.order[u.place], t.users[moved].place = moved, u.place
+	t.order[last] = ""
+	t.order = t.order[:last]
+	delete(t.users, bare)
 }
 
 func (t *sessions) hash(a *address) uint64 { return maphash.String(t.seed, string(a.full)) }
 
-func (t *sessions) count(bare jid.JID) int {
-	if u := t.users[bare]; u != nil {
-		return len(u.available)
+// count returns the number of a user's available sessions, and whether one of
+// them is stale.
+func (t *sessions) count(bare jid.JID, at time.Time) (n int, stale bool) {
+	u := t.current(bare, at)
+	if u == nil {
+		return 0, false
 	}
-	return 0
+	return len(u.available), slices.ContainsFunc(u.available, func(s session) bool { return t.stale(&s) })
 }
 
 func (t *sessions) online(a *address) bool { return t.users[a.bare].find(a.resource()) >= 0 }

@@ -58,7 +58,8 @@ type Stats struct {
 	AmbiguousSends int
 	// Unmasked are messages that posed as redelivered and were found out.
 	Unmasked int
-	// Ghosts are available resources that had to give way to newer ones.
+	// Ghosts are available resources dropped without a word about their end: they had
+	// to give way to newer ones, or were stale for too long.
 	Ghosts int
 	// Users and Resources are what the presence table holds.
 	Users, Resources int
@@ -72,6 +73,13 @@ type counters struct {
 	stanzas, events, ambiguous, unmasked atomic.Int64
 	ghosts, users, resources             atomic.Int64
 	skipped                              [Reasons]atomic.Int64
+}
+
+// table notes what the presence table holds.
+func (c *counters) table(t *sessions) {
+	c.users.Store(int64(len(t.users)))
+	c.resources.Store(int64(t.resources))
+	c.ghosts.Store(int64(t.ghosts))
 }
 
 // Stats returns the counts as they stand.

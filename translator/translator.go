@@ -36,6 +36,10 @@ type Options struct {
 	// means DefaultMaxResources. Feeds that miss the end of sessions would
 	// otherwise collect ghosts without end; the oldest give way.
 	MaxResources int
+	// MaxStale is how long a session counts that was available before a gap in the
+	// feed (Gap) and has not been confirmed since, by the time of the stanzas; zero
+	// or less means DefaultMaxStale. Then the session is dropped without an event.
+	MaxStale time.Duration
 }
 
 // Translator turns stanzas into events.
@@ -66,7 +70,11 @@ func New(o Options) *Translator {
 	if limit < 1 {
 		limit = DefaultMaxResources
 	}
-	t.sessions = newSessions(limit)
+	maxStale := o.MaxStale
+	if maxStale <= 0 {
+		maxStale = DefaultMaxStale
+	}
+	t.sessions = newSessions(limit, maxStale)
 	return t
 }
 
@@ -88,6 +96,11 @@ func (t *Translator) Translate(s *stanza.Stanza, dst []event.Event) []event.Even
 		dst, reason = t.message(s, received, dst)
 	case stanza.Presence:
 		dst, reason = t.presence(s, received, dst)
+	}
+	t.sessions.sweep(received)
+	if t.sessions.changed {
+		t.sessions.changed = false
+		t.counters.table(t.sessions)
 	}
 	if len(dst) == first {
 		t.counters.skipped[reason].Add(1)

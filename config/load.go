@@ -24,6 +24,14 @@ import (
 // input only. The Config is nil if and only if one of them is an Error.
 // File names in the file are relative to its directory, except outbox.path.
 func Load(path string, env []string) (*Config, []Problem) {
+	return whole(Examine(path, env))
+}
+
+// Examine is Load for looking for more problems: in spite of errors it returns what
+// could be read, with defaults in place of what could not and nothing in place of
+// required keys that are missing. The Config is nil only if the file cannot be read
+// or is no TOML, and fit to run only if no problem is an Error.
+func Examine(path string, env []string) (*Config, []Problem) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, []Problem{{Error, path, "cannot read the configuration: " + reason(err), readRemedy(err)}}
@@ -34,7 +42,15 @@ func Load(path string, env []string) (*Config, []Problem) {
 // Parse does what Load does with what a file contains; dir is the directory that
 // file names are relative to.
 func Parse(data []byte, env []string, dir string) (*Config, []Problem) {
-	return parse(data, env, dir, "")
+	return whole(parse(data, env, dir, ""))
+}
+
+// whole withholds a configuration with errors.
+func whole(c *Config, problems []Problem) (*Config, []Problem) {
+	if slices.ContainsFunc(problems, func(p Problem) bool { return p.Severity == Error }) {
+		return nil, problems
+	}
+	return c, problems
 }
 
 // Default returns the configuration of an empty file. It lacks what has no
@@ -60,11 +76,7 @@ func parse(data []byte, env []string, dir, name string) (*Config, []Problem) {
 	l.fill(nil, fields)
 	l.noteIgnored()
 	l.validate(&c)
-	problems := l.sorted()
-	if l.failed() {
-		return nil, problems
-	}
-	return &c, problems
+	return &c, l.sorted()
 }
 
 // loader puts the layers together - environment over file over defaults - and

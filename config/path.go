@@ -31,6 +31,17 @@ func (p keyPath) String() string {
 	return b.String()
 }
 
+// HTTPPoolPath returns the path of a key of [outgoing_pools.http.TAG], as problems
+// name it.
+func HTTPPoolPath(tag string, names ...string) string {
+	return append(keyPath{"outgoing_pools", "http", tag}, names...).String()
+}
+
+// HandlerPath returns the path of the http handler at index i, as problems name it.
+func HandlerPath(i int) string {
+	return pusherPath.with("http").with("handlers").with(position(i)).String()
+}
+
 // position is the path element of item i of an array, counted from 1 as people do.
 func position(i int) string { return fmt.Sprintf("[%d]", i+1) }
 

@@ -97,19 +97,30 @@ func (f *findings) isSettled(path string) bool {
 	return f.settled[path]
 }
 
-// sorted returns the problems, errors first, in an order that does not depend on
-// Go's maps.
+// sorted returns the problems in the order of Sort, which does not depend on Go's
+// maps.
 func (f *findings) sorted() []Problem {
-	slices.SortStableFunc(f.list, func(a, b Problem) int {
+	Sort(f.list)
+	return f.list
+}
+
+// HasError reports whether one of the problems is an error about the section or a
+// key in it.
+func HasError(problems []Problem, section string) bool {
+	return slices.ContainsFunc(problems, func(p Problem) bool {
+		rest, in := strings.CutPrefix(p.Path, section)
+		return p.Severity == Error && in && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}
+
+// Sort puts problems into the order in which they are shown: errors first, then by
+// path.
+func Sort(problems []Problem) {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Or(
 			cmp.Compare(b.Severity, a.Severity),
 			strings.Compare(a.Path, b.Path),
 			strings.Compare(a.Text, b.Text),
 		)
 	})
-	return f.list
-}
-
-func (f *findings) failed() bool {
-	return slices.ContainsFunc(f.list, func(p Problem) bool { return p.Severity == Error })
 }

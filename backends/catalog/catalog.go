@@ -16,41 +16,59 @@ import (
 	"eventpusher/config"
 )
 
+// part is one configured backend.
+type part struct {
+	path  string // its section, as problems of the configuration name it
+	build func(*slog.Logger) (backends.Backend, error)
+}
+
+// errNoPool says that the pool of a backend is not configured.
+var errNoPool = errors.New("no pool")
+
+// parts lists what [modules.mod_event_pusher] configures: sns, one backend for each
+// http handler, rabbit.
+func parts(cfg *config.Config) []part {
+	var all []part
+	if c := cfg.Pusher.SNS; c != nil {
+		all = append(all, part{"modules.mod_event_pusher.sns", func(log *slog.Logger) (backends.Backend, error) {
+			return sns.New(*c, cfg.General.Hosts, log)
+		}})
+	}
+	if c := cfg.Pusher.HTTP; c != nil {
+		for i, h := range c.Handlers {
+			all = append(all, part{config.HandlerPath(i), func(*slog.Logger) (backends.Backend, error) {
+				pool, ok := cfg.Pools.HTTP[h.PoolName]
+				if !ok {
+					return nil, fmt.Errorf("http: handler %s needs [%s]: %w", handlerName(h), config.HTTPPoolPath(h.PoolName), errNoPool)
+				}
+				return http.New(handlerName(h), h, pool)
+			}})
+		}
+	}
+	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
+		all = append(all, part{"modules.mod_event_pusher.rabbit", func(log *slog.Logger) (backends.Backend, error) {
+			if cfg.Pools.Rabbit == nil {
+				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
+			}
+			return rabbit.New(*c, *cfg.Pools.Rabbit, log)
+		}})
+	}
+	return all
+}
+
 // Build returns the backends of [modules.mod_event_pusher]: sns, one for each
 // http handler, rabbit. Nothing is dialled, so a service that is down delays
 // nothing. All errors are reported at once, joined.
 func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 	var built []backends.Backend
 	var errs []error
-	add := func(b backends.Backend, err error) {
+	for _, p := range parts(cfg) {
+		b, err := p.build(log)
 		if err != nil {
 			errs = append(errs, err)
-			return
+			continue
 		}
 		built = append(built, b)
-	}
-	if c := cfg.Pusher.SNS; c != nil {
-		b, err := sns.New(*c, cfg.General.Hosts, log)
-		add(b, err)
-	}
-	if c := cfg.Pusher.HTTP; c != nil {
-		for _, h := range c.Handlers {
-			pool, ok := cfg.Pools.HTTP[h.PoolName]
-			if !ok {
-				errs = append(errs, fmt.Errorf("http: handler %s needs [outgoing_pools.http.%s]", handlerName(h), h.PoolName))
-				continue
-			}
-			b, err := http.New(handlerName(h), h, pool)
-			add(b, err)
-		}
-	}
-	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
-		if cfg.Pools.Rabbit == nil {
-			errs = append(errs, errors.New("rabbit: needs [outgoing_pools.rabbit.event_pusher]"))
-		} else {
-			b, err := rabbit.New(*c, *cfg.Pools.Rabbit, log)
-			add(b, err)
-		}
 	}
 	if len(errs) > 0 {
 		for _, b := range built {

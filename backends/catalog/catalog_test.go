@@ -130,3 +130,62 @@ func TestBuildReportsAllErrors(t *testing.T) {
 		}
 	}
 }
+
+// What Build refuses, and names that the pusher refuses, each at its section.
+func TestCheck(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*config.Config)
+		want   []string // paths
+	}{
+		{"fine", func(*config.Config) {}, nil},
+		{"one name twice", func(c *config.Config) {
+			c.Pusher.HTTP.Handlers = []config.HTTPHandler{{Name: "http:Other", PoolName: "http_pool"}, {PoolName: "Other"}, {Name: "sns", PoolName: "Other", Path: "x"}}
+		}, []string{"modules.mod_event_pusher.http.handlers[2]", "modules.mod_event_pusher.http.handlers[3]"}},
+		{"everything", func(c *config.Config) {
+			c.Pusher.SNS.Host = "ftp://x"
+			c.Pusher.HTTP.Handlers = []config.HTTPHandler{{PoolName: "missing"}, {PoolName: "http_pool", Path: "%zz"}}
+			c.Pools.Rabbit.TLS = &config.TLS{CACertFile: "/nonexistent"}
+		}, []string{"modules.mod_event_pusher.sns", "modules.mod_event_pusher.http.handlers[2]", "modules.mod_event_pusher.rabbit"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := full("localhost:1")
+			tc.change(cfg)
+			var paths []string
+			for _, p := range catalog.Check(cfg, nil) {
+				if p.Severity != config.Error || p.Text == "" {
+					t.Errorf("%+v", p)
+				}
+				paths = append(paths, p.Path)
+			}
+			if diff := cmp.Diff(tc.want, paths); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// What config complains of is not said again, and hides nothing else.
+func TestCheckAddsToEarlierProblems(t *testing.T) {
+	earlier := []config.Problem{
+		{Severity: config.Error, Path: "modules.mod_event_pusher.sns.sns_host"},
+		{Severity: config.Error, Path: "outgoing_pools.http.http_pool.connection.host"},
+		{Severity: config.Error, Path: "outgoing_pools.http.Other.connection.tls.cacertfile"},
+		{Severity: config.Error, Path: "outgoing_pools.rabbit.event_pusher.connection.tls.certfile"},
+		{Severity: config.Error, Path: "modules.mod_event_pusher.http.handlers[4].name"},
+	}
+	missing := &config.TLS{CACertFile: "/nonexistent"}
+	cfg := full("localhost:1", config.HTTPHandler{PoolName: "http_pool", Name: "a"}, config.HTTPHandler{PoolName: "Other"},
+		config.HTTPHandler{PoolName: "Other", Path: "%zz"}, config.HTTPHandler{PoolName: "Other", Path: "b", Name: "sns"})
+	cfg.Pusher.SNS.Host = ""
+	cfg.Pools.HTTP = map[string]config.HTTPPool{"http_pool": {TLS: missing}, "Other": {Host: "https://localhost", TLS: missing}}
+	cfg.Pools.Rabbit.TLS = missing
+	got := catalog.Check(cfg, earlier)
+	if len(got) != 2 || got[0].Path != "modules.mod_event_pusher.http.handlers[1]" || !strings.Contains(got[0].Text, "cacertfile") ||
+		got[1].Path != "modules.mod_event_pusher.http.handlers[3]" {
+		t.Errorf("%v, want the certificates of http_pool and the third handler's path", got)
+	}
+	if cfg.Pusher.SNS.Host != "" || cfg.Pools.HTTP["http_pool"].Host != "" || cfg.Pools.Rabbit.TLS == nil {
+		t.Error("the configuration was changed")
+	}
+}

@@ -44,23 +44,6 @@ type App struct {
 	control  *control.Server // nil if its socket could not be made
 }
 
-// Check builds what New builds and throws it away, to find what only the parts
-// themselves can tell, such as a filter expression that does not compile.
-// It connects to nothing.
-func Check(cfg *config.Config) []config.Problem {
-	_, problems := pusher.CompileFilters(cfg.Filters)
-	discard := slog.New(slog.DiscardHandler)
-	sinks, err := catalog.Build(cfg, discard)
-	if err != nil {
-		problems = append(problems, config.Problem{Severity: config.Error, Path: "modules.mod_event_pusher", Text: err.Error()})
-	}
-	closeAll(sinks)
-	if _, err := component.New(cfg.Component, cfg.General.Hosts, component.Options{Log: discard}); err != nil {
-		problems = append(problems, config.Problem{Severity: config.Error, Path: "component", Text: err.Error()})
-	}
-	return problems
-}
-
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
 // before Run but the admin listener, so that a taken port is an error at start.
 func New(cfg *config.Config, o Options) (a *App, err error) {

@@ -12,13 +12,13 @@ import (
 // load reads the configuration and checks all that can be checked without
 // connecting to anything. The configuration is nil if a problem is an error.
 func load(p Process, path string) (*config.Config, []config.Problem) {
-	cfg, problems := config.Load(path, p.Env)
+	cfg, problems := config.Examine(path, p.Env)
 	if cfg == nil {
 		return nil, problems
 	}
-	found := app.Check(cfg)
-	problems = append(problems, found...)
-	if count(found, config.Error) > 0 {
+	problems = append(problems, app.Check(cfg, problems)...)
+	config.Sort(problems)
+	if count(problems, config.Error) > 0 {
 		return nil, problems
 	}
 	return cfg, problems

@@ -91,7 +91,54 @@ name = "b"
 priority = 50
 [admin]
 lisen = "127.0.0.1:9090"
-`, 1, []string{"priority", "admin.lisen", "admin.listen"}},
+`, 1, []string{"priority", "admin.lisen", "admin.listen", "event.bodi", "event.body", "3 errors"}},
+		{"problems of every part at once", `
+[component]
+nmae = "events.example.org"
+tls.cacertfile = "broken.pem"
+[[filter]]
+keep = "event.bodi == 'x'"
+[[filter]]
+name = "twice"
+[[filter]]
+name = "twice"
+keep = "event.body"
+[[modules.mod_event_pusher.http.handlers]]
+path = "s3cret%zz"
+callback_module = "my_module"
+[outgoing_pools.http.http_pool.connection]
+host = "localhost"
+[modules.mod_event_pusher.rabbit.presence_exchange]
+[outgoing_pools.rabbit.event_pusher.connection.tls]
+cacertfile = "broken.pem"
+`, 1, []string{
+			"component.nmae", "component.secret", "general.hosts", "component: component.tls", "broken.pem",
+			"filter[1].name", "event.bodi", "filter[3].name", `filter "twice": keep`,
+			"handlers[1].callback_module", "http_pool.connection.host", "handlers[1]: http:", "modules.mod_event_pusher.rabbit: rabbit:",
+			"12 errors",
+		}},
+		{"one backend under two paths", good + `
+[[modules.mod_event_pusher.http.handlers]]
+path = "s3cret"
+[[modules.mod_event_pusher.http.handlers]]
+path = "//s3cret"
+[outgoing_pools.http.http_pool.connection]
+host = "http://localhost"
+`, 1, []string{"handlers[2]", "same as an earlier handler", "1 error,"}},
+		{"a name that is another's default", good + `
+[[modules.mod_event_pusher.http.handlers]]
+[[modules.mod_event_pusher.http.handlers]]
+name = "http:http_pool"
+path = "b"
+[outgoing_pools.http.http_pool.connection]
+host = "http://localhost"
+`, 1, []string{"handlers[2]", `"http:http_pool"`, "handlers[1]", "1 error,"}},
+		{"a name that is another backend's", good + `
+[[modules.mod_event_pusher.http.handlers]]
+name = "rabbit"
+[outgoing_pools.http.http_pool.connection]
+host = "http://localhost"
+`, 1, []string{`handlers[1].name: "rabbit" is the name of another backend`, "1 error,"}},
 		{"an expression that does not compile", good + `
 [[filter]]
 name = "only chat"
@@ -109,7 +156,11 @@ metadata = { message = "'hidden'" }
 `, 1, []string{"hide", "message", "override"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			code, stdout, stderr := invoke("check", "-config", write(t, tc.toml))
+			path := write(t, tc.toml)
+			if err := os.WriteFile(filepath.Join(filepath.Dir(path), "broken.pem"), []byte("no certificate"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code, stdout, stderr := invoke("check", "-config", path)
 			if code != tc.code {
 				t.Errorf("exit code %d, want %d\n%s", code, tc.code, stdout)
 			}
@@ -118,7 +169,7 @@ metadata = { message = "'hidden'" }
 					t.Errorf("%q is not in the output:\n%s", want, stdout)
 				}
 			}
-			if strings.Contains(stdout+stderr, "hunter2") {
+			if strings.Contains(stdout+stderr, "hunter2") || strings.Contains(stdout+stderr, "s3cret") {
 				t.Errorf("the secret shows:\n%s%s", stdout, stderr)
 			}
 		})

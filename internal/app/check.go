@@ -1,0 +1,49 @@
+package app
+
+import (
+	"fmt"
+
+	"eventpusher/backends/catalog"
+	"eventpusher/component"
+	"eventpusher/config"
+	"eventpusher/pusher"
+)
+
+// Check builds what New builds and throws it away, to find what only the parts
+// themselves can tell, such as a filter expression that does not compile.
+// It connects to nothing and touches no outbox.
+//
+// cfg may be what config.Examine returned beside the problems earlier; what those
+// complain of is not reported again.
+func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
+	var problems []config.Problem
+	for i, f := range cfg.Filters {
+		if f.Name == "" { // config has said so
+			f.Name = fmt.Sprintf("(number %d)", i+1)
+		}
+		// One by one, since config has compared their names.
+		_, found := pusher.CompileFilters([]config.Filter{f})
+		problems = append(problems, found...)
+	}
+	problems = append(problems, catalog.Check(cfg, earlier)...)
+	return append(problems, checkLink(cfg, earlier)...)
+}
+
+// checkLink checks [component], with something harmless in place of what is missing,
+// as config has said.
+func checkLink(cfg *config.Config, earlier []config.Problem) []config.Problem {
+	c, hosts := cfg.Component, cfg.General.Hosts
+	if c.Name == "" {
+		c.Name = "stopgap.invalid"
+	}
+	if len(hosts) == 0 {
+		hosts = []string{"stopgap.invalid"}
+	}
+	if config.HasError(earlier, "component.tls") {
+		c.TLS = nil
+	}
+	if _, err := component.New(c, hosts, component.Options{}); err != nil {
+		return []config.Problem{{Severity: config.Error, Path: "component", Text: err.Error()}}
+	}
+	return nil
+}

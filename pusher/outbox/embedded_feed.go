@@ -165,13 +165,19 @@ func (f *feeder) refill() (again bool, err error) {
 		return false, nil
 	}
 	if err := f.seek(from); err != nil {
+		if first := r.engine.seg.First(); errors.Is(err, segment.ErrTrimmed) && r.engine.o.SkipCorrupt {
+			f.passOver(&segment.CorruptionError{First: from, Next: first, Reason: "files are missing"}, from)
+			return true, nil
+		}
 		return false, err
 	}
 	p, err := f.log.Next()
 	var corrupt *segment.CorruptionError
 	switch {
 	case errors.As(err, &corrupt) && r.engine.o.SkipCorrupt:
-		return true, f.skip(corrupt, from)
+		f.log.Skip()
+		f.passOver(corrupt, from)
+		return true, nil
 	case errors.Is(err, io.EOF):
 		return false, fmt.Errorf("outbox: the log ends before event %d", from)
 	case err != nil:
@@ -223,20 +229,20 @@ func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list [
 	return pack.header.accepted, list, nil
 }
 
-// skip passes over what cannot be read, and counts it.
-func (f *feeder) skip(c *segment.CorruptionError, from uint64) error {
-	f.log.Skip()
-	f.pos = c.Next
+// passOver goes on behind what cannot be read, and counts it.
+func (f *feeder) passOver(c *segment.CorruptionError, from uint64) {
 	r := f.r
 	r.engine.log.Error("events cannot be read and are passed over", "backend", r.backend, "file", c.File,
 		"offset", c.Offset, "first", c.First, "events", c.Events(), "reason", c.Reason)
+	f.pos = c.Next
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if c.Next > from && r.head == from {
 		r.lost += c.Next - from
 		r.arrived(c.Next)
 	}
-	return nil
+	r.mu.Unlock()
+	r.touched(false, false)
+	r.notify()
 }
 
 // arrived moves the head forward to next.

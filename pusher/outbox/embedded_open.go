@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -94,6 +95,15 @@ func (e *Embedded) recover(rec *Recovery) error {
 	if next > e.end.next {
 		if err := e.lastPack(next); err != nil {
 			return err
+		}
+	}
+	for _, name := range e.o.Backends {
+		r, known := e.records[name]
+		if first := e.seg.First(); known && r.cursor < first && !e.o.SkipCorrupt {
+			return &segment.CorruptionError{
+				File: filepath.Join(e.o.Dir, "segments"), First: r.cursor, Next: first,
+				Reason: "files are missing that backend " + name + " has not read",
+			}
 		}
 	}
 	e.positions.advance(e.end.positions)

@@ -166,10 +166,9 @@ func (l *Log) begin() error {
 			return fmt.Errorf("segment: write the end of %s again after a failure: %w", l.path(active), err)
 		}
 		l.options.Log.Warn("segment written again after a failed sync", "file", l.path(active), "bytes", active.size)
+		l.failed = false
 		if active.size == headerSize {
-			// An empty segment would be replaced by one of the same name.
-			l.failed = false
-			return nil
+			return nil // the next one would have the same name
 		}
 	}
 	// Once the next segment may exist, with this one's size in its header, this
@@ -187,7 +186,7 @@ func (l *Log) begin() error {
 
 // start makes f, which has only its header, the active segment.
 func (l *Log) start(f file, h header) {
-	l.f, l.failed, l.sealing = f, false, false
+	l.f, l.sealing = f, false
 	l.buf = append(l.buf[:0], h.encode()...)
 	l.keepTail(headerSize)
 	l.mu.Lock()

@@ -60,11 +60,16 @@ func Open(o Options) (*Log, Recovery, error) {
 }
 
 func (l *Log) open(found *Recovery) error {
-	if err := os.MkdirAll(l.options.Dir, 0o700); err != nil {
+	if err := l.makeDir(l.options.Dir); err != nil {
 		return fmt.Errorf("segment: %w", err)
 	}
 	if err := l.list(); err != nil {
 		return err
+	}
+	// The process before may have ended between naming a file and making its name
+	// durable; what is appended to it now must not vanish with the name.
+	if err := l.disk.SyncDir(l.options.Dir); err != nil {
+		return fmt.Errorf("segment: %w", err)
 	}
 	if len(l.segments) == 0 {
 		return l.first()
@@ -87,6 +92,23 @@ func (l *Log) open(found *Recovery) error {
 		return l.begin()
 	}
 	return nil
+}
+
+// makeDir makes the directory, and those above, unless they exist.
+func (l *Log) makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if errors.Is(err, os.ErrNotExist) && filepath.Dir(dir) != dir {
+		if err = l.makeDir(filepath.Dir(dir)); err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return l.disk.SyncDir(filepath.Dir(dir))
 }
 
 func (l *Log) last() segment { return l.segments[len(l.segments)-1] }
@@ -230,10 +252,12 @@ func (l *Log) scanLast(found *Recovery) error {
 	}
 	l.f = f
 	sc := scanner{f: f, salt: s.salt, off: headerSize, end: s.size, next: s.first}
-	holes := false
+	holes, last := false, int64(0)
 	for {
+		at := sc.off
 		_, err := sc.read()
 		if err == nil {
+			last = at
 			continue
 		}
 		if errors.Is(err, io.EOF) {
@@ -259,7 +283,7 @@ func (l *Log) scanLast(found *Recovery) error {
 	}
 	l.next = sc.next
 	if l.next == s.first {
-		sc.off, holes = headerSize, false // what there is holds no event
+		sc.off, last, holes = headerSize, 0, false // what there is holds no event
 	}
 	l.segments[len(l.segments)-1].size = sc.off
 	if sc.off < s.size {
@@ -267,15 +291,31 @@ func (l *Log) scanLast(found *Recovery) error {
 			return err
 		}
 	}
-	l.tail = int(sc.off % int64(os.Getpagesize()))
-	l.buf = make([]byte, l.tail)
-	if _, err := f.ReadAt(l.buf, sc.off-int64(l.tail)); err != nil && l.tail > 0 {
-		return fmt.Errorf("segment: read %s: %w", l.path(s), err)
+	if err := l.settle(last, sc.off); err != nil {
+		return fmt.Errorf("segment: write the last record of %s again: %w", l.path(s), err)
 	}
 	if holes {
 		return l.begin() // so that the next start does not meet them again
 	}
 	return nil
+}
+
+// settle writes the record from at to end once more and syncs it, and keeps the
+// bytes of the last page. A process whose sync failed leaves pages behind that
+// the next one reads as if they were on disk. It can only be this record: nothing
+// is written behind one that was not synced.
+func (l *Log) settle(at, end int64) error {
+	page := int64(os.Getpagesize())
+	at -= at % page
+	l.buf = make([]byte, end-at)
+	if _, err := l.f.ReadAt(l.buf, at); err != nil {
+		return err
+	}
+	if _, err := l.f.WriteAt(l.buf, at); err != nil {
+		return err
+	}
+	l.keepTail(end)
+	return l.f.Datasync()
 }
 
 // cut shortens the file of s, which has size bytes, to those that count.

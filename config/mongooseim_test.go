@@ -105,8 +105,18 @@ func TestWholeMongooseIMFile(t *testing.T) {
 	if diff := cmp.Diff([]string{"example.org", "chat.example.net"}, c.General.Hosts); diff != "" {
 		t.Errorf("hosts are not prepared (-want +got):\n%s", diff)
 	}
-	if got := len(c.NotBuilt()); got != 4 {
-		t.Errorf("NotBuilt has %d lines, want the outbox, push, MongoosePush and the database", got)
+	if got := len(c.NotBuilt()); got != 3 {
+		t.Errorf("NotBuilt has %d lines, want push, MongoosePush and the database", got)
+	}
+}
+
+func TestNotBuilt(t *testing.T) {
+	if got := parsed(t, minimal+"[outbox]\npath = 'x'\nmax_size = '1GiB'\nmax_age = '1h'\n[outbox.nats]\nreplicas = 3").NotBuilt(); len(got) != 0 {
+		t.Errorf("%q, want nothing: the embedded engine is built", got)
+	}
+	got := parsed(t, minimal+"[outbox]\nengine = 'nats'").NotBuilt()
+	if len(got) != 1 || !strings.Contains(got[0], "outbox.engine") || !strings.Contains(got[0], "embedded engine is used instead") {
+		t.Errorf("%q, want one line about NATS", got)
 	}
 }
 

@@ -3,9 +3,9 @@ package config
 // NotBuilt returns one line for each part of the configuration that this build
 // checks but does not act on, in a stable order. It is no error: the rest works.
 func (c *Config) NotBuilt() []string {
-	lines := []string{
-		"outbox: this build keeps accepted events in memory, at most queue_events for each backend; " +
-			"engine, path, max_size, max_age and nats have no effect yet, and what waits is lost at a crash",
+	var lines []string
+	if c.Outbox.Engine == "nats" {
+		lines = append(lines, "outbox.engine, outbox.nats: NATS is not part of this build; the embedded engine is used instead")
 	}
 	if c.Pusher.Push != nil {
 		lines = append(lines, "modules.mod_event_pusher.push: this build does not send push notifications yet")

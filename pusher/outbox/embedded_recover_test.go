@@ -240,6 +240,9 @@ func TestEmbeddedPositions(t *testing.T) {
 		d.append(t, benchPack(0, 10, 1))
 		d.drain(t, "a")
 	}
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	if n := len(segments(t, o.Dir)); n > 3 {
 		t.Errorf("%d files are left", n)
 	}

@@ -68,7 +68,7 @@ type SNS struct {
 	SecretAccessKey      Secret
 	AccountID            string
 	MUCHost              string        // muc_host: only rooms of this host feed the MUC topic; empty: every groupchat; @HOST@ stands for a served host
-	PoolSize             int           // parallel calls; default 100
+	PoolSize             int           // parallel calls, at most MaxSNSCalls; default 100
 	PublishRetryCount    int           // default 2
 	PublishRetryTime     time.Duration // default 50 ms
 	MessageStructureJSON bool          // message_structure_json: ask SNS to read the message as JSON per protocol, as MongooseIM does; default false
@@ -125,7 +125,7 @@ type MongoosePush struct {
 // PoolOptions are the options that all pools share.
 type PoolOptions struct {
 	Scope             string
-	Workers           int
+	Workers           int // calls at once; RabbitMQ: channels, at most MaxRabbitChannels
 	Strategy          string
 	CallTimeout       time.Duration
 	MaxWorkerQueueLen int // 0: unset
@@ -212,7 +212,7 @@ type Outbox struct {
 	MaxSize         Size          // default 10 GiB
 	MaxAge          time.Duration // default 72 h
 	ShutdownTimeout time.Duration // default 10 s
-	QueueEvents     int           // events that wait for one backend in memory; default 100 000
+	QueueEvents     int           // no effect: what waits is on disk; default 100 000
 	NATS            NATS
 }
 

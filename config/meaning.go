@@ -1,10 +1,18 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
 	"strings"
+)
+
+// More calls at once than these do not deliver more, so no backend makes them,
+// whatever pool_size and workers say.
+const (
+	MaxSNSCalls       = 16 // each of a batch of up to 10 messages
+	MaxRabbitChannels = 2  // each with up to half of the pool's window
 )
 
 // meanings says what values that were written for MongooseIM mean here, where that
@@ -14,6 +22,12 @@ func (l *loader) meanings(c *Config) {
 	l.rabbitMeanings(c)
 	l.httpMeanings(c)
 	l.pushMeanings(c)
+	if l.given("outbox", "queue_events") {
+		l.note("outbox.queue_events", "has no effect: what waits is on disk, bounded by max_size")
+	}
+	if at := pusherPath.with("sns").with("pool_size"); l.given(at...) && c.Pusher.SNS != nil && c.Pusher.SNS.PoolSize > MaxSNSCalls {
+		l.note(at.String(), fmt.Sprintf("%d calls at once are made at most, each of up to 10 messages; more would not deliver more", MaxSNSCalls))
+	}
 	if s := c.Pusher.SNS; s != nil && s.Host != "" && s.Region != "" {
 		if theirs := signingRegion(s.Host); theirs != s.Region {
 			l.note(pusherPath.with("sns").with("region").String(), "requests are signed for "+quote(s.Region)+
@@ -100,6 +114,9 @@ func (l *loader) rabbitMeanings(c *Config) {
 	}
 	if r := c.Pusher.Rabbit; r != nil {
 		l.exchangeMeanings(r, p)
+	}
+	if at := (keyPath{"outgoing_pools", "rabbit", "event_pusher", "workers"}); l.given(at...) && p.Workers > MaxRabbitChannels {
+		l.note(at.String(), fmt.Sprintf("%d channels are used at most, on one connection, with up to window messages on the way; more would not deliver more", MaxRabbitChannels))
 	}
 	if l.given(connection.with("reconnect").with("attempts")...) {
 		l.note(connection.with("reconnect").with("attempts").String(), "reconnecting never gives up here, so that nothing that waits is lost")

@@ -189,3 +189,27 @@ func TestCheckAddsToEarlierProblems(t *testing.T) {
 		t.Error("the configuration was changed")
 	}
 }
+
+// What check says about calls at once is what the backends do.
+func TestCallsAtOnce(t *testing.T) {
+	for _, tc := range []struct{ configured, sns, rabbit int }{
+		{1, 1, 1}, {1000, config.MaxSNSCalls, config.MaxRabbitChannels},
+	} {
+		cfg := full("localhost:1")
+		cfg.Pusher.SNS.PoolSize, cfg.Pools.Rabbit.Workers = tc.configured, tc.configured
+		built, err := catalog.Build(cfg, discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lanes := map[string]int{}
+		for _, b := range built {
+			lanes[b.Name()] = b.Limits().Lanes
+			if err := b.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if diff := cmp.Diff(map[string]int{"sns": tc.sns, "rabbit": tc.rabbit}, lanes); diff != "" {
+			t.Errorf("%d configured (-want +got):\n%s", tc.configured, diff)
+		}
+	}
+}

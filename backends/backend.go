@@ -35,6 +35,15 @@ type Backend interface {
 	Close() error
 }
 
+// Preparing is implemented by backends that can do before the first event what
+// would otherwise be done for it, such as to connect and to declare.
+type Preparing interface {
+	// Prepare does it within ctx; it returns nil when all is in place, be it from
+	// before. Its errors are those of Publish. It may be called at any time before
+	// Close, also while Publish is running.
+	Prepare(ctx context.Context) error
+}
+
 // Counting is implemented by backends that count more than the verdicts of
 // Publish tell.
 type Counting interface {

@@ -28,10 +28,10 @@ const (
 
 // Backend publishes over one connection, with a channel for each lane.
 //
-// It connects when something is to be published and no connection is alive; the
-// exchanges are declared on every new channel before it is used. A message that
-// no queue takes is delivered as far as Publish is concerned, as in MongooseIM,
-// but with mandatory publishing it is counted and a warning is logged.
+// It connects for Prepare, when something is to be published and no connection is
+// alive, and by itself after a connection is lost. The exchanges are declared on
+// every new channel before it is used. What becomes of a message that no queue
+// takes is in judgeReturn.
 type Backend struct {
 	exchanges config.Rabbit
 	pool      config.RabbitPool
@@ -47,10 +47,17 @@ type Backend struct {
 	failed  error     // of the latest attempt
 	pause   time.Time // no new attempt before
 	closed  bool
+	down    bool // the broker may have restarted since the latest connection
+	// restoring says that a goroutine is at it.
+	restoring bool
+
+	ending chan struct{} // closed by Close
+	births births
 
 	tasks sync.WaitGroup // every goroutine of the backend
 
 	unroutable  atomic.Uint64
+	returned    atomic.Uint64
 	connections atomic.Uint64
 	failures    atomic.Uint64
 	blocks      atomic.Uint64
@@ -58,8 +65,9 @@ type Backend struct {
 }
 
 var (
-	_ backends.Backend  = (*Backend)(nil)
-	_ backends.Counting = (*Backend)(nil)
+	_ backends.Backend   = (*Backend)(nil)
+	_ backends.Counting  = (*Backend)(nil)
+	_ backends.Preparing = (*Backend)(nil)
 )
 
 var errClosed = errors.New("rabbit: backend is closed")
@@ -67,8 +75,8 @@ var errClosed = errors.New("rabbit: backend is closed")
 // New returns the backend for the given exchanges and pool. It connects to
 // nothing.
 func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Backend, error) {
-	for _, x := range []*config.Exchange{exchanges.Presence, exchanges.Chat, exchanges.GroupChat} {
-		if x != nil && (x.Name == "" || len(x.Name) > maxShortString) {
+	for _, x := range configured(&exchanges) {
+		if x.Name == "" || len(x.Name) > maxShortString {
 			return nil, fmt.Errorf("rabbit: the name of an exchange has %d bytes; 1 to %d are allowed", len(x.Name), maxShortString)
 		}
 	}
@@ -81,6 +89,7 @@ func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Ba
 		address:   net.JoinHostPort(pool.Host, strconv.Itoa(pool.Port)),
 		lanes:     min(maxLanes, pool.Window),
 		log:       log,
+		ending:    make(chan struct{}),
 	}
 	if pool.Workers > 0 {
 		b.lanes = min(b.lanes, pool.Workers)
@@ -105,10 +114,13 @@ func (b *Backend) Limits() backends.Limits {
 	return backends.Limits{Lanes: b.lanes, Batch: b.batch}
 }
 
-// Counts implements backends.Counting.
+// Counts implements backends.Counting. "unroutable" counts messages that nobody
+// will get because no queue took them; "unroutable_retried" attempts after which
+// such a message is tried again.
 func (b *Backend) Counts() map[string]uint64 {
 	return map[string]uint64{
 		"unroutable":          b.unroutable.Load(),
+		"unroutable_retried":  b.returned.Load(),
 		"connections_opened":  b.connections.Load(),
 		"connections_failed":  b.failures.Load(),
 		"connections_blocked": b.blocks.Load(),
@@ -160,7 +172,10 @@ func fill(errs []error, err error) {
 // moment, then cuts the connection, so that it returns even if nobody answers.
 func (b *Backend) Close() error {
 	b.mu.Lock()
-	b.closed = true
+	if !b.closed {
+		b.closed = true
+		close(b.ending)
+	}
 	s := b.current
 	b.current = nil
 	if b.attempt != nil {
@@ -172,19 +187,4 @@ func (b *Backend) Close() error {
 	}
 	b.tasks.Wait()
 	return nil
-}
-
-// warnInterval is how often unroutable messages are worth a line in the log.
-const warnInterval = time.Minute
-
-// countUnroutable notes a message that the broker returned.
-func (b *Backend) countUnroutable(exchange string) {
-	total := b.unroutable.Add(1)
-	now := time.Now().Unix()
-	last := b.warned.Load()
-	if now-last < int64(warnInterval/time.Second) || !b.warned.CompareAndSwap(last, now) {
-		return
-	}
-	b.log.Warn("no queue takes messages of an exchange; bind one, or set mandatory = false",
-		"backend", b.Name(), "exchange", exchange, "unroutable", total)
 }

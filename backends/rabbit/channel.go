@@ -98,8 +98,8 @@ func (ch *channel) settle(ctx context.Context, batch []event.Event, confirms []*
 	return usable
 }
 
-// takeReturns counts the messages that came back as unroutable. All returns that
-// belong to settled confirms are waiting by now.
+// takeReturns decides about the messages that came back as unroutable. All returns
+// that belong to settled confirms are waiting by now.
 func (ch *channel) takeReturns(batch []event.Event, errs []error) {
 	for {
 		select {
@@ -109,7 +109,7 @@ func (ch *channel) takeReturns(batch []event.Event, errs []error) {
 			}
 			for i := range batch {
 				if batch[i].ID == r.MessageId && errs[i] == nil {
-					ch.session.backend.countUnroutable(r.Exchange)
+					errs[i] = ch.session.backend.judgeReturn(r.Exchange)
 					break
 				}
 			}

@@ -171,12 +171,14 @@ func (b *Backend) connect(ctx context.Context, a *attempt) {
 	switch {
 	case err != nil:
 		b.failures.Add(1)
+		b.down = true
 		b.failed, b.pause = err, time.Now().Add(b.pool.ReconnectDelay)
 	case b.closed:
 		defer a.session.close()
 		a.session, a.err = nil, errClosed
 	default:
 		b.connections.Add(1)
+		a.session.reborn, b.down = b.down, false
 		b.current = a.session
 		b.log.Info("connected to RabbitMQ", "backend", b.Name(), "address", b.address)
 	}

@@ -2,16 +2,12 @@ package rabbit
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-
-	"eventpusher/backends"
-	"eventpusher/config"
 )
 
 // closeTimeout is how long Close waits for the broker's goodbye.
@@ -24,6 +20,8 @@ type session struct {
 	raw     net.Conn
 	idle    chan *channel
 	gone    chan struct{} // closed when the connection is lost
+	since   time.Time
+	reborn  bool // the broker may have restarted since the connection before
 
 	mu     sync.Mutex
 	gate   chan struct{} // closed when the broker takes publishes again; nil unless blocked
@@ -32,7 +30,7 @@ type session struct {
 }
 
 func newSession(b *Backend, conn *amqp.Connection, raw net.Conn) *session {
-	s := &session{backend: b, conn: conn, raw: raw, idle: make(chan *channel, b.lanes), gone: make(chan struct{})}
+	s := &session{backend: b, conn: conn, raw: raw, idle: make(chan *channel, b.lanes), gone: make(chan struct{}), since: time.Now()}
 	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
 	b.tasks.Add(1)
@@ -61,6 +59,9 @@ func (s *session) watch(blocked <-chan amqp.Blocking, closed <-chan *amqp.Error)
 				s.mu.Unlock()
 			}
 			close(s.gone)
+			if e != nil {
+				s.backend.restoreAfter(e)
+			}
 			return
 		}
 	}
@@ -175,14 +176,9 @@ func (s *session) setUp() (*channel, error) {
 		return nil, fmt.Errorf("rabbit: opening a channel at %s: %w", b.address, err)
 	}
 	ch := &channel{session: s, amqp: raw, closed: raw.NotifyClose(make(chan *amqp.Error, 1))}
-	for _, x := range []*config.Exchange{b.exchanges.Presence, b.exchanges.Chat, b.exchanges.GroupChat} {
-		if x == nil {
-			continue
-		}
-		if err := raw.ExchangeDeclare(x.Name, x.Type, x.Durable, false, false, false, nil); err != nil {
-			s.discard(raw)
-			return nil, explainDeclare(b, x, err)
-		}
+	if err := s.declare(raw); err != nil {
+		s.discard(raw)
+		return nil, err
 	}
 	if b.pool.ConfirmsEnabled {
 		if err := raw.Confirm(false); err != nil {
@@ -198,22 +194,4 @@ func (s *session) setUp() (*channel, error) {
 		go ch.countReturns()
 	}
 	return ch, nil
-}
-
-// explainDeclare says what is wrong with an exchange.
-func explainDeclare(b *Backend, x *config.Exchange, err error) error {
-	var e *amqp.Error
-	if !errors.As(err, &e) {
-		return fmt.Errorf("rabbit: declaring exchange %q: %w", x.Name, err)
-	}
-	switch e.Code {
-	case amqp.PreconditionFailed:
-		return backends.Paused(fmt.Errorf("rabbit: exchange %q exists but is not of type %q with durable = %t: set its type and durable to what the broker has, or delete it there (%w)",
-			x.Name, x.Type, x.Durable, err))
-	case amqp.AccessRefused:
-		return backends.Paused(fmt.Errorf("rabbit: user %q may not declare exchange %q: grant it the configure permission (%w)", b.pool.Username, x.Name, err))
-	case amqp.CommandInvalid:
-		return backends.Paused(fmt.Errorf("rabbit: the broker knows no exchange type %q, which exchange %q asks for (%w)", x.Type, x.Name, err))
-	}
-	return fmt.Errorf("rabbit: declaring exchange %q: %w", x.Name, err)
 }

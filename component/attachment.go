@@ -3,6 +3,7 @@ package component
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,6 +38,7 @@ type attachment struct {
 	reader  *stanza.Reader
 	env     stanza.Envelope
 	pings   int
+	said    *stream.Error // the server's own word about the end
 }
 
 func (l *Link) newAttachment(raw net.Conn) *attachment {
@@ -94,13 +96,16 @@ func (a *attachment) serve(ctx context.Context) error {
 }
 
 // cause returns what ended the stream, given what the session says: the server's
-// own word, else why writing failed, which closes the connection under the reader,
+// own word, which the session forgets if it cannot repeat it to a server that has
+// closed the connection, else why writing failed, which closes the connection under the reader,
 // else why reading did.
 func (a *attachment) cause(err error) error {
-	var said stream.Error
 	read, written := a.conn.cause, a.out.cause()
 	switch {
-	case errors.As(err, &said) || errors.Is(err, errPanicked):
+	case errors.Is(err, errPanicked):
+	case a.said != nil:
+		err = *a.said
+	case errors.As(err, new(stream.Error)):
 	case written != nil && (read == nil || closedHere(read)):
 		err = written
 	case err != nil && read != nil:
@@ -116,6 +121,7 @@ func (a *attachment) serveSession() (err error) {
 			err = errPanicked
 		}
 	}()
+	a.link.attached()
 	return a.session.Serve(nil) // what reaches the session needs no handler
 }
 
@@ -161,6 +167,10 @@ func (a *attachment) next() ([]byte, error) {
 		case frame.Fault != stanza.NoFault:
 			a.bad(frame.Fault.String(), frame.Kind)
 		case frame.Kind == stanza.EndFrame || bytes.HasPrefix(frame.Bytes, []byte("<stream:")):
+			var said stream.Error
+			if xml.Unmarshal(frame.Bytes, &said) == nil && said.Err != "" {
+				a.said = &said
+			}
 			return frame.Bytes, nil
 		case frame.Kind == stanza.OtherFrame:
 			a.other(frame.Bytes)

@@ -18,16 +18,27 @@ func newBackoff(min, max time.Duration) *backoff {
 	return &backoff{min: min, max: max, ceiling: min, random: rand.Int64N}
 }
 
-// next returns the pause after a failure. A stream that had lived for at least
-// max ends the series of failures.
+// settled is how long a stream must have lived at least to end a series of failures.
+const settled = 30 * time.Second
+
+// next returns the pause after a failure of a stream that had lived for so long,
+// zero if it was never established. A long life ends the series of failures, unless
+// another connection took our place.
+//
 // What only an operator can cure is tried again rarely: after max and up to a
-// quarter more.
-func (b *backoff) next(config bool, lived time.Duration) time.Duration {
-	if lived >= b.max || config {
-		b.ceiling = b.min
-	}
-	if config {
+// quarter more. So is a stream that was replaced, after half of max to max: where
+// the new connection wins (Prosody's kick_old), two instances would throw each other
+// out as fast as they return, and one that is being relieved would come back.
+func (b *backoff) next(failed *LinkError, lived time.Duration) time.Duration {
+	replaced := failed.Reason == Conflict && lived > 0
+	switch {
+	case failed.Config:
 		return b.max + time.Duration(b.random(int64(b.max/4)+1))
+	case replaced:
+		b.ceiling = b.max
+		return b.max/2 + time.Duration(b.random(int64(b.max-b.max/2)+1))
+	case lived >= max(b.max, settled):
+		b.ceiling = b.min
 	}
 	// A pause of nothing would be a busy loop against a server that drops us at once.
 	pause := max(b.min/4, time.Duration(b.random(int64(b.ceiling)+1)))

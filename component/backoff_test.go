@@ -9,6 +9,7 @@ func TestBackoff(t *testing.T) {
 	const low, high = 500 * time.Millisecond, 30 * time.Second
 	type step struct {
 		config bool
+		reason Reason
 		lived  time.Duration
 		want   time.Duration
 	}
@@ -23,6 +24,14 @@ func TestBackoff(t *testing.T) {
 		{"full jitter", func(n int64) int64 { return n / 2 }, []step{{want: low / 2}, {want: low}, {want: 2 * low}}},
 		{"a long life starts anew, a short one does not", func(n int64) int64 { return n - 1 }, []step{
 			{want: low}, {want: 2 * low}, {lived: high - 1, want: 4 * low}, {lived: high, want: low}, {want: 2 * low}}},
+		{"replaced", func(n int64) int64 { return n - 1 }, []step{
+			{reason: Conflict, lived: 1, want: high}, {reason: Conflict, lived: 1, want: high}, {reason: Closed, lived: 1, want: high}}},
+		{"replaced after a long life", func(n int64) int64 { return n - 1 }, []step{
+			{reason: Conflict, lived: time.Hour, want: high}, {want: high}, {lived: time.Hour, want: low}}},
+		{"replaced, shortest", func(int64) int64 { return 0 }, []step{{reason: Conflict, lived: time.Hour, want: high / 2}}},
+		{"the name is taken", func(n int64) int64 { return n - 1 }, []step{{reason: Conflict, want: low}, {reason: Conflict, want: 2 * low}}},
+		{"configuration does not end the series", func(n int64) int64 { return n - 1 }, []step{
+			{want: low}, {config: true, want: high + high/4}, {want: 2 * low}}},
 		{"configuration is slow at once", func(n int64) int64 { return n - 1 }, []step{
 			{config: true, want: high + high/4}, {config: true, want: high + high/4}, {want: low}}},
 		{"configuration, shortest", func(int64) int64 { return 0 }, []step{{config: true, want: high}}},
@@ -31,7 +40,7 @@ func TestBackoff(t *testing.T) {
 			b := newBackoff(low, high)
 			b.random = tc.random
 			for i, s := range tc.steps {
-				if got := b.next(s.config, s.lived); got != s.want {
+				if got := b.next(&LinkError{Reason: s.reason, Config: s.config}, s.lived); got != s.want {
 					t.Errorf("step %d: %v, want %v", i, got, s.want)
 				}
 			}
@@ -39,10 +48,24 @@ func TestBackoff(t *testing.T) {
 	}
 }
 
+// A life is short below half a minute, however impatient the configuration is.
+func TestBackoffOfAShortMaximum(t *testing.T) {
+	b := newBackoff(time.Second, 4*time.Second)
+	b.random = func(n int64) int64 { return n - 1 }
+	for i, want := range []time.Duration{1, 2, 4, 4} {
+		if got := b.next(&LinkError{Reason: Closed}, settled-1); got != want*time.Second {
+			t.Errorf("step %d: %v, want %v", i, got, want*time.Second)
+		}
+	}
+	if got := b.next(&LinkError{Reason: Closed}, settled); got != time.Second {
+		t.Errorf("after a long life: %v, want 1s", got)
+	}
+}
+
 func TestBackoffNeverOverflows(t *testing.T) {
 	b := newBackoff(time.Hour, 100*time.Hour)
 	for range 200 {
-		if d := b.next(false, 0); d < 0 || d > 100*time.Hour {
+		if d := b.next(&LinkError{Reason: Closed}, 0); d < 0 || d > 100*time.Hour {
 			t.Fatalf("pause %v", d)
 		}
 	}

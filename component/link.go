@@ -32,10 +32,14 @@ type Options struct {
 	// the goroutine that reads the socket: while it blocks, nothing is read. The
 	// Stanza is valid until it returns; its strings may be kept.
 	Handler func(*stanza.Stanza)
-	Metrics *Metrics
-	Log     *slog.Logger
-	Now     func() time.Time // stamps what is received; default time.Now
-	Version string           // what jabber:iq:version says
+	// Attached is called after each completed handshake, the first one too, by the
+	// same goroutine as Handler and before it gets a stanza of that connection:
+	// what was sent since the last one of the connection before is lost.
+	Attached func()
+	Metrics  *Metrics
+	Log      *slog.Logger
+	Now      func() time.Time // stamps what is received; default time.Now
+	Version  string           // what jabber:iq:version says
 }
 
 // Link is the connection to the XMPP server. Run runs once; the other methods may
@@ -48,6 +52,7 @@ type Link struct {
 	serverName string
 	dial       func(ctx context.Context, address string) (net.Conn, error)
 	handler    func(*stanza.Stanza)
+	attached   func()
 	metrics    *Metrics
 	log        *slog.Logger
 	now        func() time.Time
@@ -55,6 +60,7 @@ type Link struct {
 	responder  responder
 	backoff    *backoff
 	warnings   *limitedLog
+	failures   *failureLog
 
 	mu     sync.Mutex
 	state  State
@@ -103,6 +109,9 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if o.Handler == nil {
 		o.Handler = func(*stanza.Stanza) {}
 	}
+	if o.Attached == nil {
+		o.Attached = func() {}
+	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
@@ -114,11 +123,12 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	}
 	l := &Link{
 		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
-		handler: o.Handler, metrics: o.Metrics, log: o.Log, now: o.Now,
+		handler: o.Handler, attached: o.Attached, metrics: o.Metrics, log: o.Log, now: o.Now,
 		feeds:     NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
 		responder: responder{name: jid.Prepare(cfg.Name), version: o.Version},
 		backoff:   newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
 		warnings:  &limitedLog{to: o.Log, every: warnEvery},
+		failures:  &failureLog{to: o.Log},
 		state:     Stopped, since: time.Now(),
 	}
 	if cfg.TLS != nil {
@@ -162,7 +172,7 @@ func (l *Link) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			break
 		}
-		pause := l.backoff.next(err.Config, lived)
+		pause := l.backoff.next(err, lived)
 		l.fail(err, pause)
 		select {
 		case <-time.After(pause):
@@ -173,7 +183,7 @@ func (l *Link) Run(ctx context.Context) error {
 }
 
 // connect runs one connection from the dial to its end, and says how long it was
-// established.
+// established: zero only if it never was.
 func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkError) {
 	fail := func(err error) *LinkError {
 		if !errors.As(err, &failed) { // the context's error, which Run looks at first
@@ -199,22 +209,16 @@ func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkEr
 	err = a.serve(ctx)
 	l.metrics.connected.Set(0)
 	l.setState(Connecting)
-	return time.Since(established), fail(err)
+	return max(time.Since(established), 1), fail(err)
 }
 
-// fail notes why the link is down. What only an operator can cure is said at
-// error level each time.
+// fail notes why the link is down.
 func (l *Link) fail(err *LinkError, pause time.Duration) {
 	l.metrics.connects.WithLabelValues(string(err.Reason)).Inc()
 	l.mu.Lock()
 	l.failed, l.state, l.since = err, Waiting, time.Now()
 	l.mu.Unlock()
-	level := slog.LevelWarn
-	if err.Config {
-		level = slog.LevelError
-	}
-	l.log.Log(context.Background(), level, "component: not attached to the XMPP server",
-		"reason", string(err.Reason), "err", err.Text, "retry_in", pause.Round(time.Millisecond))
+	l.failures.log(err, pause)
 }
 
 func (l *Link) setState(s State) {
@@ -239,29 +243,6 @@ func (l *Link) Status() Status {
 		s.LastError, s.LastErrorReason = l.failed.Text, l.failed.Reason
 	}
 	return s
-}
-
-// warnEvery is how often a flood of bad stanzas is mentioned.
-const warnEvery = 10 * time.Second
-
-// limitedLog logs a warning that may come with every stanza at most once in a
-// while, and then says how many were left out. One goroutine at a time.
-type limitedLog struct {
-	to      *slog.Logger
-	every   time.Duration
-	last    time.Time
-	skipped int
-}
-
-func (w *limitedLog) log(message string, attrs ...slog.Attr) {
-	now := time.Now()
-	if !w.last.IsZero() && now.Sub(w.last) < w.every {
-		w.skipped++
-		return
-	}
-	attrs = append(attrs, slog.Int("not_logged_before", w.skipped))
-	w.last, w.skipped = now, 0
-	w.to.LogAttrs(context.Background(), slog.LevelWarn, message, attrs...)
 }
 
 func escape(s string) string {

@@ -9,10 +9,15 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
 	"eventpusher/config"
@@ -345,11 +350,12 @@ func TestReconnectPauses(t *testing.T) {
 		fault    xmppserver.Fault
 		level    string
 		attempts int // within ten minutes, the longest pauses drawn each time
+		lines    int // in the log: the first, then not more than one a minute
 	}{
-		// 0.5+1+2+4+8+16 s, then 30 s each
-		{"drop", xmppserver.Fault{Drop: true}, "WARN", 25},
-		// 37.5 s each
-		{"wrong secret", xmppserver.Fault{OtherID: true}, "ERROR", 16},
+		// 0.5+1+2+4+8+16 s, then 30 s each: those at 0, 61.5, 121.5 s and so on are logged
+		{"drop", xmppserver.Fault{Drop: true}, "WARN", 25, 10},
+		// 37.5 s each: every second one is logged
+		{"wrong secret", xmppserver.Fault{OtherID: true}, "ERROR", 16, 8},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -371,12 +377,144 @@ func TestReconnectPauses(t *testing.T) {
 				if n := server.Connections(); n != tc.attempts {
 					t.Errorf("%d attempts, want %d", n, tc.attempts)
 				}
-				if n := strings.Count(log.String(), "level="+tc.level+` msg="component: not attached`); n != tc.attempts {
-					t.Errorf("%d lines at level %s for %d attempts:\n%s", n, tc.level, tc.attempts, &log)
+				if n := strings.Count(log.String(), "level="+tc.level+` msg="component: not attached`); n != tc.lines {
+					t.Errorf("%d lines at level %s for %d attempts, want %d:\n%s", n, tc.level, tc.attempts, tc.lines, &log)
+				}
+				skipped := tc.lines
+				for _, m := range regexp.MustCompile(`not_logged_before=(\d+)`).FindAllStringSubmatch(log.String(), -1) {
+					n, _ := strconv.Atoi(m[1])
+					skipped += n
+				}
+				// What came after the last line is not in the log yet.
+				if skipped > tc.attempts || skipped < tc.attempts-2 {
+					t.Errorf("the log speaks of %d failures, want nearly %d:\n%s", skipped, tc.attempts, &log)
 				}
 			})
 		})
 	}
+}
+
+// TestTwoInstances lets two links fight for one name at a server that lets the new
+// one win, both as impatient as chance allows.
+func TestTwoInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(context.Background())
+		var mu sync.Mutex
+		var holder *xmppserver.Session
+		var attached []time.Time
+		var links []*watched
+		for range 2 {
+			server := xmppserver.NewUnlistened(serverOptions())
+			defer server.Close()
+			w := newWatched(t, testConfig("server:5347"), nil)
+			w.inMemory(server)
+			w.backoff.random = func(int64) int64 { return 0 }
+			links = append(links, w)
+			go func() {
+				for {
+					session, err := server.Accept(ctx)
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					if holder != nil {
+						holder.Fail("conflict", "Replaced by a new connection")
+					}
+					holder = session
+					attached = append(attached, time.Now())
+					mu.Unlock()
+				}
+			}()
+		}
+		for _, w := range links {
+			w.start()
+			time.Sleep(time.Hour / 2)
+		}
+		for _, w := range links {
+			w.end()
+		}
+		cancel()
+		synctest.Wait()
+		for i := 2; i < len(attached); i++ {
+			if pause := attached[i].Sub(attached[i-1]); pause < 15*time.Second {
+				t.Errorf("attachment %d came %v after the one before, want half of the longest pause at least", i, pause)
+			}
+		}
+		if n := len(attached); n < 100 || n > 122 {
+			t.Errorf("%d attachments in half an hour, want one every 15 s", n)
+		}
+	})
+}
+
+// TestRepeatedFailures logs the same failure once a minute and another at once.
+func TestRepeatedFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		drop := func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey || a.Key == slog.MessageKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+		f := &failureLog{to: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: drop}))}
+		a := &LinkError{Reason: Refused, Text: "a"}
+		for range 130 {
+			f.log(a, 1500*time.Millisecond)
+			time.Sleep(time.Second)
+		}
+		f.log(&LinkError{Reason: Refused, Text: "b"}, time.Second)
+		f.log(&LinkError{Reason: NotAuthorized, Text: "b", Config: true}, time.Second)
+		f.log(a, time.Second)
+		want := `level=WARN reason=refused err=a retry_in=1.5s
+level=WARN reason=refused err=a retry_in=1.5s not_logged_before=59
+level=WARN reason=refused err=a retry_in=1.5s not_logged_before=59
+level=WARN reason=refused err=b retry_in=1s not_logged_before=9
+level=ERROR reason=not_authorized err=b retry_in=1s
+level=WARN reason=refused err=a retry_in=1s
+`
+		if diff := cmp.Diff(want, log.String()); diff != "" {
+			t.Errorf("log (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestAttached wants the call on every connection before its first stanza, though
+// that comes in one segment with the end of the handshake.
+func TestAttached(t *testing.T) {
+	o := serverOptions()
+	o.Fault = func(n int) xmppserver.Fault { return xmppserver.Fault{Glue: logged(fmt.Sprint("glued ", n))} }
+	server := startServer(t, o)
+	cfg := testConfig(server.Addr())
+	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
+	w := newWatched(t, cfg, nil)
+	w.attached = func() { w.facts <- "attached" }
+	w.start()
+	for n := 1; n <= 3; n++ {
+		w.wantFact("attached")
+		w.wantFact(fmt.Sprint("glued ", n))
+		accept(t, server).Drop()
+	}
+	w.wantFact("attached")
+	w.end()
+}
+
+func TestPanicInAttachedCostsOneConnection(t *testing.T) {
+	server := startServer(t, serverOptions())
+	cfg := testConfig(server.Addr())
+	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
+	w := newWatched(t, cfg, nil)
+	first := true
+	w.attached = func() {
+		if first {
+			first = false
+			panic("bang")
+		}
+	}
+	w.start()
+	<-accept(t, server).Done()
+	send(t, accept(t, server), logged("after"))
+	w.wantFact("after")
+	w.end()
 }
 
 func TestOldConnectionIsClosedBeforeTheNextDial(t *testing.T) {
@@ -480,4 +618,40 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := New(config.Component{Name: testName}, []string{testHost}, Options{}); err != nil {
 		t.Errorf("zero values are not safe: %v", err)
 	}
+}
+
+// TestServersWordBeforeItCloses has the server close at once after its stream error,
+// so that repeating the error to it fails.
+func TestServersWordBeforeItCloses(t *testing.T) {
+	for range 20 {
+		server := startServer(t, serverOptions())
+		w := newWatched(t, testConfig(server.Addr()), nil)
+		w.dial = func(ctx context.Context, address string) (net.Conn, error) {
+			conn, err := dialTCP(ctx, address)
+			return &mute{Conn: conn}, err
+		}
+		ended := make(chan *LinkError, 1)
+		go func() {
+			_, err := w.connect(w.ctx)
+			ended <- err
+		}()
+		accept(t, server).Fail("conflict", "Replaced by a new connection")
+		if got := <-ended; got.Reason != Conflict {
+			t.Fatalf("%s: %s", got.Reason, got.Text)
+		}
+		server.Close()
+	}
+}
+
+// mute is a connection that takes no more than the handshake.
+type mute struct {
+	net.Conn
+	writes int
+}
+
+func (m *mute) Write(b []byte) (int, error) {
+	if m.writes++; m.writes > 2 {
+		return 0, net.ErrClosed
+	}
+	return m.Conn.Write(b)
 }

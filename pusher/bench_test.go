@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -14,10 +15,12 @@ import (
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
 )
 
 // nullBackend takes everything at once.
 type nullBackend struct {
+	name   string
 	limits backends.Limits
 	taken  atomic.Int64
 	want   int64
@@ -25,7 +28,7 @@ type nullBackend struct {
 	none   [64]error
 }
 
-func (b *nullBackend) Name() string            { return "null" }
+func (b *nullBackend) Name() string            { return b.name }
 func (b *nullBackend) Limits() backends.Limits { return b.limits }
 func (b *nullBackend) Close() error            { return nil }
 
@@ -59,7 +62,7 @@ func BenchmarkDelivery(b *testing.B) {
 				pack[i].Packet = "<message/>"
 			}
 			rounds := b.N/len(pack) + 1
-			sink := &nullBackend{limits: limits, want: int64(rounds * len(pack)), done: make(chan struct{})}
+			sink := &nullBackend{name: "null", limits: limits, want: int64(rounds * len(pack)), done: make(chan struct{})}
 			p, err := pusher.New(pusher.Options{Backends: []backends.Backend{sink}})
 			if err != nil {
 				b.Fatal(err)
@@ -84,6 +87,56 @@ func BenchmarkDelivery(b *testing.B) {
 			cancel()
 			<-ended
 		})
+	}
+}
+
+// BenchmarkDurableDelivery measures an event from Push, over the disk, until three
+// backends have it.
+func BenchmarkDurableDelivery(b *testing.B) {
+	pack := make([]event.Event, 64)
+	for i := range pack {
+		pack[i] = chat("Hello")
+		pack[i].From = jid.JID(fmt.Sprintf("user%d@localhost/phone", i))
+		pack[i].Packet = strings.Repeat("abcdefghij", 40)
+	}
+	rounds := b.N/len(pack) + 1
+	o := pusher.Options{}
+	var (
+		names []string
+		sinks []*nullBackend
+	)
+	for _, name := range []string{"sns", "http", "rabbit"} {
+		s := &nullBackend{name: name, limits: backends.Limits{Lanes: 4, Batch: 16}, want: int64(rounds * len(pack)), done: make(chan struct{})}
+		names, sinks, o.Backends = append(names, name), append(sinks, s), append(o.Backends, s)
+	}
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: b.TempDir(), Backends: names})
+	if err != nil {
+		b.Fatal(err)
+	}
+	o.Outbox = box
+	p, err := pusher.New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpuTime()
+	for range rounds {
+		p.Push(pack)
+	}
+	for _, s := range sinks {
+		<-s.done
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(cpuTime()-before)/float64(rounds*len(pack)), "cpu-ns/event")
+	b.ReportMetric(float64(rounds*len(pack))/b.Elapsed().Seconds(), "events/s")
+	cancel()
+	<-ended
+	if err := box.Close(); err != nil {
+		b.Error(err)
 	}
 }
 

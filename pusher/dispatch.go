@@ -163,7 +163,7 @@ func (d *dispatcher) next(c *call) bool {
 			}
 			again = due
 		}
-		if d.draining && d.drained(stats) {
+		if d.draining && d.drained(d.reader.Stats(), limit == 0) {
 			d.stopped = true
 			d.wake.Broadcast()
 			return false
@@ -177,10 +177,10 @@ func (d *dispatcher) next(c *call) bool {
 	return false
 }
 
-// drained reports whether a lane that has found nothing to do need not wait for
-// more.
-func (d *dispatcher) drained(s outbox.Stats) bool {
-	return s.Waiting+s.InFlight == 0 || d.durable && s.InFlight == 0 && !s.Coming
+// drained reports whether a lane that has found nothing to do, or may send
+// nothing, need not wait for more.
+func (d *dispatcher) drained(s outbox.Stats, shut bool) bool {
+	return s.Waiting+s.InFlight == 0 || d.durable && s.InFlight == 0 && (shut || !s.Coming)
 }
 
 // earlier returns the earlier of two times; zero means never.

@@ -280,7 +280,8 @@ func (r *embeddedReader) Stats() Stats {
 		Waiting: r.remaining + r.parkedCount - busy, InFlight: busy, Parked: r.parkedCount,
 		Bytes: r.queue.bytes + r.parkedQueue.bytes + r.freshBytes,
 		Shed:  r.shed, Lost: r.lost,
-		Coming: r.stalled || r.behind() && r.halfEmpty() && r.failure.get() == nil,
+		Coming: r.stalled || r.queue.first != nil || r.parkedReady(time.Now()) ||
+			r.behind() && r.halfEmpty() && r.failure.get() == nil,
 	}
 	if r.queue.oldest != nil {
 		s.Oldest = r.queue.oldest.Accepted

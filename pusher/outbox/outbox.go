@@ -166,7 +166,7 @@ type Stats struct {
 	Oldest   time.Time // when the oldest of all was accepted; zero when there is none
 	Shed     uint64    // events given up because the outbox was full
 	Lost     uint64    // events that could not be read any more
-	// Coming says that events which nobody can take yet will be there soon, from
-	// the disk.
+	// Coming says that there is something to take, now or as soon as the disk has
+	// done its work. Only durable engines know.
 	Coming bool
 }

@@ -1,0 +1,396 @@
+package pusher_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+)
+
+// openOutbox opens a durable outbox that is closed at the end of the test, unless
+// the test closes it by the function returned.
+func openOutbox(t *testing.T, dir string, names ...string) (e *outbox.Embedded, found outbox.Recovery, stop func()) {
+	t.Helper()
+	e, found, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir, Backends: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return e, found, stop
+}
+
+// slowDisk is a durable outbox, in memory, whose Append does what the test says.
+type slowDisk struct {
+	*outbox.Memory
+	append func(outbox.Pack) error // nil: nothing but Append
+	mu     sync.Mutex
+	packs  []outbox.Pack
+}
+
+func newSlowDisk(append func(outbox.Pack) error) *slowDisk {
+	return &slowDisk{Memory: outbox.NewMemory(outbox.MemoryOptions{DeadLetters: outbox.NewRing(100)}), append: append}
+}
+
+func (s *slowDisk) Durable() bool { return true }
+
+func (s *slowDisk) Append(p outbox.Pack) error {
+	if s.append != nil {
+		if err := s.append(p); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	s.packs = append(s.packs, outbox.Pack{Entries: slices.Clone(p.Entries), Positions: p.Positions})
+	s.mu.Unlock()
+	return s.Memory.Append(p)
+}
+
+func (s *slowDisk) sizes() (out []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.packs {
+		out = append(out, len(p.Entries))
+	}
+	return out
+}
+
+// TestOneConversationFailsForAnHour is what a single dead webhook must not do to
+// the others.
+func TestOneConversationFailsForAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		box, _, _ := openOutbox(t, dir, "b")
+		var repaired atomic.Bool
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2}, publish: func(ctx context.Context, batch []event.Event) []error {
+			if repaired.Load() {
+				return make([]error, len(batch))
+			}
+			return failing(errDown, "dead")(ctx, batch)
+		}}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		began := time.Now()
+		var slowest time.Duration
+		const seconds = 3600
+		for n := range seconds {
+			p.Push([]event.Event{of("dead", fmt.Sprintf("dead%05d", n)), of("a", fmt.Sprintf("a%05d", n)), of("b", fmt.Sprintf("b%05d", n))})
+			before := time.Now()
+			for b.count() < 2*(n+1) {
+				time.Sleep(time.Millisecond)
+			}
+			slowest = max(slowest, time.Since(before))
+			time.Sleep(time.Until(began.Add(time.Duration(n+1) * time.Second)))
+		}
+		if slowest > 100*time.Millisecond {
+			t.Errorf("another conversation waited %v", slowest)
+		}
+		s := p.Status().Backends[0]
+		if s.State != pusher.Closed || s.Parked != seconds || s.Waiting+s.InFlight != seconds || s.DeadLetters != 0 {
+			t.Errorf("after an hour: %+v", s)
+		}
+		repaired.Store(true)
+		time.Sleep(time.Minute + time.Hour/10)
+		var dead []string
+		for _, id := range b.ids() {
+			if strings.HasPrefix(id, "dead") {
+				dead = append(dead, id)
+			}
+		}
+		if len(dead) != seconds || !slices.IsSorted(dead) {
+			t.Errorf("%d events of the repaired conversation, in order: %v", len(dead), slices.IsSorted(dead))
+		}
+	})
+}
+
+func TestDurableOutboxKeepsWhatCannotBeDelivered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		box, _, stop := openOutbox(t, dir, "b")
+		b := &fakeBackend{name: "b", publish: failing(errDown, "x", "y", "z", "v", "w")}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		p.Push([]event.Event{of("x", "x1"), of("x", "x2"), of("y", "y1"), of("z", "z1"), of("v", "v1"), of("w", "w1"), of("good", "good")})
+		time.Sleep(time.Minute)
+		p.Push([]event.Event{of("x", "x3")}) // and stop at once
+		began := time.Now()
+		if err := p.Drain(t.Context()); err != nil {
+			t.Errorf("what is kept is no error: %v", err)
+		}
+		if waited := time.Since(began); waited > 3*time.Second {
+			t.Errorf("the end took %v, for events that are kept anyway", waited)
+		}
+		stop()
+
+		box, found, stop := openOutbox(t, dir, "b")
+		if !found.Clean || found.Backends[0].Waiting+found.Backends[0].Parked != 7 {
+			t.Errorf("found %+v", found)
+		}
+		second := &fakeBackend{name: "b"}
+		p = start(t, pusher.Options{Backends: one(second), Outbox: box})
+		time.Sleep(time.Minute)
+		if err := p.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		stop()
+		got := second.ids()
+		x := slices.DeleteFunc(slices.Clone(got), func(id string) bool { return id[0] != 'x' })
+		if len(got) != 7 || !slices.IsSorted(x) {
+			t.Errorf("delivered after the restart: %v", got)
+		}
+	})
+}
+
+func TestDrainDeliversBeforeTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		b := &fakeBackend{name: "b"}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		for n := range 3000 {
+			p.Push([]event.Event{of("x", fmt.Sprintf("%05d", n))})
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.ids(); len(got) != 3000 || !slices.IsSorted(got) {
+			t.Errorf("%d events delivered", len(got))
+		}
+		p.Push([]event.Event{of("x", "late")})
+		if s := p.Status().Backends[0]; s.Waiting != 0 {
+			t.Errorf("taken after the end: %+v", s)
+		}
+	})
+}
+
+// TestDrainWithoutRun accepts what was pushed although nobody delivers it.
+func TestDrainWithoutRun(t *testing.T) {
+	dir := t.TempDir()
+	box, _, stop := openOutbox(t, dir, "b")
+	p, err := pusher.New(pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Push([]event.Event{of("x", "x1")})
+	if err := p.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+	stop()
+	if _, found, _ := openOutbox(t, dir, "b"); found.Backends[0].Waiting != 1 {
+		t.Errorf("found %+v", found)
+	}
+}
+
+func TestPushDoesNotWaitForTheDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newSlowDisk(func(outbox.Pack) error {
+			time.Sleep(time.Second)
+			return nil
+		})
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+		began := time.Now()
+		p.Push([]event.Event{of("x", "first")})
+		synctest.Wait() // its pack is being written
+		for n := range 16_383 {
+			p.Push([]event.Event{of("x", fmt.Sprint(n))})
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("Push waited %v with room left", waited)
+		}
+		p.Push([]event.Event{of("x", "one too many")})
+		if waited := time.Since(began); waited != time.Second {
+			t.Errorf("Push waited %v for room, want the second that a pack takes", waited)
+		}
+		time.Sleep(time.Minute)
+		sizes := box.sizes()
+		if sizes[0] != 1 || slices.Max(sizes) != 1024 || len(sizes) > 20 {
+			t.Errorf("packs of %v events", sizes)
+		}
+	})
+}
+
+func TestFailingDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		errDisk := errors.New("no space left on device")
+		var broken atomic.Bool
+		broken.Store(true)
+		box := newSlowDisk(func(outbox.Pack) error {
+			if broken.Load() {
+				return errDisk
+			}
+			return nil
+		})
+		reg := prometheus.NewRegistry()
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 1, Batch: 1000}}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box, Metrics: pusher.NewMetrics(reg)})
+		p.Push([]event.Event{of("x", "00000")})
+		time.Sleep(time.Second)
+		if err := p.Healthy(); !errors.Is(err, errDisk) {
+			t.Errorf("Healthy: %v", err)
+		}
+		began := time.Now()
+		for n := 1; n < 20_000; n++ { // more than is held back
+			p.Push([]event.Event{of("x", fmt.Sprintf("%05d", n))})
+		}
+		if time.Since(began) != 0 {
+			t.Error("the socket was not read while the disk failed")
+		}
+		lost := value(t, reg, "eventpusher_events_dropped_total{reason=outbox}")
+		if lost != 20_000-16_384 {
+			t.Errorf("%v events counted as lost, want those that found no room", lost)
+		}
+		broken.Store(false)
+		time.Sleep(time.Minute)
+		if err := p.Healthy(); err != nil {
+			t.Errorf("with space again: %v", err)
+		}
+		got := b.ids()
+		if len(got) != 16_384 || !slices.IsSorted(got) {
+			t.Errorf("%d events delivered", len(got))
+		}
+	})
+}
+
+func TestPushAcked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Bool
+		box := newSlowDisk(func(p outbox.Pack) error {
+			if full.Load() && len(p.Positions) > 0 {
+				return outbox.ErrFull
+			}
+			return nil
+		})
+		b := &fakeBackend{name: "b", wants: func(e *event.Event) bool { return e.To != "nobody@localhost" }}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		var (
+			mu    sync.Mutex
+			acked []string
+		)
+		push := func(seq uint64, events ...event.Event) {
+			p.PushAcked(events, []outbox.Position{{Source: "s", Epoch: "e", Seq: seq}}, func(err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				acked = append(acked, fmt.Sprint(seq, " ", err))
+			})
+		}
+		heard := func() []string {
+			time.Sleep(time.Second)
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(acked)
+		}
+		push(1, of("x", "1"))
+		push(2, of("nobody", "2"))
+		push(3)
+		if diff := cmp.Diff([]string{"1 <nil>", "2 <nil>", "3 <nil>"}, heard()); diff != "" {
+			t.Error(diff)
+		}
+		full.Store(true)
+		push(4, of("x", "4"))
+		push(5, of("x", "5"))
+		p.Push([]event.Event{of("x", "plain")})
+		if got := heard(); len(got) != 3 {
+			t.Errorf("acknowledged although the outbox is full: %v", got)
+		}
+		if diff := cmp.Diff([]string{"1", "plain"}, b.ids()); diff != "" {
+			t.Errorf("who cannot wait has to wait: %s", diff)
+		}
+		if err := p.Healthy(); err != nil {
+			t.Errorf("a feed that waits is no failure: %v", err)
+		}
+		full.Store(false)
+		if diff := cmp.Diff([]string{"1 <nil>", "2 <nil>", "3 <nil>", "4 <nil>", "5 <nil>"}, heard()); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"1", "plain", "4", "5"}, b.ids()); diff != "" {
+			t.Error(diff)
+		}
+		if got := box.Positions(); len(got) != 1 || got[0].Seq != 5 {
+			t.Errorf("positions %v", got)
+		}
+		full.Store(true)
+		push(6, of("x", "6"))
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		push(7, of("x", "7"))
+		got := heard()
+		if len(got) != 7 || strings.HasSuffix(got[5], "<nil>") || strings.HasSuffix(got[6], "<nil>") {
+			t.Errorf("what the source has to keep: %v", got)
+		}
+	})
+}
+
+func TestReplayThroughTheFilters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		chain, err := pusher.NewChain(compile(t, config.Filter{Name: "f", Keep: `int(event.body) > 0`}), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad := pusher.Options{Chain: chain, Backends: one(&fakeBackend{name: "b"}), Outbox: box}
+		p := start(t, bad)
+		p.Push([]event.Event{of("x", "x1"), of("y", "y1")})
+		time.Sleep(time.Second)
+		list := letters(t, box.DeadLetters())
+		if len(list) != 2 || list[0].Backend != "" {
+			t.Fatalf("dead letters %+v", list)
+		}
+		// The filter still fails: what is replayed becomes a new dead letter.
+		if n, err := p.Replay(outbox.LetterFilter{EventID: "x1"}); n != 1 || err != nil {
+			t.Errorf("replayed %d, %v", n, err)
+		}
+		if list = letters(t, box.DeadLetters()); len(list) != 2 || list[0].Event.ID != "y1" || list[1].Event.ID != "x1" || !list[1].Event.Replayed {
+			t.Errorf("dead letters %+v", list)
+		}
+	})
+}
+
+func TestReplayToTheBackends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		var repaired atomic.Bool
+		b := &fakeBackend{name: "b", publish: func(_ context.Context, batch []event.Event) []error {
+			if repaired.Load() {
+				return make([]error, len(batch))
+			}
+			return every(len(batch), backends.Permanent(errDown))
+		}}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		if err := box.Bury(outbox.DeadLetter{Event: new(of("z", "z1")), Reason: "filter"}); err != nil {
+			t.Fatal(err)
+		}
+		p.Push([]event.Event{of("x", "x1"), of("y", "y1")})
+		time.Sleep(time.Second)
+		repaired.Store(true)
+		if n, err := p.Replay(outbox.LetterFilter{}); n != 3 || err != nil {
+			t.Errorf("replayed %d, %v", n, err)
+		}
+		time.Sleep(time.Minute)
+		got := b.delivered()
+		for _, e := range got {
+			if !e.Replayed {
+				t.Errorf("%s is not marked", e.ID)
+			}
+		}
+		if len(got) != 3 || len(letters(t, box.DeadLetters())) != 0 {
+			t.Errorf("delivered %v, left %+v", b.ids(), letters(t, box.DeadLetters()))
+		}
+	})
+}

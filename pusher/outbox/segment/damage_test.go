@@ -397,6 +397,95 @@ func TestGarbageBehind(t *testing.T) {
 	}
 }
 
+// TestNothingLeftOfTheFirstRecord begins a file with garbage and a record that is
+// known to have been there and cannot be read: no event is left in it, so there is
+// nothing to seal.
+func TestNothingLeftOfTheFirstRecord(t *testing.T) {
+	s := newSpecimen(t)
+	name := s.names[2]
+	at := offsets(s.files[name])
+	changed := splice(s.files[name][:at[1]], at[0], at[0], []byte("garbage"))
+	changed[len(changed)-1]++
+	dir := t.TempDir()
+	s.write(t, dir, name, changed)
+	from, _ := s.segmentPacks(2)
+	want := outcome{refused: true, read: s.packs[:from], cut: s.events(s.packs[from:])}
+	if diff := cmp.Diff(want, s.examine(t, dir), cmp.AllowUnexported(outcome{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestDamageWhileRunning damages what has been appended, and then more is: only
+// what cannot be read is skipped.
+func TestDamageWhileRunning(t *testing.T) {
+	l := mustOpen(t, Options{Dir: t.TempDir()})
+	packs := fill(t, l, 2)
+	f, err := os.OpenFile(l.path(l.last()), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{0}, l.last().size-1); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	r := mustReader(t, l, 1)
+	behind := mustAppend(t, l, []byte("behind"), 1)
+	if p, err := r.Next(); err != nil || !samePack(p, packs[0]) {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	_, err = r.Next()
+	var corrupt *CorruptionError
+	if !errors.As(err, &corrupt) || corrupt.First != packs[1].First || corrupt.Next != behind.First {
+		t.Fatal(err)
+	}
+	if n := r.Skip(); n != uint64(packs[1].Events) {
+		t.Errorf("skipped %d", n)
+	}
+	if diff := cmp.Diff([]Pack{behind}, readAll(t, r)); diff != "" {
+		t.Error(diff)
+	}
+	// A reader that begins behind it is not concerned.
+	if diff := cmp.Diff([]Pack{behind}, readAll(t, mustReader(t, l, behind.First))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestReaderBeginsInDamage wants an event that cannot be read: the events before
+// it are not reported, it and those behind it are.
+func TestReaderBeginsInDamage(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		at   int // of the byte in the record
+	}{{"header", 9}, {"payload", recordSize}} {
+		t.Run(c.name, func(t *testing.T) {
+			l := mustOpen(t, Options{Dir: t.TempDir()})
+			fill(t, l, 3) // 1-2, 3-5, 6-7
+			b, err := os.ReadFile(l.path(l.last()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[offsets(b)[1]+c.at] ^= 0x10
+			if err := os.WriteFile(l.path(l.last()), b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for from, want := range map[uint64]uint64{3: 3, 4: 2, 5: 1} {
+				r := mustReader(t, l, from)
+				_, err := r.Next()
+				var corrupt *CorruptionError
+				if c.name == "payload" {
+					want = 3 // its header says that it is one pack
+				}
+				if !errors.As(err, &corrupt) || r.Skip() != want {
+					t.Errorf("from %d: %v", from, err)
+				}
+				if p, err := r.Next(); err != nil || p.First != 6 {
+					t.Errorf("from %d: then %+v, %v", from, p, err)
+				}
+			}
+		})
+	}
+}
+
 // TestFakeRecordInPayload puts what looks like records into payloads, as somebody
 // who writes messages could: the salt tells them from real ones.
 func TestFakeRecordInPayload(t *testing.T) {

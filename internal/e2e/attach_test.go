@@ -118,19 +118,27 @@ func TestDirect(t *testing.T) {
 	w.wait("dropped", statusLines("alice@localhost/d1", false))
 }
 
-// TestServerRestart reattaches after the server was killed.
+// TestServerRestart reattaches after the server was killed. Nobody says that the
+// sessions of before have ended, and the next login under the same resource must be
+// told all the same.
 func TestServerRestart(t *testing.T) {
 	for _, f := range flavours {
 		t.Run(f.name, func(t *testing.T) {
 			server := f.start(t)
 			w := newWorld(t, server.ComponentAddr(server.Component), "")
+			alice := server.Login(t, "alice", "again")
+			alice.Presence()
+			w.expect(marker(t, server), "online", statusLines("alice@localhost/again", true))
 			server.Kill()
 			await(t, "the end of readiness", func() bool { return !w.ready() })
 			server.Start()
 			await(t, "readiness", w.ready)
-			alice := server.Login(t, "alice", "again")
+			alice = server.Login(t, "alice", "again")
 			alice.Presence()
-			w.expect(marker(t, server), "online", statusLines("alice@localhost/again", true))
+			w.expect(marker(t, server), "online after the restart", statusLines("alice@localhost/again", true))
+			alice.Send("<presence><show>away</show></presence>")
+			alice.Send("<presence type='unavailable'/>")
+			w.expect(marker(t, server), "update, then offline", statusLines("alice@localhost/again", false))
 		})
 	}
 }

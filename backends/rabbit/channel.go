@@ -152,7 +152,11 @@ func (ch *channel) failure(ctx context.Context, err error, size int) error {
 	if refused, ok := refusedSize(ch.reason); ok && refused == size {
 		return backends.Permanent(fmt.Errorf("rabbit: %s refuses a message of %d bytes: %w", address, size, backends.ErrTooLarge))
 	}
-	return fmt.Errorf("rabbit: publishing to %s: %w", address, ch.reason)
+	err = fmt.Errorf("rabbit: publishing to %s: %w", address, ch.reason)
+	if ch.reason.Code == amqp.AccessRefused {
+		return backends.Paused(fmt.Errorf("%w; grant user %q the write permission", err, ch.session.backend.pool.Username))
+	}
+	return err
 }
 
 // refusedSize returns the size of the message that made RabbitMQ close a channel.

@@ -157,6 +157,16 @@ func TestFailureBlamesTheMessageThatIsTooLarge(t *testing.T) {
 	}
 }
 
+// Who may declare an exchange but not write to it has to ask the operator.
+func TestFailureNamesTheMissingPermission(t *testing.T) {
+	closed := make(chan *amqp.Error, 1)
+	closed <- &amqp.Error{Code: 403, Reason: "ACCESS_REFUSED - write access to exchange 'presence' in vhost '/' refused for user 'joe'"}
+	ch := &channel{session: &session{backend: &Backend{pool: config.RabbitPool{Username: "joe"}}}, closed: closed}
+	if err := ch.failure(t.Context(), amqp.ErrClosed, 1); backends.Reason(err) != "paused" || !strings.Contains(err.Error(), `grant user "joe" the write permission`) {
+		t.Errorf("%v (%q), want paused with the permission that is missing", err, backends.Reason(err))
+	}
+}
+
 // connected returns a backend for the shared broker that has published batch.
 func connected(t *testing.T) (b *Backend, s *session, batch []event.Event) {
 	t.Helper()

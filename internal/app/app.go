@@ -94,7 +94,8 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 			a.pusher.Push(events)
 			clear(events)
 		},
-		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
+		Attached: tr.Gap, // what happened to sessions while the link was down is unknown
+		Metrics:  component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
@@ -141,6 +142,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	if a.control != nil {
 		parts.Go(part(a.control.Run, listener))
+	}
+	for _, b := range a.backends {
+		parts.Go(func() error { prepare(ctx, b, a.log); return nil })
 	}
 	err := a.link.Run(ctx)
 

@@ -30,18 +30,16 @@ type births struct {
 	at map[string]time.Time
 }
 
-// note records a birth and reports whether it is the latest.
-func (n *births) note(exchange string, at time.Time) bool {
+// note records a birth, unless a later one is known.
+func (n *births) note(exchange string, at time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !at.After(n.at[exchange]) {
-		return false
-	}
 	if n.at == nil {
 		n.at = make(map[string]time.Time)
 	}
-	n.at[exchange] = at
-	return true
+	if at.After(n.at[exchange]) {
+		n.at[exchange] = at
+	}
 }
 
 // within reports whether the exchange is younger than the limit.
@@ -61,13 +59,11 @@ func (s *session) declare(ch *amqp.Channel) error {
 		if err != nil {
 			return err
 		}
+		known := exists || b.births.within(x.Name, b.pool.Settle)
 		switch {
 		case !exists:
 			// Before it is declared, so that no other lane finds it without a birth.
-			fresh := !b.births.within(x.Name, b.pool.Settle)
-			if b.births.note(x.Name, time.Now()) && fresh {
-				b.log.Info("an exchange is not there and will be declared", "backend", b.Name(), "exchange", x.Name, "settle", b.pool.Settle)
-			}
+			b.births.note(x.Name, time.Now())
 		case s.reborn && !x.Durable:
 			// Somebody else was faster to declare it; that need not mean that every
 			// consumer is back.
@@ -76,6 +72,9 @@ func (s *session) declare(ch *amqp.Channel) error {
 		// Also when it exists: that says whether it is the one that is configured.
 		if err := ch.ExchangeDeclare(x.Name, x.Type, x.Durable, false, false, false, nil); err != nil {
 			return explainDeclare(b, x, err)
+		}
+		if !known {
+			b.log.Info("an exchange was not there and is declared; consumers have to bind to it", "backend", b.Name(), "exchange", x.Name, "settle", b.pool.Settle)
 		}
 	}
 	return nil

@@ -264,7 +264,7 @@ func TestBrokerBackWithoutExchanges(t *testing.T) {
 	if n := b.Counts()["unroutable"]; n != 0 {
 		t.Errorf("%d unroutable, want 0", n)
 	}
-	if n := strings.Count(log.String(), "an exchange is not there"); n != 1 {
+	if n := strings.Count(log.String(), "an exchange was not there"); n != 1 {
 		t.Errorf("%d lines about the exchange, want 1:\n%s", n, log.String())
 	}
 }

@@ -212,7 +212,6 @@ type Outbox struct {
 	MaxSize         Size          // default 10 GiB
 	MaxAge          time.Duration // default 72 h
 	ShutdownTimeout time.Duration // default 10 s
-	QueueEvents     int           // no effect: what waits is on disk; default 100 000
 	NATS            NATS
 }
 

@@ -22,9 +22,6 @@ func (l *loader) meanings(c *Config) {
 	l.rabbitMeanings(c)
 	l.httpMeanings(c)
 	l.pushMeanings(c)
-	if l.given("outbox", "queue_events") {
-		l.note("outbox.queue_events", "has no effect: what waits is on disk, bounded by max_size")
-	}
 	if at := pusherPath.with("sns").with("pool_size"); l.given(at...) && c.Pusher.SNS != nil && c.Pusher.SNS.PoolSize > MaxSNSCalls {
 		l.note(at.String(), fmt.Sprintf("%d calls at once are made at most, each of up to 10 messages; more would not deliver more", MaxSNSCalls))
 	}

@@ -160,7 +160,6 @@ func TestMeanings(t *testing.T) {
 		{"rabbit, few workers", durable + "[outgoing_pools.rabbit.event_pusher]\nworkers = 2", ""},
 		{"sns, pool_size", sns + "sns_host = 'localhost'\nregion = 'us-east-1'\npool_size = 17", "note: modules.mod_event_pusher.sns.pool_size: 16 calls at once are made at most"},
 		{"sns, small pool_size", sns + "sns_host = 'localhost'\nregion = 'us-east-1'\npool_size = 16", ""},
-		{"queue_events", durable + "[outbox]\nqueue_events = 5", "note: outbox.queue_events: has no effect"},
 		{"no backend", "", "warning: modules.mod_event_pusher: no backend is configured"},
 		{"push, mysql", "[modules.mod_event_pusher.push]\nbackend = 'rdbms'\n[outgoing_pools.rdbms.default.connection]\ndriver = 'mysql'\nhost = 'h'\ndatabase = 'd'\nusername = 'u'\npassword = 'p'", "warning: outgoing_pools.rdbms.default.connection.driver"},
 	} {

@@ -84,7 +84,6 @@ func (o *Outbox) fields() []field {
 		size("max_size", &o.MaxSize, "10GiB", 1<<20),
 		duration("max_age", &o.MaxAge, "72h", time.Second),
 		duration("shutdown_timeout", &o.ShutdownTimeout, "10s", 0),
-		integer("queue_events", &o.QueueEvents, int64(100_000), 1, math.MaxInt32),
 		table("nats", o.NATS.fields()...),
 	}
 }

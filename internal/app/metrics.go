@@ -37,7 +37,7 @@ func newTranslatorCollector(t *translator.Translator) *translatorCollector {
 		skipped:    desc("stanzas_skipped_total", "Trusted stanzas that made no event, by reason.", "reason"),
 		ambiguous:  desc("ambiguous_sends_total", "Messages without an id on a feed that marks no direction, taken for sent ones by counting."),
 		unmasked:   desc("unmasked_redeliveries_total", "Messages that posed as redelivered and were found out."),
-		ghosts:     desc("presence_ghosts_total", "Available resources that had to give way to newer ones."),
+		ghosts:     desc("presence_ghosts_total", "Sessions given up without evidence of their end: too many for one user, or in doubt for a day."),
 		users:      desc("presence_users", "Users in the presence table."),
 		resources:  desc("presence_resources", "Available resources in the presence table."),
 	}

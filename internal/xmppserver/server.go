@@ -151,7 +151,9 @@ func (s *Server) Attach(conn net.Conn) {
 	s.wait.Add(1)
 	go func() {
 		defer s.wait.Done()
-		s.serve(newSession(conn, fault))
+		session := newSession(conn, fault)
+		session.release = func() { s.release(session) }
+		s.serve(session)
 	}()
 }
 
@@ -169,11 +171,9 @@ func (s *Server) accept() {
 // serve runs one connection from its stream header to its end.
 func (s *Server) serve(session *Session) {
 	defer func() {
+		s.release(session)
 		s.mu.Lock()
 		delete(s.conns, session.conn)
-		if s.connected == session {
-			s.connected = nil
-		}
 		s.mu.Unlock()
 		session.end()
 	}()
@@ -193,6 +193,15 @@ func (s *Server) serve(session *Session) {
 		return
 	}
 	session.read(s.pong)
+}
+
+// release ends the session's claim, if it has it.
+func (s *Server) release(session *Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.connected == session {
+		s.connected = nil
+	}
 }
 
 // claim makes session the one that is connected, and reports whether it could.

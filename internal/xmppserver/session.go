@@ -23,6 +23,7 @@ type Stanza struct {
 // Its methods are safe for concurrent use.
 type Session struct {
 	conn      net.Conn
+	release   func() // gives the component's name free; see Server.release
 	decoder   *xml.Decoder
 	fault     Fault
 	received  chan Stanza
@@ -102,8 +103,10 @@ func (s *Session) Fail(condition, text string) {
 }
 
 // Drop closes the connection without a word, as a server that dies does.
+// The next connection finds the name free.
 func (s *Session) Drop() {
 	s.drop.Do(func() { close(s.dropped) })
+	s.release()
 	s.conn.Close()
 }
 

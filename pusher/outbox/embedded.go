@@ -6,7 +6,6 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -16,92 +15,6 @@ import (
 
 	"eventpusher/pusher/outbox/segment"
 )
-
-// Defaults of EmbeddedOptions.
-const (
-	DefaultMaxSize        = 10 << 30
-	DefaultWindowEvents   = 8192
-	DefaultWindowBytes    = 16 << 20
-	DefaultRedelivery     = 1024
-	DefaultParkedEvents   = 100_000
-	DefaultParkedBytes    = 256 << 20
-	DefaultParkAttempts   = 5
-	DefaultParkAfter      = 30 * time.Second
-	defaultSaveInterval   = 50 * time.Millisecond
-	smallestSegment       = 128 << 10
-	segmentsWithinMaxSize = 8
-)
-
-// EmbeddedOptions say where an Embedded lives and what bounds it; what is zero
-// has the default of the same name.
-type EmbeddedOptions struct {
-	// Dir is created when it is not there, for the owner only.
-	Dir string
-	// Backends are the names of all that will read; a backend that the outbox does
-	// not know begins with what is appended from now on.
-	Backends []string
-	// MaxSize bounds the log in bytes. Beyond it the backend that is furthest behind
-	// gives up its oldest events, unless a source can wait.
-	MaxSize int64
-	// WindowEvents and WindowBytes bound what each backend holds in memory; one
-	// pack may exceed them. The rest waits on disk.
-	WindowEvents int
-	WindowBytes  int64
-	// Redelivery bounds, for each backend, how many events can be delivered a
-	// second time after a crash.
-	Redelivery int
-	// ParkedEvents and ParkedBytes bound what is parked for each backend. What
-	// would exceed them becomes a dead letter.
-	ParkedEvents int
-	ParkedBytes  int64
-	// An event is parked with all later ones of its key after so many attempts that
-	// counted, or when a failure comes so long after its first one.
-	ParkAttempts int
-	ParkAfter    time.Duration
-	// MaxLetters and MaxLetterBytes bound the dead letters: the oldest go.
-	MaxLetters     int
-	MaxLetterBytes int64
-	// LockTimeout is how long to wait for another process; negative: not at all.
-	LockTimeout time.Duration
-	// SkipCorrupt goes on behind events that cannot be read, counted as lost,
-	// instead of stopping in front of them.
-	SkipCorrupt bool
-	Log         *slog.Logger // nil: silent
-
-	saveInterval time.Duration // shortened by tests
-	segmentSize  int64         // the same
-}
-
-func (o *EmbeddedOptions) complete() {
-	def := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def64 := func(v *int64, d int64) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def64(&o.MaxSize, DefaultMaxSize)
-	def(&o.WindowEvents, DefaultWindowEvents)
-	def64(&o.WindowBytes, DefaultWindowBytes)
-	def(&o.Redelivery, DefaultRedelivery)
-	def(&o.ParkedEvents, DefaultParkedEvents)
-	def64(&o.ParkedBytes, DefaultParkedBytes)
-	def(&o.ParkAttempts, DefaultParkAttempts)
-	def64((*int64)(&o.ParkAfter), int64(DefaultParkAfter))
-	def(&o.MaxLetters, DefaultMaxLetters)
-	def64(&o.MaxLetterBytes, DefaultMaxLetterBytes)
-	def64((*int64)(&o.saveInterval), int64(defaultSaveInterval))
-	def64(&o.segmentSize, min(max(o.MaxSize/segmentsWithinMaxSize, smallestSegment), segment.DefaultSegmentSize))
-	if o.LockTimeout == 0 {
-		o.LockTimeout = DefaultLockTimeout
-	}
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-}
 
 // Embedded is the Outbox on the local disk: packs of events in a log of segment
 // files, and everything that changes (cursors, parked events, dead letters, feed
@@ -115,7 +28,7 @@ type Embedded struct {
 	o       EmbeddedOptions
 	log     *slog.Logger
 	lock    *os.File
-	db      *bolt.DB
+	db      database
 	seg     *segment.Log
 	letters *Letters
 	seed    maphash.Seed
@@ -165,19 +78,6 @@ func (f *failure) get() error {
 		return *p
 	}
 	return nil
-}
-
-// OrphanError says that the outbox keeps events for backends that are not
-// configured any more.
-type OrphanError struct {
-	Dir      string
-	Backends []string
-}
-
-// Error implements error; it says what can be done.
-func (e *OrphanError) Error() string {
-	return fmt.Sprintf("outbox: %s keeps events for %q, and no such backend is configured: configure it under its old name, or give its events up with: eventpusher outbox forget %s",
-		e.Dir, e.Backends[0], e.Backends[0])
 }
 
 // Reader implements Outbox; the backend is one of those that were named to
@@ -370,46 +270,6 @@ func (e *Embedded) stop() {
 
 func (e *Embedded) closeFiles() error {
 	return errors.Join(e.seg.Close(), e.db.Close(), e.lock.Close())
-}
-
-// openFiles takes the lock and opens everything in the directory.
-func (e *Embedded) openFiles() (found segment.Recovery, err error) {
-	if err := os.MkdirAll(e.o.Dir, 0o700); err != nil {
-		return found, fmt.Errorf("outbox: %w", err)
-	}
-	if e.lock, err = lockDir(e.o.Dir, e.o.LockTimeout); err != nil {
-		return found, err
-	}
-	if e.db, err = openState(filepath.Join(e.o.Dir, "state.db"), true); err != nil {
-		return found, err
-	}
-	floor := uint64(1)
-	err = e.db.View(func(tx *bolt.Tx) (err error) {
-		if e.records, err = loadReaders(tx); err != nil {
-			return err
-		}
-		e.end, err = loadEnd(tx)
-		floor = e.end.next
-		return err
-	})
-	if err != nil {
-		return found, err
-	}
-	var orphans []string
-	for name, r := range e.records {
-		floor = max(floor, r.cursor, r.mark)
-		if !slices.Contains(e.o.Backends, name) {
-			orphans = append(orphans, name)
-		}
-	}
-	if len(orphans) > 0 {
-		slices.Sort(orphans)
-		return found, &OrphanError{Dir: e.o.Dir, Backends: orphans}
-	}
-	e.seg, found, err = segment.Open(segment.Options{
-		Dir: filepath.Join(e.o.Dir, "segments"), SegmentSize: e.o.segmentSize, Floor: floor, Skip: e.o.SkipCorrupt, Log: e.log,
-	})
-	return found, err
 }
 
 // signal wakes whoever waits on a channel of capacity one.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -56,6 +57,19 @@ func (r Recovery) LogValue() slog.Value {
 		slog.Int("dead_letters", r.Letters), slog.Group("backends", waiting...), slog.Duration("took", r.Took))
 }
 
+// OrphanError says that the outbox keeps events for backends that are not
+// configured any more.
+type OrphanError struct {
+	Dir      string
+	Backends []string
+}
+
+// Error implements error; it says what can be done.
+func (e *OrphanError) Error() string {
+	return fmt.Sprintf("outbox: %s keeps events for %q, and no such backend is configured: configure it under its old name, or give its events up with: eventpusher outbox forget %s",
+		e.Dir, e.Backends[0], e.Backends[0])
+}
+
 // OpenEmbedded opens the outbox in a directory, or begins one. Errors that callers
 // may want to tell apart are *LockedError, *FormatError, *OrphanError and
 // segment's *CorruptionError and *VersionError.
@@ -76,7 +90,7 @@ func OpenEmbedded(o EmbeddedOptions) (*Embedded, Recovery, error) {
 		if e.seg != nil {
 			err = errors.Join(err, e.seg.Close())
 		}
-		if e.db != nil {
+		if e.db.DB != nil {
 			err = errors.Join(err, e.db.Close())
 		}
 		if e.lock != nil {
@@ -87,6 +101,46 @@ func OpenEmbedded(o EmbeddedOptions) (*Embedded, Recovery, error) {
 	go e.saveLoop()
 	rec.Took = time.Since(began)
 	return e, rec, nil
+}
+
+// openFiles takes the lock and opens everything in the directory.
+func (e *Embedded) openFiles() (found segment.Recovery, err error) {
+	if err := os.MkdirAll(e.o.Dir, 0o700); err != nil {
+		return found, fmt.Errorf("outbox: %w", err)
+	}
+	if e.lock, err = lockDir(e.o.Dir, e.o.LockTimeout); err != nil {
+		return found, err
+	}
+	if e.db, err = openState(filepath.Join(e.o.Dir, "state.db")); err != nil {
+		return found, err
+	}
+	floor := uint64(1)
+	err = e.db.View(func(tx *bolt.Tx) (err error) {
+		if e.records, err = loadReaders(tx); err != nil {
+			return err
+		}
+		e.end, err = loadEnd(tx)
+		floor = e.end.next
+		return err
+	})
+	if err != nil {
+		return found, err
+	}
+	var orphans []string
+	for name, r := range e.records {
+		floor = max(floor, r.cursor, r.mark)
+		if !slices.Contains(e.o.Backends, name) {
+			orphans = append(orphans, name)
+		}
+	}
+	if len(orphans) > 0 {
+		slices.Sort(orphans)
+		return found, &OrphanError{Dir: e.o.Dir, Backends: orphans}
+	}
+	e.seg, found, err = segment.Open(segment.Options{
+		Dir: filepath.Join(e.o.Dir, "segments"), SegmentSize: e.o.segmentSize, Floor: floor, Skip: e.o.SkipCorrupt, Log: e.log,
+	})
+	return found, err
 }
 
 // recover finds out where things stand, and registers new backends.

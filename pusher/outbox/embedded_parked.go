@@ -2,7 +2,6 @@ package outbox
 
 import (
 	"container/heap"
-	"errors"
 	"hash/maphash"
 	"slices"
 	"sort"
@@ -19,15 +18,6 @@ import (
 //
 // Of each parked event a few numbers stay in memory; the event itself is read
 // when a lane takes it.
-
-// Parked events must not take the lanes from the others either. While they fail,
-// one at a time is tried, with a rest of restFactor times the length of the
-// attempt; each success doubles how many may be under way.
-const (
-	parkedLanes = 64
-	restFactor  = 2
-	longestRest = 2 * time.Minute
-)
 
 // Once the window is full, a key whose event has been under way for longer than
 // slowAttempt is parked behind it.
@@ -222,54 +212,6 @@ func (r *embeddedReader) unhold(key uint64) {
 	}
 }
 
-// takeParked takes as many heads as may be under way.
-func (r *embeddedReader) takeParked(dst []*Item, limit int, now time.Time) []*Item {
-	if n := min(limit, r.allowed-r.parkedQueue.busy); n > 0 && !r.rest.After(now) {
-		return r.parkedQueue.take(dst, n, now)
-	}
-	return dst
-}
-
-// parkedReady reports whether takeParked would find something.
-func (r *embeddedReader) parkedReady(now time.Time) bool {
-	return r.parkedQueue.first != nil && r.allowed > r.parkedQueue.busy && !r.rest.After(now)
-}
-
-// parkedDue returns when the next head may be taken, zero when that does not
-// depend on time.
-func (r *embeddedReader) parkedDue() time.Time {
-	var due time.Time
-	switch {
-	case r.allowed <= r.parkedQueue.busy:
-		return due
-	case r.parkedQueue.first != nil:
-		return r.rest
-	case len(r.parkedQueue.delayed) > 0:
-		due = r.parkedQueue.delayed[0].due
-	}
-	if due.IsZero() || due.After(r.rest) {
-		return due
-	}
-	return r.rest
-}
-
-// retryParked lets a head that has failed again rest, and all others for a while.
-func (r *embeddedReader) retryParked(it *Item, due time.Time, firm bool, now time.Time) {
-	ref := &it.parked.refs[0]
-	ref.attempts = it.Attempts
-	r.drop(it)
-	r.allowed = 1
-	r.rest = now.Add(min(restFactor*now.Sub(it.takenAt), longestRest))
-	r.parkedQueue.retry(it, due, firm)
-}
-
-// drop gives up the event of a head that can be read again.
-func (r *embeddedReader) drop(it *Item) {
-	if it.parked.refs[0].event == nil {
-		it.Event = nil
-	}
-}
-
 // doneParked removes a head in flight for good.
 func (r *embeddedReader) doneParked(it *Item) {
 	pk := it.parked
@@ -352,106 +294,4 @@ func (r *embeddedReader) addReplayed(p *parkedRecord) {
 	pk := r.parkedKeyOf(r.replayKey(p.id))
 	r.enqueue(pk, parkedRef{id: p.id, accepted: p.accepted, bytes: Size(p.event)})
 	r.promote(pk)
-}
-
-// fetch reads the parked events among dst[had:]. One that cannot be read goes
-// back and rests.
-func (r *embeddedReader) fetch(dst []*Item, had int) []*Item {
-	kept := dst[:had]
-	for _, it := range dst[had:] {
-		if it.Event == nil {
-			e, err := loadParked(r.engine.db, it.id)
-			if err != nil {
-				r.engine.log.Error("a parked event cannot be read", "backend", r.backend, "err", err)
-				r.mu.Lock()
-				r.parkedQueue.retry(it, time.Now().Add(longestRest), true)
-				r.mu.Unlock()
-				continue
-			}
-			it.Event = e
-		}
-		kept = append(kept, it)
-	}
-	return kept
-}
-
-// oldestParked returns when the oldest head was accepted, zero without one.
-func (r *embeddedReader) oldestParked() time.Time {
-	if len(r.ages) == 0 {
-		return time.Time{}
-	}
-	return r.ages[0].refs[0].accepted
-}
-
-// expiredParked takes heads that were accepted too early out of the schedule.
-func (r *embeddedReader) expiredParked(before time.Time, limit int) []*parkedKey {
-	var old, busy []*parkedKey
-	for limit > 0 && len(r.ages) > 0 && r.ages[0].refs[0].accepted.Before(before) {
-		pk := heap.Pop(&r.ages).(*parkedKey)
-		if pk.head == nil || pk.head.taken {
-			busy = append(busy, pk)
-			continue
-		}
-		r.parkedQueue.withdraw(pk.head)
-		old = append(old, pk)
-		limit--
-	}
-	for _, pk := range append(busy, old...) {
-		heap.Push(&r.ages, pk)
-	}
-	return old
-}
-
-// buryParked makes dead letters of heads that expiredParked has returned.
-func (r *embeddedReader) buryParked(list []*parkedKey, now time.Time) (n int, err error) {
-	for _, pk := range list {
-		r.mu.Lock()
-		ref := pk.refs[0]
-		r.mu.Unlock()
-		e, fault := ref.event, error(nil)
-		if e == nil {
-			e, fault = loadParked(r.engine.db, ref.id)
-		}
-		r.mu.Lock()
-		if fault == nil {
-			r.out.letters = append(r.out.letters, r.letter(e, ref.accepted, ref.attempts, ReasonMaxAge, now))
-			r.parkedQueue.settled(pk.head)
-			r.unpark(pk)
-			r.promote(pk)
-			n++
-		} else {
-			r.parkedQueue.retry(pk.head, now.Add(longestRest), true)
-		}
-		r.mu.Unlock()
-		err = errors.Join(err, fault)
-	}
-	return n, err
-}
-
-// ageHeap orders keys by the time their first event was accepted.
-type ageHeap []*parkedKey
-
-func (h ageHeap) Len() int           { return len(h) }
-func (h ageHeap) Less(i, j int) bool { return h[i].refs[0].accepted.Before(h[j].refs[0].accepted) }
-func (h ageHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].slot, h[j].slot = i, j
-}
-
-// Push implements heap.Interface.
-func (h *ageHeap) Push(x any) {
-	pk := x.(*parkedKey)
-	pk.slot = len(*h)
-	*h = append(*h, pk)
-}
-
-// Pop implements heap.Interface.
-func (h *ageHeap) Pop() any {
-	old := *h
-	n := len(old) - 1
-	pk := old[n]
-	old[n] = nil
-	*h = old[:n]
-	pk.slot = -1
-	return pk
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +35,10 @@ func change(t *testing.T, path string, edit func([]byte) []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
+		t.Fatal(err)
+	}
+	// A new file: one that a panic left locked would not open again.
+	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(path, edit(b), 0o600); err != nil {
@@ -294,4 +299,69 @@ func TestEmbeddedExpires(t *testing.T) {
 		}
 		d.close(t)
 	})
+}
+
+// TestEmbeddedReportsADamagedState damages the database at random: whatever then
+// happens, it is an error and no panic, and no fault either.
+func TestEmbeddedReportsADamagedState(t *testing.T) {
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, ParkAttempts: 1}.Quick(time.Millisecond, 1<<20)
+	d := openDurable(t, o)
+	r := d.readers["a"]
+	for n := range 20 {
+		d.append(t, benchPack(n*20, 20, 1))
+		for i, it := range d.takeWait(t, "a", 20) {
+			s := outbox.Settlement{Item: it, Outcome: outbox.Retry, Delay: time.Hour}
+			if i%2 == 0 {
+				s = outbox.Settlement{Item: it, Outcome: outbox.Dead, Reason: "permanent"}
+			}
+			settle(t, r, s)
+		}
+	}
+	d.close(t)
+	path := filepath.Join(o.Dir, "state.db")
+	sound, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound = bytes.TrimRight(sound, "\x00") // it grows in large steps
+	refused := 0
+	for round := range 60 {
+		change(t, path, func([]byte) []byte {
+			b := slices.Clone(sound)
+			if round%3 == 0 {
+				return b[:rand.IntN(len(b))]
+			}
+			page := rand.IntN(len(b)/4096) * 4096
+			for i := range b[page:min(page+4096, len(b))] {
+				b[page+i] = byte(rand.Uint32())
+			}
+			return b
+		})
+		if !stillUsable(o) {
+			refused++
+		}
+	}
+	t.Logf("%d of 60 damages were noticed", refused)
+	if refused < 20 {
+		t.Errorf("of 60 damages only %d were noticed", refused)
+	}
+}
+
+// stillUsable uses everything that is in the database, and reports whether there
+// was no error.
+func stillUsable(o outbox.EmbeddedOptions) bool {
+	e, _, err := outbox.OpenEmbedded(o)
+	if err != nil {
+		return false
+	}
+	r, err := e.Reader("a", func() {})
+	if err == nil {
+		items, _, _ := r.Take(nil, 100, true)
+		for _, it := range items {
+			err = errors.Join(err, r.Settle([]outbox.Settlement{{Item: it}}))
+		}
+	}
+	_, listed := e.DeadLetters().List(outbox.LetterFilter{})
+	_, dropped := e.DeadLetters().Drop(outbox.LetterFilter{Limit: 100})
+	return errors.Join(err, listed, dropped, e.Flush(), e.Bury(outbox.DeadLetter{Event: chat("x", "x")}), e.Close()) == nil
 }

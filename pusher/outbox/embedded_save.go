@@ -10,7 +10,7 @@ import (
 
 // How long the saver waits after an error, and for events that it may give up.
 const (
-	savePause  = time.Second
+	savePause  = 20 // times the usual interval: a second
 	spacePause = 20 * time.Millisecond
 )
 
@@ -45,7 +45,7 @@ func (e *Embedded) saveLoop() {
 		}
 		pause := time.Duration(0)
 		if err != nil {
-			pause = savePause
+			pause = savePause * e.o.saveInterval
 		} else if !e.makeSpace() {
 			pause = spacePause
 		}

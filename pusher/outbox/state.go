@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"time"
 
@@ -41,22 +40,11 @@ func (e *FormatError) Error() string {
 		e.Path, e.Version, stateVersion)
 }
 
-// stateMapping is how much address space state.db gets at once, so that its
-// growth does not have to wait for transactions that read.
-const stateMapping = 256 << 20
-
-// openState opens state.db, or begins it when create is set.
-func openState(path string, create bool) (*bolt.DB, error) {
-	if !create {
-		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("outbox: there is none: %w", err)
-		}
-	}
-	db, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout: DefaultLockTimeout, FreelistType: bolt.FreelistMapType, InitialMmapSize: stateMapping, NoStatistics: true,
-	})
+// openState opens state.db, or begins it.
+func openState(path string) (database, error) {
+	db, err := openDatabase(path)
 	if err != nil {
-		return nil, fmt.Errorf("outbox: open %s: %w", path, err)
+		return db, err
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
@@ -79,7 +67,7 @@ func openState(path string, create bool) (*bolt.DB, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("outbox: open %s: %w", path, err), db.Close())
+		return database{}, errors.Join(err, db.Close())
 	}
 	return db, nil
 }

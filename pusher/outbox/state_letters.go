@@ -21,7 +21,7 @@ const (
 
 // Letters is the DeadLetters of the embedded engine.
 type Letters struct {
-	db        *bolt.DB
+	db        database
 	lock      *os.File // of its own; nil inside an Embedded
 	maxEvents uint64
 	maxBytes  uint64
@@ -64,7 +64,7 @@ func openAlone(dir string, timeout time.Duration) (*Letters, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := openState(filepath.Join(dir, "state.db"), false)
+	db, err := openState(filepath.Join(dir, "state.db"))
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}

@@ -53,7 +53,7 @@ func parkedHead(v []byte) (accepted time.Time, attempts int, key, encoded []byte
 }
 
 // loadParked returns one parked event.
-func loadParked(db *bolt.DB, id parkedID) (e *event.Event, err error) {
+func loadParked(db database, id parkedID) (e *event.Event, err error) {
 	err = db.View(func(tx *bolt.Tx) error {
 		_, _, _, encoded, err := parkedHead(tx.Bucket(bucketParked).Get(id[:]))
 		if err == nil {

@@ -1,0 +1,178 @@
+package pusher
+
+import (
+	"time"
+
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
+)
+
+// Push filters the events and hands what a backend wants to the outbox. It never
+// waits for a backend, and for the disk only when very much waits for it already.
+// The slice and its events stay the caller's; the texts that the events point to
+// must not change any more. Push and PushAcked are called by one goroutine.
+func (p *Pusher) Push(events []event.Event) { p.push(events, nil, nil) }
+
+// PushAcked is Push for a feed that wants to know what was accepted: positions is
+// where the feed stands with these events. committed is called once, by another
+// goroutine or by this one, in the order of the calls of PushAcked: with nil when
+// the events and the positions are on disk, else with why they are not, in
+// which case the feed has to send them again. It must not block.
+func (p *Pusher) PushAcked(events []event.Event, positions []outbox.Position, committed func(error)) {
+	p.push(events, positions, committed)
+}
+
+func (p *Pusher) push(events []event.Event, positions []outbox.Position, committed func(error)) {
+	p.pushing.Lock()
+	defer p.pushing.Unlock()
+	b := batch{positions: positions, committed: committed}
+	if p.closed.Load() {
+		p.refuse(b, dropStopped, len(events))
+		return
+	}
+	p.entries, p.letters = p.entries[:0], p.letters[:0]
+	for i := range events {
+		p.scratch = events[i]
+		p.metrics.event(&p.scratch)
+		p.route(&p.scratch)
+	}
+	p.scratch = event.Event{}
+	b.entries, b.letters = p.entries, p.letters
+	p.hand(b)
+	clear(p.entries)
+	clear(p.letters)
+}
+
+// route filters one event and finds those who want it.
+func (p *Pusher) route(e *event.Event) {
+	if p.chain != nil && len(p.chain.steps) > 0 && !p.filter(e) {
+		return
+	}
+	var takers outbox.Takers
+	for n, d := range p.dispatchers {
+		if d.wants(e) {
+			takers.Add(n)
+		}
+	}
+	if takers == 0 {
+		p.metrics.droppedBy[dropUnwanted].Inc()
+		return
+	}
+	kept := new(event.Event)
+	*kept = *e
+	p.entries = append(p.entries, outbox.Entry{Event: kept, Takers: takers})
+}
+
+// hand gives a batch to the committer or, when the outbox is in memory and never
+// makes anybody wait, to the outbox itself.
+func (p *Pusher) hand(b batch) {
+	if len(b.entries)+len(b.letters)+len(b.positions) == 0 && b.committed == nil {
+		return
+	}
+	if p.intake != nil {
+		if why, ok := p.intake.put(b); !ok {
+			p.refuse(b, why, len(b.entries))
+		}
+		return
+	}
+	if err := p.box.Bury(b.letters...); err != nil {
+		p.log.Error("a dead letter cannot be kept", "err", err)
+	}
+	var err error
+	if len(b.entries)+len(b.positions) > 0 {
+		err = p.box.Append(outbox.Pack{Entries: b.entries, Positions: b.positions})
+		if err != nil {
+			p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
+		}
+		p.appended(err)
+	}
+	if b.committed != nil {
+		b.committed(err)
+	}
+}
+
+// refuse says that a batch was not accepted.
+func (p *Pusher) refuse(b batch, why dropReason, events int) {
+	if b.committed != nil {
+		b.committed(errRefused) // the source keeps it
+		return
+	}
+	p.metrics.droppedBy[why].Add(float64(events))
+}
+
+// filter runs the chain and reports whether the event goes on.
+func (p *Pusher) filter(e *event.Event) bool {
+	switch f, err := p.chain.run(e); f {
+	case fateDrop:
+		p.metrics.droppedBy[dropFilter].Inc()
+	case fateDropOnError:
+		p.metrics.droppedBy[dropFilterError].Inc()
+	case fateDead:
+		p.metrics.deadByFilter.Inc()
+		dead := new(event.Event)
+		*dead = *e
+		now := time.Now()
+		p.letters = append(p.letters, outbox.DeadLetter{Event: dead, Reason: reasonFilter, Err: err.Error(), Accepted: now, Died: now})
+	default:
+		return true
+	}
+	return false
+}
+
+// wants asks the backend. One that panics gets the event, so that Publish
+// decides about it and nothing is lost in silence.
+func (d *dispatcher) wants(e *event.Event) (yes bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			d.panics()
+			yes = true
+		}
+	}()
+	return d.backend.Wants(e)
+}
+
+// Replay gives dead letters back to their backends; see outbox.Outbox. Those that
+// no backend has seen go through the filters again, as if they had just come, to
+// all that want them. It is safe for concurrent use, while Run runs.
+func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
+	replayed, err := p.box.Replay(f)
+	if err != nil || f.Backend != "" && f.Backend != outbox.NoBackend {
+		return replayed, err
+	}
+	f.Backend = outbox.NoBackend
+	letters, err := p.box.DeadLetters().List(f)
+	for _, d := range letters {
+		if err == nil {
+			err = p.replay(d)
+		}
+		if err == nil {
+			replayed++
+		}
+	}
+	return replayed, err
+}
+
+// replay pushes the event of a letter and drops the letter once the outbox has
+// taken it.
+func (p *Pusher) replay(d outbox.DeadLetter) error {
+	taken := make(chan error, 1)
+	p.pushing.Lock()
+	if p.closed.Load() {
+		p.pushing.Unlock()
+		return errStopped
+	}
+	p.entries, p.letters = p.entries[:0], p.letters[:0]
+	p.scratch = *d.Event
+	p.scratch.Replayed = true
+	p.route(&p.scratch)
+	p.scratch = event.Event{}
+	p.hand(batch{entries: p.entries, letters: p.letters, committed: func(err error) { taken <- err }})
+	clear(p.entries)
+	clear(p.letters)
+	p.pushing.Unlock()
+	if err := <-taken; err != nil {
+		return err
+	}
+	_, err := p.box.DeadLetters().Drop(outbox.LetterFilter{ID: d.ID})
+	return err
+}

@@ -74,13 +74,13 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if a.box, err = openOutbox(cfg.Outbox, a.backends, o.Log); err != nil {
 		return nil, err
 	}
-	a.control = listenControl(cfg.Outbox.Path, a.box, o.Log)
 	a.pusher, err = pusher.New(pusher.Options{
 		Chain: chain, Backends: a.backends, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	a.control = listenControl(cfg.Outbox.Path, letters{a.box, a.pusher}, o.Log)
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})

@@ -8,6 +8,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/config"
 	"eventpusher/internal/control"
+	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 )
 
@@ -31,6 +32,16 @@ func openOutbox(cfg config.Outbox, list []backends.Backend, log *slog.Logger) (*
 	log.Info("outbox opened", "path", cfg.Path, "found", found)
 	return box, nil
 }
+
+// letters are the dead letters of the running daemon: those that no backend has
+// seen pass the filters again when they are replayed.
+type letters struct {
+	box    *outbox.Embedded
+	pusher *pusher.Pusher
+}
+
+func (l letters) DeadLetters() outbox.DeadLetters           { return l.box.DeadLetters() }
+func (l letters) Replay(f outbox.LetterFilter) (int, error) { return l.pusher.Replay(f) }
 
 // listenControl opens the socket for commands. Without it everything works but
 // the commands that need the running instance, so that is no reason to stop.

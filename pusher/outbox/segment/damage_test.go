@@ -420,11 +420,11 @@ func TestNothingLeftOfTheFirstRecord(t *testing.T) {
 func TestDamageWhileRunning(t *testing.T) {
 	l := mustOpen(t, Options{Dir: t.TempDir()})
 	packs := fill(t, l, 2)
-	f, err := os.OpenFile(l.path(l.last()), os.O_WRONLY, 0)
+	f, err := os.OpenFile(l.path(l.active()), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteAt([]byte{0}, l.last().size-1); err != nil {
+	if _, err := f.WriteAt([]byte{0}, l.active().size-1); err != nil {
 		t.Fatal(err)
 	}
 	_ = f.Close()
@@ -460,12 +460,12 @@ func TestReaderBeginsInDamage(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := mustOpen(t, Options{Dir: t.TempDir()})
 			fill(t, l, 3) // 1-2, 3-5, 6-7
-			b, err := os.ReadFile(l.path(l.last()))
+			b, err := os.ReadFile(l.path(l.active()))
 			if err != nil {
 				t.Fatal(err)
 			}
 			b[offsets(b)[1]+c.at] ^= 0x10
-			if err := os.WriteFile(l.path(l.last()), b, 0o600); err != nil {
+			if err := os.WriteFile(l.path(l.active()), b, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for from, want := range map[uint64]uint64{3: 3, 4: 2, 5: 1} {
@@ -493,7 +493,7 @@ func TestFakeRecordInPayload(t *testing.T) {
 	l := mustOpen(t, Options{Dir: dir})
 	fake := record{length: 3, events: 3, first: 4, sum: checksum(0, []byte("abc"))}.append(nil, 0)
 	p := mustAppend(t, l, bytes.Repeat(append(fake, "abc"...), 5), 3)
-	path := l.path(l.last())
+	path := l.path(l.active())
 	_ = l.Close()
 	if err := os.Truncate(path, headerSize+recordSize+int64(len(p.Payload))-1); err != nil {
 		t.Fatal(err)

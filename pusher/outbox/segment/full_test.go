@@ -150,7 +150,7 @@ func TestRefusedPackIsCutOff(t *testing.T) {
 	o := Options{Dir: t.TempDir(), disk: d}
 	l := mustOpen(t, o)
 	kept := fill(t, l, 2)
-	path, size := l.path(l.last()), l.last().size
+	path, size := l.path(l.active()), l.active().size
 	d.failing = map[string]error{"sync": syscall.EIO}
 	if _, err := l.Append([]byte("refused"), 1); err == nil {
 		t.Fatal("no error")

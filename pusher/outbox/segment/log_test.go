@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -108,7 +109,7 @@ func TestNewLogIsEmpty(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	info, err = os.Stat(l.path(l.last()))
+	info, err = os.Stat(l.path(l.active()))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
@@ -310,7 +311,7 @@ func TestModel(t *testing.T) {
 						_ = l.Close()
 					}
 					torn := rnd.Int64N(3) * rnd.Int64N(40)
-					f, err := os.OpenFile(l.path(l.last()), os.O_WRONLY|os.O_APPEND, 0)
+					f, err := os.OpenFile(l.path(l.active()), os.O_WRONLY|os.O_APPEND, 0)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -402,20 +403,25 @@ func TestReadersWhileAppending(t *testing.T) {
 			}
 		})
 	}
+	wg.Go(func() {
+		for slowest := uint64(0); slowest <= packs*2 && !t.Failed(); runtime.Gosched() {
+			mu.Lock()
+			slowest = slices.Min(cursors)
+			mu.Unlock()
+			if _, err := l.Trim(slowest); err != nil {
+				t.Error(err)
+			}
+			if first := l.First(); first > slowest || l.Size() < headerSize || l.Next() < slowest {
+				t.Errorf("first %d, slowest %d, next %d, size %d", first, slowest, l.Next(), l.Size())
+			}
+		}
+	})
 	payload := make([]byte, 1000)
 	for n := uint64(1); n <= packs*2; n += 2 {
 		payload[0] = byte(n)
 		if _, err := l.Append(payload[:n%700+2], 2); err != nil {
 			t.Error(err)
 			break
-		}
-		if n%64 == 1 {
-			mu.Lock()
-			slowest := min(cursors[0], cursors[1], cursors[2])
-			mu.Unlock()
-			if _, err := l.Trim(slowest); err != nil {
-				t.Error(err)
-			}
 		}
 		for _, g := range grown {
 			select {

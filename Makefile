@@ -1,5 +1,5 @@
 # make run     a demonstration that needs nothing installed
-# make build   the program, ./eventpusher
+# make build   the program, ./eventpusher, one static binary
 # make test    every test, against real servers (installs them when missing; root)
 # make bench   the benchmarks, and how much faster than mellium stanzas come in
 # make lint    gofmt, go vet, staticcheck
@@ -21,8 +21,9 @@ BENCH_COUNT   ?= 1
 run: build
 	./eventpusher demo
 
+# CGO_ENABLED=0 makes the binary static; it needs no C compiler either.
 build:
-	$(GO) build -ldflags '-X main.version=$(VERSION)' -o eventpusher .
+	CGO_ENABLED=0 $(GO) build -ldflags '-X main.version=$(VERSION)' -o eventpusher .
 
 test:
 	./internal/harness/install.sh

@@ -86,7 +86,7 @@ func Main(p Process) int {
 		return exitUsage
 	}
 	first := p.Args[0]
-	if first == "-h" || first == "-help" || first == "--help" || first == "help" {
+	if isHelp(first) || first == "help" {
 		usage(p.Stdout)
 		return exitOK
 	}
@@ -104,10 +104,16 @@ func Main(p Process) int {
 			words = min(len(name), len(p.Args))
 		}
 	}
+	if words > 1 && isHelp(p.Args[1]) {
+		usage(p.Stdout)
+		return exitOK
+	}
 	fmt.Fprintf(p.Stderr, "eventpusher: there is no command %q\n\n", strings.Join(p.Args[:words], " "))
 	usage(p.Stderr)
 	return exitUsage
 }
+
+func isHelp(arg string) bool { return arg == "-h" || arg == "-help" || arg == "--help" }
 
 func runCommand(c command, p Process) int {
 	fs := flag.NewFlagSet("eventpusher "+c.name, flag.ContinueOnError)

@@ -49,6 +49,12 @@ func TestCommands(t *testing.T) {
 	}{
 		{"nothing", nil, 2, "", "usage: eventpusher COMMAND"},
 		{"help", []string{"-h"}, 0, "usage: eventpusher COMMAND", ""},
+		{"help of a group", []string{"dlq", "-h"}, 0, "dlq list", ""},
+		{"unknown command of a group", []string{"dlq", "delete"}, 2, "", `there is no command "dlq delete"`},
+		{"show without a number", []string{"dlq", "show"}, 2, "", "say which"},
+		{"show a word", []string{"dlq", "show", "x"}, 2, "", "is not the number of a dead letter"},
+		{"a time that is none", []string{"dlq", "list", "-since", "noon"}, 2, "", "-since"},
+		{"forget nothing", []string{"outbox", "forget"}, 2, "", "say which"},
 		{"unknown command", []string{"start"}, 2, "", `there is no command "start"`},
 		{"unknown flag", []string{"run", "-conf", "x"}, 2, "", "-config"},
 		{"help of a command", []string{"check", "-h"}, 0, "", "-config"},

@@ -7,10 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"log/slog"
 	"strconv"
 	"text/tabwriter"
 	"time"
 
+	"eventpusher/backends/catalog"
 	"eventpusher/internal/control"
 	"eventpusher/pusher/outbox"
 )
@@ -269,11 +272,24 @@ func runForget(_ context.Context, p Process, o options) error {
 	if len(o.args) != 1 {
 		return usageError("say which: eventpusher outbox forget NAME")
 	}
-	dir, err := outboxDir(p, o.config)
+	cfg, err := mustLoad(p, o.config)
 	if err != nil {
 		return err
 	}
-	waiting, err := outbox.Forget(dir, o.args[0], lockTimeout)
+	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	for _, b := range built {
+		_ = b.Close() // nothing is open yet
+		if b.Name() == o.args[0] {
+			return fmt.Errorf("%s is configured: take it out of the configuration first", b.Name())
+		}
+	}
+	waiting, err := outbox.Forget(cfg.Outbox.Path, o.args[0], lockTimeout)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the outbox in %s keeps nothing for %q", cfg.Outbox.Path, o.args[0])
+	}
 	if err != nil {
 		return err
 	}

@@ -92,5 +92,6 @@ func TestDeadLetters(t *testing.T) {
 	if got := w.sink.Wait(4)[3].Form.Get("message"); got != "1 2" {
 		t.Errorf("replayed %q after the restart", got)
 	}
-	expect(1, []string{"in use by process"}, "outbox forget", "sns")
+	expect(1, []string{"in use by process"}, "outbox forget", "gone")
+	expect(1, []string{"sns is configured"}, "outbox forget", "sns")
 }

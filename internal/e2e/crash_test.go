@@ -49,6 +49,24 @@ func run(t *testing.T, program, config string) *process {
 	return p
 }
 
+// prepareProcess builds the program and writes its configuration, with component
+// in [component], for an in-process server that the test lets speak.
+func prepareProcess(t *testing.T, component string) (server *xmppserver.Server, w *world, program, config string) {
+	t.Helper()
+	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	w = prepareWorld(t)
+	config = filepath.Join(t.TempDir(), "config.toml")
+	toml := w.configuration(server.Addr(), component) + fmt.Sprintf("[outbox]\npath = %q\n", filepath.Join(t.TempDir(), "outbox"))
+	if err := os.WriteFile(config, []byte(toml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return server, w, build(t), config
+}
+
 // end sends a signal and waits; it returns the exit code, -1 after a kill.
 func (p *process) end(signal syscall.Signal) int {
 	if p.cmd.ProcessState == nil {
@@ -77,18 +95,7 @@ func TestKill(t *testing.T) {
 		rounds = 20
 		rate   = 400 // messages a second
 	)
-	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	w := prepareWorld(t)
-	config := filepath.Join(t.TempDir(), "config.toml")
-	toml := w.configuration(server.Addr(), "reconnect_min = \"20ms\"\nreconnect_max = \"100ms\"") + fmt.Sprintf("[outbox]\npath = %q\n", filepath.Join(t.TempDir(), "outbox"))
-	if err := os.WriteFile(config, []byte(toml), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program := build(t)
+	server, w, program, config := prepareProcess(t, "reconnect_min = \"20ms\"\nreconnect_max = \"100ms\"")
 
 	var sent [rounds + 1]int
 	for round := range rounds + 1 {

@@ -2,33 +2,17 @@ package e2e
 
 import (
 	"bytes"
-	"fmt"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-
-	"eventpusher/internal/xmppserver"
 )
 
 // TestDeadLetters refuses an event, finds it with the command while the program
 // runs and when it does not, and sends it again.
 func TestDeadLetters(t *testing.T) {
-	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	w := prepareWorld(t)
-	config := filepath.Join(t.TempDir(), "config.toml")
-	toml := w.configuration(server.Addr(), "") + fmt.Sprintf("[outbox]\npath = %q\n", filepath.Join(t.TempDir(), "outbox"))
-	if err := os.WriteFile(config, []byte(toml), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	program := build(t)
+	server, w, program, config := prepareProcess(t, "")
 	// command runs a command of the program and returns its exit code and output.
 	command := func(args ...string) (int, string) {
 		t.Helper()

@@ -47,6 +47,7 @@ type dispatcher struct {
 	deathLog   throttle
 	failureLog throttle
 	outageLog  throttle
+	fullLog    throttle
 	told       atomic.Bool // the log says that the service is down or refuses us
 
 	delivered, failed, dead atomic.Uint64

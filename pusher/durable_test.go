@@ -394,3 +394,41 @@ func TestReplayToTheBackends(t *testing.T) {
 		}
 	})
 }
+
+// TestParkedFullIsCounted lets more events of failing conversations wait than may
+// be parked; the status and the metric must show what became of the rest.
+func TestParkedFullIsCounted(t *testing.T) {
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}, ParkedEvents: 3, ParkAttempts: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := box.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	reg := prometheus.NewRegistry()
+	b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 1, Batch: 16}, publish: failing(errDown, "bob")}
+	p := start(t, pusher.Options{Backends: one(b), Outbox: box, Metrics: pusher.NewMetrics(reg)})
+	for i := range 10 {
+		p.Push([]event.Event{of("bob", fmt.Sprint(i))})
+	}
+	full := func() (letters []outbox.DeadLetter) {
+		letters, err := box.DeadLetters().List(outbox.LetterFilter{Reason: outbox.ReasonParkedFull})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return letters
+	}
+	const metric = "eventpusher_dead_letters_total{backend=b,reason=" + outbox.ReasonParkedFull + "}"
+	deadline := time.Now().Add(20 * time.Second)
+	for len(full()) != 7 || value(t, reg, metric) != 7 { // ten, and three can be parked
+		if time.Now().After(deadline) {
+			t.Fatalf("%d dead letters, the metric says %v", len(full()), value(t, reg, metric))
+		}
+		time.Sleep(time.Millisecond) // the letters are saved behind the count
+	}
+	if s := p.Status().Backends[0]; s.DeadLetters != 7 || s.Parked != 3 {
+		t.Errorf("status %+v", s)
+	}
+}

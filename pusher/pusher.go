@@ -120,6 +120,9 @@ func New(o Options) (*Pusher, error) {
 	}); ok {
 		b.OnShed(p.shed)
 	}
+	if b, ok := p.box.(interface{ OnParkedFull(func(backend string)) }); ok {
+		b.OnParkedFull(p.parkedFull)
+	}
 	names := make(map[string]bool)
 	for _, b := range o.Backends {
 		name := b.Name()
@@ -138,6 +141,21 @@ func New(o Options) (*Pusher, error) {
 		p.dispatchers = append(p.dispatchers, d)
 	}
 	return p, nil
+}
+
+// parkedFull is told by the outbox that an event became a dead letter because too
+// much was parked for its backend.
+func (p *Pusher) parkedFull(backend string) {
+	for _, d := range p.dispatchers {
+		if d.name != backend {
+			continue
+		}
+		d.dead.Add(1)
+		d.metrics.dead(outbox.ReasonParkedFull).Inc()
+		if n, ok := d.fullLog.allow(time.Now(), time.Minute); ok {
+			d.log.Error("too much is parked for the backend: events go to the dead letters", "since_last_line", n)
+		}
+	}
 }
 
 // shed is told by the outbox that a backend has lost its oldest events.

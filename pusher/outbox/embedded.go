@@ -37,6 +37,7 @@ type Embedded struct {
 	opened  atomic.Pointer[[]*embeddedReader] // in the order of their bits in Takers
 	feeders sync.WaitGroup
 	shed    atomic.Pointer[func(backend string, events int, episode bool)]
+	full    atomic.Pointer[func(backend string)]
 
 	positions positions
 	endMu     sync.Mutex
@@ -114,6 +115,11 @@ func (e *Embedded) readers() []*embeddedReader {
 // episode says that this is the first time since it had caught up. It is called
 // without any lock held, by one goroutine at a time.
 func (e *Embedded) OnShed(f func(backend string, events int, episode bool)) { e.shed.Store(&f) }
+
+// OnParkedFull sets the function that is told of each event that became a dead
+// letter because too much was parked for its backend. It is called with the
+// reader's lock held: it must not block and not use the outbox.
+func (e *Embedded) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
 
 // Append implements Outbox.
 func (e *Embedded) Append(p Pack) error {

@@ -132,6 +132,9 @@ func (r *embeddedReader) roomToPark(n int) bool {
 func (r *embeddedReader) accept(rec parkedRecord, bytes, more int) (parkedRef, bool) {
 	if r.parkedCount+more >= r.engine.o.ParkedEvents || r.parkedBytes+int64(bytes) > r.engine.o.ParkedBytes {
 		r.out.letters = append(r.out.letters, r.letter(rec.event, rec.accepted, rec.attempts, ReasonParkedFull, time.Now()))
+		if f := r.engine.full.Load(); f != nil {
+			(*f)(r.backend)
+		}
 		return parkedRef{}, false
 	}
 	r.out.puts = append(r.out.puts, rec)

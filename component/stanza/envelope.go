@@ -43,6 +43,8 @@ type Envelope struct {
 	Forward ForwardState
 	// Privilege is the advertisement of XEP-0356, nil if there is none.
 	Privilege *Privileges
+	// Feed is what Outer says to the event-feed's component, nil if nothing.
+	Feed *Feed
 }
 
 // Privileges is what a server lets the component do (XEP-0356): the first privilege

@@ -132,4 +132,6 @@ type Stanza struct {
 	Host jid.JID
 	// Received is when the component read it.
 	Received time.Time
+	// Report is set where Dialect is EventFeed. Facts without a stanza have no Kind.
+	Report Report
 }

@@ -1,0 +1,83 @@
+package stanza
+
+import (
+	"time"
+
+	"eventpusher/internal/jid"
+)
+
+// FeedElement is an element of urn:eventpusher:feed:1 as the first child of a
+// message; docs/feed-protocol.md has them all.
+type FeedElement uint8
+
+// The elements that a feed module sends.
+const (
+	NoFeed    FeedElement = iota
+	FeedHello             // a module introduces itself
+	FeedEvent             // something happened
+	FeedLost              // a hole in the sequence
+	FeedOther             // of that namespace, but none of these or not sound
+)
+
+// Fact is the kind of an event of the event-feed.
+type Fact uint8
+
+// The facts, in the order of docs/feed-protocol.md.
+const (
+	NoFact Fact = iota
+	MessageSent
+	MessageReceived
+	MessageOffline
+	MessageUnacked
+	MessageFailed
+	SessionOnline
+	SessionPresence
+	SessionOffline
+	SessionStart
+	SessionEnd
+	SessionHibernate
+	SessionResumed
+	RoomMessage
+	RoomJoin
+	RoomPart
+	SnapshotStart
+	SnapshotSession
+	SnapshotEnd
+	UnknownFact // a kind that this version does not know
+)
+
+// Report is what the event-feed says beside the stanza that it forwards, or, for
+// facts about sessions, instead of one.
+type Report struct {
+	Fact Fact
+	// Source and Epoch name the sequence, Seq is the place in it.
+	Source, Epoch string
+	Seq           uint64
+	// User is whom it is about: a session (full JID) or an account.
+	User jid.JID
+	// At is when it happened by the server's clock; zero where absent or malformed.
+	At time.Time
+	// ID is the snapshot's, Count how many sessions it had (SnapshotEnd).
+	ID    string
+	Count int
+}
+
+// Feed is what a message says in the namespace of the event-feed. Which fields
+// are set depends on Element.
+type Feed struct {
+	Element FeedElement
+	Report         // FeedEvent; of FeedHello and FeedLost only Source and Epoch
+	Hello   Hello  // FeedHello
+	From    uint64 // FeedLost: the first number that is gone
+	To      uint64 // FeedLost: the last one
+}
+
+// Hello is what a module says about itself.
+type Hello struct {
+	First, Next uint64
+	Hosts       []jid.JID
+	Server      string // the server's name and version, for people
+	PrevEpoch   string
+	PrevLast    uint64 // 0: unknown
+	Clean       bool
+}

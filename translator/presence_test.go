@@ -47,7 +47,7 @@ func TestUndirectedPresence(t *testing.T) {
 		{"direct, delayed by somebody else", on(stanza.Direct, us).delay("gateway.example"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
 		{"direct, to somebody else", on(stanza.Direct, "bob@localhost"), SkippedDirected, ""},
 
-		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedDirected, ""},
+		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedUnknownFact, ""},
 		{"direct, a join", on(stanza.Direct, "x@"+us+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
 		{"direct, a room's word", on(stanza.Direct, us).flags(stanza.HasMUCUser), SkippedDirected, ""},
 		{"firewall, a join", on(stanza.Firewall, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},

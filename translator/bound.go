@@ -1,0 +1,245 @@
+package translator
+
+import (
+	"strings"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// outcome is what a fact about a session says that has not been told: that the one
+// under its full JID has gone, that one has come, or first the one and then the other.
+type outcome struct {
+	went, came bool
+	// reconciled: found out after something was missed. It is the went, if there is one.
+	reconciled bool
+	elsewhere  bool // the session has gone on at another source since
+}
+
+// hear enters what the event-feed says about the session a into the table.
+// stamp is when it happened, in seconds since the epoch by the server's clock.
+//
+// A session that nothing was known of and that is found to be available has come
+// while something was missed, unless its source says that nothing has been
+// since the process before this one, which then has told of it.
+func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool, stamp uint32) outcome {
+	u := t.users[a.bare]
+	i := u.find(a.resource())
+	if i < 0 {
+		switch fact {
+		case stanza.SessionEnd:
+			return outcome{}
+		case stanza.SessionOffline: // it came before this process, and stays bound
+			s := t.enter(a, index)
+			s.changed = stamp
+			t.vanish(s)
+			return outcome{went: true}
+		}
+		s := t.enter(a, index)
+		s.changed = stamp
+		return t.found(s, fact, present)
+	}
+	s := &u.sessions[i]
+	// A session is at one place at a time, but what its places say comes in any order.
+	adopted := s.source == lesser
+	moved := s.source != index && !adopted
+	if moved && (stamp < s.changed || fact == stanza.SessionOffline || fact == stanza.SessionEnd) {
+		return outcome{elsewhere: true}
+	}
+	was := s.marks
+	stale := t.confirm(s)
+	t.move(s, index)
+	s.changed = stamp
+	if moved {
+		s.marks &^= doubled | passed
+	}
+	switch fact {
+	case stanza.SessionEnd:
+		if was&doubled != 0 {
+			s.marks &^= doubled | passed
+			if was&(available|passed) == available { // the old one's
+				t.vanish(s)
+				return outcome{went: true, reconciled: true}
+			}
+			return outcome{}
+		}
+		t.remove(a.bare, u, i)
+		return outcome{went: was&available != 0, reconciled: true}
+	case stanza.SessionOffline:
+		if was&passed != 0 {
+			s.marks &^= passed
+			return outcome{}
+		}
+		t.vanish(s)
+		return outcome{went: was&ended == 0}
+	case stanza.SessionStart:
+		switch {
+		case moved || stale || adopted:
+			s.marks &^= doubled | passed
+			if was&available != 0 {
+				t.vanish(s)
+				return outcome{went: true, reconciled: stale}
+			}
+		default:
+			s.marks |= doubled
+		}
+		return outcome{}
+	case stanza.SessionOnline:
+		if was&available == 0 {
+			return t.found(s, fact, present)
+		}
+		if !moved && !stale && was&doubled != 0 && was&passed == 0 {
+			s.marks |= passed
+			return outcome{went: true, came: true}
+		}
+		again := moved || stale
+		return outcome{went: again, came: again, reconciled: again && stale}
+	case stanza.SnapshotSession:
+		s.marks &^= doubled | passed
+		if !present && was&available != 0 {
+			t.vanish(s)
+			return outcome{went: true, reconciled: true}
+		}
+	}
+	if was&available == 0 {
+		return t.found(s, fact, present)
+	}
+	return outcome{}
+}
+
+// found makes s, which was not available, available if the fact says so.
+func (t *sessions) found(s *session, fact stanza.Fact, present bool) outcome {
+	switch {
+	case fact == stanza.SessionOnline:
+		t.appear(s)
+		return outcome{came: true}
+	case fact == stanza.SessionPresence, fact == stanza.SnapshotSession && present:
+		t.appear(s)
+		told := t.sources[s.source].told
+		return outcome{came: !told, reconciled: !told}
+	}
+	return outcome{}
+}
+
+// session makes the events of a fact about one session.
+func (t *Translator) session(s *stanza.Stanza, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+	r := &s.Report
+	full := r.User
+	if full == "" {
+		full = s.From
+	}
+	a := t.hosts.resolve(full)
+	if !a.localUser() || !a.session {
+		return dst, SkippedForeign
+	}
+	a.host.statuses = stanza.EventFeed
+	if repeated {
+		return t.retell(s, src, received, dst)
+	}
+	at := happened(r, received)
+	t.sessions.current(a.bare, received)
+	o := t.sessions.hear(&a, index, r.Fact, s.Kind == stanza.Presence && s.Type == "", seconds(at))
+	switch {
+	case o.elsewhere:
+		return dst, SkippedElsewhere
+	case !o.went && !o.came && (r.Fact == stanza.SessionStart || r.Fact == stanza.SessionEnd ||
+		r.Fact == stanza.SessionHibernate || r.Fact == stanza.SessionResumed):
+		return dst, SkippedFact
+	case !o.went && !o.came:
+		return dst, SkippedUnchanged
+	}
+	count, doubt := t.sessions.count(a.bare, received)
+	unsure := doubt || t.shaky(stanza.EventFeed)
+	if o.went {
+		left := count
+		if o.came {
+			left--
+		}
+		dst = t.tell(s, src, telling{session: a.full, count: int32(left), reconciled: o.reconciled, unverified: unsure}, received, dst)
+	}
+	if o.came {
+		dst = t.tell(s, src, telling{session: a.full, online: true, count: int32(count), reconciled: o.reconciled && !o.went, unverified: unsure}, received, dst)
+	}
+	return dst, 0
+}
+
+// begin opens a snapshot, in place of any before. One that comes again after a loss
+// does not count: what it says of sessions has been heard before the loss.
+func (src *source) begin(r *stanza.Report) {
+	src.snapshot, src.open = strings.Clone(r.ID), r.Seq > src.barred
+}
+
+// snapshotEnd closes a snapshot: sessions of the source that neither it nor anything
+// after the loss has said a word about have gone.
+//
+// So have those of which nobody but a lesser feed has spoken, once all sources
+// know their sessions.
+func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+	open := src.open && src.snapshot == s.Report.ID
+	src.open = src.open && !open
+	switch {
+	case repeated:
+		return t.retell(s, src, received, dst)
+	case !open:
+		return dst, SkippedFact
+	}
+	src.whole, src.told = true, false
+	t.sessions.settle()
+	whole := t.sessions.whole
+	first := len(dst)
+	dst = t.close(s, src, received, dst, func(domain string, c *session) bool {
+		if c.source == index {
+			return t.sessions.stale(c)
+		}
+		h := t.hosts[domain]
+		return whole && c.source == lesser && h != nil && h.statuses == stanza.EventFeed
+	})
+	if len(dst) == first {
+		return dst, SkippedFact
+	}
+	return dst, 0
+}
+
+// close takes the sessions that gone names out of the table and makes the events that
+// they are offline.
+func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, gone func(string, *session) bool) []event.Event {
+	t.sessions.drop(gone, func(bare jid.JID, c session) {
+		count, doubt := t.sessions.tally(t.sessions.users[bare])
+		dst = t.tell(s, src, telling{
+			session: jid.JID(string(bare) + "/" + c.resource), count: int32(count),
+			reconciled: true, unverified: doubt || t.shaky(s.Dialect),
+		}, received, dst)
+	})
+	return dst
+}
+
+// Settled says that the snapshot which the host sends by itself, or the answers to all
+// probes of its users, have been translated. Sessions on the host that nothing
+// has confirmed since the last gap, although they were known in the same way, have
+// ended: it appends their offline events, marked reconciled, to dst. It is for feeds
+// that number nothing; the event-feed has its own snapshots. Settled belongs to the goroutine that calls Translate.
+func (t *Translator) Settled(host string, dst []event.Event) []event.Event {
+	domain := string(jid.Prepare(host))
+	h := t.hosts[domain]
+	if h == nil {
+		return dst
+	}
+	received := t.now()
+	first := len(dst)
+	s := &stanza.Stanza{Dialect: h.statuses, Kind: stanza.Presence, Host: jid.JID(domain)}
+	dst = t.close(s, nil, received, dst, func(of string, c *session) bool {
+		return of == domain && c.marks&repeatable != 0 && c.source == lesser && t.sessions.stale(c)
+	})
+	t.noteTable()
+	for i := range dst[first:] {
+		e := &dst[first+i]
+		a := t.hosts.resolve(e.From)
+		t.sessions.offline.Add(t.sessions.hash(&a), struct{}{})
+		s.From, s.Raw = e.From, e.Packet
+		t.ids.assign(s, received, dst[first+i:first+i+1])
+	}
+	t.counters.events.Add(int64(len(dst) - first))
+	return dst
+}

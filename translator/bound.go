@@ -52,14 +52,14 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 	stale := t.confirm(s)
 	t.move(s, index)
 	s.changed = stamp
-	if moved {
-		s.marks &^= doubled | passed
+	if moved || stale {
+		s.marks &^= replacing
 	}
 	switch fact {
 	case stanza.SessionEnd:
 		if was&doubled != 0 {
-			s.marks &^= doubled | passed
-			if was&(available|passed) == available { // the old one's
+			s.marks &^= replacing
+			if was&(available|renewed) == available { // the old one's
 				t.vanish(s)
 				return outcome{went: true, reconciled: true}
 			}
@@ -68,8 +68,8 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 		t.remove(a.bare, u, i)
 		return outcome{went: was&available != 0, reconciled: true}
 	case stanza.SessionOffline:
-		if was&passed != 0 {
-			s.marks &^= passed
+		if was&owing != 0 {
+			s.marks &^= owing
 			return outcome{}
 		}
 		t.vanish(s)
@@ -77,7 +77,6 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 	case stanza.SessionStart:
 		switch {
 		case moved || stale || adopted:
-			s.marks &^= doubled | passed
 			if was&available != 0 {
 				t.vanish(s)
 				return outcome{went: true, reconciled: stale}
@@ -87,17 +86,20 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 		}
 		return outcome{}
 	case stanza.SessionOnline:
+		if s.marks&doubled != 0 {
+			s.marks |= renewed
+		}
 		if was&available == 0 {
 			return t.found(s, fact, present)
 		}
-		if !moved && !stale && was&doubled != 0 && was&passed == 0 {
-			s.marks |= passed
+		if !moved && !stale && was&doubled != 0 && was&renewed == 0 {
+			s.marks |= owing
 			return outcome{went: true, came: true}
 		}
 		again := moved || stale
 		return outcome{went: again, came: again, reconciled: again && stale}
 	case stanza.SnapshotSession:
-		s.marks &^= doubled | passed
+		s.marks &^= replacing
 		if !present && was&available != 0 {
 			t.vanish(s)
 			return outcome{went: true, reconciled: true}
@@ -205,13 +207,16 @@ func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, re
 // close takes the sessions that gone names out of the table and makes the events that
 // they are offline.
 func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, gone func(string, *session) bool) []event.Event {
+	var ends []telling
 	t.sessions.drop(gone, func(bare jid.JID, c session) {
-		count, doubt := t.sessions.tally(t.sessions.users[bare])
-		dst = t.tell(s, src, telling{
-			session: jid.JID(string(bare) + "/" + c.resource), count: int32(count),
-			reconciled: true, unverified: doubt || t.shaky(s.Dialect),
-		}, received, dst)
+		count, _ := t.sessions.tally(t.sessions.users[bare])
+		ends = append(ends, telling{session: jid.JID(string(bare) + "/" + c.resource), count: int32(count), reconciled: true})
 	})
+	for _, w := range ends {
+		_, doubt := t.sessions.tally(t.sessions.users[w.session.Bare()])
+		w.unverified = doubt || t.shaky(s.Dialect)
+		dst = t.tell(s, src, w, received, dst)
+	}
 	return dst
 }
 

@@ -29,7 +29,7 @@ func (t *Translator) report(s *stanza.Stanza, received time.Time, dst []event.Ev
 	r := &s.Report
 	index, src := t.sessions.named(r.Source, received)
 	repeated := src.position(r.Epoch, r.Seq)
-	if h := t.hosts[string(s.Host)]; h != nil && h.statuses == 0 {
+	if h := t.hosts[string(s.Host)]; h != nil && (h.statuses == 0 || r.Fact == stanza.SnapshotStart) {
 		h.statuses = stanza.EventFeed
 	}
 	first := len(dst)

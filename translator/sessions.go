@@ -78,12 +78,16 @@ const (
 	// doubled: another session has been bound under the resource, and the end of the
 	// one before has not been told yet. Servers replace a session in either order.
 	doubled
-	// passed: of the two, the new one has come online; the unavailable that
-	// follows is the old one's.
-	passed
+	// renewed: of the two, the new one has come online.
+	renewed
+	// owing: it came before the unavailable of the old one, which has been told then
+	// and is still to be heard.
+	owing
 	// repeatable: it is known by presence that the server sends again when we connect
 	// or ask (XEP-0356 on Prosody, subscriptions).
 	repeatable
+
+	replacing = doubled | renewed | owing
 )
 
 func newSessions(limit int, maxStale time.Duration) *sessions {

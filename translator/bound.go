@@ -28,6 +28,9 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 	u := t.users[a.bare]
 	i := u.find(a.resource())
 	if i < 0 {
+		if o, late := t.departedBefore(a, index, fact, present, stamp); late {
+			return o
+		}
 		switch fact {
 		case stanza.SessionEnd:
 			return outcome{}
@@ -46,9 +49,13 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 	adopted := s.source == lesser
 	moved := s.source != index && !adopted
 	if moved && (stamp < s.changed || fact == stanza.SessionOffline || fact == stanza.SessionEnd) {
-		return outcome{elsewhere: true}
+		o := t.late(index, fact, present, s.marks&(available|ended) != 0)
+		if o.went {
+			t.vanish(s)
+		}
+		return o
 	}
-	was := s.marks
+	was, before := s.marks, s.generation
 	stale := t.confirm(s)
 	t.move(s, index)
 	s.changed = stamp
@@ -59,12 +66,19 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 	case stanza.SessionEnd:
 		if was&doubled != 0 {
 			s.marks &^= replacing
+			if stale {
+				// Of the two, the end of the other one may have been missed: that only the
+				// snapshot can tell.
+				s.generation = before
+				return outcome{}
+			}
 			if was&(available|renewed) == available { // the old one's
 				t.vanish(s)
 				return outcome{went: true, reconciled: true}
 			}
 			return outcome{}
 		}
+		t.depart(a.full, departure{stamp, index, was&(available|ended) != 0})
 		t.remove(a.bare, u, i)
 		return outcome{went: was&available != 0, reconciled: true}
 	case stanza.SessionOffline:
@@ -209,8 +223,15 @@ func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, re
 func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, gone func(string, *session) bool) []event.Event {
 	var ends []telling
 	t.sessions.drop(gone, func(bare jid.JID, c session) {
-		count, _ := t.sessions.tally(t.sessions.users[bare])
-		ends = append(ends, telling{session: jid.JID(string(bare) + "/" + c.resource), count: int32(count), reconciled: true})
+		full := jid.JID(string(bare) + "/" + c.resource)
+		if c.source != lesser {
+			// It may have ended, and gone on elsewhere, any time after it was last heard of.
+			t.sessions.depart(full, departure{c.changed, c.source, c.marks&(available|ended) != 0})
+		}
+		if c.marks&available != 0 {
+			count, _ := t.sessions.tally(t.sessions.users[bare])
+			ends = append(ends, telling{session: full, count: int32(count), reconciled: true})
+		}
 	})
 	for _, w := range ends {
 		_, doubt := t.sessions.tally(t.sessions.users[w.session.Bare()])
@@ -240,8 +261,7 @@ func (t *Translator) Settled(host string, dst []event.Event) []event.Event {
 	t.noteTable()
 	for i := range dst[first:] {
 		e := &dst[first+i]
-		a := t.hosts.resolve(e.From)
-		t.sessions.offline.Add(t.sessions.hash(&a), struct{}{})
+		t.sessions.offline.Add(t.sessions.hash(e.From), struct{}{})
 		s.From, s.Raw = e.From, e.Packet
 		t.ids.assign(s, received, dst[first+i:first+i+1])
 	}

@@ -9,6 +9,7 @@ import (
 
 	"eventpusher/component/stanza"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -28,10 +29,10 @@ type identifier struct {
 }
 
 // assignReported sets the ids of the events of a report: half a SHA-256 each of the
-// place in the source's sequence and the place among the events of the report, so
-// that they are the same whenever and by whatever process it is translated. The
-// report's own event is the last one and has place 0; those before it are the
-// ones that only a process makes which knows what came before the report.
+// place in the source's sequence and what the event is about, so that they are the
+// same whenever and by whatever process it is translated. Of a message that is the
+// direction; of statuses, of which a process makes more that knows what came before
+// the report, the session and what has become of it.
 func (g *identifier) assignReported(r *stanza.Report, events []event.Event) {
 	b := append(g.scratch[:0], byte(stanza.EventFeed))
 	for _, part := range [...]string{r.Source, r.Epoch} {
@@ -40,14 +41,21 @@ func (g *identifier) assignReported(r *stanza.Report, events []event.Event) {
 	}
 	b = binary.BigEndian.AppendUint64(b, r.Seq)
 	prefix := len(b)
-	for place := 0; place < len(events); place += 2 {
-		b = binary.BigEndian.AppendUint64(b[:prefix], uint64(place/2))
-		pair := events[max(0, len(events)-place-2) : len(events)-place]
-		ids := hexDigest(b)
-		for i := range pair {
-			half := len(pair) - 1 - i
-			pair[i].ID = ids[2*idBytes*half : 2*idBytes*(half+1)]
+	session, ids := jid.JID(""), ""
+	for i := range events {
+		e := &events[i]
+		if e.Kind == event.UserStatus && e.From != session {
+			session, ids = e.From, ""
+			b = append(b[:prefix], session...)
 		}
+		if ids == "" {
+			ids = hexDigest(b)
+		}
+		half := 0
+		if e.Online || e.Direction == event.Out {
+			half = 1
+		}
+		e.ID = ids[2*idBytes*half : 2*idBytes*(half+1)]
 	}
 	g.scratch = b
 }

@@ -11,7 +11,7 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// offlineKept bounds the memory of sessions known to have ended.
+// offlineKept bounds each memory of sessions known to have ended.
 const offlineKept = 1 << 16
 
 // sessions is the presence table: the sessions of the users of the served hosts,
@@ -44,7 +44,9 @@ type sessions struct {
 	// unavailable is told once, and still told if the table never knew the session.
 	// Lesser feeds need it; the event-feed tells when a session is bound.
 	offline *simplelru.LRU[uint64, struct{}]
-	seed    maphash.Seed
+	// departed are the latest sessions that have ended at one of several sources.
+	departed *simplelru.LRU[uint64, departure]
+	seed     maphash.Seed
 }
 
 type user struct {
@@ -93,8 +95,9 @@ const (
 func newSessions(limit int, maxStale time.Duration) *sessions {
 	// It fails for no size but one below 1.
 	offline, _ := simplelru.NewLRU[uint64, struct{}](offlineKept, nil)
+	departed, _ := simplelru.NewLRU[uint64, departure](offlineKept, nil)
 	return &sessions{
-		users: map[jid.JID]*user{}, limit: limit, offline: offline, seed: maphash.MakeSeed(),
+		users: map[jid.JID]*user{}, limit: limit, offline: offline, departed: departed, seed: maphash.MakeSeed(),
 		sources: []*source{{}}, byName: map[string]uint16{}, maxStale: maxStale,
 	}
 }
@@ -132,7 +135,7 @@ func (t *sessions) available(a *address, priority int8, at time.Time, snapshot, 
 		t.cameBack(a.bare, priority, at)
 		t.appear(s)
 		s.setRepeatable(repeats)
-		t.offline.Remove(t.hash(a))
+		t.offline.Remove(t.hash(a.full))
 		return cameOnline
 	}
 	s := &u.sessions[i]
@@ -248,7 +251,7 @@ func (t *sessions) vanish(s *session) {
 func (t *sessions) unavailable(a *address, at time.Time) news {
 	u := t.current(a.bare, at)
 	i := u.find(a.resource())
-	key := t.hash(a)
+	key := t.hash(a.full)
 	there := i >= 0 && u.sessions[i].marks&available != 0
 	if !there && t.offline.Contains(key) {
 		return nothing
@@ -292,8 +295,8 @@ func (t *sessions) removeSession(u *user, i int) {
 }
 
 // drop removes the sessions that gone names by their user's domain and what is known
-// of them, calls told with each that was available, and returns how many there were.
-func (t *sessions) drop(gone func(domain string, s *session) bool, told func(bare jid.JID, s session)) int {
+// of them, calls each with every one, and returns how many there were.
+func (t *sessions) drop(gone func(domain string, s *session) bool, each func(bare jid.JID, s session)) int {
 	n := 0
 	// A removed user's place is taken by the last one, who has been visited.
 	for place := len(t.order) - 1; place >= 0; place-- {
@@ -307,15 +310,15 @@ func (t *sessions) drop(gone func(domain string, s *session) bool, told func(bar
 			}
 			n++
 			t.remove(bare, u, i)
-			if told != nil && s.marks&available != 0 {
-				told(bare, s)
+			if each != nil {
+				each(bare, s)
 			}
 		}
 	}
 	return n
 }
 
-func (t *sessions) hash(a *address) uint64 { return maphash.String(t.seed, string(a.full)) }
+func (t *sessions) hash(full jid.JID) uint64 { return maphash.String(t.seed, string(full)) }
 
 // count returns the number of a user's available sessions, and whether one of
 // them is in doubt.

@@ -106,6 +106,9 @@ func TestReconciliation(t *testing.T) {
 			"snapshot-end s: offline alice@localhost/2 user=alice@localhost count=1 reconciled",
 		}},
 		{"repeated after a loss it does not count", []string{"snapshot-start s", "snapshot-end s", "lost", "again 2"}, nil},
+		{"begun before a loss it does not count", []string{"snapshot-start s", "lost", "again 1", "snapshot-end s"}, nil},
+		{"one of two under a resource ends after the loss", []string{"session-start a/1", "lost", "session-end a/1", "snapshot-start s", "snapshot a/2", "bound b/1", "snapshot-end s"}, []string{gone1}},
+		{"and the other one lives on", []string{"session-start a/1", "lost", "session-end a/1", "snapshot-start s", "snapshot a/1", "snapshot a/2", "bound b/1", "snapshot-end s"}, nil},
 		{"an unknown source", []string{"2:presence c/1", "2:snapshot-start s", "2:snapshot-end s"}, []string{
 			"2:presence c/1: online carol@localhost/1 user=carol@localhost count=1 unverified reconciled",
 		}},
@@ -232,5 +235,57 @@ func TestSentAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What was told is remembered for longer than a source can send it again, and not
+// for ever.
+func TestTellingsAreBounded(t *testing.T) {
+	st := newStage()
+	st.play(whole...)
+	const facts = 3 * tellingsKept
+	for i := range facts {
+		st.do([]string{"online a/1", "offline a/1"}[i%2])
+	}
+	if n := len(st.tr.sessions.sources[1].tellings); n < tellingsKept || n > tellingsKept+300 {
+		t.Errorf("%d tellings kept, want about %d", n, tellingsKept)
+	}
+	if got := st.do(fmt.Sprint("again ", tellingsKept)); len(got) != tellingsKept {
+		t.Errorf("%d events when %d facts come again", len(got), tellingsKept)
+	}
+	if got := st.do(fmt.Sprint("again ", facts)); len(got) < tellingsKept || len(got) > tellingsKept+300 {
+		t.Errorf("%d events when all facts come again", len(got))
+	}
+}
+
+// A server that names itself anew all the time does not fill the memory.
+func TestSourcesAreBounded(t *testing.T) {
+	tr := newTranslator()
+	for i := range maxSources + 100 {
+		m := module{source: fmt.Sprint("s", i), epoch: "e"}
+		tr.Translate(m.report("online", fmt.Sprintf("alice@localhost/%d", i), time.Duration(i)*time.Second), nil)
+	}
+	s := tr.Stats()
+	if n := len(tr.sessions.sources); n != maxSources+1 || len(tr.sessions.byName) != maxSources {
+		t.Errorf("%d sources, %d names, want %d", n-1, len(tr.sessions.byName), maxSources)
+	}
+	if s.Sessions != maxSources || s.Ghosts != 100 {
+		t.Errorf("%d sessions, %d ghosts; want %d, 100", s.Sessions, s.Ghosts, maxSources)
+	}
+	if tr.sessions.byName["s50"] != 0 || tr.sessions.byName["s200"] == 0 {
+		t.Error("not the source that was silent for longest has given way")
+	}
+}
+
+// The event-feed tells of the end of sessions, so none has to give way.
+func TestBoundSessionsDoNotGiveWay(t *testing.T) {
+	st := newStage()
+	st.play(whole...)
+	for i := range 3 * DefaultMaxResources {
+		st.do(fmt.Sprintf("session-start a/%d", i))
+		st.do(fmt.Sprintf("online a/%d", i))
+	}
+	if s := st.tr.Stats(); s.Resources != 3*DefaultMaxResources || s.Ghosts != 0 {
+		t.Errorf("%d resources, %d ghosts", s.Resources, s.Ghosts)
 	}
 }

@@ -27,7 +27,8 @@ var factNames = map[string]stanza.Fact{
 // report and keeps it.
 type module struct {
 	source, epoch string
-	sent          []stanza.Stanza // the first one has number 1
+	before        int // numbers given to facts that are forgotten
+	sent          []stanza.Stanza
 }
 
 // report returns a fact about a user of localhost, at a time since start.
@@ -55,10 +56,13 @@ func (m *module) report(fact, user string, after time.Duration) *stanza.Stanza {
 }
 
 func (m *module) number(s stanza.Stanza) *stanza.Stanza {
-	s.Report.Source, s.Report.Epoch, s.Report.Seq = m.source, m.epoch, uint64(len(m.sent)+1)
+	s.Report.Source, s.Report.Epoch, s.Report.Seq = m.source, m.epoch, uint64(m.before+len(m.sent)+1)
 	m.sent = append(m.sent, s)
 	return &s
 }
+
+// forget keeps nothing of what was sent.
+func (m *module) forget() { m.before, m.sent = m.before+len(m.sent), nil }
 
 // forward makes a fact of a message, about the user.
 func (m *module) forward(fact, user string, d draft) *stanza.Stanza {

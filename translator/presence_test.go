@@ -264,6 +264,32 @@ func TestTableIsCompact(t *testing.T) {
 	runtime.KeepAlive(tr)
 }
 
+// The same for sessions of the event-feed, half of which are bound and nothing else,
+// in the memory that the latest events take beside.
+func TestBoundTableIsCompact(t *testing.T) {
+	const sessions = 100_000
+	tr := newTranslator()
+	before := heap()
+	var m module
+	for i := range sessions {
+		full := fmt.Sprintf("user%06d@localhost/gajim.%016d", i, i)
+		tr.Translate(m.report("session-start", full, 0), nil)
+		if i%2 == 0 {
+			tr.Translate(m.report("online", full, 0), nil)
+		}
+		m.forget()
+	}
+	if got := tr.Stats(); got.Sessions != sessions || got.Resources != sessions/2 {
+		t.Fatalf("%+v", got)
+	}
+	per := float64(heap()-before) / sessions
+	t.Logf("%.0f bytes a session, %.0f MiB for a million", per, per*1e6/(1<<20))
+	if limit := 300.0 * (1 << 20) / 1e6; per > limit {
+		t.Errorf("%.0f bytes a session, want at most %.0f", per, limit)
+	}
+	runtime.KeepAlive(tr)
+}
+
 func heap() int64 {
 	runtime.GC()
 	runtime.GC()

@@ -160,6 +160,7 @@ func TestWhoIsThere(t *testing.T) {
 		{"all sources know", append(whole, "2:resume", "2:snapshot-start s", "2:snapshot-end s"), true, false},
 		{"bound at another source", append(whole, "2:resume", "2:snapshot-start s", "2:bound b/1", "2:snapshot-end s"), false, false},
 		{"another source has been away for a day", append(whole, "2:resume", "gap", "resume", "+24h", "presence c/1", "presence c/1"), true, false},
+		{"a source comes back after its sessions were given up", append(whole, "session-start c/1", "2:resume", "2:snapshot-start s", "2:snapshot-end s", "gap", "2:resume", "+24h", "2:presence c/2", "2:presence c/2", "resume"), false, true},
 		{"all sources have been away for a day", append(whole, "gap", "+24h", "service_log online c/1", "service_log online c/1"), false, true},
 		{"a source that nobody announced", []string{"snapshot-start s", "snapshot-end s"}, true, false},
 		{"statuses come by another feed since", append(whole, "service_log online c/1"), false, true},

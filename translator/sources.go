@@ -99,6 +99,10 @@ func (t *sessions) newSource(name string) uint16 {
 // about sessions of that source is stale until the source confirms it or a snapshot
 // ends without a word of it, which makes offline events marked reconciled.
 //
+// What a process has found out by a snapshot is lost if it ends before that is in the
+// outbox, as its table is: whoever knows that the last loss was never followed by a
+// snapshot's end in the outbox passes false to the next process.
+//
 // A snapshot that was under way goes on if nothing was missed, else it is abandoned
 // and its end means nothing.
 //

@@ -46,7 +46,7 @@ func (t *Translator) message(s *stanza.Stanza, copied stanza.Copy, received time
 		if !ok {
 			return dst, reason
 		}
-		return append(dst, t.chat(s, received, kind, event.Out, &from, &to)), 0
+		return t.chat(dst, s, received, kind, event.Out, &from, &to), 0
 	}
 	if !from.session {
 		return dst, SkippedServerMade
@@ -54,9 +54,9 @@ func (t *Translator) message(s *stanza.Stanza, copied stanza.Copy, received time
 	if reason, ok := t.leaves(s, copied, received, &from, &to, kind); !ok {
 		return dst, reason
 	}
-	dst = append(dst, t.chat(s, received, kind, event.In, &from, &to))
+	dst = t.chat(dst, s, received, kind, event.In, &from, &to)
 	if to.host != nil {
-		dst = append(dst, t.chat(s, received, kind, event.Out, &from, &to))
+		dst = t.chat(dst, s, received, kind, event.Out, &from, &to)
 	}
 	return dst, 0
 }
@@ -101,21 +101,22 @@ func (t *Translator) arrives(s *stanza.Stanza, copied stanza.Copy, received time
 	return SkippedUnmarked, copied == stanza.ReceivedCopy
 }
 
-// chat returns the event of one direction.
-func (t *Translator) chat(s *stanza.Stanza, received time.Time, kind string, d event.Direction, from, to *address) event.Event {
+// chat appends the event of one direction.
+func (t *Translator) chat(dst []event.Event, s *stanza.Stanza, received time.Time, kind string, d event.Direction, from, to *address) []event.Event {
 	about := to
 	if d == event.In {
 		about = from
 	}
-	e := t.content(s, received, kind, from, to, about)
+	dst = append(dst, base(s, received))
+	e := &dst[len(dst)-1] // an event is large, so it is made in its place
+	t.content(e, s, received, kind, from, to, about)
 	e.Kind, e.Direction = event.Chat, d
 	e.RecipientOffline = d == event.Out && t.absent(to)
-	return e
+	return dst
 }
 
-// content returns what an event about a message says that is about the user about.
-func (t *Translator) content(s *stanza.Stanza, received time.Time, kind string, from, to, about *address) event.Event {
-	e := base(s, received)
+// content sets what an event about a message says that is about the user about.
+func (t *Translator) content(e *event.Event, s *stanza.Stanza, received time.Time, kind string, from, to, about *address) {
 	e.Type = kind
 	e.From, e.To = from.full, to.full
 	e.Body, e.HasBody = s.Body, s.HasBody
@@ -138,7 +139,6 @@ func (t *Translator) content(s *stanza.Stanza, received time.Time, kind string, 
 		e.SessionCount, doubt = t.sessions.count(about.bare, received)
 		e.Unverified = doubt || t.unverified(about.host.statuses, e.SessionCount)
 	}
-	return e
 }
 
 // absent reports whether the event-feed knows all sessions on the host of a and none

@@ -77,15 +77,13 @@ func (t *Translator) undelivered(s *stanza.Stanza, received time.Time, dst []eve
 		return dst, SkippedForeign
 	}
 	from, to := t.hosts.resolve(s.From), about
-	if s.Report.Fact == stanza.MessageUnacked {
-		e := t.content(s, received, kind, &from, &to, &about)
-		e.Kind = event.Unack
-		return append(dst, e), 0
+	e := base(s, received)
+	if e.Kind = event.Unack; s.Report.Fact == stanza.MessageOffline {
+		e.Kind, e.RecipientOffline = event.Stored, true
+		if s.To != "" {
+			to = t.hosts.resolve(s.To)
+		}
 	}
-	if s.To != "" {
-		to = t.hosts.resolve(s.To)
-	}
-	e := t.content(s, received, kind, &from, &to, &about)
-	e.Kind, e.RecipientOffline = event.Stored, true
+	t.content(&e, s, received, kind, &from, &to, &about)
 	return append(dst, e), 0
 }

@@ -1,6 +1,7 @@
 // Package event says what an event is: something that happened to a user or a
 // message, in the three kinds of MongooseIM's mod_event_pusher
-// (include/mod_event_pusher_events.hrl), and how it is written as JSON.
+// (include/mod_event_pusher_events.hrl) and a fourth one, and how it is written as
+// JSON.
 package event
 
 import (
@@ -13,11 +14,17 @@ import (
 type Kind uint8
 
 // The kinds, after MongooseIM's user_status_event, chat_event and
-// unack_msg_event.
+// unack_msg_event; it has none for Stored. Numbers are kept on disk.
 const (
 	UserStatus Kind = iota + 1 // a session came online or went offline
 	Chat                       // a message was sent or is on its way to a local user
-	Unack                      // a XEP-0198 session did not acknowledge a message
+	// Unack: a hibernating XEP-0198 session has not acknowledged a message. From is
+	// the sender, To the session, User its account.
+	Unack
+	// Stored: the server has stored a message because nobody was there to take it.
+	// It follows the message's Chat events and is no second one of them: it is for
+	// push alone. From is the sender, User the account, RecipientOffline true.
+	Stored
 )
 
 // String returns the kind as expressions and metrics name it.
@@ -29,11 +36,13 @@ func (k Kind) String() string {
 		return "chat"
 	case Unack:
 		return "unack"
+	case Stored:
+		return "stored"
 	}
 	return "unknown"
 }
 
-// Direction is the way of a chat event.
+// Direction is the way of a chat event; other kinds have none.
 type Direction uint8
 
 // The directions as MongooseIM defines them.
@@ -93,8 +102,8 @@ type Event struct {
 	// 32 lower-case hexadecimal digits, the same on every attempt and backend.
 	ID   string `json:"id"`
 	Kind Kind   `json:"kind"`
-	// Type is chat, groupchat, headline or normal for chat events,
-	// online or offline for user status.
+	// Type is online or offline for user status, for the other kinds that of the
+	// message: chat, groupchat, headline or normal.
 	Type      string    `json:"type"`
 	Direction Direction `json:"direction,omitempty"`
 	// From and To are the addresses as routed, prepared.
@@ -114,10 +123,16 @@ type Event struct {
 	Encrypted bool `json:"encrypted,omitempty"`
 	// Online is the new status of the session (user status).
 	Online bool `json:"online,omitempty"`
-	// RecipientOffline says that nobody was there to take the message, where the
-	// feed can tell.
+	// RecipientOffline says that nobody was there to take the message. It is true of
+	// every Stored event, and of an Out chat event if the recipient is a user of a
+	// host whose event-feed knows all its sessions and knows none of his: the last
+	// snapshot has ended and nothing has been lost since. A session without presence
+	// counts as being there, and so does a hibernating one (XEP-0198), as both do
+	// for MongooseIM's push. False proves nothing; where the feed would know but does
+	// not for now, Unverified is set as well.
 	RecipientOffline bool `json:"recipient_offline,omitempty"`
-	// SessionCount is the number of available resources of User at that moment.
+	// SessionCount is the number of available resources of User at that moment; a
+	// hibernating one counts.
 	SessionCount int `json:"session_count"`
 	// StanzaID is the id attribute of the stanza, as the client chose it.
 	StanzaID string `json:"stanza_id,omitempty"`
@@ -132,7 +147,8 @@ type Event struct {
 	Packet string `json:"packet"`
 	// Reconciled marks a status found out after a gap in the feed.
 	Reconciled bool `json:"reconciled,omitempty"`
-	// Unverified marks a presence state that the feed cannot confirm.
+	// Unverified marks a presence state that the feed cannot confirm: what
+	// SessionCount and RecipientOffline say is in doubt.
 	Unverified bool `json:"unverified,omitempty"`
 	// Replayed marks an event that an operator has sent again after it had been a
 	// dead letter: it comes out of order.
@@ -142,12 +158,13 @@ type Event struct {
 }
 
 // Key returns the key within which order is kept: in events by sender and
-// conversation, out events by recipient and conversation, presence by user.
+// conversation, out events by recipient and conversation together with what
+// becomes of the message, presence by user.
 func (e *Event) Key() string {
-	switch e.Direction {
-	case In:
+	switch {
+	case e.Direction == In:
 		return string(e.From.Bare()) + " " + string(e.To.Bare())
-	case Out:
+	case e.Direction == Out, e.Kind == Unack, e.Kind == Stored:
 		return string(e.To.Bare()) + " " + string(e.From.Bare())
 	}
 	return string(e.User)

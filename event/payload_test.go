@@ -78,10 +78,12 @@ func TestKey(t *testing.T) {
 	in := event.Event{Kind: event.Chat, Direction: event.In, From: "a@h/1", To: "b@h/2"}
 	out := event.Event{Kind: event.Chat, Direction: event.Out, From: "a@h/1", To: "b@h/2"}
 	status := event.Event{Kind: event.UserStatus, User: "a@h", From: "a@h/1"}
+	unack := event.Event{Kind: event.Unack, From: "a@h/1", To: "b@h/2", User: "b@h"}
+	stored := event.Event{Kind: event.Stored, From: "a@h/1", To: "b@h", User: "b@h"}
 	for _, tc := range []struct {
 		e    event.Event
 		want string
-	}{{in, "a@h b@h"}, {out, "b@h a@h"}, {status, "a@h"}} {
+	}{{in, "a@h b@h"}, {out, "b@h a@h"}, {unack, "b@h a@h"}, {stored, "b@h a@h"}, {status, "a@h"}} {
 		if got := tc.e.Key(); got != tc.want {
 			t.Errorf("key %q, want %q", got, tc.want)
 		}

@@ -7,7 +7,7 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // UnmarshalText reads the name of a kind.
 func (k *Kind) UnmarshalText(text []byte) error {
-	return byName(k, text, UserStatus, Chat, Unack)
+	return byName(k, text, UserStatus, Chat, Unack, Stored)
 }
 
 // MarshalText writes the direction by name, as JSON has it.

@@ -26,11 +26,11 @@ func TestProblemsOfFilters(t *testing.T) {
 		{"unknown field", keep(`event.bodi == "x"`), `filter "f": keep`, `unknown field event.bodi (at character 7)`, `did you mean event.body?`},
 		{"unknown name", keep(`kind == "chat"`), `filter "f": keep`, `unknown name kind (at character 1)`, `did you mean event.kind?`},
 		{"text without quotes", keep(`event.kind == groupchatter`), `filter "f": keep`, `unknown name groupchatter (at character 15)`, `texts stand in quotes`},
-		{"a kind that is none", keep(`event.kind == "groupchat"`), `filter "f": keep`, `event.kind is never "groupchat" (at character 15)`, `it is one of "user_status", "chat", "unack"`},
+		{"a kind that is none", keep(`event.kind == "groupchat"`), `filter "f": keep`, `event.kind is never "groupchat" (at character 15)`, `it is one of "user_status", "chat", "unack", "stored"`},
 		{"a type that is none", keep(`"group-chat" != event.type`), `filter "f": keep`, `event.type is never "group-chat" (at character 1)`, `"groupchat"`},
 		{"a class that is none", keep(`event.class in ["content", "typing"]`), `filter "f": keep`, `event.class is never "typing" (at character 28)`, `"state"`},
 		{"a direction that is none", keep(`not (event.direction == "sent")`), `filter "f": keep`, `event.direction is never "sent"`, `"in", "out"`},
-		{"known fields are listed", keep(`foo`), `filter "f": keep`, `unknown name foo (at character 1)`, `event.recipient_offline, event.session_count, event.time, event.timestamp, event.stanza_id, event.id, metadata`},
+		{"known fields are listed", keep(`foo`), `filter "f": keep`, `unknown name foo (at character 1)`, `event.recipient_offline, event.session_count, event.time, event.timestamp, event.stanza_id, event.id, event.reconciled, event.unverified, event.replayed, metadata`},
 		{"text and number", keep(`event.body > 3`), `filter "f": keep`, `> cannot be used with a text and a whole number (at character 12)`, `string(), int() and float()`},
 		{"no condition", keep(`event.body`), `filter "f": keep`, `gives a text instead of true or false`, `event.kind == "chat"`},
 		{"number as a condition", keep(`len(event.body)`), `filter "f": keep`, `gives a whole number instead of true or false`, `write a condition`},
@@ -122,7 +122,7 @@ func TestExpressionFields(t *testing.T) {
 	want := []string{
 		"event.kind", "event.type", "event.direction", "event.from", "event.to", "event.user", "event.room", "event.body",
 		"event.class", "event.encrypted", "event.online", "event.recipient_offline", "event.session_count", "event.time",
-		"event.timestamp", "event.stanza_id", "event.id", "metadata",
+		"event.timestamp", "event.stanza_id", "event.id", "event.reconciled", "event.unverified", "event.replayed", "metadata",
 	}
 	if diff := cmp.Diff(want, pusher.ExpressionFields()); diff != "" {
 		t.Error(diff)

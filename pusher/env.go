@@ -32,6 +32,9 @@ type eventFields struct {
 	Timestamp        int       `expr:"timestamp"`
 	StanzaID         string    `expr:"stanza_id"`
 	ID               string    `expr:"id"`
+	Reconciled       bool      `expr:"reconciled"`
+	Unverified       bool      `expr:"unverified"`
+	Replayed         bool      `expr:"replayed"`
 }
 
 // load fills the environment with e.
@@ -42,6 +45,7 @@ func (v *environment) load(e *event.Event) {
 		Body: e.Body, Class: e.Class.String(), Encrypted: e.Encrypted, Online: e.Online,
 		RecipientOffline: e.RecipientOffline, SessionCount: e.SessionCount,
 		Time: e.Time.UTC(), Timestamp: int(e.Timestamp()), StanzaID: e.StanzaID, ID: e.ID,
+		Reconciled: e.Reconciled, Unverified: e.Unverified, Replayed: e.Replayed,
 	}
 	v.Metadata = e.Metadata
 }

@@ -24,7 +24,7 @@ type Metrics struct {
 	shed         *prometheus.CounterVec
 	breaker      *prometheus.GaugeVec
 	panics       *prometheus.CounterVec
-	byKind       [event.Unack + 1][event.Out + 1]prometheus.Counter
+	byKind       [event.Stored + 1][event.Out + 1]prometheus.Counter
 	droppedBy    map[dropReason]prometheus.Counter
 	deadByFilter prometheus.Counter
 }
@@ -69,8 +69,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	for kind := range m.byKind {
 		for direction := range m.byKind[kind] {
 			k, d := event.Kind(kind), event.Direction(direction)
-			if k == event.UserStatus && d != event.NoDirection || k != event.UserStatus && d == event.NoDirection {
-				continue // cannot happen in order; counted by hand if it does
+			if (k == event.Chat) == (d == event.NoDirection) {
+				continue // does not happen; counted by hand if it does
 			}
 			if k >= event.UserStatus {
 				m.byKind[kind][direction] = m.events.WithLabelValues(k.String(), d.String())

@@ -11,8 +11,8 @@ import (
 type host struct {
 	// rooms marks a conference domain; nobody logs in there.
 	rooms bool
-	// statuses is the dialect that the last user status of the host came by, zero
-	// before the first.
+	// statuses is the dialect that the last word of a session on the host came by that
+	// is there, zero before the first. Ends can come by another.
 	statuses stanza.Dialect
 }
 

@@ -93,7 +93,7 @@ func TestWholeWayAllocations(t *testing.T) {
 // BenchmarkTranslate is the way from stanza to events, both of a message.
 func BenchmarkTranslate(b *testing.B) {
 	for _, bc := range []struct{ name, target string }{
-		{"firewall", "out@" + benchName}, {"service_log", benchName},
+		{"firewall", "out@" + benchName}, {"service_log", benchName}, {"event-feed", "out@" + benchName},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
 			decoder, feeds, tr := benchParts()
@@ -115,6 +115,10 @@ func BenchmarkTranslate(b *testing.B) {
 				s := &stanzas[i%len(stanzas)]
 				now = now.Add(time.Hour)
 				s.Received = now
+				if bc.name == "event-feed" {
+					s.Dialect = stanza.EventFeed
+					s.Report = stanza.Report{Fact: stanza.MessageSent, Source: "xmpp1", Epoch: "67401c55-9f", Seq: uint64(i + 1), User: s.From, At: now}
+				}
 				if events = tr.Translate(s, events[:0]); len(events) != 2 {
 					b.Fatalf("%d events", len(events))
 				}
@@ -141,5 +145,29 @@ func BenchmarkWholeWay(b *testing.B) {
 			b.Fatal(err)
 		}
 		events = tr.Translate(feeds.Classify(env, now), events[:0])
+	}
+}
+
+// BenchmarkSessions is a session that is bound, comes online and ends.
+func BenchmarkSessions(b *testing.B) {
+	_, _, tr := benchParts()
+	s := stanza.Stanza{Dialect: stanza.EventFeed, Host: benchHost, From: "alice@" + benchHost + "/phone",
+		Raw: "<presence xmlns='jabber:client' from='alice@example.org/phone'/>", Received: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)}
+	s.Report = stanza.Report{Source: "xmpp1", Epoch: "67401c55-9f", User: s.From, At: s.Received}
+	events := make([]event.Event, 0, 2)
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, fact := range [...]stanza.Fact{stanza.SessionStart, stanza.SessionOnline, stanza.SessionOffline, stanza.SessionEnd} {
+			s.Report.Fact = fact
+			s.Report.Seq++
+			s.Kind, s.Type = 0, ""
+			switch fact {
+			case stanza.SessionOnline:
+				s.Kind = stanza.Presence
+			case stanza.SessionOffline:
+				s.Kind, s.Type = stanza.Presence, "unavailable"
+			}
+			events = tr.Translate(&s, events[:0])
+		}
 	}
 }

@@ -149,5 +149,5 @@ func (t *Translator) firstArrived(s *stanza.Stanza, at time.Time, to *address, k
 func (t *Translator) redelivered(s *stanza.Stanza, at time.Time, to *address) bool {
 	stored := s.Flags.Has(stanza.HasDelay) && string(s.DelayFrom) == to.domain && !s.DelayStamp.IsZero()
 	archived := s.StanzaIDBy[0] == to.bare || s.StanzaIDBy[1] == to.bare
-	return (stored || archived) && t.sessions.cameBack(to.bare, at)
+	return (stored || archived) && t.sessions.justBack(to.bare, at)
 }

@@ -9,11 +9,13 @@ import (
 
 	"eventpusher/component/stanza"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// identifier gives events their ids: half a SHA-256 each, of where and when the
+// identifier gives events their ids: half a SHA-256 each. For feeds that number
+// nothing it is of where and when the
 // stanza came from, a checksum of its bytes, and a running number. The number
 // keeps equal stanzas at one reading of the clock apart, the time those before and
 // after a restart. The place among the stanza's events picks the half, and with
@@ -24,6 +26,46 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 type identifier struct {
 	number  uint64
 	scratch []byte
+}
+
+// assignReported sets the ids of the events of a report: half a SHA-256 each of the
+// place in the source's sequence and what the event is about, so that they are the
+// same whenever and by whatever process it is translated. Of a message that is the
+// direction; of statuses, of which a process makes more that knows what came before
+// the report, the session and what has become of it.
+func (g *identifier) assignReported(r *stanza.Report, events []event.Event) {
+	b := append(g.scratch[:0], byte(stanza.EventFeed))
+	for _, part := range [...]string{r.Source, r.Epoch} {
+		b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
+		b = append(b, part...)
+	}
+	b = binary.BigEndian.AppendUint64(b, r.Seq)
+	prefix := len(b)
+	session, ids := jid.JID(""), ""
+	for i := range events {
+		e := &events[i]
+		if e.Kind == event.UserStatus && e.From != session {
+			session, ids = e.From, ""
+			b = append(b[:prefix], session...)
+		}
+		if ids == "" {
+			ids = hexDigest(b)
+		}
+		half := 0
+		if e.Online || e.Direction == event.Out {
+			half = 1
+		}
+		e.ID = ids[2*idBytes*half : 2*idBytes*(half+1)]
+	}
+	g.scratch = b
+}
+
+// hexDigest returns the SHA-256 of b in hexadecimal.
+func hexDigest(b []byte) string {
+	digest := sha256.Sum256(b)
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], digest[:])
+	return string(text[:])
 }
 
 // idBytes is the length of an id before it is written in hexadecimal.
@@ -43,10 +85,7 @@ func (g *identifier) assign(s *stanza.Stanza, received time.Time, events []event
 		b = append(b, part...)
 	}
 	g.scratch = b
-	digest := sha256.Sum256(b)
-	var text [2 * sha256.Size]byte
-	hex.Encode(text[:], digest[:])
-	ids := string(text[:2*idBytes*len(events)])
+	ids := hexDigest(b)
 	for i := range events {
 		events[i].ID = ids[2*idBytes*i : 2*idBytes*(i+1)]
 	}

@@ -27,8 +27,8 @@ func messageType(attr string) (string, bool) {
 	return "", false
 }
 
-// message applies the one rule for in and out.
-func (t *Translator) message(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+// message applies the one rule for in and out to a stanza copied at that moment.
+func (t *Translator) message(s *stanza.Stanza, copied stanza.Copy, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	kind, ok := messageType(s.Type)
 	if !ok {
 		return dst, SkippedType
@@ -42,34 +42,36 @@ func (t *Translator) message(s *stanza.Stanza, received time.Time, dst []event.E
 		return dst, SkippedForwarded
 	}
 	if !from.localUser() {
-		reason, ok := t.arrives(s, received, &to, kind)
+		reason, ok := t.arrives(s, copied, received, &to, kind)
 		if !ok {
 			return dst, reason
 		}
-		return append(dst, t.chat(s, received, kind, event.Out, &from, &to)), 0
+		return t.chat(dst, s, received, kind, event.Out, &from, &to), 0
 	}
 	if !from.session {
 		return dst, SkippedServerMade
 	}
-	if reason, ok := t.leaves(s, received, &from, &to, kind); !ok {
+	if reason, ok := t.leaves(s, copied, received, &from, &to, kind); !ok {
 		return dst, reason
 	}
-	dst = append(dst, t.chat(s, received, kind, event.In, &from, &to))
+	dst = t.chat(dst, s, received, kind, event.In, &from, &to)
 	if to.host != nil {
-		dst = append(dst, t.chat(s, received, kind, event.Out, &from, &to))
+		dst = t.chat(dst, s, received, kind, event.Out, &from, &to)
 	}
 	return dst, 0
 }
 
 // leaves reports whether s is the copy made when the local session from sent it,
 // the only one that makes events.
-func (t *Translator) leaves(s *stanza.Stanza, received time.Time, from, to *address, kind string) (Reason, bool) {
+func (t *Translator) leaves(s *stanza.Stanza, copied stanza.Copy, received time.Time, from, to *address, kind string) (Reason, bool) {
 	switch {
-	case s.Copy == stanza.ReceivedCopy, s.Host != "" && string(s.Host) != from.domain:
+	case s.Dialect == stanza.EventFeed && copied == stanza.SentCopy:
+		return 0, true // it tells, once for each message, and a source has many hosts
+	case copied == stanza.ReceivedCopy, s.Host != "" && string(s.Host) != from.domain:
 		return SkippedReceiveCopy, false
 	case s.Dialect == stanza.Direct:
 		return SkippedForeign, to.domain == t.component
-	case s.Copy == stanza.SentCopy:
+	case copied == stanza.SentCopy:
 		return 0, true
 	case s.Dialect != stanza.ServiceLog:
 		return SkippedUnmarked, false
@@ -83,8 +85,8 @@ func (t *Translator) leaves(s *stanza.Stanza, received time.Time, from, to *addr
 
 // arrives reports whether s is the copy of somebody else's message that was made
 // when it was about to reach the local user to.
-func (t *Translator) arrives(s *stanza.Stanza, received time.Time, to *address, kind string) (Reason, bool) {
-	if !to.localUser() || s.Copy == stanza.SentCopy {
+func (t *Translator) arrives(s *stanza.Stanza, copied stanza.Copy, received time.Time, to *address, kind string) (Reason, bool) {
+	if !to.localUser() || copied == stanza.SentCopy {
 		return SkippedForeign, false
 	}
 	if s.Flags.Has(stanza.HasMAMResult) && s.From.IsBare() && !s.HasBody {
@@ -96,14 +98,27 @@ func (t *Translator) arrives(s *stanza.Stanza, received time.Time, to *address, 
 		// It makes a copy for each session that gets the message.
 		return t.firstArrived(s, received, to, kind)
 	}
-	return SkippedUnmarked, s.Copy == stanza.ReceivedCopy
+	return SkippedUnmarked, copied == stanza.ReceivedCopy
 }
 
-// chat returns the event of one direction.
-func (t *Translator) chat(s *stanza.Stanza, received time.Time, kind string, d event.Direction, from, to *address) event.Event {
-	e := base(s, received)
-	e.Kind, e.Type, e.Direction = event.Chat, kind, d
-	e.To = to.full
+// chat appends the event of one direction.
+func (t *Translator) chat(dst []event.Event, s *stanza.Stanza, received time.Time, kind string, d event.Direction, from, to *address) []event.Event {
+	about := to
+	if d == event.In {
+		about = from
+	}
+	dst = append(dst, base(s, received))
+	e := &dst[len(dst)-1] // an event is large, so it is made in its place
+	t.content(e, s, received, kind, from, to, about)
+	e.Kind, e.Direction = event.Chat, d
+	e.RecipientOffline = d == event.Out && t.absent(to)
+	return dst
+}
+
+// content sets what an event about a message says that is about the user about.
+func (t *Translator) content(e *event.Event, s *stanza.Stanza, received time.Time, kind string, from, to, about *address) {
+	e.Type = kind
+	e.From, e.To = from.full, to.full
 	e.Body, e.HasBody = s.Body, s.HasBody
 	e.Class = classify(s)
 	e.Encrypted = s.Flags.Has(stanza.HasEncrypted)
@@ -118,17 +133,18 @@ func (t *Translator) chat(s *stanza.Stanza, received time.Time, kind string, d e
 			}
 		}
 	}
-	about := to
-	if d == event.In {
-		about = from
-	}
 	e.User = about.bare
 	if about.localUser() {
-		var stale bool
-		e.SessionCount, stale = t.sessions.count(about.bare, received)
-		e.Unverified = stale || unverified(about.host.statuses, e.SessionCount)
+		var doubt bool
+		e.SessionCount, doubt = t.sessions.count(about.bare, received)
+		e.Unverified = doubt || t.unverified(about.host.statuses, e.SessionCount)
 	}
-	return e
+}
+
+// absent reports whether the event-feed knows all sessions on the host of a and none
+// of its user, so that nobody is there to take a message.
+func (t *Translator) absent(a *address) bool {
+	return t.sessions.whole && a.localUser() && a.host.statuses == stanza.EventFeed && t.sessions.users[a.bare] == nil
 }
 
 // classify says what a message is, what it is most of all first: clients put

@@ -28,12 +28,15 @@ func (t *Translator) presence(s *stanza.Stanza, received time.Time, dst []event.
 	if !t.undirected(s, &from) {
 		return dst, SkippedDirected
 	}
-	from.host.statuses = s.Dialect
 	snapshot := t.snapshot(s, &from)
 	var what news
 	if s.Type == "" {
-		what = t.sessions.available(&from, priority(s), received, snapshot)
+		from.host.statuses = s.Dialect
+		what = t.sessions.available(&from, priority(s), received, snapshot, repeats(s.Dialect))
 	} else {
+		if from.host.statuses == 0 {
+			from.host.statuses = s.Dialect
+		}
 		what = t.sessions.unavailable(&from, received)
 	}
 	if what == nothing {
@@ -45,9 +48,9 @@ func (t *Translator) presence(s *stanza.Stanza, received time.Time, dst []event.
 		e.Type = "online"
 	}
 	e.User = from.bare
-	count, stale := t.sessions.count(from.bare, received)
+	count, doubt := t.sessions.count(from.bare, received)
 	e.SessionCount = count
-	e.Unverified = stale || !confirmed(s.Dialect)
+	e.Unverified = doubt || !confirmed(s.Dialect) || count > 0 && !confirmed(from.host.statuses)
 	e.Reconciled = snapshot || what == maybeAgain
 	return append(dst, e), 0
 }
@@ -90,21 +93,31 @@ func (t *Translator) undirected(s *stanza.Stanza, from *address) bool {
 // snapshot reports whether s repeats a presence of before, as servers stamp the
 // answers to probes and what they send to a component that has just connected.
 func (t *Translator) snapshot(s *stanza.Stanza, from *address) bool {
-	return (s.Dialect == stanza.Privilege || s.Dialect == stanza.Direct) &&
+	return repeats(s.Dialect) &&
 		s.Flags.Has(stanza.HasDelay) && (string(s.DelayFrom) == from.domain || s.DelayFrom == from.full)
 }
 
+// repeats reports whether servers send the presences of a dialect again, when the
+// component has connected or asked for them.
+func repeats(d stanza.Dialect) bool { return d == stanza.Privilege || d == stanza.Direct }
+
 // confirmed reports whether a dialect also tells of sessions that end without a
-// word. ejabberd's mod_service_log and mod_privilege do not.
+// word; a subscription (direct) does of those who granted it. ejabberd's mod_service_log and mod_privilege do not.
 func confirmed(d stanza.Dialect) bool {
 	return d == stanza.EventFeed || d == stanza.Firewall || d == stanza.Direct
 }
 
 // unverified reports whether a session count is in doubt on a host whose statuses
 // come by d: nothing confirms that sessions have ended, or, where only who
-// subscribed us is known, that there are none.
-func unverified(d stanza.Dialect, count int) bool {
-	return !confirmed(d) || d == stanza.Direct && count == 0
+// subscribed us is known, that there are none, or the event-feed does not know all
+// sessions for now.
+func (t *Translator) unverified(d stanza.Dialect, count int) bool {
+	return t.shaky(d) || d == stanza.Direct && count == 0
+}
+
+// shaky is unverified for a user of whom that dialect has told something.
+func (t *Translator) shaky(d stanza.Dialect) bool {
+	return !confirmed(d) || d == stanza.EventFeed && !t.sessions.whole
 }
 
 // priority returns the priority of an available presence (RFC 6121 section

@@ -47,7 +47,7 @@ func TestUndirectedPresence(t *testing.T) {
 		{"direct, delayed by somebody else", on(stanza.Direct, us).delay("gateway.example"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
 		{"direct, to somebody else", on(stanza.Direct, "bob@localhost"), SkippedDirected, ""},
 
-		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedDirected, ""},
+		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedUnknownFact, ""},
 		{"direct, a join", on(stanza.Direct, "x@"+us+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
 		{"direct, a room's word", on(stanza.Direct, us).flags(stanza.HasMUCUser), SkippedDirected, ""},
 		{"firewall, a join", on(stanza.Firewall, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
@@ -260,6 +260,32 @@ func TestTableIsCompact(t *testing.T) {
 	t.Logf("%.0f bytes a resource, %.0f MiB for a million", per, per*1e6/(1<<20))
 	if limit := 300.0 * (1 << 20) / 1e6; per > limit {
 		t.Errorf("%.0f bytes a resource, want at most %.0f", per, limit)
+	}
+	runtime.KeepAlive(tr)
+}
+
+// The same for sessions of the event-feed, half of which are bound and nothing else,
+// in the memory that the latest events take beside.
+func TestBoundTableIsCompact(t *testing.T) {
+	const sessions = 100_000
+	tr := newTranslator()
+	before := heap()
+	var m module
+	for i := range sessions {
+		full := fmt.Sprintf("user%06d@localhost/gajim.%016d", i, i)
+		tr.Translate(m.report("session-start", full, 0), nil)
+		if i%2 == 0 {
+			tr.Translate(m.report("online", full, 0), nil)
+		}
+		m.forget()
+	}
+	if got := tr.Stats(); got.Sessions != sessions || got.Resources != sessions/2 {
+		t.Fatalf("%+v", got)
+	}
+	per := float64(heap()-before) / sessions
+	t.Logf("%.0f bytes a session, %.0f MiB for a million", per, per*1e6/(1<<20))
+	if limit := 300.0 * (1 << 20) / 1e6; per > limit {
+		t.Errorf("%.0f bytes a session, want at most %.0f", per, limit)
 	}
 	runtime.KeepAlive(tr)
 }

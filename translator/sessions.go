@@ -11,30 +11,46 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// offlineKept bounds the memory of sessions known to have ended.
+// offlineKept bounds each memory of sessions known to have ended.
 const offlineKept = 1 << 16
 
-// sessions is the presence table: the available resources of the users of the
-// served hosts, oldest first. A resource costs about 150 bytes.
+// sessions is the presence table: the sessions of the users of the served hosts,
+// oldest first, those that are available and, where a feed tells of them, those that
+// are bound and nothing else. A session costs about 150 bytes.
 type sessions struct {
 	// The values are pointers so that a change never writes the key again: Go would
 	// take over the new string, and with it the memory of the stanza it is part of.
 	users map[jid.JID]*user
 	// order holds the keys of users in any order, for visiting them bit by bit.
-	order     []jid.JID
-	resources int
-	limit     int // of one user
-	ghosts    int // dropped without a word about their end
-	changed   bool
-	staleness
+	order []jid.JID
+	// bound counts all sessions, resources the available ones.
+	bound, resources int
+	limit            int // of one user, where the end of sessions can be missed
+	ghosts           int // dropped without a word about their end
+	changed          bool
+
+	sources []*source // the first one stands for all lesser feeds
+	byName  map[string]uint16
+	// whole says that all sources of the event-feed know all their sessions.
+	whole    bool
+	maxStale time.Duration
+	// oldest is since when the oldest sessions in doubt have been so, zero for none.
+	oldest time.Time
+	// hand is the last place in order that a sweep has visited.
+	sweeping bool
+	hand     int
+
 	// offline holds the hashes of full JIDs whose end has been told, so that an
 	// unavailable is told once, and still told if the table never knew the session.
+	// Lesser feeds need it; the event-feed tells when a session is bound.
 	offline *simplelru.LRU[uint64, struct{}]
-	seed    maphash.Seed
+	// departed are the latest sessions that have ended at one of several sources.
+	departed *simplelru.LRU[uint64, departure]
+	seed     maphash.Seed
 }
 
 type user struct {
-	available []session
+	sessions []session
 	// back is when the user last became able to receive messages, in seconds since
 	// the epoch.
 	back uint32
@@ -44,16 +60,45 @@ type user struct {
 
 type session struct {
 	resource   string
-	generation uint32 // that it was last confirmed in
-	priority   int8
+	generation uint32 // of its source, that it was last confirmed in
+	// changed is when the event-feed last said something about it, by the server's
+	// clock, in seconds since the epoch.
+	changed  uint32
+	source   uint16
+	priority int8
+	marks    marks
 }
+
+// marks are what is known of a session beside its being there.
+type marks uint8
+
+const (
+	// available: it has sent available presence.
+	available marks = 1 << iota
+	// ended: its unavailable has been told and no available since.
+	ended
+	// doubled: another session has been bound under the resource, and the end of the
+	// one before has not been told yet. Servers replace a session in either order.
+	doubled
+	// renewed: of the two, the new one has come online.
+	renewed
+	// owing: it came before the unavailable of the old one, which has been told then
+	// and is still to be heard.
+	owing
+	// repeatable: it is known by presence that the server sends again when we connect
+	// or ask (XEP-0356 on Prosody, subscriptions).
+	repeatable
+
+	replacing = doubled | renewed | owing
+)
 
 func newSessions(limit int, maxStale time.Duration) *sessions {
 	// It fails for no size but one below 1.
 	offline, _ := simplelru.NewLRU[uint64, struct{}](offlineKept, nil)
+	departed, _ := simplelru.NewLRU[uint64, departure](offlineKept, nil)
 	return &sessions{
-		users: map[jid.JID]*user{}, limit: limit, offline: offline, seed: maphash.MakeSeed(),
-		staleness: staleness{maxStale: maxStale},
+		users: map[jid.JID]*user{}, limit: limit, offline: offline, departed: departed, seed: maphash.MakeSeed(),
+		sources: []*source{{}}, byName: map[string]uint16{}, maxStale: maxStale,
 	}
 }
 
@@ -64,35 +109,12 @@ func (u *user) find(resource string) int {
 	if u == nil {
 		return -1
 	}
-	return slices.IndexFunc(u.available, func(s session) bool { return s.resource == resource })
+	return slices.IndexFunc(u.sessions, func(s session) bool { return s.resource == resource })
 }
 
-// news is what a presence says that the table did not.
-type news uint8
-
-const (
-	nothing    news = iota
-	cameOnline      // the session was not there
-	maybeAgain      // it was, but before a gap
-	wentOffline
-)
-
-// available enters the session a, or confirms it. With snapshot set, the presence
-// says that the session has been there for a while.
-func (t *sessions) available(a *address, priority int8, at time.Time, snapshot bool) news {
-	u := t.current(a.bare, at)
-	if i := u.find(a.resource()); i >= 0 {
-		s := &u.available[i]
-		again := t.confirm(s) && !snapshot
-		if priority >= 0 && (again || s.priority < 0) {
-			u.back = seconds(at)
-		}
-		s.priority = priority
-		if again {
-			return maybeAgain
-		}
-		return nothing
-	}
+// enter puts the session a, which is not there, into the table.
+func (t *sessions) enter(a *address, src uint16) *session {
+	u := t.users[a.bare]
 	// The stanza's memory must not live as long as the session. Of a user's first
 	// session one copy holds both parts.
 	var resource string
@@ -105,47 +127,49 @@ func (t *sessions) available(a *address, priority int8, at time.Time, snapshot b
 		t.order = append(t.order, own[:len(a.bare)])
 		t.users[own[:len(a.bare)]] = u
 	}
-	if priority >= 0 {
-		u.back = seconds(at)
-	}
-	if len(u.available) >= t.limit {
-		// The oldest of those in doubt, if there are any, else the oldest of all.
-		i := max(0, slices.IndexFunc(u.available, func(s session) bool { return t.stale(&s) }))
-		u.available = slices.Delete(u.available, i, i+1)
-		t.resources--
-		t.ghosts++
-	}
-	s := session{resource: resource, priority: priority}
-	t.confirm(&s)
-	u.available = append(u.available, s)
-	t.resources++
+	u.sessions = append(u.sessions, session{resource: resource, source: src})
+	s := &u.sessions[len(u.sessions)-1]
+	t.sources[src].sessions++
+	t.bound++
 	t.changed = true
-	t.offline.Remove(t.hash(a))
-	return cameOnline
+	t.confirm(s)
+	return s
 }
 
-// unavailable removes the session a, whose end is news unless it has been told.
-func (t *sessions) unavailable(a *address, at time.Time) news {
-	u := t.current(a.bare, at)
-	i := u.find(a.resource())
-	key := t.hash(a)
-	if i < 0 && t.offline.Contains(key) {
-		return nothing
+// move makes s a session of another source.
+func (t *sessions) move(s *session, src uint16) {
+	if s.source == src {
+		return
 	}
-	t.offline.Add(key, struct{}{})
-	if i >= 0 {
-		t.remove(a.bare, u, i)
+	t.sources[s.source].sessions--
+	t.sources[src].sessions++
+	s.source = src
+	t.confirm(s)
+}
+
+// appear makes s available.
+func (t *sessions) appear(s *session) {
+	if s.marks&available == 0 {
+		t.resources++
+		t.changed = true
 	}
-	return wentOffline
+	s.marks = s.marks&^ended | available
+}
+
+// vanish makes s unavailable, which is told.
+func (t *sessions) vanish(s *session) {
+	if s.marks&available != 0 {
+		t.resources--
+		t.changed = true
+	}
+	s.marks = s.marks&^available | ended
 }
 
 // remove takes the i-th session of u out of the table, and with the last one u,
 // whose bare JID is given.
 func (t *sessions) remove(bare jid.JID, u *user, i int) {
-	t.resources--
-	t.changed = true
-	u.available = slices.Delete(u.available, i, i+1)
-	if len(u.available) > 0 {
+	t.removeSession(u, i)
+	if len(u.sessions) > 0 {
 		return
 	}
 	last := len(t.order) - 1
@@ -156,56 +180,66 @@ func (t *sessions) remove(bare jid.JID, u *user, i int) {
 	delete(t.users, bare)
 }
 
-func (t *sessions) hash(a *address) uint64 { return maphash.String(t.seed, string(a.full)) }
-
-// count returns the number of a user's available sessions, and whether one of
-// them is stale.
-func (t *sessions) count(bare jid.JID, at time.Time) (n int, stale bool) {
-	u := t.current(bare, at)
-	if u == nil {
-		return 0, false
+// removeSession is remove where another session takes the place.
+func (t *sessions) removeSession(u *user, i int) {
+	s := &u.sessions[i]
+	if s.marks&available != 0 {
+		t.resources--
 	}
-	return len(u.available), slices.ContainsFunc(u.available, func(s session) bool { return t.stale(&s) })
+	t.sources[s.source].sessions--
+	t.bound--
+	t.changed = true
+	u.sessions = slices.Delete(u.sessions, i, i+1)
 }
 
-func (t *sessions) online(a *address) bool { return t.users[a.bare].find(a.resource()) >= 0 }
-
-// receivers returns how many sessions ejabberd hands a message of this type to
-// (ejabberd_sm:route_message): the one addressed, if it is there; of a bare JID,
-// for headlines all of priority 0 and above, for chat and normal all that share
-// the highest. A full JID that is gone counts as bare for chat and normal.
-func (t *sessions) receivers(to *address, kind string) int {
-	u := t.users[to.bare]
-	if to.session {
-		if u.find(to.resource()) >= 0 {
-			return 1
-		}
-		if kind == headline {
-			return 0
-		}
-	}
-	if kind == groupchat || u == nil {
-		return 0
-	}
-	n, highest := 0, int8(0)
-	for _, s := range u.available {
-		switch {
-		case s.priority > highest && kind != headline:
-			n, highest = 1, s.priority
-		case s.priority >= highest:
+// drop removes the sessions that gone names by their user's domain and what is known
+// of them, calls each with every one, and returns how many there were.
+func (t *sessions) drop(gone func(domain string, s *session) bool, each func(bare jid.JID, s session)) int {
+	n := 0
+	// A removed user's place is taken by the last one, who has been visited.
+	for place := len(t.order) - 1; place >= 0; place-- {
+		bare := t.order[place]
+		u := t.users[bare]
+		domain := bare.Domain()
+		for i := len(u.sessions) - 1; i >= 0; i-- {
+			s := u.sessions[i]
+			if !gone(domain, &s) {
+				continue
+			}
 			n++
+			t.remove(bare, u, i)
+			if each != nil {
+				each(bare, s)
+			}
 		}
 	}
 	return n
 }
 
-// cameBack reports whether the user became able to receive messages a short
-// while before the given time.
-func (t *sessions) cameBack(bare jid.JID, at time.Time) bool {
-	u := t.users[bare]
-	const window = uint32(backWindow / time.Second)
-	return u != nil && seconds(at)-u.back <= window
+func (t *sessions) hash(full jid.JID) uint64 { return maphash.String(t.seed, string(full)) }
+
+// count returns the number of a user's available sessions, and whether one of
+// them is in doubt.
+func (t *sessions) count(bare jid.JID, at time.Time) (n int, doubt bool) {
+	return t.tally(t.current(bare, at))
 }
 
-// seconds is good until 2106, for half the space of a full time.
-func seconds(t time.Time) uint32 { return uint32(t.Unix()) }
+// tally is count of a user who has been looked up, nil for one who is not there.
+func (t *sessions) tally(u *user) (n int, doubt bool) {
+	if u == nil {
+		return 0, false
+	}
+	for i := range u.sessions {
+		if s := &u.sessions[i]; s.marks&available != 0 {
+			n++
+			doubt = doubt || t.doubtful(s)
+		}
+	}
+	return n, doubt
+}
+
+func (t *sessions) online(a *address) bool {
+	u := t.users[a.bare]
+	i := u.find(a.resource())
+	return i >= 0 && u.sessions[i].marks&available != 0
+}

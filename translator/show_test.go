@@ -31,7 +31,11 @@ func show(e *event.Event) string {
 	if e.Kind == event.UserStatus {
 		fmt.Fprintf(&b, "%s %s user=%s", e.Type, e.From, e.User)
 	} else {
-		fmt.Fprintf(&b, "%s %s %s -> %s user=%s", e.Direction, e.Type, e.From, e.To, e.User)
+		what := e.Direction.String()
+		if e.Kind != event.Chat {
+			what += e.Kind.String()
+		}
+		fmt.Fprintf(&b, "%s %s %s -> %s user=%s", what, e.Type, e.From, e.To, e.User)
 		if e.Room != "" {
 			fmt.Fprintf(&b, " room=%s", e.Room)
 		}
@@ -47,7 +51,7 @@ func show(e *event.Event) string {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{e.Encrypted, "encrypted"}, {e.Unverified, "unverified"}, {e.Reconciled, "reconciled"}} {
+	}{{e.Encrypted, "encrypted"}, {e.Unverified, "unverified"}, {e.Reconciled, "reconciled"}, {e.RecipientOffline, "nobody there"}} {
 		if f.set {
 			b.WriteString(" " + f.name)
 		}

@@ -14,28 +14,9 @@ const DefaultMaxStale = 24 * time.Hour
 // sweepStep bounds the users that are looked at with one stanza.
 const sweepStep = 16
 
-// staleness tells fresh sessions from those of before a gap in the feed.
-//
-// Each gap begins a new generation, and a session belongs to the one that it was
-// last confirmed in: a gap marks all sessions at once without touching any.
-type staleness struct {
-	maxStale   time.Duration
-	generation uint32
-	// confirmed says that the generation has a session; a gap that follows a gap
-	// begins none.
-	confirmed bool
-	// gaps are the times at which the latest generations ended; older generations
-	// have no sessions left.
-	gaps []time.Time
-	// A sweep visits sessions.order from the end to the start, since the place of
-	// a user who goes is taken by the last one, who has been visited. It clears the
-	// first sweeping generations of gaps; zero is no sweep. hand is the last place
-	// visited.
-	sweeping, hand int
-}
-
-// Gap says that stanzas may have been missed, as when the connection has been set
-// up anew: what the table says about every session is stale from now on.
+// Gap says that the link has been set up anew and that stanzas may have been missed:
+// what the table says about sessions known from feeds that number nothing is
+// stale from now on.
 //
 // A stale session counts until its end is reported or it has been stale for
 // Options.MaxStale, but leaves what is said about its user unverified. Its
@@ -47,82 +28,130 @@ type staleness struct {
 // before the gap.
 //
 // No offline is made up here, nor when a session has been stale for too long: a
-// silent session is no evidence that it has ended.
+// silent session is no evidence that it has ended. Settled has that evidence.
+//
+// Sessions of a source of the event-feed do not become stale, since the source
+// sends what was missed; until it is heard again (Resume) they leave what is said
+// about users unverified, and after Options.MaxStale they are given up like stale ones.
 //
 // Gap belongs to the goroutine that calls Translate.
 func (t *Translator) Gap() { t.sessions.gap(t.now()) }
 
 func (t *sessions) gap(at time.Time) {
 	t.offline.Purge() // who had gone may have come back
-	if t.resources == 0 {
-		t.gaps, t.sweeping = nil, 0
+	for i, src := range t.sources {
+		if i == lesser {
+			src.gap(at)
+		} else if src.away.IsZero() {
+			src.away = at
+		}
+	}
+	t.settle()
+}
+
+func (src *source) gap(at time.Time) {
+	if src.sessions == 0 {
+		src.gaps, src.expired = nil, 0
 		return
 	}
-	if t.confirmed {
-		t.gaps = append(t.gaps, at)
-		t.generation++
-		t.confirmed = false
+	if src.confirmed {
+		src.gaps = append(src.gaps, at)
+		src.generation++
+		src.confirmed = false
 	}
 }
 
 // confirm makes s a session of the present generation and reports whether it was stale.
-func (t *staleness) confirm(s *session) bool {
-	stale := t.stale(s)
-	s.generation, t.confirmed = t.generation, true
+func (t *sessions) confirm(s *session) bool {
+	src := t.sources[s.source]
+	stale := s.generation != src.generation
+	s.generation, src.confirmed = src.generation, true
 	return stale
 }
 
-func (t *staleness) stale(s *session) bool { return s.generation != t.generation }
+func (t *sessions) stale(s *session) bool { return s.generation != t.sources[s.source].generation }
 
-// aged reports whether s has been stale for too long to count.
-func (t *staleness) aged(s *session, at time.Time) bool {
-	if !t.stale(s) {
-		return false
-	}
-	i := len(t.gaps) - int(t.generation-s.generation)
-	return i < 0 || t.over(t.gaps[i], at)
+// doubtful reports whether s may have ended unheard: it is stale, or its source is away.
+func (t *sessions) doubtful(s *session) bool {
+	src := t.sources[s.source]
+	return s.generation != src.generation || !src.away.IsZero()
 }
 
-func (t *staleness) over(gap, at time.Time) bool { return at.Sub(gap) >= t.maxStale }
+// aged reports whether s has been in doubt for too long to count.
+func (t *sessions) aged(s *session, at time.Time) bool {
+	src := t.sources[s.source]
+	if !src.away.IsZero() && t.expired(src.away, at) {
+		return true
+	}
+	if s.generation == src.generation {
+		return false
+	}
+	i := len(src.gaps) - int(src.generation-s.generation)
+	return i < 0 || t.expired(src.gaps[i], at)
+}
+
+func (t *sessions) expired(since, at time.Time) bool { return at.Sub(since) >= t.maxStale }
+
+// due reports whether there may be sessions that have been in doubt for too long.
+func (t *sessions) due(at time.Time) bool { return !t.oldest.IsZero() && t.expired(t.oldest, at) }
 
 // current returns a user with the sessions that count at the given time, nil if
 // none does; the others are dropped.
 func (t *sessions) current(bare jid.JID, at time.Time) *user {
 	u := t.users[bare]
-	if u == nil || len(t.gaps) == 0 || !t.over(t.gaps[0], at) {
+	if u == nil || !t.due(at) {
 		return u
 	}
-	for i := len(u.available) - 1; i >= 0; i-- {
-		if t.aged(&u.available[i], at) {
+	for i := len(u.sessions) - 1; i >= 0; i-- {
+		if t.aged(&u.sessions[i], at) {
 			t.remove(bare, u, i)
 			t.ghosts++
 		}
 	}
-	if len(u.available) == 0 {
+	if len(u.sessions) == 0 {
 		return nil
 	}
 	return u
 }
 
-// sweep drops sessions that have been stale for too long and whose users nothing
+// sweep drops sessions that have been in doubt for too long and whose users nothing
 // is heard of, a few at a time.
+//
+// It visits order from the end to the start, since the place of a user who goes is
+// taken by the last one, who has been visited.
 func (t *sessions) sweep(at time.Time) {
-	if t.sweeping == 0 {
-		for t.sweeping < len(t.gaps) && t.over(t.gaps[t.sweeping], at) {
-			t.sweeping++
-		}
-		if t.sweeping == 0 {
+	if !t.sweeping {
+		if !t.due(at) {
 			return
 		}
-		t.hand = len(t.order)
+		for _, src := range t.sources {
+			for src.expired < len(src.gaps) && t.expired(src.gaps[src.expired], at) {
+				src.expired++
+			}
+			src.leaving = !src.away.IsZero() && t.expired(src.away, at)
+		}
+		t.sweeping, t.hand = true, len(t.order)
 	}
 	for range sweepStep {
 		t.hand = min(t.hand, len(t.order)) - 1
 		if t.hand < 0 {
-			t.gaps = slices.Delete(t.gaps, 0, t.sweeping)
-			t.sweeping = 0
+			t.swept()
 			return
 		}
 		t.current(t.order[t.hand], at)
 	}
+}
+
+// swept notes that no session is left of the gaps and sources that a sweep was for.
+func (t *sessions) swept() {
+	for _, src := range t.sources {
+		src.gaps = slices.Delete(src.gaps, 0, src.expired)
+		src.expired = 0
+		if src.leaving {
+			src.leaving, src.over = false, true
+			src.whole, src.told = false, false
+		}
+	}
+	t.sweeping = false
+	t.settle()
 }

@@ -187,8 +187,8 @@ func TestSweepIsBounded(t *testing.T) {
 		}
 		before = now
 	}
-	if s := tr.Stats(); s.Resources != confirmed || s.Ghosts != users-confirmed || len(tr.sessions.gaps) != 0 {
-		t.Errorf("%d resources, %d ghosts, %d gaps remembered; want %d, %d, 0", s.Resources, s.Ghosts, len(tr.sessions.gaps), confirmed, users-confirmed)
+	if s := tr.Stats(); s.Resources != confirmed || s.Ghosts != users-confirmed || len(tr.sessions.sources[lesser].gaps) != 0 {
+		t.Errorf("%d resources, %d ghosts, %d gaps remembered; want %d, %d, 0", s.Resources, s.Ghosts, len(tr.sessions.sources[lesser].gaps), confirmed, users-confirmed)
 	}
 }
 
@@ -199,11 +199,11 @@ func TestManyGaps(t *testing.T) {
 	for range 10_000 {
 		tr.Gap()
 	}
-	if n := len(tr.sessions.gaps); n != 1 {
+	if n := len(tr.sessions.sources[lesser].gaps); n != 1 {
 		t.Errorf("%d gaps remembered, want 1", n)
 	}
 	playGaps(tr, presence(stanza.Firewall, alice, "", "unavailable"), gap)
-	if n := len(tr.sessions.gaps); n != 0 {
+	if n := len(tr.sessions.sources[lesser].gaps); n != 0 {
 		t.Errorf("%d gaps remembered of an empty table, want 0", n)
 	}
 }
@@ -291,9 +291,9 @@ func TestAgainstTheNaiveTable(t *testing.T) {
 			table := tr.sessions
 			n := 0
 			for key, u := range table.users {
-				n += len(u.available)
-				if len(u.available) == 0 || table.order[u.place] != key {
-					t.Fatalf("seed %d: %s has %d sessions and place %d", seed, key, len(u.available), u.place)
+				n += len(u.sessions)
+				if len(u.sessions) == 0 || table.order[u.place] != key {
+					t.Fatalf("seed %d: %s has %d sessions and place %d", seed, key, len(u.sessions), u.place)
 				}
 			}
 			if n != table.resources || len(table.order) != len(table.users) {

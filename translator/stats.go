@@ -30,8 +30,17 @@ const (
 	SkippedUnmarked
 	// SkippedDirected: a presence that is not a user's own undirected one.
 	SkippedDirected
-	// SkippedUnchanged: a presence that changes nothing about being online.
+	// SkippedUnchanged: a presence that changes nothing about being online, or a session
+	// in a snapshot that is known.
 	SkippedUnchanged
+	// SkippedFact: a fact of the event-feed that is no event: bound and hibernating
+	// sessions, what happens in rooms, the frame of a snapshot, a message that failed.
+	SkippedFact
+	// SkippedUnknownFact: a fact of the event-feed that this version does not know.
+	SkippedUnknownFact
+	// SkippedElsewhere: what a node says of a session that has gone on at another one
+	// since.
+	SkippedElsewhere
 
 	// Reasons is their number.
 	Reasons
@@ -40,6 +49,7 @@ const (
 var reasonNames = [Reasons]string{
 	"type", "server_made", "receive_copy", "duplicate", "redelivered", "archive",
 	"forwarded", "foreign", "unmarked", "directed", "unchanged",
+	"fact", "unknown_fact", "elsewhere",
 }
 
 // String returns the reason as metrics name it.
@@ -50,7 +60,7 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
-// Stats are counts since the start, except for Users and Resources.
+// Stats are counts since the start, except for Users, Resources and Sessions.
 type Stats struct {
 	Stanzas, Events int
 	// AmbiguousSends are messages without an id on a feed that marks no direction,
@@ -61,8 +71,9 @@ type Stats struct {
 	// Ghosts are available resources dropped without a word about their end: they had
 	// to give way to newer ones, or were stale for too long.
 	Ghosts int
-	// Users and Resources are what the presence table holds.
-	Users, Resources int
+	// Users, Resources and Sessions are what the presence table holds: users,
+	// available sessions, and bound ones, available or not.
+	Users, Resources, Sessions int
 	// Skipped counts the stanzas that made no event, by reason.
 	Skipped [Reasons]int
 }
@@ -71,7 +82,7 @@ type Stats struct {
 // translates.
 type counters struct {
 	stanzas, events, ambiguous, unmasked atomic.Int64
-	ghosts, users, resources             atomic.Int64
+	ghosts, users, resources, sessions   atomic.Int64
 	skipped                              [Reasons]atomic.Int64
 }
 
@@ -79,6 +90,7 @@ type counters struct {
 func (c *counters) table(t *sessions) {
 	c.users.Store(int64(len(t.users)))
 	c.resources.Store(int64(t.resources))
+	c.sessions.Store(int64(t.bound))
 	c.ghosts.Store(int64(t.ghosts))
 }
 
@@ -90,6 +102,7 @@ func (t *Translator) Stats() Stats {
 		Stanzas: int(c.stanzas.Load()), Events: int(c.events.Load()),
 		AmbiguousSends: int(c.ambiguous.Load()), Unmasked: int(c.unmasked.Load()),
 		Ghosts: int(c.ghosts.Load()), Users: int(c.users.Load()), Resources: int(c.resources.Load()),
+		Sessions: int(c.sessions.Load()),
 	}
 	for r := range c.skipped {
 		s.Skipped[r] = int(c.skipped[r].Load())

@@ -3,7 +3,8 @@
 //
 // It is pure. It does no I/O, reads no clock but the one it is given, and logs
 // nothing; what it remembers is the presence table and, for feeds that mark no
-// direction, which copies it has seen lately.
+// direction, which copies it has seen lately, and for the event-feed, what it has
+// told lately.
 //
 // A message of a user on a served host is an event when the user sent it (in),
 // and a second one if it goes to a local domain (out). A message of anybody else
@@ -34,17 +35,19 @@ type Options struct {
 	Now func() time.Time
 	// MaxResources bounds the available resources kept of one bare JID; below one
 	// means DefaultMaxResources. Feeds that miss the end of sessions would
-	// otherwise collect ghosts without end; the oldest give way.
+	// otherwise collect ghosts without end; the oldest give way. The event-feed
+	// misses none, and the server bounds them.
 	MaxResources int
 	// MaxStale is how long a session counts that was available before a gap in the
-	// feed (Gap) and has not been confirmed since, by the time of the stanzas; zero
-	// or less means DefaultMaxStale. Then the session is dropped without an event.
+	// feed (Gap, Resume) and has not been confirmed since, by the time of the
+	// stanzas; zero or less means DefaultMaxStale. Then the session is dropped without
+	// an event.
 	MaxStale time.Duration
 }
 
 // Translator turns stanzas into events.
-// It is not safe for concurrent use, except for Stats: the order of the stanzas
-// is what it judges by.
+// It is not safe for concurrent use, except for Stats: the order of stanzas, gaps
+// and snapshots is what it judges by.
 type Translator struct {
 	hosts     hosts
 	component string
@@ -79,7 +82,11 @@ func New(o Options) *Translator {
 }
 
 // Translate appends the events that s stands for to dst: none, one, or for a
-// message from one local address to another two, in before out.
+// message from one local address to another two, in before out. The end of a
+// snapshot can stand for as many as there were sessions.
+//
+// An event of the event-feed has the id that its source, epoch and seq give it, so
+// it is the same when the source sends it again, to this process or to the next one.
 //
 // The events share the memory of s.Raw. Translate believes s: who may report
 // what has been decided before.
@@ -91,24 +98,35 @@ func (t *Translator) Translate(s *stanza.Stanza, dst []event.Event) []event.Even
 	}
 	first := len(dst)
 	reason := SkippedType
-	switch s.Kind {
-	case stanza.Message:
-		dst, reason = t.message(s, received, dst)
-	case stanza.Presence:
+	switch {
+	case s.Dialect == stanza.EventFeed:
+		dst, reason = t.report(s, received, dst)
+	case s.Kind == stanza.Message:
+		dst, reason = t.message(s, s.Copy, received, dst)
+	case s.Kind == stanza.Presence:
 		dst, reason = t.presence(s, received, dst)
 	}
 	t.sessions.sweep(received)
-	if t.sessions.changed {
-		t.sessions.changed = false
-		t.counters.table(t.sessions)
-	}
+	t.noteTable()
 	if len(dst) == first {
 		t.counters.skipped[reason].Add(1)
 		return dst
 	}
 	t.counters.events.Add(int64(len(dst) - first))
-	t.ids.assign(s, received, dst[first:])
+	if s.Dialect == stanza.EventFeed {
+		t.ids.assignReported(&s.Report, dst[first:])
+	} else {
+		t.ids.assign(s, received, dst[first:])
+	}
 	return dst
+}
+
+// noteTable counts what has changed in the table.
+func (t *Translator) noteTable() {
+	if t.sessions.changed {
+		t.sessions.changed = false
+		t.counters.table(t.sessions)
+	}
 }
 
 // base returns what all events of a stanza have in common.

@@ -138,6 +138,13 @@ func FuzzTranslate(f *testing.F) {
 	})
 }
 
+// reported is a chat message in a fact of the event-feed.
+func reported(fact stanza.Fact, from, to string) draft {
+	d := message(stanza.EventFeed, stanza.UnknownCopy, from, to, "chat")
+	d.s.Report = stanza.Report{Fact: fact, Source: "xmpp1", Epoch: "e", Seq: 1, User: d.s.To}
+	return d
+}
+
 // Translation may cost 2 allocations; the stanza's own is the decoder's.
 func TestAllocations(t *testing.T) {
 	tr := newTranslator()
@@ -151,6 +158,8 @@ func TestAllocations(t *testing.T) {
 		events int
 	}{
 		{"a marked send", message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat"), 1, 2},
+		{"a report of a send", reported(stanza.MessageSent, alice, bob), 1, 2},
+		{"a report of an arrival", reported(stanza.MessageReceived, room+"/al", bob), 1, 1},
 		{"an arrival", message(stanza.Firewall, stanza.ReceivedCopy, room+"/al", bob, "groupchat"), 1, 1},
 		{"a receive copy", message(stanza.Firewall, stanza.ReceivedCopy, alice, bob, "chat"), 0, 0},
 		{"an unmarked send", logged(alice, bob, "chat"), 2, 2},

@@ -26,6 +26,7 @@ type translatorCollector struct {
 	ghosts     *prometheus.Desc
 	users      *prometheus.Desc
 	resources  *prometheus.Desc
+	sessions   *prometheus.Desc
 }
 
 func newTranslatorCollector(t *translator.Translator) *translatorCollector {
@@ -40,6 +41,7 @@ func newTranslatorCollector(t *translator.Translator) *translatorCollector {
 		ghosts:     desc("presence_ghosts_total", "Sessions given up without evidence of their end: too many for one user, or in doubt for a day."),
 		users:      desc("presence_users", "Users in the presence table."),
 		resources:  desc("presence_resources", "Available resources in the presence table."),
+		sessions:   desc("presence_sessions", "Sessions in the presence table, available or not."),
 	}
 }
 
@@ -65,6 +67,7 @@ func (c *translatorCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.ghosts, s.Ghosts)
 	gauge(c.users, s.Users)
 	gauge(c.resources, s.Resources)
+	gauge(c.sessions, s.Sessions)
 }
 
 // backendCollector exports what backends count beside the verdicts on events.

@@ -1,0 +1,98 @@
+package translator
+
+import (
+	"strings"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// begin opens a snapshot, in place of any before. One that comes again after a loss
+// does not count: what it says of sessions has been heard before the loss.
+func (src *source) begin(r *stanza.Report) {
+	src.snapshot, src.open = strings.Clone(r.ID), r.Seq > src.barred
+}
+
+// snapshotEnd closes a snapshot: sessions of the source that neither it nor anything
+// after the loss has said a word about have gone.
+//
+// So have those of which nobody but a lesser feed has spoken, once all sources
+// know their sessions.
+func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+	open := src.open && src.snapshot == s.Report.ID
+	src.open = src.open && !open
+	switch {
+	case repeated:
+		return t.retell(s, src, received, dst)
+	case !open:
+		return dst, SkippedFact
+	}
+	src.whole, src.told = true, false
+	t.sessions.settle()
+	whole := t.sessions.whole
+	first := len(dst)
+	dst = t.close(s, src, received, dst, func(domain string, c *session) bool {
+		if c.source == index {
+			return t.sessions.stale(c)
+		}
+		h := t.hosts[domain]
+		return whole && c.source == lesser && h != nil && h.statuses == stanza.EventFeed
+	})
+	if len(dst) == first {
+		return dst, SkippedFact
+	}
+	return dst, 0
+}
+
+// close takes the sessions that gone names out of the table and makes the events that
+// they are offline.
+func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, gone func(string, *session) bool) []event.Event {
+	var ends []telling
+	t.sessions.drop(gone, func(bare jid.JID, c session) {
+		full := jid.JID(string(bare) + "/" + c.resource)
+		if c.source != lesser {
+			// It may have ended, and gone on elsewhere, any time after it was last heard of.
+			t.sessions.depart(full, departure{c.changed, c.source, c.marks&(available|ended) != 0})
+		}
+		if c.marks&available != 0 {
+			count, _ := t.sessions.tally(t.sessions.users[bare])
+			ends = append(ends, telling{session: full, count: int32(count), reconciled: true})
+		}
+	})
+	for _, w := range ends {
+		_, doubt := t.sessions.tally(t.sessions.users[w.session.Bare()])
+		w.unverified = doubt || t.shaky(s.Dialect)
+		dst = t.tell(s, src, w, received, dst)
+	}
+	return dst
+}
+
+// Settled says that the snapshot which the host sends by itself, or the answers to all
+// probes of its users, have been translated. Sessions on the host that nothing
+// has confirmed since the last gap, although they were known in the same way, have
+// ended: it appends their offline events, marked reconciled, to dst. It is for feeds
+// that number nothing; the event-feed has its own snapshots. Settled belongs to the goroutine that calls Translate.
+func (t *Translator) Settled(host string, dst []event.Event) []event.Event {
+	domain := string(jid.Prepare(host))
+	h := t.hosts[domain]
+	if h == nil {
+		return dst
+	}
+	received := t.now()
+	first := len(dst)
+	s := &stanza.Stanza{Dialect: h.statuses, Kind: stanza.Presence, Host: jid.JID(domain)}
+	dst = t.close(s, nil, received, dst, func(of string, c *session) bool {
+		return of == domain && c.marks&repeatable != 0 && c.source == lesser && t.sessions.stale(c)
+	})
+	t.noteTable()
+	for i := range dst[first:] {
+		e := &dst[first+i]
+		t.sessions.offline.Add(t.sessions.hash(e.From), struct{}{})
+		s.From, s.Raw = e.From, e.Packet
+		t.ids.assign(s, received, dst[first+i:first+i+1])
+	}
+	t.counters.events.Add(int64(len(dst) - first))
+	return dst
+}

@@ -15,6 +15,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		{ID: "a1", Kind: event.UserStatus, Type: "online", From: "alice@h/r", User: "alice@h", Online: true, SessionCount: 2, Time: time.Unix(1, 5).UTC(), Host: "h", Dialect: "firewall", Packet: "<presence/>"},
 		{ID: "b2", Kind: event.Chat, Type: "groupchat", Direction: event.Out, From: "room@m/n", To: "bob@h/r", User: "bob@h", Room: "room@m", Body: "<&>", HasBody: true, Class: event.Content, Metadata: event.Metadata{"k": "v", "b": true}},
 		{ID: "c3", Kind: event.Unack, Class: event.Call},
+		{ID: "d4", Packet: "<message"}, // what nobody could read
 	} {
 		data, err := json.Marshal(e)
 		if err != nil {

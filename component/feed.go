@@ -103,6 +103,8 @@ func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 		*s = stanza.Stanza{From: r.User}
 	case env.Forward != stanza.ForwardedOne || s.Kind != kind:
 		return nil, untranslatable
+	case jid.JID(s.To.Domain()) == f.name && s.Flags.Has(stanza.HasForwarded):
+		return nil, nestedForward
 	case r.Fact == stanza.MessageSent || kind == stanza.Presence:
 		if s.From == "" { // clients leave it out, and the server need not write it
 			s.From = r.User

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -286,19 +287,25 @@ func (m *feedModule) wantHears(want ...string) {
 	}
 }
 
-// acked waits until everything up to seq is acknowledged and returns in how many steps.
-func (m *feedModule) acked(seq int) (steps int) {
+// awaits waits until all of these were heard, in any order, with acknowledgements of less
+// in between: how many there are depends on the clock.
+func (m *feedModule) awaits(want ...string) {
 	m.t.Helper()
-	want := fmt.Sprintf("ack %s %s %d", m.source, m.epoch, seq)
-	for {
-		steps++
-		switch got := m.hears(); {
-		case got == want:
-			return steps
-		case !strings.HasPrefix(got, "ack "):
-			m.t.Fatalf("heard %q, want %q", got, want)
+	left := slices.Clone(want)
+	for len(left) > 0 {
+		heard := m.hears()
+		if i := slices.Index(left, heard); i >= 0 {
+			left = slices.Delete(left, i, i+1)
+		} else if !strings.HasPrefix(heard, "ack ") {
+			m.t.Fatalf("heard %q, want %q", heard, left)
 		}
 	}
+}
+
+// acked waits until everything up to seq is acknowledged.
+func (m *feedModule) acked(seq int) {
+	m.t.Helper()
+	m.awaits(fmt.Sprintf("ack %s %s %d", m.source, m.epoch, seq))
 }
 
 // fed lists what the keeper is told of messages.

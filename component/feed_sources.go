@@ -201,7 +201,8 @@ func (s *sources) event(env *stanza.Envelope, b []byte, reason string, now time.
 	if len(b) > briefBytes && !s.letters.AllowN(now, 1) {
 		b = b[:briefBytes]
 	}
-	s.undecodable(env, &at, b, reason, now, kept)
+	place := at // its address is taken, and at is to stay in the closure of the usual case
+	s.undecodable(env, &place, b, reason, now, kept)
 	return unreadable
 }
 

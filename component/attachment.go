@@ -76,9 +76,15 @@ func (a *attachment) handshake(ctx context.Context) error {
 func (a *attachment) serve(ctx context.Context) error {
 	var others sync.WaitGroup
 	done := make(chan struct{})
+	sources := a.link.sources
+	sources.attached(a.out)
 	others.Go(func() {
 		defer a.recover()
 		a.out.run(done)
+	})
+	others.Go(func() {
+		defer a.recover()
+		sources.run(done)
 	})
 	others.Go(func() {
 		defer a.recover()
@@ -91,6 +97,7 @@ func (a *attachment) serve(ctx context.Context) error {
 	err := a.serveSession()
 	close(done)
 	a.raw.Close()
+	sources.detached()
 	others.Wait()
 	return explainEnd(a.link.cfg.Address, a.link.cfg.PingTimeout, a.cause(err))
 }
@@ -156,7 +163,7 @@ func (a *attachment) next() ([]byte, error) {
 		if err != nil {
 			var refused *stanza.StanzaError
 			if errors.As(err, &refused) {
-				a.bad(refused.Defect.String(), frame.Kind)
+				a.damaged(frame, refused.Defect.String())
 				continue
 			}
 			// The session will say goodbye, perhaps to nobody.
@@ -165,7 +172,7 @@ func (a *attachment) next() ([]byte, error) {
 		}
 		switch {
 		case frame.Fault != stanza.NoFault:
-			a.bad(frame.Fault.String(), frame.Kind)
+			a.damaged(frame, frame.Fault.String())
 		case frame.Kind == stanza.EndFrame || bytes.HasPrefix(frame.Bytes, []byte("<stream:")):
 			var said stream.Error
 			if xml.Unmarshal(frame.Bytes, &said) == nil && said.Err != "" {
@@ -182,6 +189,10 @@ func (a *attachment) next() ([]byte, error) {
 
 // stanza takes the message or presence that was read.
 func (a *attachment) stanza() {
+	if a.env.Feed != nil {
+		a.link.sources.take(&a.env, a.link.now())
+		return
+	}
 	if fact := a.link.feeds.Classify(&a.env, a.link.now()); fact != nil {
 		a.link.handler(fact)
 	}
@@ -207,6 +218,15 @@ func (a *attachment) other(frame []byte) {
 		kind = "dropped"
 	}
 	a.link.metrics.iqs.WithLabelValues(kind).Inc()
+}
+
+// damaged takes a frame that is refused; of a message or presence, what could be read
+// is in the envelope.
+func (a *attachment) damaged(frame stanza.Frame, reason string) {
+	a.bad(reason, frame.Kind)
+	if frame.Kind == stanza.MessageFrame || frame.Kind == stanza.PresenceFrame {
+		a.link.sources.damaged(&a.env, frame.Bytes, reason, a.link.now())
+	}
 }
 
 // bad counts what cannot be read. Its content is never logged.

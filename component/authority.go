@@ -22,6 +22,8 @@ const (
 	numClasses
 )
 
+var classes = [numClasses]Class{MessageFact, PresenceFact, OfflineFact}
+
 // String returns the class as logs and the status name it.
 func (c Class) String() string {
 	switch c {
@@ -40,6 +42,8 @@ func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 func classOf(s *stanza.Stanza) Class {
 	switch {
+	case s.Dialect == stanza.EventFeed:
+		return classOfFact(s.Report.Fact)
 	case s.Kind == stanza.Message:
 		return MessageFact
 	case s.Type == "unavailable":
@@ -48,17 +52,19 @@ func classOf(s *stanza.Stanza) Class {
 	return PresenceFact
 }
 
-// gives says which classes a dialect can report. The event-feed is not read yet
-// and so gives nothing.
+// gives says which classes a dialect can report.
 func gives(d stanza.Dialect, c Class) bool {
 	switch d {
-	case stanza.ServiceLog, stanza.Firewall, stanza.Direct:
+	case stanza.EventFeed, stanza.ServiceLog, stanza.Firewall, stanza.Direct:
 		return true
 	case stanza.Privilege:
 		return c != MessageFact
 	}
 	return false
 }
+
+// nobody stands for a dialect where none is to be the authority.
+const nobody = stanza.Dialect(numDialects)
 
 // authorities knows the authority of each host and class.
 // One goroutine asks; any may take a snapshot.
@@ -75,37 +81,63 @@ type hostFeeds struct {
 	heard     [numDialects]bool
 }
 
-// newAuthorities takes the names of [component] feeds; an empty list leaves the
+// newAuthorities takes the entries of [component] feeds; an empty list leaves the
 // choice to what is heard.
 func newAuthorities(hosts []jid.JID, feeds []string, log *slog.Logger) *authorities {
 	a := &authorities{hosts: make(map[jid.JID]*hostFeeds), log: log}
-	var listed []stanza.Dialect
-	for _, name := range feeds {
-		d, ok := stanza.ParseDialect(strings.ToLower(strings.TrimSpace(name)))
-		if !ok || d == stanza.EventFeed {
-			log.Warn("component: this feed cannot be read and is left out", "feed", name)
-			continue
-		}
-		listed = append(listed, d)
+	a.configure(feeds)
+	for _, h := range hosts {
+		a.hosts[h] = &hostFeeds{}
 	}
-	slices.Sort(listed) // the order of Dialect: best first
+	return a
+}
+
+// configure reads the entries. "direct" stands for all classes that no entry with a
+// class names, "direct:offline" for that one. Of several the best counts. Classes that
+// nothing stands for are left to what is heard.
+func (a *authorities) configure(feeds []string) {
+	var listed [numClasses][]stanza.Dialect
+	var general []stanza.Dialect
+	forAll := false
+	for _, entry := range feeds {
+		name, class, named := strings.Cut(strings.ToLower(strings.TrimSpace(entry)), ":")
+		d, ok := stanza.ParseDialect(name)
+		c := slices.IndexFunc(classes[:], func(c Class) bool { return c.String() == class })
+		switch {
+		case !ok, named && c < 0:
+			a.log.Warn("component: this feed cannot be read and is left out", "feed", entry)
+			forAll = true // asked for something, not for whatever is heard
+		case named:
+			listed[c] = append(listed[c], d)
+		default:
+			general, forAll = append(general, d), true
+		}
+	}
 	for c := range numClasses {
-		for _, d := range listed {
+		candidates := listed[c]
+		if len(candidates) == 0 {
+			candidates = general
+		}
+		slices.Sort(candidates) // the order of Dialect: best first
+		for _, d := range candidates {
 			if gives(d, c) {
 				a.configured[c] = d
 				break
 			}
 		}
-		if len(feeds) > 0 && a.configured[c] == 0 {
-			// Asked for, but by nothing that can report it: nobody is the authority.
-			a.configured[c] = stanza.EventFeed
-			log.Warn("component: none of the listed feeds reports this class of fact", "class", c.String())
+		if a.configured[c] == 0 && (forAll || len(listed[c]) > 0) {
+			a.configured[c] = nobody
+			a.log.Warn("component: none of the listed feeds reports this class of fact", "class", c.String())
 		}
 	}
-	for _, h := range hosts {
-		a.hosts[h] = &hostFeeds{}
+}
+
+// establish takes note that d is heard on host and can report all that it gives, before
+// it has.
+func (a *authorities) establish(host jid.JID, d stanza.Dialect) {
+	for c := range numClasses {
+		a.admit(host, c, d)
 	}
-	return a
 }
 
 // admit reports whether dialect d is the authority for this class of facts of

@@ -66,8 +66,12 @@ func (f *Feeds) Status() []HostFeeds { return f.authority.snapshot() }
 // The result points into env.
 func (f *Feeds) Classify(env *stanza.Envelope, now time.Time) *stanza.Stanza {
 	outer := &env.Outer
-	if jid.JID(outer.To.Domain()) != f.name {
+	switch {
+	case jid.JID(outer.To.Domain()) != f.name:
 		return f.drop(stanza.Direct, misaddressed)
+	case env.Feed != nil:
+		// What the feed says is a fact only in its place in the sequence; see sources.
+		return f.drop(stanza.EventFeed, ignored)
 	}
 	if env.Privilege != nil {
 		f.privileges(env)

@@ -305,6 +305,12 @@ func TestAuthority(t *testing.T) {
 		{"privilege gives no messages", []string{"privilege", "direct"}, message, "log direct", "direct"},
 		{"privilege gives presence", []string{"privilege", "direct"}, presence, "direct privilege log", "privilege"},
 		{"listed, but without messages", []string{"privilege"}, message, "log direct", ""},
+		{"a class of its own", []string{"service_log", "direct:offline"}, offline, "log direct privilege log", "direct"},
+		{"and all the others", []string{"service_log", "direct:offline"}, presence, "log direct privilege", "log"},
+		{"a class of its own, the rest as heard", []string{"direct:offline"}, message, "direct firewall direct", "direct firewall"},
+		{"a class of its own that it cannot report", []string{"privilege:message"}, message, "log direct", ""},
+		{"several for a class, the best", []string{"direct:offline", "privilege:offline"}, offline, "direct privilege direct", "privilege"},
+		{"an unknown class is not left to whatever is heard", []string{"direct:gone"}, offline, "log direct", ""},
 		{"unknown names list nothing", []string{"gossip"}, message, "log direct", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

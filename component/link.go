@@ -36,10 +36,32 @@ type Options struct {
 	// same goroutine as Handler and before it gets a stanza of that connection:
 	// what was sent since the last one of the connection before is lost.
 	Attached func()
-	Metrics  *Metrics
-	Log      *slog.Logger
-	Now      func() time.Time // stamps what is received; default time.Now
-	Version  string           // what jabber:iq:version says
+
+	// Fed takes the event-feed's facts as Handler does those of the others, and accepted
+	// is to be called once with nil when what becomes of them, and at as the position of
+	// its source, are on disk, or else with why they are not. It may be called by any
+	// goroutine, in the order of the calls of Fed and Undecodable, except that what is refused at
+	// once may be so before the earlier ones are settled. Whoever refuses one without being
+	// asked must refuse all later ones that he has taken: a position stands for all
+	// before it. Without s only the position is to be kept.
+	// Default: Handler, and accepted at once.
+	Fed func(s *stanza.Stanza, at Position, accepted func(error))
+	// Undecodable takes what cannot be decoded, in the same order. accepted is nil where
+	// nobody wants to know. Default: left out, and accepted at once.
+	Undecodable func(u Undecodable, accepted func(error))
+	// Committed returns the position of a source on disk, ok is false where there is
+	// none. It may be called by any goroutine and must not block.
+	Committed func(source string) (epoch string, seq uint64, ok bool)
+	// Resumed is called when a source of the event-feed goes on, by the same goroutine
+	// as Fed and before what follows: complete says that nothing was missed since what was
+	// handed over last. Not complete are also the first time, a loss, and events that
+	// come again because they were refused.
+	Resumed func(source string, complete bool)
+
+	Metrics *Metrics
+	Log     *slog.Logger
+	Now     func() time.Time // stamps what is received; default time.Now
+	Version string           // what jabber:iq:version says
 }
 
 // Link is the connection to the XMPP server. Run runs once; the other methods may
@@ -57,6 +79,7 @@ type Link struct {
 	log        *slog.Logger
 	now        func() time.Time
 	feeds      *Feeds
+	sources    *sources
 	responder  responder
 	backoff    *backoff
 	warnings   *limitedLog
@@ -89,6 +112,8 @@ type Status struct {
 	LastError       string      `json:"last_error,omitempty"`
 	LastErrorReason Reason      `json:"last_error_reason,omitempty"`
 	Hosts           []HostFeeds `json:"hosts"`
+	// Sources lists the sources of the event-feed by name.
+	Sources []SourceStatus `json:"sources,omitempty"`
 }
 
 // New returns a Link for the served hosts; it connects to nothing.
@@ -112,6 +137,7 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if o.Attached == nil {
 		o.Attached = func() {}
 	}
+	o.feedDefaults()
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
@@ -131,6 +157,7 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		failures:  &failureLog{to: o.Log},
 		state:     Stopped, since: time.Now(),
 	}
+	l.sources = newSources(&o, l.feeds, string(l.responder.name))
 	if cfg.TLS != nil {
 		l.serverName = hostOf(cfg.Address)
 		if l.tls, err = tlsconfig.Client(cfg.TLS, l.serverName); err != nil {
@@ -141,6 +168,31 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		}
 	}
 	return l, nil
+}
+
+// feedDefaults stand for an owner who keeps nothing on disk.
+func (o *Options) feedDefaults() {
+	if o.Fed == nil {
+		o.Fed = func(s *stanza.Stanza, _ Position, accepted func(error)) {
+			if s != nil {
+				o.Handler(s)
+			}
+			accepted(nil)
+		}
+	}
+	if o.Undecodable == nil {
+		o.Undecodable = func(_ Undecodable, accepted func(error)) {
+			if accepted != nil {
+				accepted(nil)
+			}
+		}
+	}
+	if o.Committed == nil {
+		o.Committed = func(string) (string, uint64, bool) { return "", 0, false }
+	}
+	if o.Resumed == nil {
+		o.Resumed = func(string, bool) {}
+	}
 }
 
 func withDefaults(c *config.Component) {
@@ -238,7 +290,7 @@ func (l *Link) Connected() bool {
 func (l *Link) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.feeds.Status()}
+	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.feeds.Status(), Sources: l.sources.status()}
 	if l.failed != nil {
 		s.LastError, s.LastErrorReason = l.failed.Text, l.failed.Reason
 	}

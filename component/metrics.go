@@ -15,6 +15,7 @@ const (
 	notAuthoritative              // another dialect reports this class of fact of this host
 	untrustedForward              // forwarded by somebody who is no forwarder
 	nestedForward                 // a forwarder's copy of what a user forwarded to us
+	untrustedFeed                 // an element of the event-feed from somebody who is no forwarder
 	untrustedPriv                 // privileges advertised by somebody who cannot grant them
 	foreign                       // about nobody on a served host, or from nobody there
 	errorStanza                   // type error: servers echo payloads in them
@@ -25,7 +26,7 @@ const (
 )
 
 var trustNames = [numTrusts]string{
-	"trusted", "not_authoritative", "untrusted_forward", "nested_forward", "untrusted_privilege",
+	"trusted", "not_authoritative", "untrusted_forward", "nested_forward", "untrusted_feed", "untrusted_privilege",
 	"foreign", "error", "untranslatable", "misaddressed", "ignored",
 }
 
@@ -39,6 +40,15 @@ type Metrics struct {
 	connects  *prometheus.CounterVec
 	connected prometheus.Gauge
 	panics    prometheus.Counter
+
+	feedEvents    [numVerdicts]prometheus.Counter
+	feedRefused   prometheus.Counter
+	feedHoles     prometheus.Counter
+	feedLost      prometheus.Counter
+	feedUnknown   prometheus.Counter
+	feedAcks      prometheus.Counter
+	feedResumes   prometheus.Counter
+	feedSnapshots prometheus.Counter
 }
 
 // NewMetrics registers the metrics of the link with reg; a nil reg keeps them to
@@ -73,12 +83,35 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	// The fast path counts without looking labels up. Only what occurs is exposed
 	// from the start: the dialects that can be classified.
-	for d := stanza.ServiceLog; d <= stanza.Direct; d++ {
+	for d := stanza.EventFeed; d <= stanza.Direct; d++ {
 		for t := trust(0); t < numTrusts; t++ {
 			m.stanzas[d][t] = stanzas.WithLabelValues(d.String(), trustNames[t])
 		}
 	}
+	m.feed(f)
 	return m
+}
+
+// feed makes the metrics of the event-feed. Sources are no labels, since their names
+// come from outside.
+func (m *Metrics) feed(f promauto.Factory) {
+	events := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventpusher_feed_events_total",
+		Help: "Events of the event-feed, by what became of them.",
+	}, []string{"result"})
+	for v := verdict(0); v < numVerdicts; v++ {
+		m.feedEvents[v] = events.WithLabelValues(verdictNames[v])
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "eventpusher_feed_" + name + "_total", Help: help})
+	}
+	m.feedRefused = counter("refused", "Events of the event-feed that could not be kept; the server sends them again.")
+	m.feedHoles = counter("holes", "Times that the server gave up events before they could be taken.")
+	m.feedLost = counter("lost_events", "Events that the server gave up before they could be taken.")
+	m.feedUnknown = counter("unknown_losses", "Times that a server came back without the events that it had kept; how many is unknown.")
+	m.feedAcks = counter("acks", "Acknowledgements sent to the server.")
+	m.feedResumes = counter("resumes", "Times that the server was told behind which event to go on.")
+	m.feedSnapshots = counter("snapshots", "Times that the server was asked for all sessions.")
 }
 
 // count adds one stanza.

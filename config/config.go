@@ -32,7 +32,7 @@ type Component struct {
 
 	Forwarders []string // domains whose wrapped stanzas are unwrapped; default General.Hosts and MUCHosts
 	MUCHosts   []string // conference domains; default conference. and muc. before each host
-	Feeds      []string // dialects to accept; empty: the best one heard is the authority
+	Feeds      []string // dialects to accept, or dialect:class; empty: the best one heard is the authority
 
 	MaxStanzaSize    Size          // default 4 MiB
 	MaxDepth         int           // default 64

@@ -32,7 +32,7 @@ func (c *Component) fields() []field {
 			section("tls", &c.TLS, (*TLS).fields),
 			texts("forwarders", &c.Forwarders, nil, isDomain),
 			texts("muc_hosts", &c.MUCHosts, nil, isDomain),
-			texts("feeds", &c.Feeds, []any{}, oneOf("event-feed", "service_log", "firewall", "privilege", "direct")),
+			texts("feeds", &c.Feeds, []any{}, isFeed),
 			size("max_stanza_size", &c.MaxStanzaSize, "4MiB", 1<<10),
 			integer("max_depth", &c.MaxDepth, int64(64), 4, 10_000),
 			duration("handshake_timeout", &c.HandshakeTimeout, "10s", time.Millisecond),

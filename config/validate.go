@@ -67,7 +67,7 @@ func (l *loader) component(c *Config) {
 		prepareAll(k.Forwarders)
 		l.unique("component.forwarders", k.Forwarders)
 	}
-	l.unique("component.feeds", k.Feeds)
+	l.feeds(k.Feeds)
 	if k.ReconnectMin > k.ReconnectMax {
 		l.errorf("component.reconnect_min", "is "+k.ReconnectMin.String()+", longer than reconnect_max, "+k.ReconnectMax.String(),
 			"write a shorter one, or a longer reconnect_max")

@@ -16,6 +16,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		{ID: "b2", Kind: event.Chat, Type: "groupchat", Direction: event.Out, From: "room@m/n", To: "bob@h/r", User: "bob@h", Room: "room@m", Body: "<&>", HasBody: true, Class: event.Content, Metadata: event.Metadata{"k": "v", "b": true}},
 		{ID: "c3", Kind: event.Unack, Class: event.Call},
 		{ID: "d4", Kind: event.Stored, RecipientOffline: true},
+		{ID: "e5", Packet: "<message"}, // what nobody could read
 	} {
 		data, err := json.Marshal(e)
 		if err != nil {

@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"eventpusher/pusher/outbox"
@@ -88,7 +89,7 @@ func (p *Pusher) commit(list []*batch) error {
 	)
 	for _, b := range list {
 		letters = append(letters, b.letters...)
-		pack.Positions = append(pack.Positions, b.positions...)
+		pack.Positions = latest(pack.Positions, b.positions)
 	}
 	if len(list) == 1 {
 		pack.Entries = list[0].entries
@@ -113,6 +114,20 @@ func (p *Pusher) commit(list []*batch) error {
 		p.appended(err) // a feed that waits is no failure
 	}
 	return err
+}
+
+// latest adds positions to list, of each source only the last one: a pack is kept as a
+// whole or not at all, and hundreds of its events may come from one source.
+func latest(list, news []outbox.Position) []outbox.Position {
+	for _, n := range news {
+		i := slices.IndexFunc(list, func(p outbox.Position) bool { return p.Source == n.Source })
+		if i < 0 {
+			list = append(list, n)
+		} else {
+			list[i] = n
+		}
+	}
+	return list
 }
 
 // appended notes whether the outbox takes events.

@@ -81,6 +81,9 @@ func (in *intake) put(b batch) (why dropReason, ok bool) {
 		for part.bytes = 0; n < len(rest.entries) && n < packEvents && part.bytes < packBytes; n++ {
 			part.bytes += int64(outbox.Size(rest.entries[n].Event))
 		}
+		for j := range part.letters {
+			part.bytes += int64(outbox.Size(part.letters[j].Event))
+		}
 		part.entries, rest.entries, rest.letters = rest.entries[:n], rest.entries[n:], nil
 		if last = len(rest.entries) == 0; !last {
 			part.positions, part.committed = nil, nil // only the last part stands for all

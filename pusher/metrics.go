@@ -27,6 +27,7 @@ type Metrics struct {
 	byKind       [event.Stored + 1][event.Out + 1]prometheus.Counter
 	droppedBy    map[dropReason]prometheus.Counter
 	deadByFilter prometheus.Counter
+	deadUnread   prometheus.Counter
 }
 
 // dropReason says why an event reached no backend.
@@ -85,6 +86,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		reg.MustRegister(m.backlog)
 	}
 	m.deadByFilter = m.dead.WithLabelValues("", reasonFilter)
+	m.deadUnread = m.dead.WithLabelValues("", outbox.ReasonUndecodable)
 	return m
 }
 

@@ -10,7 +10,7 @@ import (
 // Push filters the events and hands what a backend wants to the outbox. It never
 // waits for a backend, and for the disk only when very much waits for it already.
 // The slice and its events stay the caller's; the texts that the events point to
-// must not change any more. Push and PushAcked are called by one goroutine.
+// must not change any more.
 func (p *Pusher) Push(events []event.Event) { p.push(events, nil, nil) }
 
 // PushAcked is Push for a feed that wants to know what was accepted: positions is
@@ -20,6 +20,27 @@ func (p *Pusher) Push(events []event.Event) { p.push(events, nil, nil) }
 // which case the feed has to send them again. It must not block.
 func (p *Pusher) PushAcked(events []event.Event, positions []outbox.Position, committed func(error)) {
 	p.push(events, positions, committed)
+}
+
+// Bury records letters of reason ReasonUndecodable, which are about no event that a
+// backend could take, among the dead letters. Push, PushAcked, Bury and BuryAcked are called by one goroutine.
+func (p *Pusher) Bury(letters []outbox.DeadLetter) { p.bury(batch{letters: letters}) }
+
+// BuryAcked is Bury for a feed that wants to know what was accepted, as PushAcked is
+// Push.
+func (p *Pusher) BuryAcked(letters []outbox.DeadLetter, positions []outbox.Position, committed func(error)) {
+	p.bury(batch{letters: letters, positions: positions, committed: committed})
+}
+
+func (p *Pusher) bury(b batch) {
+	p.pushing.Lock()
+	defer p.pushing.Unlock()
+	if p.closed.Load() {
+		p.refuse(b, dropStopped, len(b.letters))
+		return
+	}
+	p.metrics.deadUnread.Add(float64(len(b.letters)))
+	p.hand(b)
 }
 
 func (p *Pusher) push(events []event.Event, positions []outbox.Position, committed func(error)) {
@@ -133,7 +154,8 @@ func (d *dispatcher) wants(e *event.Event) (yes bool) {
 
 // Replay gives dead letters back to their backends; see outbox.Outbox. Those that
 // no backend has seen go through the filters again, as if they had just come, to
-// all that want them. It is safe for concurrent use, while Run runs.
+// all that want them; those that hold no event stay. It is safe for concurrent use,
+// while Run runs.
 func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
 	replayed, err := p.box.Replay(f)
 	if err != nil || f.Backend != "" && f.Backend != outbox.NoBackend {
@@ -142,6 +164,9 @@ func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
 	f.Backend = outbox.NoBackend
 	letters, err := p.box.DeadLetters().List(f)
 	for _, d := range letters {
+		if d.Reason == outbox.ReasonUndecodable {
+			continue
+		}
 		if err == nil {
 			err = p.replay(d)
 		}

@@ -42,6 +42,9 @@ func agree(t *testing.T, d *Decoder, frame []byte, l Limits) {
 			if diff := cmp.Diff(v.env.Outer, env.Outer); diff != "" {
 				t.Fatalf("addresses of a refused frame (-oracle +decoder):\n%s%q", diff, frame)
 			}
+			if diff := cmp.Diff(v.env.Feed, env.Feed); diff != "" {
+				t.Fatalf("feed of a refused frame (-oracle +decoder):\n%s%q", diff, frame)
+			}
 		}
 		return
 	}
@@ -165,6 +168,10 @@ func FuzzDecode(f *testing.F) {
 	}
 	for _, c := range refused {
 		f.Add([]byte(c.frame))
+	}
+	for _, c := range feedFrames {
+		f.Add([]byte(c.frame))
+		f.Add([]byte(c.frame[:2*len(c.frame)/3]))
 	}
 	d := NewDecoder(tight)
 	f.Fuzz(func(t *testing.T, frame []byte) {

@@ -29,10 +29,14 @@ type Decoder struct {
 	perms        []permission
 	privilege    int // version, 0 for none
 	forward      forward
+	feed         feedFields
+	names        map[string]string // of sources and epochs, see name
 	// decls are the declarations that the forwarded stanza inherits.
 	decls []byte
 
 	inForwarded, inPrivilege, inPayload bool
+	// hadChild: the outer stanza has a child element already.
+	hadChild bool
 	// atPayload: the start tag being read may be the forwarded stanza's.
 	atPayload bool
 	// capture is whose body is being read, at captureDepth; nil for none.
@@ -53,12 +57,13 @@ func NewDecoder(l Limits) *Decoder {
 	return &Decoder{
 		limits: l.withDefaults(),
 		attrs:  make([]attr, 0, maxAttrs),
+		names:  make(map[string]string),
 		ns:     []binding{{space: streamSpace}},
 	}
 }
 
-// Decode reads one frame into env, which it overwrites and which does not share the
-// frame's memory.
+// Decode reads one frame into env, which it overwrites, together with the Feed that env
+// has from before, and which does not share the frame's memory.
 //
 // The frame stands in a component stream: its default namespace is
 // jabber:component:accept, the prefix stream is bound to
@@ -67,10 +72,11 @@ func NewDecoder(l Limits) *Decoder {
 //
 // The error is a *StanzaError. Env is then unusable but for the addresses, type and
 // id of Outer, which are filled in if the start tag itself was sound, and Kind, if
-// its name was that of a stanza. NotStanza is reported only when nothing else is
+// its name was that of a stanza. Feed is set as well if the start tag of the first child
+// was sound. NotStanza is reported only when nothing else is
 // wrong, so that Decode can check an IQ as well.
 func (d *Decoder) Decode(frame []byte, env *Envelope) error {
-	*env = Envelope{}
+	env.reset()
 	d.reset(frame)
 	if !utf8.Valid(frame) {
 		d.bad = validPrefix(frame)
@@ -103,6 +109,7 @@ func (d *Decoder) reset(frame []byte) {
 	d.outer, d.inner = fields{}, fields{}
 	d.perms, d.privilege = d.perms[:0], 0
 	d.forward = forward{}
+	d.feed.element, d.hadChild = NoFeed, false
 	d.inForwarded, d.inPrivilege, d.inPayload, d.atPayload = false, false, false, false
 	d.capture = nil
 }

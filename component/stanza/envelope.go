@@ -43,8 +43,16 @@ type Envelope struct {
 	Forward ForwardState
 	// Privilege is the advertisement of XEP-0356, nil if there is none.
 	Privilege *Privileges
-	// Feed is what Outer says to the event-feed's component, nil if nothing.
+	// Feed is what the first child of Outer says in the namespace of the event-feed,
+	// nil if it is in none or Outer is no message.
 	Feed *Feed
+}
+
+// reset empties e but for the memory of Feed, which stays with it while it is used for
+// one event after the other.
+func (e *Envelope) reset() {
+	feed := e.Feed
+	*e = Envelope{Feed: feed}
 }
 
 // Privileges is what a server lets the component do (XEP-0356): the first privilege

@@ -87,7 +87,13 @@ func (d *Decoder) open() {
 		d.root(&d.outer, local)
 	case childDepth:
 		d.child(&d.outer, local)
+		first := !d.hadChild
+		d.hadChild = true
 		switch s := d.start.own; {
+		case s == feedSpace:
+			if first && d.outer.kind == Message {
+				d.openFeed(local)
+			}
 		case s == forwardSpace && string(local) == "forwarded":
 			d.forward.elements++
 			d.inForwarded = d.forward.elements == 1

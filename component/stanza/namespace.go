@@ -32,11 +32,13 @@ const (
 	omemoSpace
 	openpgpSpace
 	legacyPGPSpace
+	feedSpace
 )
 
 const (
 	streamURI = "http://etherx.jabber.org/streams"
 	clientURI = "jabber:client"
+	feedURI   = "urn:eventpusher:feed:1"
 )
 
 // spaceOf returns the namespace of that URI.
@@ -96,6 +98,8 @@ func spaceOf(uri []byte) space {
 		return openpgpSpace
 	case "jabber:x:encrypted":
 		return legacyPGPSpace
+	case feedURI:
+		return feedSpace
 	}
 	return unknownSpace
 }

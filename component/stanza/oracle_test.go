@@ -86,6 +86,7 @@ func judge(frame []byte, l Limits) (v verdict) {
 	}
 	if v.started {
 		v.addresses(frame)
+		v.feed(frame)
 	}
 	if v.err == nil && (v.env.Outer.Kind == 0 || !isContentURI(v.root.name.Space)) {
 		v.err = errors.New("oracle: no stanza")
@@ -337,6 +338,122 @@ func (n *node) address(st *Stanza) {
 	st.To = jid.Prepare(n.attribute("to"))
 	st.Type = n.attribute("type")
 	st.ID = n.attribute("id")
+}
+
+// feed reads up to the start tag of the first child, which is all that the feed needs
+// to be sound in a frame that may be damaged further on.
+func (v *verdict) feed(frame []byte) {
+	if v.env.Outer.Kind != Message {
+		return
+	}
+	d := xml.NewDecoder(io.MultiReader(strings.NewReader(streamHeader), bytes.NewReader(frame)))
+	_, _ = d.Token()
+	scope := map[string]string{"xml": xmlURI, "stream": streamURI}
+	for depth := 1; ; {
+		from := d.InputOffset()
+		tok, err := d.RawToken()
+		if err != nil {
+			return
+		}
+		raw := frame[from-int64(len(streamHeader)) : d.InputOffset()-int64(len(streamHeader))]
+		switch tok := tok.(type) {
+		case xml.StartElement:
+			inner, err := strictStart(raw, tok, scope)
+			if err != nil {
+				return
+			}
+			for _, a := range tok.Attr {
+				if (a.Name == xml.Name{Local: "xmlns"}) {
+					inner[""] = a.Value
+				}
+			}
+			if scope = inner; depth == 1 {
+				depth++
+				continue
+			}
+			n := &node{attr: tok.Attr, name: tok.Name}
+			if n.name.Space = scope[tok.Name.Space]; n.name.Space == "urn:eventpusher:feed:1" {
+				v.env.Feed = n.feed()
+			}
+			return
+		case xml.CharData:
+			if !utf8.Valid(raw) || !bytes.HasPrefix(raw, []byte("<!")) && hasSurrogate(raw) {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+var (
+	feedNameShape = regexp.MustCompile(`^[^\s\pZ\p{Cc}]{1,128}$`)
+	feedTimeShape = regexp.MustCompile(`^[0-9]{1,12}\.[0-9]{3}$`)
+	feedKinds     = strings.Fields("message-sent message-received message-offline message-unacked message-failed " +
+		"online presence offline session-start session-end hibernate resumed room-message room-join room-part " +
+		"snapshot-start snapshot snapshot-end")
+)
+
+// number is a number of the feed, 0 for what is none.
+func (n *node) number(name string) uint64 {
+	if s := n.attribute(name); len(s) <= 19 && s != "" && strings.Trim(s, "0123456789") == "" {
+		if i, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return uint64(i)
+		}
+	}
+	return 0
+}
+
+func (n *node) feed() *Feed {
+	f := &Feed{Element: FeedOther}
+	source, epoch := n.attribute("source"), n.attribute("epoch")
+	if !feedNameShape.MatchString(source) || !feedNameShape.MatchString(epoch) {
+		return f
+	}
+	switch n.name.Local {
+	case "event":
+		if f.Seq = n.number("seq"); f.Seq == 0 {
+			return &Feed{Element: FeedOther}
+		}
+		f.Element, f.Fact = FeedEvent, UnknownFact
+		for i, kind := range feedKinds {
+			if kind == n.attribute("kind") {
+				f.Fact = Fact(i + 1)
+			}
+		}
+		f.User = jid.Prepare(n.attribute("user"))
+		if s := n.attribute("t"); feedTimeShape.MatchString(s) {
+			millis, _ := strconv.ParseInt(strings.Replace(s, ".", "", 1), 10, 64)
+			f.At = time.UnixMilli(millis).UTC()
+		}
+		if strings.HasPrefix(n.attribute("kind"), "snapshot") && f.Fact != UnknownFact {
+			f.ID = n.attribute("id")
+			if count := n.number("count"); count < 1<<31 {
+				f.Count = int(count)
+			}
+		}
+	case "lost":
+		if f.From, f.To = n.number("from"), n.number("to"); f.From == 0 || f.To < f.From {
+			return &Feed{Element: FeedOther}
+		}
+		f.Element = FeedLost
+	case "hello":
+		h := &f.Hello
+		h.First, h.Next, h.PrevLast = n.number("first"), n.number("next"), n.number("prev-last")
+		h.PrevEpoch, h.Server = n.attribute("prev-epoch"), n.attribute("server")
+		if h.First == 0 || h.Next < h.First || n.has("prev-epoch") && !feedNameShape.MatchString(h.PrevEpoch) {
+			return &Feed{Element: FeedOther}
+		}
+		h.Clean = n.attribute("clean") == "true" || n.attribute("clean") == "1"
+		for _, host := range strings.Fields(n.attribute("hosts")) {
+			h.Hosts = append(h.Hosts, jid.Prepare(host))
+		}
+		f.Element = FeedHello
+	default:
+		return f
+	}
+	f.Source, f.Epoch = source, epoch
+	return f
 }
 
 func (v *verdict) extract() {

@@ -151,6 +151,7 @@ func (d *Decoder) finish(env *Envelope) {
 			env.Privilege.Permissions = append(env.Privilege.Permissions, Permission{s.of(p.access), s.of(p.typ)})
 		}
 	}
+	d.fillFeed(env, s.of)
 }
 
 // sliced finds texts in the string that finish builds.
@@ -202,6 +203,7 @@ func (d *Decoder) salvage(env *Envelope) {
 	st.To = jid.Prepare(string(d.textBytes(f.to)))
 	st.Type = string(d.textBytes(f.typ))
 	st.ID = string(d.textBytes(f.id))
+	d.fillFeed(env, func(t text) string { return string(d.textBytes(t)) })
 }
 
 // bytes returns a part of the frame.

@@ -21,8 +21,8 @@ func NewReader(r io.Reader, l Limits) *Reader {
 }
 
 // Next returns the next top-level element as Framer.Next does. If it is a message or
-// presence without Fault, env then holds what Decoder.Decode makes of it; otherwise
-// env is left alone.
+// presence, env then holds what Decoder.Decode makes of it, or, if it has a Fault, of
+// its beginning, as of any that is refused; otherwise env is left alone.
 //
 // A *StanzaError is the Decoder's: the frame is valid and the stream goes on. Every
 // other error is the Framer's.
@@ -39,8 +39,12 @@ func (r *Reader) Next(env *Envelope) (Frame, error) {
 		}
 	}
 	frame, err := f.Next()
-	if err == nil && frame.Fault == NoFault && (frame.Kind == MessageFrame || frame.Kind == PresenceFrame) {
-		err = r.decoder.Decode(frame.Bytes, env)
+	if err != nil || frame.Kind != MessageFrame && frame.Kind != PresenceFrame {
+		return frame, err
+	}
+	err = r.decoder.Decode(frame.Bytes, env)
+	if frame.Fault != NoFault {
+		err = nil // the fault says what is wrong
 	}
 	return frame, err
 }
@@ -57,7 +61,7 @@ func (d *Decoder) decodeFirst(b []byte, env *Envelope) int {
 		n = 0
 	} else {
 		d.src = b[:n]
-		*env = Envelope{}
+		env.reset()
 		d.finish(env)
 	}
 	d.release()

@@ -45,8 +45,10 @@ func twoPasses(r io.Reader, l Limits) read {
 	f, d := NewFramer(r, l), NewDecoder(l)
 	return readAll(func(env *Envelope) (Frame, error) {
 		frame, err := f.Next()
-		if err == nil && frame.Fault == NoFault && (frame.Kind == MessageFrame || frame.Kind == PresenceFrame) {
-			err = d.Decode(frame.Bytes, env)
+		if err == nil && (frame.Kind == MessageFrame || frame.Kind == PresenceFrame) {
+			if err = d.Decode(frame.Bytes, env); frame.Fault != NoFault {
+				err = nil
+			}
 		}
 		return frame, err
 	})
@@ -166,6 +168,9 @@ func FuzzReader(f *testing.F) {
 		f.Add([]byte(c.frame+"<presence/>"), uint16(len(c.frame)/2))
 	}
 	for _, c := range refused {
+		f.Add([]byte(c.frame+"<presence/>"), uint16(len(c.frame)/2))
+	}
+	for _, c := range feedFrames {
 		f.Add([]byte(c.frame+"<presence/>"), uint16(len(c.frame)/2))
 	}
 	f.Add(bytes.Join(corpus(f)[:3], []byte("\n")), uint16(1000))

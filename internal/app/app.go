@@ -17,9 +17,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/catalog"
 	"eventpusher/component"
-	"eventpusher/component/stanza"
 	"eventpusher/config"
-	"eventpusher/event"
 	"eventpusher/internal/control"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
@@ -85,17 +83,12 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
 	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends))
-	var events []event.Event
+	feed := &feeder{translator: tr, pusher: a.pusher, box: a.box}
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
-		// The link calls the handler from its reading goroutine alone, which makes
-		// the buffer and the translator safe without a lock.
-		Handler: func(s *stanza.Stanza) {
-			events = tr.Translate(s, events[:0])
-			a.pusher.Push(events)
-			clear(events)
-		},
+		Handler:  feed.handle,
 		Attached: tr.Gap, // what happened to sessions while the link was down is unknown
-		Metrics:  component.NewMetrics(registry), Log: o.Log, Version: o.Version,
+		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed,
+		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ type DeadLetter struct {
 	ID       uint64       `json:"number"`
 	Event    *event.Event `json:"event"`
 	Backend  string       `json:"backend,omitempty"` // empty: no backend has seen it
-	Reason   string       `json:"reason"`            // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter
+	Reason   string       `json:"reason"`            // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter, undecodable
 	Err      string       `json:"error,omitempty"`
 	Attempts int          `json:"attempts"`
 	Accepted time.Time    `json:"accepted"`
@@ -29,6 +29,10 @@ const (
 	ReasonMaxAge     = "max_age"     // waited too long
 	ReasonParkedFull = "parked_full" // too much of what keeps failing was waiting already
 )
+
+// ReasonUndecodable is the reason of dead letters that hold no event: the server sent a
+// stanza that cannot be read, and Packet is what came of it.
+const ReasonUndecodable = "undecodable"
 
 // NoBackend selects, as LetterFilter.Backend, the dead letters that no backend
 // has seen.

@@ -1,0 +1,54 @@
+package component
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// SourceStatus says how far a source of the event-feed has come.
+type SourceStatus struct {
+	Name string `json:"name"`
+	// Host is where it introduced itself last, Server what it says of itself.
+	Host   string `json:"host"`
+	Server string `json:"server,omitempty"`
+	// Connected says since when it is there, nil if it has not introduced itself on
+	// this connection.
+	Connected *time.Time `json:"connected_since,omitempty"`
+	Epoch     string     `json:"epoch"`
+	// Received is the last event that was taken, Committed the last one known to be on
+	// disk; both are of Epoch and 0 where there is none.
+	Received  uint64 `json:"received"`
+	Committed uint64 `json:"committed"`
+	// Holes counts what the server gave up, LostEvents the events in them, UnknownLosses
+	// the times that it came back without what it had kept, since the start.
+	Holes         uint64 `json:"holes"`
+	LostEvents    uint64 `json:"lost_events"`
+	UnknownLosses uint64 `json:"unknown_losses"`
+	Duplicates    uint64 `json:"duplicates"`
+}
+
+// status lists the sources in order of their names.
+func (s *sources) status() []SourceStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]SourceStatus, 0, len(s.byName))
+	for _, src := range s.byName {
+		out := SourceStatus{
+			Name: src.name, Host: string(src.host), Server: shortened(src.hello.Server), Epoch: src.epoch,
+			Holes: src.holes, LostEvents: src.lost, UnknownLosses: src.unknownLosses, Duplicates: src.duplicate,
+		}
+		if since := src.since; !since.IsZero() {
+			out.Connected = &since
+		}
+		if src.inEpoch == src.epoch {
+			out.Received = src.received
+		}
+		if src.committed.Epoch == src.epoch {
+			out.Committed = src.committed.Seq
+		}
+		list = append(list, out)
+	}
+	slices.SortFunc(list, func(a, b SourceStatus) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}

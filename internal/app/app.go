@@ -71,9 +71,11 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
 		return nil, err
 	}
-	if a.box, err = openOutbox(cfg.Outbox, a.backends, o.Log); err != nil {
+	box, found, err := openOutbox(cfg.Outbox, a.backends, o.Log)
+	if err != nil {
 		return nil, err
 	}
+	a.box = box
 	a.pusher, err = pusher.New(pusher.Options{
 		Chain: chain, Backends: a.backends, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})
@@ -84,7 +86,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends))
+	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
 	var events []event.Event
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		// The link calls the handler from its reading goroutine alone, which makes

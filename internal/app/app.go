@@ -48,9 +48,10 @@ type App struct {
 // before Run but the admin listener, so that a taken port is an error at start.
 func New(cfg *config.Config, o Options) (a *App, err error) {
 	a = &App{cfg: cfg, log: o.Log}
+	begun := a // an error is returned with nil
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.close())
+			err = errors.Join(err, begun.close())
 		}
 	}()
 	registry := prometheus.NewRegistry()

@@ -85,7 +85,7 @@ func TestSoakHTTPTrouble(t *testing.T) {
 		await(t, "what waits for http", func() bool { return s.backend("http").Waiting < s.rate })
 	}
 	s.settled(t)
-	t.Logf("figures: http trouble: %d messages sent, none lost", s.sent)
+	t.Logf("figures: http trouble: %d messages sent, missing: %v", s.sent, t.Failed())
 }
 
 // TestSoakSNSOutage stops SNS for twenty seconds.
@@ -101,8 +101,8 @@ func TestSoakSNSOutage(t *testing.T) {
 	began := time.Now()
 	s.phase(t, 2*time.Second)
 	s.settled(t)
-	t.Logf("figures: sns down for 20 s: %d messages sent, none lost, no dead letter, all settled %v after it was back; RabbitMQ's ratio %.3f",
-		s.sent, time.Since(began).Round(100*time.Millisecond), inTrouble/usual)
+	t.Logf("figures: sns down for 20 s: %d messages sent, missing: %v, all settled %v after it was back; RabbitMQ's ratio %.3f",
+		s.sent, t.Failed(), time.Since(began).Round(100*time.Millisecond), inTrouble/usual)
 	if inTrouble/usual < leastRate {
 		t.Errorf("RabbitMQ has %.3f of its rate, want %.2f", inTrouble/usual, leastRate)
 	}

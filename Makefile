@@ -1,6 +1,8 @@
 # make run     a demonstration that needs nothing installed
 # make build   the program, ./eventpusher, one static binary
 # make test    every test, against real servers (installs them when missing; root)
+# make soak    what takes longer than a test may: outages, kills and a million
+#              events under load, about 10 minutes; it prints what it has measured
 # make bench   the benchmarks, and how much faster than mellium stanzas come in
 # make lint    gofmt, go vet, staticcheck
 # make image   the container image (image.mk)
@@ -16,7 +18,7 @@ BENCH_TIME    ?= 1s
 BENCH_COUNT   ?= 1
 
 .DEFAULT_GOAL := build
-.PHONY: run build test bench lint clean
+.PHONY: run build test soak bench lint clean
 
 run: build
 	./eventpusher demo
@@ -28,6 +30,15 @@ build:
 test:
 	./internal/harness/install.sh
 	$(GO) test -race -timeout 8m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./...
+
+# One package at a time, since some of it is measured. Everything is in
+# dist/soak.txt.
+soak:
+	./internal/harness/install.sh
+	@mkdir -p dist
+	$(GO) test -tags soak -count 1 -v -timeout 25m -p 1 -run '^TestSoak' ./pusher/... ./internal/e2e >dist/soak.txt \
+		|| { grep -v -e 'level=INFO' -e 'level=WARN' dist/soak.txt | tail -n 100; exit 1; }
+	@sed -n -e 's/^.*figures: //p' -e '/^--- /p' dist/soak.txt
 
 # One package at a time, or they would measure each other. The last line says
 # how many times more stanzas a second we take in than mellium alone.
@@ -42,8 +53,8 @@ bench:
 
 lint:
 	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "gofmt -w is needed for:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(GO) vet -tags soak ./...
+	$(GO) tool staticcheck -tags soak ./...
 
 clean:
 	rm -rf eventpusher dist

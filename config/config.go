@@ -212,6 +212,7 @@ type Outbox struct {
 	MaxSize         Size          // default 10 GiB
 	MaxAge          time.Duration // default 72 h
 	ShutdownTimeout time.Duration // default 10 s
+	OnDamage        string        // stop (default) or skip
 	NATS            NATS
 }
 

@@ -69,7 +69,7 @@ func TestDefault(t *testing.T) {
 			ReconnectMin: 500 * time.Millisecond, ReconnectMax: 30 * time.Second,
 		},
 		Outbox: Outbox{
-			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second,
+			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second, OnDamage: "stop",
 			NATS: NATS{URL: "nats://localhost:4222", Stream: "EVENTPUSHER", Replicas: 1},
 		},
 		Log: Log{Level: slog.LevelInfo, Format: "text"},

@@ -84,6 +84,7 @@ func (o *Outbox) fields() []field {
 		size("max_size", &o.MaxSize, "10GiB", 1<<20),
 		duration("max_age", &o.MaxAge, "72h", time.Second),
 		duration("shutdown_timeout", &o.ShutdownTimeout, "10s", 0),
+		choice("on_damage", &o.OnDamage, "stop", "stop", "skip"),
 		table("nats", o.NATS.fields()...),
 	}
 }

@@ -145,6 +145,7 @@ func (p *Pusher) appended(err error) {
 
 // abandonIntake counts what the outbox did not take until the end.
 func (p *Pusher) abandonIntake() {
+	lost := 0
 	for _, l := range []*line{&p.intake.plain, &p.intake.acked} {
 		for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
 			for _, b := range list {
@@ -152,9 +153,14 @@ func (p *Pusher) abandonIntake() {
 					b.committed(errStopping) // the source keeps it
 				} else {
 					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
+					lost += len(b.entries)
 				}
 			}
 			p.intake.done(l, list)
 		}
+	}
+	if lost > 0 {
+		// The metric ends with the process.
+		p.log.Error("events are lost: the outbox did not take them until the end", "events", lost)
 	}
 }

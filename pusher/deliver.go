@@ -69,6 +69,7 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		}
 	}, longest, now)
 	draining := d.draining
+	d.leaveHopeless()
 	d.mu.Unlock()
 
 	c.settlements = c.settlements[:0]

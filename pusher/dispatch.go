@@ -43,6 +43,8 @@ type dispatcher struct {
 	timerAt  time.Time
 	draining bool
 	stopped  bool
+	cancel   context.CancelFunc // of the calls; nil before run
+	giveUp   *time.Timer        // set while the end waits for calls that look hopeless
 
 	deathLog   throttle
 	failureLog throttle
@@ -97,16 +99,23 @@ func (d *dispatcher) notify() {
 
 // run runs the lanes until stop, or until drain has found nothing left.
 func (d *dispatcher) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.mu.Lock()
+	d.cancel = cancel
+	d.mu.Unlock()
 	var lanes sync.WaitGroup
 	for range d.limits.Lanes {
 		lanes.Go(func() { d.lane(ctx) })
 	}
 	lanes.Wait()
 	d.mu.Lock()
-	if d.timer != nil {
-		d.timer.Stop()
+	defer d.mu.Unlock()
+	for _, t := range []*time.Timer{d.timer, d.giveUp} {
+		if t != nil {
+			t.Stop()
+		}
 	}
-	d.mu.Unlock()
 }
 
 // lane takes batches and publishes them, one after the other.
@@ -123,14 +132,6 @@ func (d *dispatcher) stop() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopped = true
-	d.wake.Broadcast()
-}
-
-// drain makes the lanes return when nothing is left.
-func (d *dispatcher) drain() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.draining = true
 	d.wake.Broadcast()
 }
 
@@ -176,12 +177,6 @@ func (d *dispatcher) next(c *call) bool {
 		d.wake.Wait()
 	}
 	return false
-}
-
-// drained reports whether a lane that has found nothing to do, or may send
-// nothing, need not wait for more.
-func (d *dispatcher) drained(s outbox.Stats, shut bool) bool {
-	return s.Waiting+s.InFlight == 0 || d.durable && s.InFlight == 0 && (shut || !s.Coming)
 }
 
 // earlier returns the earlier of two times; zero means never.

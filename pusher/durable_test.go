@@ -74,53 +74,6 @@ func (s *slowDisk) sizes() (out []int) {
 	return out
 }
 
-// TestOneConversationFailsForAnHour is what a single dead webhook must not do to
-// the others.
-func TestOneConversationFailsForAnHour(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dir := t.TempDir()
-		box, _, _ := openOutbox(t, dir, "b")
-		var repaired atomic.Bool
-		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2}, publish: func(ctx context.Context, batch []event.Event) []error {
-			if repaired.Load() {
-				return make([]error, len(batch))
-			}
-			return failing(errDown, "dead")(ctx, batch)
-		}}
-		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
-		began := time.Now()
-		var slowest time.Duration
-		const seconds = 3600
-		for n := range seconds {
-			p.Push([]event.Event{of("dead", fmt.Sprintf("dead%05d", n)), of("a", fmt.Sprintf("a%05d", n)), of("b", fmt.Sprintf("b%05d", n))})
-			before := time.Now()
-			for b.count() < 2*(n+1) {
-				time.Sleep(time.Millisecond)
-			}
-			slowest = max(slowest, time.Since(before))
-			time.Sleep(time.Until(began.Add(time.Duration(n+1) * time.Second)))
-		}
-		if slowest > 100*time.Millisecond {
-			t.Errorf("another conversation waited %v", slowest)
-		}
-		s := p.Status().Backends[0]
-		if s.State != pusher.Closed || s.Parked != seconds || s.Waiting+s.InFlight != seconds || s.DeadLetters != 0 {
-			t.Errorf("after an hour: %+v", s)
-		}
-		repaired.Store(true)
-		time.Sleep(time.Minute + time.Hour/10)
-		var dead []string
-		for _, id := range b.ids() {
-			if strings.HasPrefix(id, "dead") {
-				dead = append(dead, id)
-			}
-		}
-		if len(dead) != seconds || !slices.IsSorted(dead) {
-			t.Errorf("%d events of the repaired conversation, in order: %v", len(dead), slices.IsSorted(dead))
-		}
-	})
-}
-
 func TestDurableOutboxKeepsWhatCannotBeDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()

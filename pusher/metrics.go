@@ -125,7 +125,7 @@ func (m *Metrics) backend(name string) *backendMetrics {
 // backlog tells what is waiting when somebody asks, so that neither Push nor the
 // lanes have to keep a gauge up to date.
 type backlog struct {
-	waiting, parked, oldest *prometheus.Desc
+	waiting, parked, oldest, lost *prometheus.Desc
 
 	mu      sync.Mutex
 	readers map[string]outbox.Reader
@@ -137,6 +137,7 @@ func newBacklog() *backlog {
 		waiting: prometheus.NewDesc("eventpusher_waiting_events", "Events accepted and not yet delivered, those in flight included.", labels, nil),
 		parked:  prometheus.NewDesc("eventpusher_parked_events", "Those of the waiting events whose conversation keeps failing while its backend works.", labels, nil),
 		oldest:  prometheus.NewDesc("eventpusher_oldest_event_seconds", "Age of the oldest event that is not yet delivered; 0 when there is none.", labels, nil),
+		lost:    prometheus.NewDesc("eventpusher_events_unreadable_total", "Accepted events passed over because the disk does not give them back, restarts included.", labels, nil),
 		readers: make(map[string]outbox.Reader),
 	}
 }
@@ -152,6 +153,7 @@ func (b *backlog) Describe(ch chan<- *prometheus.Desc) {
 	ch <- b.waiting
 	ch <- b.parked
 	ch <- b.oldest
+	ch <- b.lost
 }
 
 // Collect implements prometheus.Collector.
@@ -167,5 +169,6 @@ func (b *backlog) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(b.waiting, prometheus.GaugeValue, float64(s.Waiting+s.InFlight), name)
 		ch <- prometheus.MustNewConstMetric(b.parked, prometheus.GaugeValue, float64(s.Parked), name)
 		ch <- prometheus.MustNewConstMetric(b.oldest, prometheus.GaugeValue, age, name)
+		ch <- prometheus.MustNewConstMetric(b.lost, prometheus.CounterValue, float64(s.Lost), name)
 	}
 }

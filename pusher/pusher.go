@@ -11,9 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -216,99 +213,5 @@ func (p *Pusher) Run(ctx context.Context) error {
 		close(p.draining)
 	}
 	close(p.done)
-	return nil
-}
-
-// LeftError says that events were still waiting when Drain had to end.
-type LeftError struct {
-	Left map[string]int // by backend, those in flight included
-}
-
-func (e *LeftError) Error() string {
-	parts := make([]string, 0, len(e.Left))
-	for _, name := range slices.Sorted(maps.Keys(e.Left)) {
-		parts = append(parts, fmt.Sprintf("%s: %d", name, e.Left[name]))
-	}
-	return "events left undelivered (" + strings.Join(parts, ", ") + ")"
-}
-
-// lastGrace is how long Drain waits, after its context has ended, for calls to
-// notice that they are cancelled, so that their results still count.
-const lastGrace = time.Second
-
-// Drain refuses new events (the owner stops pushing first: what is pushed at the
-// same moment may be left), lets the lanes deliver what is waiting until ctx
-// ends, and ends Run; a Run that begins later only drains. With a durable outbox
-// it does not wait for what cannot be delivered now: that is kept. It returns a
-// *LeftError when something was left and is lost with the process.
-func (p *Pusher) Drain(ctx context.Context) error {
-	p.mu.Lock()
-	if !p.closed.Swap(true) {
-		close(p.draining)
-	}
-	cancel := p.cancel
-	p.mu.Unlock()
-	p.flushIntake(ctx, cancel != nil)
-	for _, d := range p.dispatchers {
-		d.drain()
-	}
-	if cancel == nil && (p.box.Durable() || p.left() == nil) {
-		return nil // never run, and nothing to do
-	}
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		p.abandon()
-	}
-	return p.left()
-}
-
-// flushIntake lets the outbox take what was pushed.
-func (p *Pusher) flushIntake(ctx context.Context, running bool) {
-	if p.intake == nil {
-		return
-	}
-	p.intake.close()
-	if !running {
-		p.flush.Do(p.commitLoop)
-	}
-	select {
-	case <-p.flushed:
-	case <-ctx.Done():
-	}
-}
-
-// abandon cancels what is on its way.
-func (p *Pusher) abandon() {
-	p.mu.Lock()
-	cancel := p.cancel
-	p.mu.Unlock()
-	if cancel == nil {
-		return // never run
-	}
-	cancel()
-	grace := time.NewTimer(lastGrace)
-	defer grace.Stop()
-	select {
-	case <-p.done:
-	case <-grace.C: // a backend that ignores its context
-	}
-}
-
-// left returns what is not delivered as a *LeftError, nil when that is nothing or
-// when the outbox keeps it.
-func (p *Pusher) left() error {
-	if p.box.Durable() {
-		return nil
-	}
-	left := make(map[string]int)
-	for _, d := range p.dispatchers {
-		if s := d.reader.Stats(); s.Waiting+s.InFlight > 0 {
-			left[d.name] = s.Waiting + s.InFlight
-		}
-	}
-	if len(left) > 0 {
-		return &LeftError{Left: left}
-	}
 	return nil
 }

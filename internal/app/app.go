@@ -46,9 +46,10 @@ type App struct {
 // before Run but the admin listener, so that a taken port is an error at start.
 func New(cfg *config.Config, o Options) (a *App, err error) {
 	a = &App{cfg: cfg, log: o.Log}
+	begun := a // an error is returned with nil
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.close())
+			err = errors.Join(err, begun.close())
 		}
 	}()
 	registry := prometheus.NewRegistry()
@@ -69,9 +70,11 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
 		return nil, err
 	}
-	if a.box, err = openOutbox(cfg.Outbox, a.backends, o.Log); err != nil {
+	box, found, err := openOutbox(cfg.Outbox, a.backends, o.Log)
+	if err != nil {
 		return nil, err
 	}
+	a.box = box
 	a.pusher, err = pusher.New(pusher.Options{
 		Chain: chain, Backends: a.backends, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})
@@ -82,7 +85,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends))
+	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
 	feed := &feeder{translator: tr, pusher: a.pusher, box: a.box}
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		Handler:  feed.handle,

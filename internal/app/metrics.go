@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventpusher/backends"
+	"eventpusher/pusher/outbox"
 	"eventpusher/translator"
 )
 
@@ -94,5 +95,39 @@ func (c *backendCollector) Collect(ch chan<- prometheus.Metric) {
 		for what, n := range counting.Counts() {
 			ch <- prometheus.MustNewConstMetric(c.counts, prometheus.CounterValue, float64(n), b.Name(), what)
 		}
+	}
+}
+
+// outboxCollector exports whether the outbox works, and what it found when it was
+// opened.
+type outboxCollector struct {
+	box                      *outbox.Embedded
+	torn, unreadable         float64
+	failing, cut, startHoles *prometheus.Desc
+}
+
+func newOutboxCollector(box *outbox.Embedded, found outbox.Recovery) *outboxCollector {
+	desc := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("eventpusher_outbox_"+name, help, nil, nil)
+	}
+	return &outboxCollector{
+		box: box, torn: float64(found.TornBytes()), unreadable: float64(found.Unreadable()),
+		failing:    desc("failing", "1 while the outbox cannot write, save or read what it should; the log and /readyz say why."),
+		cut:        desc("start_torn_bytes", "Bytes of unfinished records that the start cut off the log."),
+		startHoles: desc("start_unreadable_events", "Events that the start found missing or unreadable in the log."),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *outboxCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect implements prometheus.Collector.
+func (c *outboxCollector) Collect(ch chan<- prometheus.Metric) {
+	failing := 0.0
+	if c.box.Err() != nil {
+		failing = 1
+	}
+	for desc, v := range map[*prometheus.Desc]float64{c.failing: failing, c.cut: c.torn, c.startHoles: c.unreadable} {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v)
 	}
 }

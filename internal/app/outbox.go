@@ -14,23 +14,23 @@ import (
 
 // openOutbox opens the outbox of the configuration for these backends and says
 // what it has found.
-func openOutbox(cfg config.Outbox, list []backends.Backend, log *slog.Logger) (*outbox.Embedded, error) {
+func openOutbox(cfg config.Outbox, list []backends.Backend, log *slog.Logger) (*outbox.Embedded, outbox.Recovery, error) {
 	names := make([]string, len(list))
 	for i, b := range list {
 		names[i] = b.Name()
 	}
 	box, found, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{
-		Dir: cfg.Path, Backends: names, MaxSize: int64(cfg.MaxSize), Log: log,
+		Dir: cfg.Path, Backends: names, MaxSize: int64(cfg.MaxSize), SkipCorrupt: cfg.OnDamage == "skip", Log: log,
 	})
 	var locked *outbox.LockedError
 	switch {
 	case errors.As(err, &locked):
-		return nil, err // says all there is to say
+		return nil, found, err // says all there is to say
 	case err != nil:
-		return nil, fmt.Errorf("[outbox] path = %q: %w", cfg.Path, err)
+		return nil, found, fmt.Errorf("[outbox] path = %q: %w", cfg.Path, err)
 	}
 	log.Info("outbox opened", "path", cfg.Path, "found", found)
-	return box, nil
+	return box, found, nil
 }
 
 // letters are the dead letters of the running daemon: those that no backend has

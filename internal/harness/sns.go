@@ -67,7 +67,9 @@ func SNS(t testing.TB) *SNSEmulator {
 	})
 	client := &http.Client{Transport: &http.Transport{}, Timeout: WaitLimit}
 	t.Cleanup(client.CloseIdleConnections)
-	return &SNSEmulator{Region: region, Port: ports[0], t: t, s: s, client: client, past: make(map[string][]SNSMessage)}
+	e := &SNSEmulator{Region: region, Port: ports[0], t: t, s: s, client: client, past: make(map[string][]SNSMessage)}
+	e.takeMessages(true)
+	return e
 }
 
 func prepareSNS(s *server, port int, region string) error {
@@ -163,6 +165,7 @@ func (e *SNSEmulator) createTopic(name string) {
 // stays visible in Messages.
 func (e *SNSEmulator) Stop() {
 	e.t.Helper()
+	e.takeMessages(false)
 	for _, topic := range e.topics {
 		e.past[topic] = e.Messages(topic)
 	}
@@ -180,6 +183,21 @@ func (e *SNSEmulator) Start() {
 	}
 	for _, topic := range e.topics {
 		e.createTopic(topic)
+	}
+	e.takeMessages(true)
+}
+
+// takeMessages says whether messages are taken or answered with 503. What is
+// published between the beginning of Stop and the end of Start, while there is
+// no queue that would keep it, must not look as if it had been.
+func (e *SNSEmulator) takeMessages(yes bool) {
+	e.t.Helper()
+	path, state := "/_harness/close", false
+	if yes {
+		path = "/_harness/open"
+	}
+	if e.get(path, &state); state != yes {
+		e.t.Fatalf("sns: %s did not help", path)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"syscall"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -46,9 +47,10 @@ func openDatabase(path string) (db database, err error) {
 	b, err := bolt.Open(path, 0o600, &bolt.Options{
 		Timeout: DefaultLockTimeout, FreelistType: bolt.FreelistMapType, InitialMmapSize: stateMapping, NoStatistics: true,
 	})
+	var refused syscall.Errno
 	switch {
-	case errors.Is(err, os.ErrPermission), errors.Is(err, os.ErrNotExist):
-		return db, fmt.Errorf("outbox: %w", err)
+	case errors.As(err, &refused): // a full or read-only disk is no damage
+		return db, fmt.Errorf("outbox: %s: %w", path, err)
 	case err != nil:
 		return db, &damageError{path, err}
 	}

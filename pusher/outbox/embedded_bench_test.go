@@ -76,7 +76,7 @@ func sinkLanes(lanes *sync.WaitGroup, r outbox.Reader, woken, stop chan struct{}
 }
 
 // sinks opens an outbox with three readers that deliver everything.
-func sinks(b *testing.B, o outbox.EmbeddedOptions, seen func(reader int, it *outbox.Item)) (e *outbox.Embedded, stop func()) {
+func sinks(b testing.TB, o outbox.EmbeddedOptions, seen func(reader int, it *outbox.Item)) (e *outbox.Embedded, stop func()) {
 	b.Helper()
 	o.Backends = []string{"a", "b", "c"}
 	e, _, err := outbox.OpenEmbedded(o)
@@ -265,13 +265,29 @@ func BenchmarkEmbeddedBacklog(b *testing.B) {
 	for _, waiting := range []int{1000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
 			for b.Loop() {
-				backlog(b, waiting)
+				f := backlog(b, waiting)
+				b.ReportMetric(f.appendRate, "append-events/s")
+				b.ReportMetric(f.appendCPU, "append-cpu-ns/event")
+				b.ReportMetric(f.waitingRSS, "waiting-rss-MiB")
+				b.ReportMetric(float64(f.open.Milliseconds()), "open-ms")
+				b.ReportMetric(f.drainRate, "drain-events/s")
+				b.ReportMetric(f.drainCPU, "drain-cpu-ns/event")
+				b.ReportMetric(f.drainRSS, "drain-rss-MiB")
 			}
 		})
 	}
 }
 
-func backlog(b *testing.B, waiting int) {
+// backlogFigures are what backlog has measured.
+type backlogFigures struct {
+	appendRate, appendCPU float64 // events/s, ns for each
+	waitingRSS, drainRSS  float64 // anonymous memory with all waiting, and after the drain, in MiB
+	open                  time.Duration
+	drainRate, drainCPU   float64 // deliveries/s, ns for each
+}
+
+func backlog(b testing.TB, waiting int) (f backlogFigures) {
+	b.Helper()
 	o := outbox.EmbeddedOptions{Dir: b.TempDir(), Backends: []string{"a", "b", "c"}}
 	e, _, err := outbox.OpenEmbedded(o)
 	if err != nil {
@@ -289,10 +305,10 @@ func backlog(b *testing.B, waiting int) {
 			b.Fatal(err)
 		}
 	}
+	f.appendRate = float64(waiting) / time.Since(began).Seconds()
+	f.appendCPU = float64(cpuTime()-before) / float64(waiting)
 	runtime.GC()
-	b.ReportMetric(float64(waiting)/time.Since(began).Seconds(), "append-events/s")
-	b.ReportMetric(float64(cpuTime()-before)/float64(waiting), "append-cpu-ns/event")
-	b.ReportMetric(rssAnon()/(1<<20), "waiting-rss-MiB")
+	f.waitingRSS = rssAnon() / (1 << 20)
 	e.Crash()
 
 	left := atomic.Int64{}
@@ -304,11 +320,12 @@ func backlog(b *testing.B, waiting int) {
 			close(done)
 		}
 	})
-	b.ReportMetric(float64(time.Since(began).Milliseconds()), "open-ms")
+	f.open = time.Since(began)
 	before, began = cpuTime(), time.Now()
 	<-done
-	b.ReportMetric(float64(3*waiting)/time.Since(began).Seconds(), "drain-events/s")
-	b.ReportMetric(float64(cpuTime()-before)/float64(3*waiting), "drain-cpu-ns/event")
-	b.ReportMetric(rssAnon()/(1<<20), "drain-rss-MiB")
+	f.drainRate = float64(3*waiting) / time.Since(began).Seconds()
+	f.drainCPU = float64(cpuTime()-before) / float64(3*waiting)
+	f.drainRSS = rssAnon() / (1 << 20)
 	stop()
+	return f
 }

@@ -38,22 +38,32 @@ type BackendRecovery struct {
 	Lost    uint64 // passed over so far because they could not be read
 }
 
+// TornBytes returns how much was cut off the log because it was unfinished.
+func (r Recovery) TornBytes() (n int64) {
+	for _, c := range r.Log.Cuts {
+		n += c.Bytes
+	}
+	return n
+}
+
+// Unreadable returns how many events were found to be missing from the log, or
+// damaged in the part of it that a start reads.
+func (r Recovery) Unreadable() (n uint64) {
+	for _, h := range r.Log.Holes {
+		n += h.Events()
+	}
+	return n
+}
+
 // LogValue implements slog.LogValuer, for the one line that a start writes.
 func (r Recovery) LogValue() slog.Value {
-	var torn, lost int64
-	for _, c := range r.Log.Cuts {
-		torn += c.Bytes
-	}
-	for _, h := range r.Log.Holes {
-		lost += int64(h.Events())
-	}
 	var waiting []any
 	for _, b := range r.Backends {
 		waiting = append(waiting, slog.Group(b.Name, "waiting", b.Waiting, "parked", b.Parked, "new", b.New))
 	}
 	return slog.GroupValue(
 		slog.Bool("clean", r.Clean), slog.Int("repeats_possible", r.Repeats), slog.Int64("bytes", r.Log.Bytes),
-		slog.Int64("torn_bytes_cut", torn), slog.Int64("events_unreadable", lost),
+		slog.Int64("torn_bytes_cut", r.TornBytes()), slog.Uint64("events_unreadable", r.Unreadable()),
 		slog.Int("dead_letters", r.Letters), slog.Group("backends", waiting...), slog.Duration("took", r.Took))
 }
 

@@ -1,8 +1,6 @@
 package outbox
 
-import (
-	"time"
-)
+import "time"
 
 // Parked events must not take the lanes from the others either. While they fail,
 // one at a time is tried, with a rest of restFactor times the length of the
@@ -48,6 +46,7 @@ func (r *embeddedReader) parkedDue() time.Time {
 func (r *embeddedReader) retryParked(it *Item, due time.Time, firm bool, now time.Time) {
 	ref := &it.parked.refs[0]
 	ref.attempts = it.Attempts
+	r.out.tries = append(r.out.tries, parkedTry{ref.id, it.Attempts})
 	r.drop(it)
 	r.allowed = 1
 	r.rest = now.Add(min(restFactor*now.Sub(it.takenAt), longestRest))

@@ -159,3 +159,44 @@ func TestEmbeddedParkedEventsTakeFewLanes(t *testing.T) {
 		d.close(t)
 	})
 }
+
+// TestEmbeddedParkedAttemptsSurvive counts on where a former process has stopped,
+// so that a restart neither tries a dead conversation at the first pace again nor
+// forgets in the dead letter how often it was tried.
+func TestEmbeddedParkedAttemptsSurvive(t *testing.T) {
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, ParkAttempts: 2}
+	d := openDurable(t, o)
+	d.append(t, manyOf("bad", 0, 2))
+	for n := range 7 {
+		it := d.takeWait(t, "a", 1)[0]
+		if it.Attempts != n {
+			t.Fatalf("attempt %d is counted as %d", n, it.Attempts)
+		}
+		settle(t, d.readers["a"], outbox.Settlement{Item: it, Outcome: outbox.Retry})
+		if n == 3 {
+			if err := d.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			d.Crash()
+			d = openDurable(t, o)
+		}
+	}
+	d.close(t)
+	d = openDurable(t, o)
+	it := d.takeWait(t, "a", 1)[0]
+	if it.Attempts != 7 || it.Event.ID != "bad000" {
+		t.Errorf("%s after %d attempts, want bad000 after 7", it.Event.ID, it.Attempts)
+	}
+	settle(t, d.readers["a"], outbox.Settlement{Item: it, Outcome: outbox.Dead, Reason: "permanent"})
+	if it = d.takeWait(t, "a", 1)[0]; it.Attempts != 0 || it.Event.ID != "bad001" {
+		t.Errorf("then %s after %d attempts", it.Event.ID, it.Attempts)
+	}
+	deliver(t, d.readers["a"], []*outbox.Item{it})
+	if err := d.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if dead := letters(t, d.DeadLetters()); len(dead) != 1 || dead[0].Attempts != 8 {
+		t.Errorf("dead letters %+v, want one of 8 attempts", dead)
+	}
+	d.close(t)
+}

@@ -47,7 +47,8 @@ type embeddedReader struct {
 type changes struct {
 	letters []DeadLetter
 	puts    []parkedRecord
-	dels    []parkedID // applied after puts
+	tries   []parkedTry // applied after puts
+	dels    []parkedID  // applied after tries
 }
 
 func newEmbeddedReader(e *Embedded, backend string, notify func(), rec readerRecord) (*embeddedReader, error) {

@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -154,6 +155,78 @@ func TestEmbeddedStopsBeforeDamage(t *testing.T) {
 	d = openDurable(t, o)
 	if lost := d.found.Backends[0].Lost; lost != corrupt.Events() {
 		t.Errorf("after a restart %d events are counted as lost, want %d", lost, corrupt.Events())
+	}
+	d.close(t)
+}
+
+// TestEmbeddedOpensInSpiteOfDamageInTheLastFile kills a process and damages a
+// record in the middle of the file it was writing: who has not read it stops
+// there, and everything else goes on, positions included.
+func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a", "b"}}.Quick(time.Hour, 1<<20)
+	d := openDurable(t, o)
+	for n := range 6 {
+		if n == 5 { // b has nothing to read in what stands before
+			if err := d.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p := pack(1, chat("x", fmt.Sprint("x", n)))
+		p.Positions = []outbox.Position{{Source: "node", Epoch: "e", Seq: uint64(n)}}
+		d.append(t, p)
+	}
+	d.Crash() // how far the last pack has brought everything has not been saved
+	change(t, segments(t, o.Dir)[0], func(b []byte) []byte {
+		b[bytes.LastIndex(b, []byte("x2"))] ^= 1
+		return b
+	})
+	d = openDurable(t, o)
+	if n := d.found.Unreadable(); n != 1 || d.found.Backends[0].Waiting != 6 {
+		t.Errorf("%d unreadable, found %+v", n, d.found)
+	}
+	if got := d.Positions(); len(got) != 1 || got[0].Seq != 5 {
+		t.Errorf("positions %v, want those of the last pack", got)
+	}
+	d.append(t, pack(2, chat("y", "y0")))
+	if diff := cmp.Diff([]string{"y0"}, d.drain(t, "b")); diff != "" {
+		t.Error(diff)
+	}
+	a := d.readers["a"]
+	for _, want := range []string{"x0", "x1"} {
+		items := d.takeWait(t, "a", 10)
+		if diff := cmp.Diff([]string{want}, ids(items)); diff != "" {
+			t.Fatal(diff)
+		}
+		deliver(t, a, items)
+	}
+	for deadline := time.Now().Add(20 * time.Second); d.Err() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the damage is not met")
+		}
+	}
+	var corrupt *segment.CorruptionError
+	if s := a.Stats(); !errors.As(d.Err(), &corrupt) || corrupt.Events() != 1 || s.Waiting != 4 || s.Lost != 0 || len(take(a, 10, false)) > 0 {
+		t.Errorf("%v, %+v", d.Err(), s)
+	}
+	d.close(t)
+
+	o.SkipCorrupt = true
+	d = openDurable(t, o)
+	for _, want := range []string{"x3", "x4", "x5"} {
+		items := d.takeWait(t, "a", 10)
+		if diff := cmp.Diff([]string{want}, ids(items)); diff != "" {
+			t.Fatal(diff)
+		}
+		deliver(t, d.readers["a"], items)
+	}
+	// Whose event was lost is known for sure at the end of the log.
+	for deadline := time.Now().Add(20 * time.Second); d.readers["a"].Stats().Waiting > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("at the end: %+v", d.readers["a"].Stats())
+		}
+	}
+	if lost := d.readers["a"].Stats().Lost; lost != 1 {
+		t.Errorf("%d events are counted as lost", lost)
 	}
 	d.close(t)
 }

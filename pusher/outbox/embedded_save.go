@@ -113,6 +113,7 @@ func (s *snapshot) undo() {
 	r.out = changes{
 		letters: append(s.out.letters, r.out.letters...),
 		puts:    append(s.out.puts, r.out.puts...),
+		tries:   append(s.out.tries, r.out.tries...),
 		dels:    append(s.out.dels, r.out.dels...),
 	}
 }
@@ -140,6 +141,11 @@ func (s *snapshot) write(tx *bolt.Tx, letters *Letters) (lost int, err error) {
 	parked := tx.Bucket(bucketParked)
 	for i := range s.out.puts {
 		if err := s.out.puts[i].save(tx); err != nil {
+			return 0, err
+		}
+	}
+	for _, t := range s.out.tries {
+		if err := t.save(tx); err != nil {
 			return 0, err
 		}
 	}

@@ -39,10 +39,38 @@ type parkedRecord struct {
 // save writes the record. The key stands before the event, so that a start
 // decodes no event.
 func (p *parkedRecord) save(tx *bolt.Tx) error {
-	b := appendTime(nil, p.accepted)
-	b = binary.AppendUvarint(b, uint64(p.attempts))
-	b = appendText(b, p.event.Key())
+	b := appendParkedHead(nil, p.accepted, p.attempts, p.event.Key())
 	return tx.Bucket(bucketParked).Put(p.id[:], event.AppendBinary(b, p.event))
+}
+
+func appendParkedHead(dst []byte, accepted time.Time, attempts int, key string) []byte {
+	dst = appendTime(dst, accepted)
+	dst = binary.AppendUvarint(dst, uint64(attempts))
+	return appendText(dst, key)
+}
+
+// parkedTry says how often a parked event has been tried by now.
+type parkedTry struct {
+	id       parkedID
+	attempts int
+}
+
+// save changes the record of the event, so that neither the pauses between its
+// attempts nor the count that its dead letter shows begin anew after a restart. It
+// writes the event once more, which is little: of all that is parked for a backend,
+// few are tried at a time.
+func (t parkedTry) save(tx *bolt.Tx) error {
+	parked := tx.Bucket(bucketParked)
+	v := parked.Get(t.id[:])
+	if v == nil {
+		return nil // it became a dead letter instead
+	}
+	accepted, _, key, encoded, err := parkedHead(v)
+	if err != nil {
+		return err
+	}
+	b := appendParkedHead(make([]byte, 0, len(v)+binary.MaxVarintLen64), accepted, t.attempts, string(key))
+	return parked.Put(t.id[:], append(b, encoded...))
 }
 
 // parkedHead decodes everything but the event.

@@ -36,7 +36,7 @@ func (e *CorruptionError) Error() string {
 	if n := e.Events(); n > 0 {
 		affected = fmt.Sprintf("%d events, numbers %d to %d, cannot be read", n, e.First, e.Next-1)
 	}
-	return fmt.Sprintf("segment: %s, byte %d: %s: %s; restore the file from a copy, or accept the loss explicitly",
+	return fmt.Sprintf("segment: %s, byte %d: %s: %s; restore the file from a copy, or accept the loss with on_damage = \"skip\" in [outbox]",
 		e.File, e.Offset, e.Reason, affected)
 }
 

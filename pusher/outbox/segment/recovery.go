@@ -20,8 +20,9 @@ type Recovery struct {
 	First, Next uint64 // the oldest event kept, the one to be appended next
 	// Cuts are records whose Append never succeeded, as far as the files tell.
 	Cuts []Cut
-	// Holes are the corruptions that Options.Skip accepted, and the numbers passed
-	// over because of Options.Floor.
+	// Holes are the corruptions that Options.Skip accepted, those in the last file,
+	// which readers meet in their turn, and the numbers passed over because of
+	// Options.Floor.
 	Holes []*CorruptionError
 }
 
@@ -37,7 +38,8 @@ type Cut struct {
 //
 // It checks each file's header and size and every byte of the last file, which is
 // what a crash can have left unfinished; the other files are checked as they are
-// read. Errors are *CorruptionError (unless Options.Skip is set), *VersionError
+// read. Damage in the middle of the last file is reported and left to readers, as
+// in the others. Errors are *CorruptionError (unless Options.Skip is set), *VersionError
 // or those of the disk.
 func Open(o Options) (*Log, Recovery, error) {
 	if o.SegmentSize <= 0 {

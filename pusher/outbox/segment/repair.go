@@ -115,11 +115,9 @@ func (l *Log) scanLast(found *Recovery) error {
 		if !ok {
 			break
 		}
-		bad := &CorruptionError{File: l.path(s), Offset: sc.off, First: sc.next, Next: first, Reason: d.reason}
-		if !l.options.Skip {
-			return bad
-		}
-		found.hole(l.options.Log, bad)
+		// Readers meet it there, as in any other file. Nothing is lost by going on
+		// behind it, and to refuse would lose what comes meanwhile.
+		found.hole(l.options.Log, &CorruptionError{File: l.path(s), Offset: sc.off, First: sc.next, Next: first, Reason: d.reason})
 		sc.off, sc.next, holes = off, first, true
 	}
 	l.next = sc.next

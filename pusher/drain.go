@@ -1,0 +1,148 @@
+package pusher
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"eventpusher/pusher/outbox"
+)
+
+// LeftError says that events were still waiting when Drain had to end.
+type LeftError struct {
+	Left map[string]int // by backend, those in flight included
+}
+
+func (e *LeftError) Error() string {
+	parts := make([]string, 0, len(e.Left))
+	for _, name := range slices.Sorted(maps.Keys(e.Left)) {
+		parts = append(parts, fmt.Sprintf("%s: %d", name, e.Left[name]))
+	}
+	return "events left undelivered (" + strings.Join(parts, ", ") + ")"
+}
+
+// lastGrace is how long Drain waits, after its context has ended, for calls to
+// notice that they are cancelled, so that their results still count.
+const lastGrace = time.Second
+
+// Drain refuses new events (the owner stops pushing first: what is pushed at the
+// same moment may be left), lets the lanes deliver what is waiting until ctx
+// ends, and ends Run; a Run that begins later only drains. With a durable outbox
+// it does not wait for what cannot be delivered now: that is kept. It returns a
+// *LeftError when something was left and is lost with the process.
+func (p *Pusher) Drain(ctx context.Context) error {
+	p.mu.Lock()
+	if !p.closed.Swap(true) {
+		close(p.draining)
+	}
+	cancel := p.cancel
+	p.mu.Unlock()
+	p.flushIntake(ctx, cancel != nil)
+	for _, d := range p.dispatchers {
+		d.drain()
+	}
+	if cancel == nil && (p.box.Durable() || p.left() == nil) {
+		return nil // never run, and nothing to do
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		p.abandon()
+	}
+	return p.left()
+}
+
+// flushIntake lets the outbox take what was pushed.
+func (p *Pusher) flushIntake(ctx context.Context, running bool) {
+	if p.intake == nil {
+		return
+	}
+	p.intake.close()
+	if !running {
+		p.flush.Do(p.commitLoop)
+	}
+	select {
+	case <-p.flushed:
+	case <-ctx.Done():
+	}
+}
+
+// abandon cancels what is on its way.
+func (p *Pusher) abandon() {
+	p.mu.Lock()
+	cancel := p.cancel
+	p.mu.Unlock()
+	if cancel == nil {
+		return // never run
+	}
+	cancel()
+	grace := time.NewTimer(lastGrace)
+	defer grace.Stop()
+	select {
+	case <-p.done:
+	case <-grace.C: // a backend that ignores its context
+	}
+}
+
+// left returns what is not delivered as a *LeftError, nil when that is nothing or
+// when the outbox keeps it.
+func (p *Pusher) left() error {
+	if p.box.Durable() {
+		return nil
+	}
+	left := make(map[string]int)
+	for _, d := range p.dispatchers {
+		if s := d.reader.Stats(); s.Waiting+s.InFlight > 0 {
+			left[d.name] = s.Waiting + s.InFlight
+		}
+	}
+	if len(left) > 0 {
+		return &LeftError{Left: left}
+	}
+	return nil
+}
+
+// hopelessGrace is how long the end waits for calls to a service that is down or
+// refuses us, when the outbox keeps their events.
+const hopelessGrace = time.Second
+
+// drain makes the lanes return when nothing is left, or nothing that could be
+// delivered now.
+func (d *dispatcher) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining = true
+	d.leaveHopeless()
+	d.wake.Broadcast()
+}
+
+// drained reports whether a lane that has found nothing to do, or may send
+// nothing, need not wait for more.
+func (d *dispatcher) drained(s outbox.Stats, shut bool) bool {
+	return s.Waiting+s.InFlight == 0 || d.durable && s.InFlight == 0 && (shut || !s.Coming)
+}
+
+// leaveHopeless sees to it that the end is not held up by a call that hangs while
+// the gate is shut: what it would deliver is on disk and goes out after the next
+// start, so it is cancelled unless the service recovers at once. The lock is held.
+func (d *dispatcher) leaveHopeless() {
+	if !d.draining || !d.durable || d.stopped || d.giveUp != nil || d.gate.state() == Closed {
+		return
+	}
+	d.giveUp = time.AfterFunc(hopelessGrace, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.giveUp = nil
+		if d.gate.state() == Closed {
+			return
+		}
+		d.stopped = true
+		d.wake.Broadcast()
+		if d.cancel != nil {
+			d.cancel()
+		}
+	})
+}

@@ -350,6 +350,22 @@ func TestManyShareTokenAndConnection(t *testing.T) {
 	}
 }
 
+func TestBurstOpensFewConnections(t *testing.T) {
+	service, s, _ := start(t, nil)
+	var senders sync.WaitGroup
+	for range 100 {
+		senders.Go(func() {
+			if err := s.Send(t.Context(), target(), notification()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	senders.Wait()
+	if n := service.Connections(); n > 20 {
+		t.Errorf("%d connections for 100 requests at once", n)
+	}
+}
+
 func TestContextEnds(t *testing.T) {
 	_, s, _ := start(t, func(o *Options) { o.Concurrency = 1 })
 	ctx, cancel := context.WithCancel(t.Context())

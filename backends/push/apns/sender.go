@@ -26,6 +26,9 @@ const (
 	sandbox    = "https://api.sandbox.push.apple.com"
 )
 
+// connections are more than enough: each carries hundreds of requests at once.
+const connections = 4
+
 // Options configure a Sender.
 type Options struct {
 	// Key signs; required. Share it between the senders of an account.
@@ -80,7 +83,8 @@ func New(o Options) (*Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("apns: url %w", err)
 	}
-	client, err := provider.New(provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout}, o.TLS, base.Hostname(), nil)
+	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: connections}
+	client, err := provider.New(limits, o.TLS, base.Hostname(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("apns: %w", err)
 	}

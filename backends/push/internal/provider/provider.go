@@ -39,6 +39,10 @@ type Options struct {
 	Concurrency int
 	// Timeout bounds each request, the time for connecting included; default 10 s.
 	Timeout time.Duration
+	// Connections is the number of connections to a host; default Concurrency. Small
+	// for services that speak HTTP/2: it keeps a burst of first requests from opening
+	// one each, and net/http still adds some when a host allows few streams on each.
+	Connections int
 }
 
 // Client sends requests. It is safe for concurrent use.
@@ -69,6 +73,9 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
+	if o.Connections < 1 {
+		o.Connections = o.Concurrency
+	}
 	c := &Client{timeout: o.Timeout, places: make(chan struct{}, o.Concurrency)}
 	c.transport = &http.Transport{
 		DialContext:     dial,
@@ -76,9 +83,9 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 		// With a dialer of one's own net/http asks for HTTP/2 only when told to.
 		ForceAttemptHTTP2:   true,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
-		MaxConnsPerHost:     o.Concurrency,
+		MaxConnsPerHost:     o.Connections,
 		MaxIdleConns:        o.Concurrency,
-		MaxIdleConnsPerHost: o.Concurrency,
+		MaxIdleConnsPerHost: o.Connections,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // a small answer must not unpack to a large one
 	}

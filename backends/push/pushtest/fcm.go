@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,10 +44,13 @@ type FCMRequest struct {
 	Message string // as JSON, token included
 }
 
+// fcmKey is made once, since that takes long.
+var fcmKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+
 // StartFCM runs a stand-in for as long as the test. Access tokens live for life.
 func StartFCM(t testing.TB, life time.Duration) *FCM {
 	t.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	key, err := fcmKey()
 	if err != nil {
 		t.Fatal(err)
 	}

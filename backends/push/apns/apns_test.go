@@ -366,6 +366,50 @@ func TestBurstOpensFewConnections(t *testing.T) {
 	}
 }
 
+// TestConnectionsThatGoAway has the service end a connection with many an answer, as
+// Apple's do (GOAWAY).
+func TestConnectionsThatGoAway(t *testing.T) {
+	service, s, _ := start(t, func(o *Options) { o.Concurrency = 8 })
+	for range 40 {
+		service.Script(device, pushtest.Answer{Status: 200, Header: map[string]string{"Connection": "close"}})
+	}
+	var senders sync.WaitGroup
+	for range 8 {
+		senders.Go(func() {
+			for range 10 {
+				if err := s.Send(t.Context(), target(), notification()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	senders.Wait()
+	if taken, conns := len(service.Requests()), service.Connections(); taken != 40 || conns < 2 {
+		t.Errorf("%d requests were taken after those with scripts, over %d connections", taken, conns)
+	}
+}
+
+func TestBrokenConnection(t *testing.T) {
+	service, s, _ := start(t, nil)
+	if err := s.Send(t.Context(), target(), notification()); err != nil {
+		t.Fatal(err)
+	}
+	service.Disconnect()
+	// The first may still take the broken connection.
+	var err error
+	for range 3 {
+		if err = s.Send(t.Context(), target(), notification()); err == nil {
+			break
+		}
+		if backends.Reason(err) != "transient" {
+			t.Errorf("%v, want transient", err)
+		}
+	}
+	if err != nil || service.Connections() != 2 {
+		t.Errorf("%v, %d connections, want a second", err, service.Connections())
+	}
+}
+
 func TestContextEnds(t *testing.T) {
 	_, s, _ := start(t, func(o *Options) { o.Concurrency = 1 })
 	ctx, cancel := context.WithCancel(t.Context())

@@ -31,6 +31,8 @@ type Server struct {
 	URL    string // https://127.0.0.1:port
 	CAFile string // the authority to trust, in PEM
 
+	disconnect func()
+
 	mu          sync.Mutex
 	scripts     map[string][]Answer
 	connections int
@@ -52,6 +54,7 @@ func (s *Server) start(t testing.TB, handle http.HandlerFunc) {
 	h.StartTLS()
 	t.Cleanup(h.Close)
 	s.URL = h.URL
+	s.disconnect = h.CloseClientConnections
 	s.CAFile = filepath.Join(t.TempDir(), "ca.pem")
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw})
 	if err := os.WriteFile(s.CAFile, ca, 0o600); err != nil {
@@ -77,6 +80,9 @@ func (s *Server) Connections() int {
 	defer s.mu.Unlock()
 	return s.connections
 }
+
+// Disconnect breaks all connections, in the middle of whatever they are at.
+func (s *Server) Disconnect() { s.disconnect() }
 
 // scripted gives the next answer for address, if there is one.
 func (s *Server) scripted(w http.ResponseWriter, address string) bool {

@@ -5,6 +5,7 @@ package provider
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -179,7 +180,8 @@ func ParseBase(base, fallback string) (*url.URL, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
 		u.Scheme != "https" && (u.Scheme != "http" || !loopback.Host(u.Hostname())) {
-		return nil, fmt.Errorf("%q must be https://name[:port], optionally with a path", base)
+		// It may hold a password, so that it is not shown.
+		return nil, errors.New("must be https://name[:port], optionally with a path, and nothing else")
 	}
 	if u.Path == "" {
 		u.Path = "/" // what is joined to an empty path would be relative

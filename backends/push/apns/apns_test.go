@@ -370,13 +370,13 @@ func TestBurstOpensFewConnections(t *testing.T) {
 // Apple's do (GOAWAY).
 func TestConnectionsThatGoAway(t *testing.T) {
 	service, s, _ := start(t, func(o *Options) { o.Concurrency = 8 })
-	for range 40 {
+	for range 15 {
 		service.Script(device, pushtest.Answer{Status: 200, Header: map[string]string{"Connection": "close"}})
 	}
 	var senders sync.WaitGroup
 	for range 8 {
 		senders.Go(func() {
-			for range 10 {
+			for range 5 {
 				if err := s.Send(t.Context(), target(), notification()); err != nil {
 					t.Error(err)
 				}
@@ -384,7 +384,7 @@ func TestConnectionsThatGoAway(t *testing.T) {
 		})
 	}
 	senders.Wait()
-	if taken, conns := len(service.Requests()), service.Connections(); taken != 40 || conns < 2 {
+	if taken, conns := len(service.Requests()), service.Connections(); taken != 25 || conns < 2 {
 		t.Errorf("%d requests were taken after those with scripts, over %d connections", taken, conns)
 	}
 }

@@ -20,26 +20,7 @@ type answer struct {
 	timestamp int64 // ms since the epoch; 0: none
 }
 
-// verdict says what an answer means:
-//
-//	200                                  nil
-//	400 BadDeviceToken                   dead, doubtful: also said to the other service's tokens
-//	400 DeviceTokenNotForTopic           dead, doubtful: also said when topics name another application
-//	400 TopicDisallowed, BadTopic,
-//	    MissingTopic                     permanent: the key's account does not own the topic
-//	400 IdleTimeout                      transient
-//	400 others                           permanent: a defect of ours, or of data that is configured
-//	403 ExpiredProviderToken             once more with another token, then paused
-//	403 others                           paused: key id, team id, key or its environment are wrong
-//	404 BadPath, 405 MethodNotAllowed    permanent
-//	410 Unregistered, ExpiredToken       dead, since the timestamp
-//	410 without such a reason            permanent: not from Apple
-//	413 PayloadTooLarge                  too large
-//	429 TooManyRequests                  transient: too many for this device
-//	429 TooManyProviderTokenUpdates      after 5 minutes: others use the key as well
-//	500, 503                             transient
-//
-// Retry-After counts wherever the result is transient.
+// verdict is the table of Send.
 func (a *answer) verdict() error {
 	err := a.Err(a.reason)
 	switch a.reason {

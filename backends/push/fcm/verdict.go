@@ -57,23 +57,7 @@ func read(got *provider.Answer) *answer {
 	return a
 }
 
-// verdict says what an answer means:
-//
-//	200                            nil
-//	400 INVALID_ARGUMENT           dead when the registration token is named as the cause,
-//	                               else permanent: a defect of ours, or of data that is configured
-//	401 UNAUTHENTICATED            once more with another access token, then paused
-//	401 THIRD_PARTY_AUTH_ERROR     permanent: the project lacks the key for Apple or Web Push, while
-//	                               Android goes on
-//	403 SENDER_ID_MISMATCH         permanent: the token belongs to another project. It stays, since a
-//	                               service account of the wrong project would make all tokens look so
-//	403 others                     paused: the account may not send, or the API is off
-//	404 UNREGISTERED               dead
-//	404 others                     permanent: no such project
-//	413                            too large
-//	429 QUOTA_EXCEEDED and others  after Retry-After, at least a minute: the project's or the device's rate
-//	503 UNAVAILABLE                after Retry-After, else 10 seconds
-//	500 INTERNAL and others        transient
+// verdict is the table of Send.
 func (a *answer) verdict() error {
 	err := a.Err(a.code)
 	switch {

@@ -182,9 +182,8 @@ func FuzzFit(f *testing.F) {
 			t.Fatal(err)
 		}
 		for i, whole := range []string{title, body} {
-			whole = strings.ToValidUTF8(whole, "\ufffd")
 			kept, shortened := strings.CutSuffix(texts[i], "…")
-			if utf8.ValidString(title+body) && texts[i] != whole && !(shortened && strings.HasPrefix(whole, kept)) && texts[i] != "" {
+			if utf8.ValidString(whole) && texts[i] != whole && !(shortened && strings.HasPrefix(whole, kept)) && texts[i] != "" {
 				t.Fatalf("%q became %q", whole, texts[i])
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"strings"
 
 	"eventpusher/backends/push/notify"
@@ -34,20 +35,23 @@ type receiver struct {
 	auth []byte
 }
 
+// ErrKeys says that the keys of a subscription are none.
+var ErrKeys = errors.New("malformed keys")
+
 // parseReceiver reads the keys of a subscription. Some clients pad them or use the
 // alphabet of plain base64.
 func parseReceiver(t *notify.Target) (*receiver, error) {
 	point, err := decode(t.P256DH)
 	if err != nil || len(point) != keySize {
-		return nil, errors.New("p256dh must be 65 bytes in base64url")
+		return nil, fmt.Errorf("%w: p256dh must be 65 bytes in base64url", ErrKeys)
 	}
 	key, err := ecdh.P256().NewPublicKey(point)
 	if err != nil {
-		return nil, errors.New("p256dh is no point on P-256")
+		return nil, fmt.Errorf("%w: p256dh is no point on P-256", ErrKeys)
 	}
 	auth, err := decode(t.Auth.Reveal())
 	if err != nil || len(auth) != authSize {
-		return nil, errors.New("auth must be 16 bytes in base64url")
+		return nil, fmt.Errorf("%w: auth must be 16 bytes in base64url", ErrKeys)
 	}
 	return &receiver{key, auth}, nil
 }

@@ -22,6 +22,9 @@ const (
 	defaultPadding     = 256
 	// maxTTL is what the large push services keep a message for at most.
 	maxTTL = 28 * 24 * time.Hour
+	// connections to one push service. Those that speak HTTP/2, as all large ones do,
+	// need no more than one.
+	connections = 8
 	// maxTopic is the limit of RFC 8030 section 5.4.
 	maxTopic = 32
 )
@@ -77,7 +80,7 @@ func New(o Options) (*Sender, error) {
 	if o.PerOrigin < 1 {
 		o.PerOrigin = (o.Concurrency + 1) / 2
 	}
-	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: min(o.PerOrigin, o.Concurrency)}
+	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: connections}
 	client, err := provider.New(limits, &config.TLS{CACertFile: o.CACertFile}, "", o.Guard.DialContext)
 	if err != nil {
 		return nil, fmt.Errorf("webpush: %w", err)
@@ -88,8 +91,8 @@ func New(o Options) (*Sender, error) {
 	}, nil
 }
 
-// Check says whether a subscription may be registered: its keys, and its endpoint as
-// Guard.Check does.
+// Check says whether a subscription may be registered: ErrKeys says no because of its
+// keys, and for its endpoint the error is that of Guard.Check.
 func (s *Sender) Check(ctx context.Context, t notify.Target) error {
 	if _, err := parseReceiver(&t); err != nil {
 		return err
@@ -100,6 +103,20 @@ func (s *Sender) Check(ctx context.Context, t notify.Target) error {
 // Send implements notify.Sender. The plaintext is the notification's Summary as one
 // JSON object with texts as values. A push service that asks for a pause gets no
 // further request before, whoever the notification is for.
+//
+// The answers mean:
+//
+//	2xx            nil; RFC 8030 has 201, some services answer 200, 202 or 204
+//	404, 410       dead (RFC 8030 section 7.3)
+//	413            too large
+//	429            after Retry-After, else 30 seconds
+//	408, 425, 5xx  transient, after Retry-After where it is given
+//	401, 403       permanent: the subscription was made for another VAPID key, or the service
+//	               does not like the subject (Apple: BadJwtToken)
+//	3xx            permanent: redirects are not followed, they could lead inside
+//	other 4xx      permanent
+//
+// Nothing pauses the sender as a whole: any user's own push service could do that.
 func (s *Sender) Send(ctx context.Context, t notify.Target, n notify.Notification) error {
 	if err := s.send(ctx, &t, &n); err != nil {
 		return fmt.Errorf("%v: %w", t, err)

@@ -15,19 +15,7 @@ import (
 // to stop. Some lock out who goes on.
 const busyPause = 30 * time.Second
 
-// verdict says what an answer means:
-//
-//	2xx            nil; RFC 8030 has 201, some services answer 200, 202 or 204
-//	404, 410       dead (RFC 8030 section 7.3)
-//	413            too large
-//	429            after Retry-After, else 30 seconds
-//	408, 425, 5xx  transient, after Retry-After where it is given
-//	401, 403       permanent: the subscription was made for another VAPID key, or the service
-//	               does not like the subject (Apple: BadJwtToken)
-//	3xx            permanent: redirects are not followed, they could lead inside
-//	other 4xx      permanent
-//
-// Nothing pauses the sender as a whole: any user's own push service could do that.
+// verdict is the table of Send.
 func verdict(a *provider.Answer) error {
 	var says struct {
 		Reason string `json:"reason"` // Apple

@@ -360,8 +360,8 @@ func TestCheck(t *testing.T) {
 	if err := s.Check(t.Context(), good); err != nil {
 		t.Error(err)
 	}
-	if err := s.Check(t.Context(), bad); err == nil {
-		t.Error("keys are not checked")
+	if err := s.Check(t.Context(), bad); !errors.Is(err, ErrKeys) {
+		t.Errorf("%v, want %v", err, ErrKeys)
 	}
 	if err := s.Check(t.Context(), inside); !errors.Is(err, ErrEndpoint) {
 		t.Errorf("%v, want %v", err, ErrEndpoint)

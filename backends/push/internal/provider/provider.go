@@ -24,6 +24,7 @@ const (
 	defaultTimeout     = 10 * time.Second
 	// maxAnswer is read of a body; no provider's verdict is longer.
 	maxAnswer = 16 << 10
+	maxHeader = 64 << 10
 	// idleTimeout closes what nobody uses. Providers allow more, and dislike
 	// connections that come and go.
 	idleTimeout = 10 * time.Minute
@@ -89,6 +90,8 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 		MaxIdleConnsPerHost: o.Connections,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // a small answer must not unpack to a large one
+		// Endpoints of Web Push are anybody's; the default is 10 MiB.
+		MaxResponseHeaderBytes: maxHeader,
 	}
 	c.http = &http.Client{
 		Transport:     c.transport,

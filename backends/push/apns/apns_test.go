@@ -257,6 +257,7 @@ func TestRefusedWithoutARequest(t *testing.T) {
 		want   string
 	}{
 		"another kind":        {func(t *notify.Target) { t.Kind = notify.FCM }, nil, "permanent"},
+		"of the sandbox":      {func(t *notify.Target) { t.Sandbox = true }, nil, "permanent"},
 		"no token":            {func(t *notify.Target) { t.Address = "" }, nil, "gone"},
 		"token with a path":   {func(t *notify.Target) { t.Address = "ab/../cd" }, nil, "gone"},
 		"endless token":       {func(t *notify.Target) { t.Address = config.Secret(strings.Repeat("a", 201)) }, nil, "gone"},
@@ -280,6 +281,26 @@ func TestRefusedWithoutARequest(t *testing.T) {
 	}
 	if n := service.Connections(); n != 0 {
 		t.Errorf("%d connections", n)
+	}
+}
+
+func TestServices(t *testing.T) {
+	_, p8 := newPrivateKey(t)
+	key := newTestKey(t, p8, &clock{time.Now()})
+	for sandboxed, want := range map[bool]string{false: "https://api.push.apple.com/", true: "https://api.sandbox.push.apple.com/"} {
+		s, err := New(Options{Key: key, Topics: []string{topic}, Sandbox: sandboxed})
+		if err != nil || s.base.String() != want {
+			t.Errorf("%v, %v, want %s", s.base, err, want)
+		}
+	}
+	_, s, _ := start(t, func(o *Options) { o.Sandbox = true })
+	to := target()
+	if err := s.Send(t.Context(), to, notification()); backends.Reason(err) != "permanent" {
+		t.Errorf("%v, want permanent for a device of production", err)
+	}
+	to.Sandbox = true
+	if err := s.Send(t.Context(), to, notification()); err != nil {
+		t.Error(err)
 	}
 }
 

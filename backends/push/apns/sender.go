@@ -34,7 +34,7 @@ type Options struct {
 	// Key signs; required. Share it between the senders of an account.
 	Key *Key
 	// Sandbox chooses the service for builds that a developer's machine installed.
-	// A token is good for one of the services only.
+	// A token is good for one of the services only: see notify.Target.
 	Sandbox bool
 	// Topics are the bundle ids that may be sent to; required. The first is that of
 	// targets without a topic. One that ends in .voip gets calls, which Apple lets only
@@ -58,6 +58,7 @@ type Sender struct {
 	client   *provider.Client
 	base     *url.URL
 	key      *Key
+	sandbox  bool
 	topics   []string
 	sound    string
 	category string
@@ -89,7 +90,7 @@ func New(o Options) (*Sender, error) {
 		return nil, fmt.Errorf("apns: %w", err)
 	}
 	s := &Sender{
-		client: client, base: base, key: o.Key, topics: slices.Clone(o.Topics),
+		client: client, base: base, key: o.Key, sandbox: o.Sandbox, topics: slices.Clone(o.Topics),
 		sound: o.Sound, category: o.Category, mutable: o.MutableContent, oversize: o.Oversize,
 	}
 	if s.sound == "" {
@@ -130,6 +131,10 @@ func (s *Sender) Send(ctx context.Context, t notify.Target, n notify.Notificatio
 func (s *Sender) send(ctx context.Context, t *notify.Target, n *notify.Notification) error {
 	if t.Kind != notify.APNs {
 		return backends.Permanent(errors.New("not a device of apns"))
+	}
+	if t.Sandbox != s.sandbox {
+		// Apple would call the token bad, and it would be thought dead.
+		return backends.Permanent(errors.New("a device of Apple's other service (sandbox or production)"))
 	}
 	token := t.Address.Reveal()
 	if !isToken(token) {

@@ -25,7 +25,8 @@ const (
 )
 
 // Target is one registration: a device as its provider knows it. Whoever has it can
-// annoy the user, so that it prints as its fingerprint, never itself.
+// annoy the user, so that it prints as its fingerprint, never itself; as JSON its
+// secrets are hidden, so that stores write them one by one.
 type Target struct {
 	Kind Kind
 	// Address is the device token (apns), the registration token (fcm), the endpoint
@@ -33,6 +34,9 @@ type Target struct {
 	Address config.Secret
 	// Topic is the bundle id, for apns only; empty means the sender's first.
 	Topic string
+	// Sandbox says that a development build registered, for apns only: its token is
+	// good for Apple's sandbox and nowhere else.
+	Sandbox bool
 	// P256DH and Auth are the keys of a Web Push subscription, base64url as browsers
 	// hand them out (RFC 8291 section 2).
 	P256DH string

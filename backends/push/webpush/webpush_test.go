@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -235,6 +236,39 @@ func TestBusyOriginIsLeftAlone(t *testing.T) {
 	if n := len(busy.Requests()); n != 0 {
 		t.Errorf("%d requests", n)
 	}
+}
+
+// TestSlowOriginLeavesPlaces has calls wait for a push service that never answers.
+func TestSlowOriginLeavesPlaces(t *testing.T) {
+	service, s := start(t, func(o *Options) { o.Concurrency, o.PerOrigin, o.Timeout = 2, 1, time.Hour })
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	stuck := service.Subscribe(t, "/1")
+	stuck.Address = config.Secret("https://" + silent.Addr().String() + "/1")
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	for range 5 {
+		waiting.Go(func() {
+			if err := s.Send(ctx, stuck, notification()); !errors.Is(err, context.Canceled) {
+				t.Errorf("%v, want to wait to the end", err)
+			}
+		})
+	}
+	conn, err := silent.Accept() // one of them has a place now
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := s.Send(t.Context(), service.Subscribe(t, "/2"), notification()); err != nil {
+			t.Error(err)
+		}
+	}
+	cancel()
+	waiting.Wait()
+	conn.Close()
 }
 
 func TestOrigins(t *testing.T) {

@@ -241,6 +241,20 @@ func TestAccessTokenIsSharedAndRenewed(t *testing.T) {
 	}
 }
 
+// TestCallerEndsDuringTheExchange shows that the others do not lose the access token
+// that one of them has asked for.
+func TestCallerEndsDuringTheExchange(t *testing.T) {
+	service, s := start(t, time.Hour, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	service.Script(pushtest.TokenPath, pushtest.Answer{Before: cancel})
+	if err := s.Send(ctx, target(), notification()); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want canceled", err)
+	}
+	if err := s.Send(t.Context(), target(), notification()); err != nil || service.Grants() != 1 {
+		t.Errorf("%v, %d access tokens, want the one to be used", err, service.Grants())
+	}
+}
+
 func TestRevokedAccessToken(t *testing.T) {
 	service, s := start(t, time.Hour, nil)
 	if err := s.Send(t.Context(), target(), notification()); err != nil {

@@ -20,7 +20,8 @@ import (
 
 // Answer is what a stand-in says instead of judging a request.
 type Answer struct {
-	Status int
+	Before func() // runs first, when not nil
+	Status int    // 0: judge the request after all
 	Header map[string]string
 	Body   string
 }
@@ -87,17 +88,25 @@ func (s *Server) Disconnect() { s.disconnect() }
 // scripted gives the next answer for address, if there is one.
 func (s *Server) scripted(w http.ResponseWriter, address string) bool {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	queue := s.scripts[address]
 	if len(queue) == 0 {
+		s.mu.Unlock()
 		return false
 	}
+	answer := queue[0]
 	s.scripts[address] = queue[1:]
-	for name, value := range queue[0].Header {
+	s.mu.Unlock()
+	if answer.Before != nil {
+		answer.Before()
+	}
+	if answer.Status == 0 {
+		return false
+	}
+	for name, value := range answer.Header {
 		w.Header().Set(name, value)
 	}
-	w.WriteHeader(queue[0].Status)
-	_, _ = io.WriteString(w, queue[0].Body)
+	w.WriteHeader(answer.Status)
+	_, _ = io.WriteString(w, answer.Body)
 	return true
 }
 

@@ -71,6 +71,8 @@ func TestGuardCheck(t *testing.T) {
 		{"metadata by IPv6", "https://[fd00:ec2::254]/", nil, nil, "refused"},
 		{"mapped", "https://[::ffff:10.0.0.1]/", nil, nil, "refused"},
 		{"mapped loopback", "https://[::ffff:127.0.0.1]/", nil, nil, "refused"},
+		{"mapped public", "https://[::ffff:9.9.9.9]/", nil, nil, "ok"},
+		{"mapped into the allowed network", "https://[::ffff:10.1.2.3]/", nil, []string{"10.1.0.0/16"}, "ok"},
 		{"NAT64 of a private address", "https://[64:ff9b::a00:1]/", nil, nil, "refused"},
 		{"6to4 of a private address", "https://[2002:a00:1::1]/", nil, nil, "refused"},
 		{"unspecified", "https://0.0.0.0/", nil, nil, "refused"},

@@ -1,0 +1,193 @@
+// Package provider is the HTTP client that all senders share: a bound on the
+// requests under way, timeouts, and answers that are read no further than needed.
+package provider
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/internal/loopback"
+	"eventpusher/internal/tlsconfig"
+)
+
+const (
+	defaultConcurrency = 128
+	defaultTimeout     = 10 * time.Second
+	// maxAnswer is read of a body; no provider's verdict is longer.
+	maxAnswer = 16 << 10
+	maxHeader = 64 << 10
+	// idleTimeout closes what nobody uses. Providers allow more, and dislike
+	// connections that come and go.
+	idleTimeout = 10 * time.Minute
+	// pingAfter and pingTimeout find out that a quiet HTTP/2 connection is dead
+	// before a request has to wait for it.
+	pingAfter   = 30 * time.Second
+	pingTimeout = 10 * time.Second
+)
+
+// Options are the limits that every sender has.
+type Options struct {
+	// Concurrency is the number of requests under way at once; default 128. Calls
+	// beyond it wait. Over HTTP/2 they share connections.
+	Concurrency int
+	// Timeout bounds each request, the time for connecting included; default 10 s.
+	Timeout time.Duration
+	// Connections is the number of connections to a host; default Concurrency. Small
+	// for services that speak HTTP/2: it keeps a burst of first requests from opening
+	// one each, and net/http still adds some when a host allows few streams on each.
+	Connections int
+}
+
+// Client sends requests. It is safe for concurrent use.
+type Client struct {
+	http      *http.Client
+	transport *http.Transport
+	timeout   time.Duration
+	places    chan struct{}
+}
+
+// Dial connects as net.Dialer.DialContext does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// New returns a client whose TLS options are t, for serverName, or for the host of
+// each request when that is empty. A nil dial connects to any address. The proxies
+// of the environment are not used: they would hide where a request goes.
+func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error) {
+	tlsConfig, err := tlsconfig.Client(t, serverName)
+	if err != nil {
+		return nil, err
+	}
+	if dial == nil {
+		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
+	}
+	if o.Concurrency < 1 {
+		o.Concurrency = defaultConcurrency
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Connections < 1 {
+		o.Connections = o.Concurrency
+	}
+	c := &Client{timeout: o.Timeout, places: make(chan struct{}, o.Concurrency)}
+	c.transport = &http.Transport{
+		DialContext:     dial,
+		TLSClientConfig: tlsConfig,
+		// With a dialer of one's own net/http asks for HTTP/2 only when told to.
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
+		MaxConnsPerHost:     o.Connections,
+		MaxIdleConns:        o.Concurrency,
+		MaxIdleConnsPerHost: o.Connections,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true, // a small answer must not unpack to a large one
+		// Endpoints of Web Push are anybody's; the default is 10 MiB.
+		MaxResponseHeaderBytes: maxHeader,
+	}
+	c.http = &http.Client{
+		Transport:     c.transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return c, nil
+}
+
+// Answer is what a provider said.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte // at most 16 KiB
+	At     time.Time
+}
+
+// Post sends body to target with the given headers, once there is a place. Redirects
+// are answers like any other. An error means that there was no answer; it does not
+// show target.
+func (c *Client) Post(ctx context.Context, target *url.URL, header http.Header, body []byte) (*Answer, error) {
+	select {
+	case c.places <- struct{}{}:
+		defer func() { <-c.places }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("no place among %d requests: %w", cap(c.places), ctx.Err())
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	// net/http takes a request apart itself; as text its URL would be parsed again.
+	req := (&http.Request{
+		Method: http.MethodPost, URL: target, Host: target.Host, Header: header,
+		Body: io.NopCloser(bytes.NewReader(body)), ContentLength: int64(len(body)),
+		// Lets it repeat what a connection that is going away has not looked at
+		// (GOAWAY, RFC 9113 section 6.8).
+		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
+	}).WithContext(ctx)
+	req.Header.Set("User-Agent", "eventpusher")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, backends.WithoutURL(err)
+	}
+	defer resp.Body.Close()
+	a := &Answer{Status: resp.StatusCode, Header: resp.Header, At: time.Now()}
+	// Once the status is known it counts; a body that breaks off costs its details.
+	a.Body, _ = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	return a, nil
+}
+
+// Err returns the answer's status as an error, with what the provider gave as the
+// reason, of which only what is short and plain is shown.
+func (a *Answer) Err(reason string) error {
+	if reason = plain(reason); reason != "" {
+		return fmt.Errorf("answered %d %s", a.Status, reason)
+	}
+	return fmt.Errorf("answered %d %s", a.Status, http.StatusText(a.Status))
+}
+
+// maxReason is enough for every documented reason, and too little for a request to be
+// echoed in an error.
+const maxReason = 64
+
+// plain returns s if it is a word such as providers use for a reason, else "".
+func plain(s string) string {
+	if len(s) > maxReason {
+		return ""
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' {
+			return ""
+		}
+	}
+	return s
+}
+
+// Verdict classifies err by the answer's status, as backends.OfStatus.
+func (a *Answer) Verdict(err error) error {
+	return backends.OfStatus(a.Status, a.Header, a.At, err)
+}
+
+// Close releases the connections that are not in use.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// ParseBase returns the URL that requests are made under: base, or fallback when
+// that is empty. It must be https, or http when it is this machine's own.
+func ParseBase(base, fallback string) (*url.URL, error) {
+	if base == "" {
+		base = fallback
+	}
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" ||
+		u.Scheme != "https" && (u.Scheme != "http" || !loopback.Host(u.Hostname())) {
+		// It may hold a password, so that it is not shown.
+		return nil, errors.New("must be https://name[:port], optionally with a path, and nothing else")
+	}
+	if u.Path == "" {
+		u.Path = "/" // what is joined to an empty path would be relative
+	}
+	return u, nil
+}

@@ -1,0 +1,132 @@
+// Package mongoosepush hands notifications to a MongoosePush server, with the requests
+// of MongooseIM's mod_push_service_mongoosepush.
+package mongoosepush
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/internal/provider"
+	"eventpusher/backends/push/notify"
+	"eventpusher/config"
+)
+
+// MongooseIM's defaults.
+const (
+	defaultVersion     = "v3"
+	defaultConnections = 100
+	defaultTimeout     = 2 * time.Second
+)
+
+// Client posts to one MongoosePush. It implements notify.Sender.
+type Client struct {
+	client  *provider.Client
+	base    *url.URL // with the version
+	version string
+}
+
+var _ notify.Sender = (*Client)(nil)
+
+// New returns the client for the module's options and those of its pool. It connects
+// to nothing.
+func New(module config.MongoosePush, pool config.HTTPPool) (*Client, error) {
+	base, err := baseURL(pool.Host, pool.PathPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("mongoosepush: pool %s: %w", module.PoolName, err)
+	}
+	version := module.APIVersion
+	if version == "" {
+		version = defaultVersion
+	}
+	if version != "v2" && version != "v3" {
+		return nil, fmt.Errorf("mongoosepush: api_version %q is neither v2 nor v3", version)
+	}
+	limits := provider.Options{Concurrency: module.MaxHTTPConnections, Timeout: pool.RequestTimeout}
+	if limits.Concurrency < 1 {
+		limits.Concurrency = defaultConnections
+	}
+	if limits.Timeout <= 0 {
+		limits.Timeout = defaultTimeout
+	}
+	tls := pool.TLS
+	if base.Scheme == "http" {
+		tls = nil
+	}
+	client, err := provider.New(limits, tls, base.Hostname(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("mongoosepush: pool %s: %w", module.PoolName, err)
+	}
+	return &Client{client: client, base: base.JoinPath(version, "notification"), version: version}, nil
+}
+
+// Publish posts a notification with this summary (XEP-0357 section 7.1) to the device
+// that registered with these publish-options. The errors are those of notify.Sender:
+//
+//	2xx                 nil
+//	410                 dead; only v3 says so, v2 answers 500 for dead devices too
+//	3xx, 401, 403       paused
+//	408, 425, 429, 5xx  transient, after Retry-After where it is given
+//	413                 too large
+//	other 4xx           permanent: the API is another one, or a publish-option is wrong
+//
+// MongooseIM tries nothing twice.
+func (c *Client) Publish(ctx context.Context, deviceID string, options, summary map[string]string) error {
+	segment, err := pathOf(deviceID)
+	if err != nil {
+		return backends.Permanent(err)
+	}
+	text, err := body(options, summary)
+	if err != nil {
+		return backends.Permanent(err)
+	}
+	answer, err := c.client.Post(ctx, c.base.JoinPath(segment), http.Header{"Content-Type": {"application/json"}}, text)
+	if err != nil {
+		return err
+	}
+	return c.verdict(answer)
+}
+
+// Send implements notify.Sender: Publish with the target's options. The priority and
+// the time to live are those of the registration, as in MongooseIM.
+func (c *Client) Send(ctx context.Context, t notify.Target, n notify.Notification) error {
+	if err := c.send(ctx, &t, &n); err != nil {
+		return fmt.Errorf("%v: %w", t, err)
+	}
+	return nil
+}
+
+func (c *Client) send(ctx context.Context, t *notify.Target, n *notify.Notification) error {
+	if t.Kind != notify.MongoosePush {
+		return backends.Permanent(errors.New("not a device of mongoosepush"))
+	}
+	if _, _, err := n.Expiry(time.Now()); err != nil {
+		return backends.Permanent(err)
+	}
+	return c.Publish(ctx, t.Address.Reveal(), t.Options, summaryOf(n, t.Options[optionSilent] == "true"))
+}
+
+func (c *Client) verdict(a *provider.Answer) error {
+	err := a.Err("")
+	switch {
+	case a.Status == http.StatusGone:
+		return &notify.DeadError{Err: err}
+	case a.Status >= 300 && a.Status <= 399:
+		err = fmt.Errorf("%w; redirects are not followed: set the pool's host and path_prefix to the final address", err)
+	case a.Status == http.StatusUnauthorized, a.Status == http.StatusForbidden:
+		err = fmt.Errorf("%w: MongoosePush refuses our access; check what stands before it", err)
+	case a.Status == http.StatusNotFound:
+		err = fmt.Errorf("%w: check path_prefix, and whether it speaks %s", err, c.version)
+	}
+	return a.Verdict(err)
+}
+
+// Close releases the connections that are not in use.
+func (c *Client) Close() error {
+	c.client.Close()
+	return nil
+}

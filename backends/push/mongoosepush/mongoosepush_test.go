@@ -1,0 +1,285 @@
+package mongoosepush
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/pushtest"
+	"eventpusher/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func start(t testing.TB, version, prefix string) (*pushtest.MongoosePush, *Client) {
+	t.Helper()
+	service := pushtest.StartMongoosePush(t)
+	c, err := New(config.MongoosePush{APIVersion: version}, config.HTTPPool{
+		Host: service.URL, PathPrefix: prefix, TLS: service.TLS(), RequestTimeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return service, c
+}
+
+func object(t *testing.T, text string) (fields map[string]any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), &fields); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return fields
+}
+
+// summary is that of MongooseIM's default plugin.
+func summary(count, sender, body string) map[string]string {
+	return map[string]string{"message-count": count, "last-message-sender": sender, "last-message-body": body}
+}
+
+func TestPublish(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		options map[string]string
+		summary map[string]string
+		want    string
+	}{
+		{
+			// What MongooseIM 6.8.0 was seen to send.
+			"as MongooseIM",
+			map[string]string{"service": "apns", "device_id": "tok-alice-1", "silent": "false", "topic": "app.topic"},
+			summary("1", "bob@localhost", "U04 wake up 😀 <&"),
+			`{"topic":"app.topic","alert":{"badge":1,"body":"U04 wake up 😀 <&","title":"bob@localhost","tag":"bob@localhost"},"service":"apns"}`,
+		},
+		{
+			"all options",
+			map[string]string{
+				"service": "apns", "mode": "dev", "priority": "high", "topic": "some_topic", "mutable_content": "true", "time_to_live": "60",
+				"click_action": "myactivity", "sound": "default", "tags": "another pool", "device_id": "x", "other": "y",
+			},
+			summary("3", "alice@localhost", "OH, HAI!"),
+			`{"service":"apns","mode":"dev","priority":"high","topic":"some_topic","mutable_content":"true","time_to_live":"60",` +
+				`"alert":{"body":"OH, HAI!","title":"alice@localhost","tag":"alice@localhost","badge":3,"click_action":"myactivity","sound":"default"}}`,
+		},
+		{
+			"silent",
+			map[string]string{"service": "fcm", "silent": "true", "priority": "high", "click_action": "x"},
+			summary("1", "alice@localhost", "OH, HAI!"),
+			`{"service":"fcm","priority":"high","data":{"message-count":1,"last-message-sender":"alice@localhost","last-message-body":"OH, HAI!"}}`,
+		},
+		{
+			"silent means true and nothing else",
+			map[string]string{"service": "fcm", "silent": "TRUE"},
+			summary("1", "alice@localhost", ""),
+			`{"service":"fcm","alert":{"body":"","title":"alice@localhost","tag":"alice@localhost","badge":1}}`,
+		},
+		{
+			"a call by the hints plugin",
+			map[string]string{"service": "apns", "silent": "true"},
+			map[string]string{"message-sender": "alice@localhost", "jingle-message": "propose", "jingle-session-id": "ca3c"},
+			`{"service":"apns","data":{"message-sender":"alice@localhost","jingle-message":"propose","jingle-session-id":"ca3c"}}`,
+		},
+	} {
+		for _, version := range []string{"v2", "v3"} {
+			t.Run(tc.name+" "+version, func(t *testing.T) {
+				service, c := start(t, version, "/")
+				if err := c.Publish(t.Context(), "tok-1", tc.options, tc.summary); err != nil {
+					t.Fatal(err)
+				}
+				got := service.Requests()[0]
+				if want := "/" + version + "/notification/tok-1"; got.Path != want {
+					t.Errorf("path %s, want %s", got.Path, want)
+				}
+				if diff := cmp.Diff(object(t, tc.want), object(t, got.Body)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+func TestPathIsEscaped(t *testing.T) {
+	for prefix, start3 := range map[string]string{"": "/v3", "/": "/v3", "push": "/push/v3", "/push/": "/push/v3"} {
+		service, c := start(t, "", prefix)
+		devices := []string{"a:b_c-d", "a/b", "../../v2/admin", "a?b=c#d", "100%", "ü x", "%2e%2e"}
+		want := []string{"a:b_c-d", "a%2Fb", "..%2F..%2Fv2%2Fadmin", "a%3Fb=c%23d", "100%25", "%C3%BC%20x", "%252e%252e"}
+		for i, device := range devices {
+			if err := c.Publish(t.Context(), device, map[string]string{"service": "fcm"}, summary("1", "a@b", "x")); err != nil {
+				t.Errorf("%q: %v", device, err)
+				continue
+			}
+			got := service.Requests()[i]
+			if got.Path != start3+"/notification/"+want[i] || got.DeviceID != device {
+				t.Errorf("%s for %q of %q, want %s", got.Path, got.DeviceID, device, want[i])
+			}
+		}
+	}
+}
+
+func TestRefusedWithoutARequest(t *testing.T) {
+	service, c := start(t, "", "/")
+	fcm := map[string]string{"service": "fcm"}
+	good := summary("1", "a@b", "x")
+	for name, tc := range map[string]struct {
+		device           string
+		options, summary map[string]string
+	}{
+		"no device":         {"", fcm, good},
+		"a step":            {".", fcm, good},
+		"a step up":         {"..", fcm, good},
+		"no options":        {"d", nil, good},
+		"no service":        {"d", map[string]string{"silent": "true"}, good},
+		"no sender":         {"d", fcm, map[string]string{"message-count": "1", "last-message-body": "x"}},
+		"no body":           {"d", fcm, map[string]string{"message-count": "1", "last-message-sender": "x"}},
+		"count of no digit": {"d", fcm, summary("many", "a@b", "x")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := c.Publish(t.Context(), tc.device, tc.options, tc.summary); backends.Reason(err) != "permanent" {
+				t.Errorf("%v, want permanent", err)
+			}
+		})
+	}
+	for name, send := range map[string]func() error{
+		"another kind": func() error {
+			return c.Send(t.Context(), notify.Target{Kind: notify.FCM, Address: "d", Options: fcm}, notify.Notification{})
+		},
+		"expired": func() error {
+			return c.Send(t.Context(), notify.Target{Kind: notify.MongoosePush, Address: "d", Options: fcm},
+				notify.Notification{Time: time.Now().Add(-time.Hour), TTL: time.Minute})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := send(); backends.Reason(err) != "permanent" {
+				t.Errorf("%v, want permanent", err)
+			}
+		})
+	}
+	if n := service.Connections(); n != 0 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestSend(t *testing.T) {
+	full := notify.Notification{
+		ID: "e1", Title: "Alice", Body: "hi", Sender: "alice@localhost", MessageCount: 2, Badge: new(7), Data: map[string]string{"app": "x"},
+	}
+	for _, tc := range []struct {
+		name   string
+		silent string
+		n      notify.Notification
+		want   string
+	}{
+		{"alert", "", full, `{"service":"fcm","alert":{"title":"alice@localhost","tag":"alice@localhost","body":"hi","badge":2}}`},
+		{"mode none", "", full.Redacted(notify.ContentNone, "New message"), `{"service":"fcm","alert":{"title":"New message","tag":"New message","body":"","badge":2}}`},
+		{"nobody counts", "", notify.Notification{Sender: "a@b", Body: "x"}, `{"service":"fcm","alert":{"title":"a@b","tag":"a@b","body":"x","badge":1}}`},
+		{"silent", "true", full, `{"service":"fcm","data":{"message-count":2,"last-message-sender":"alice@localhost","last-message-body":"hi","app":"x"}}`},
+		{"silent data alone", "true", notify.Notification{Data: map[string]string{"jingle-message": "propose"}}, `{"service":"fcm","data":{"jingle-message":"propose"}}`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			service, c := start(t, "", "/")
+			options := map[string]string{"service": "fcm"}
+			if tc.silent != "" {
+				options["silent"] = tc.silent
+			}
+			if err := c.Send(t.Context(), notify.Target{Kind: notify.MongoosePush, Address: "d", Options: options}, tc.n); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(object(t, tc.want), object(t, service.Requests()[0].Body)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestVerdicts(t *testing.T) {
+	for _, tc := range []struct {
+		status     int
+		retryAfter string
+		want       string
+	}{
+		{200, "", ""}, {204, "", ""},
+		{302, "", "paused"}, {400, "", "permanent"}, {401, "", "paused"}, {403, "", "paused"}, {404, "", "permanent"},
+		{408, "", "transient"}, {410, "", "gone"}, {413, "", "too_large"}, {422, "", "permanent"},
+		{429, "", "transient"}, {429, "8", "retry_after"},
+		{500, "", "transient"}, {503, "", "transient"}, {503, "8", "retry_after"},
+	} {
+		t.Run(fmt.Sprintf("%d %s", tc.status, tc.retryAfter), func(t *testing.T) {
+			service, c := start(t, "", "/")
+			service.Script("d3vice", pushtest.Answer{Status: tc.status, Header: map[string]string{"Retry-After": tc.retryAfter}})
+			to := notify.Target{Kind: notify.MongoosePush, Address: "d3vice", Options: map[string]string{"service": "fcm"}}
+			err := c.Send(t.Context(), to, notify.Notification{Sender: "alice@localhost", Body: "hi"})
+			if got := backends.Reason(err); got != tc.want {
+				t.Errorf("%v (%s), want %s", err, got, tc.want)
+			}
+			if shown := fmt.Sprint(err); strings.Contains(shown, "d3vice") || strings.Contains(shown, "alice") {
+				t.Errorf("%v shows a device or a sender", err)
+			}
+		})
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	c, err := New(config.MongoosePush{}, config.HTTPPool{Host: "http://joe:hunter2@127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	to := notify.Target{Kind: notify.MongoosePush, Address: "d3vice", Options: map[string]string{"service": "fcm"}}
+	err = c.Send(t.Context(), to, notify.Notification{Sender: "a@b", Body: "x"})
+	if backends.Reason(err) != "transient" || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "d3vice") {
+		t.Errorf("%v (%s), want transient without secrets", err, backends.Reason(err))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Send(ctx, to, notify.Notification{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want canceled", err)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		module config.MongoosePush
+		pool   config.HTTPPool
+	}{
+		"no host":      {config.MongoosePush{}, config.HTTPPool{}},
+		"no scheme":    {config.MongoosePush{}, config.HTTPPool{Host: "localhost:8443"}},
+		"another":      {config.MongoosePush{}, config.HTTPPool{Host: "ftp://joe:hunter2@localhost"}},
+		"no URL":       {config.MongoosePush{}, config.HTTPPool{Host: "https://joe:hunter2@local host"}},
+		"version":      {config.MongoosePush{APIVersion: "v1"}, config.HTTPPool{Host: "https://localhost"}},
+		"certificates": {config.MongoosePush{}, config.HTTPPool{Host: "https://localhost", TLS: &config.TLS{CACertFile: "/nonexistent"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := New(tc.module, tc.pool)
+			if err == nil || !strings.HasPrefix(err.Error(), "mongoosepush: ") || strings.Contains(err.Error(), "hunter2") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func FuzzPath(f *testing.F) {
+	f.Add("a/../b?c#d%2f")
+	f.Add("..")
+	_, c := start(f, "", "/prefix")
+	f.Fuzz(func(t *testing.T, device string) {
+		segment, err := pathOf(device)
+		if err != nil {
+			return
+		}
+		u := c.base.JoinPath(segment)
+		const before = "/prefix/v3/notification/"
+		last, below := strings.CutPrefix(u.EscapedPath(), before)
+		if !below || last == "" || strings.ContainsAny(last, "/?#") || u.Path != before+device || u.RawQuery != "" {
+			t.Errorf("%q becomes %s", device, u)
+		}
+	})
+}

@@ -21,6 +21,9 @@ import (
 	"eventpusher/component/stanza"
 )
 
+// watchdogID begins the ids of the watchdog's pings.
+const watchdogID = "watchdog-"
+
 // endGrace is how long the server may take to answer our </stream:stream>.
 const endGrace = 2 * time.Second
 
@@ -37,6 +40,8 @@ type attachment struct {
 	session *xmpp.Session
 	reader  *stanza.Reader
 	env     stanza.Envelope
+	iqs     *stanza.Decoder
+	iqHead  stanza.Envelope // only the addresses, type and id of what iqs has read
 	pings   int
 	said    *stream.Error // the server's own word about the end
 }
@@ -66,6 +71,7 @@ func (a *attachment) handshake(ctx context.Context) error {
 	a.session = session
 	a.in.watching, a.in.heard = true, nil
 	a.reader = stanza.NewReader(a.conn.in, limits)
+	a.iqs = stanza.NewDecoder(limits)
 	a.conn.feed(a.next)
 	return nil
 }
@@ -187,26 +193,28 @@ func (a *attachment) stanza() {
 	}
 }
 
-// other takes an element that is no message or presence: requests are answered;
-// replies are only counted, since nobody waits for any.
+// other takes an element that is no message or presence: requests are answered,
+// replies go to who waits for them.
 func (a *attachment) other(frame []byte) {
+	if startsIQ(frame) && isDefect(a.iqs.Decode(frame, &a.iqHead), stanza.NotStanza) {
+		if head := &a.iqHead.Outer; head.Type == "result" || head.Type == "error" {
+			kind := "reply_unasked"
+			if a.replied(frame, head) {
+				kind = "reply"
+			}
+			a.link.metrics.iqs.WithLabelValues(kind).Inc()
+			return
+		}
+	}
 	q, err := parseElement(frame)
 	switch {
 	case err != nil:
 		a.bad("malformed iq", stanza.OtherFrame)
-		return
-	case !q.isIQ():
+	case !q.isIQ() || q.isReply():
 		a.bad("unknown element", stanza.OtherFrame)
-		return
-	case q.isReply():
-		a.link.metrics.iqs.WithLabelValues("reply").Inc()
-		return
+	default:
+		a.link.responder.handle(q, frame, a.out)
 	}
-	reply, kind := a.link.responder.answer(q)
-	if reply != nil && !a.out.enqueue(reply) {
-		kind = "dropped"
-	}
-	a.link.metrics.iqs.WithLabelValues(kind).Inc()
 }
 
 // bad counts what cannot be read. Its content is never logged.
@@ -221,7 +229,7 @@ func (a *attachment) bad(reason string, kind stanza.FrameKind) {
 // life, so the answer is not looked at, and nobody can forge anything with one.
 func (a *attachment) ping() {
 	a.pings++
-	q := " <iq type='get' id='watchdog-" + strconv.Itoa(a.pings) + "' from='" + escape(a.link.cfg.Name) + "' to='" + escape(a.link.pingTo) + "'><ping xmlns='" + ping.NS + "'/></iq>"
+	q := " <iq type='get' id='" + watchdogID + strconv.Itoa(a.pings) + "' from='" + escape(a.link.cfg.Name) + "' to='" + escape(a.link.pingTo) + "'><ping xmlns='" + ping.NS + "'/></iq>"
 	if a.out.enqueue([]byte(q)) {
 		a.link.metrics.iqs.WithLabelValues("ping_sent").Inc()
 	}

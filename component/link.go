@@ -22,7 +22,6 @@ import (
 
 	"eventpusher/component/stanza"
 	"eventpusher/config"
-	"eventpusher/internal/jid"
 	"eventpusher/internal/tlsconfig"
 )
 
@@ -36,10 +35,12 @@ type Options struct {
 	// same goroutine as Handler and before it gets a stanza of that connection:
 	// what was sent since the last one of the connection before is lost.
 	Attached func()
-	Metrics  *Metrics
-	Log      *slog.Logger
-	Now      func() time.Time // stamps what is received; default time.Now
-	Version  string           // what jabber:iq:version says
+	// IQ answers requests beside disco, ping and version. No two may be for the same.
+	IQ      []IQHandler
+	Metrics *Metrics
+	Log     *slog.Logger
+	Now     func() time.Time // stamps what is received; default time.Now
+	Version string           // what jabber:iq:version says
 }
 
 // Link is the connection to the XMPP server. Run runs once; the other methods may
@@ -57,7 +58,9 @@ type Link struct {
 	log        *slog.Logger
 	now        func() time.Time
 	feeds      *Feeds
-	responder  responder
+	responder  *responder
+	checker    *checker
+	requests   *requests
 	backoff    *backoff
 	warnings   *limitedLog
 	failures   *failureLog
@@ -124,12 +127,16 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	l := &Link{
 		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
 		handler: o.Handler, attached: o.Attached, metrics: o.Metrics, log: o.Log, now: o.Now,
-		feeds:     NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
-		responder: responder{name: jid.Prepare(cfg.Name), version: o.Version},
-		backoff:   newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
-		warnings:  &limitedLog{to: o.Log, every: warnEvery},
-		failures:  &failureLog{to: o.Log},
-		state:     Stopped, since: time.Now(),
+		feeds:    NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
+		checker:  newChecker(cfg.Name),
+		requests: newRequests(),
+		backoff:  newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
+		warnings: &limitedLog{to: o.Log, every: warnEvery},
+		failures: &failureLog{to: o.Log},
+		state:    Stopped, since: time.Now(),
+	}
+	if l.responder, err = newResponder(cfg.Name, o.Version, o.IQ, l.checker, o.Metrics); err != nil {
+		return nil, err
 	}
 	if cfg.TLS != nil {
 		l.serverName = hostOf(cfg.Address)
@@ -206,7 +213,9 @@ func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkEr
 	l.setState(Connected)
 	l.log.Info("component: attached to the XMPP server", "address", l.cfg.Address, "name", l.cfg.Name, "tls", l.tls != nil)
 	established := time.Now()
+	l.requests.attach(a.out)
 	err = a.serve(ctx)
+	l.requests.detach()
 	l.metrics.connected.Set(0)
 	l.setState(Connecting)
 	return max(time.Since(established), 1), fail(err)

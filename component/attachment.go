@@ -19,6 +19,7 @@ import (
 	"mellium.im/xmpp/stream"
 
 	"eventpusher/component/stanza"
+	"eventpusher/internal/jid"
 )
 
 // watchdogID begins the ids of the watchdog's pings.
@@ -43,11 +44,17 @@ type attachment struct {
 	iqs     *stanza.Decoder
 	iqHead  stanza.Envelope // only the addresses, type and id of what iqs has read
 	pings   int
-	said    *stream.Error // the server's own word about the end
+
+	barriers map[jid.JID]*barrier // under way, by host
+	fresh    chan probe           // users heard for the first time
+	said     *stream.Error        // the server's own word about the end
 }
 
 func (l *Link) newAttachment(raw net.Conn) *attachment {
-	a := &attachment{link: l, raw: raw, out: newOutbound(raw, l.cfg.PingTimeout)}
+	a := &attachment{
+		link: l, raw: raw, out: newOutbound(raw, l.cfg.PingTimeout),
+		barriers: make(map[jid.JID]*barrier), fresh: make(chan probe, freshQueue),
+	}
 	a.in = &watchedReader{conn: raw, interval: l.cfg.PingInterval, timeout: l.cfg.PingTimeout, ping: a.ping}
 	a.conn = newConn(raw, a.in, a.out)
 	return a
@@ -82,6 +89,13 @@ func (a *attachment) handshake(ctx context.Context) error {
 func (a *attachment) serve(ctx context.Context) error {
 	var others sync.WaitGroup
 	done := make(chan struct{})
+	round := a.link.subscribers.round(func(host jid.JID) bool {
+		return a.link.feeds.authority.of(host, PresenceFact) == stanza.Direct
+	})
+	others.Go(func() {
+		defer a.recover()
+		a.probe(round, done)
+	})
 	others.Go(func() {
 		defer a.recover()
 		a.out.run(done)
@@ -188,9 +202,11 @@ func (a *attachment) next() ([]byte, error) {
 
 // stanza takes the message or presence that was read.
 func (a *attachment) stanza() {
-	if fact := a.link.feeds.Classify(&a.env, a.link.now()); fact != nil {
+	fact := a.link.feeds.Classify(&a.env, a.link.now())
+	if fact != nil {
 		a.link.handler(fact)
 	}
+	a.observe(fact)
 }
 
 // other takes an element that is no message or presence: requests are answered,

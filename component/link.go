@@ -22,6 +22,7 @@ import (
 
 	"eventpusher/component/stanza"
 	"eventpusher/config"
+	"eventpusher/internal/jid"
 	"eventpusher/internal/tlsconfig"
 )
 
@@ -35,6 +36,11 @@ type Options struct {
 	// same goroutine as Handler and before it gets a stanza of that connection:
 	// what was sent since the last one of the connection before is lost.
 	Attached func()
+	// Settled is called, like Handler, when the server has said all it knows about
+	// who is online since the connection was set up: nothing told by then of a session
+	// that was online before means that it has ended. users are the bare JIDs that
+	// this holds for; nil means every session of the host.
+	Settled func(host jid.JID, users []jid.JID)
 	// IQ answers requests beside disco, ping and version. No two may be for the same.
 	IQ      []IQHandler
 	Metrics *Metrics
@@ -46,24 +52,26 @@ type Options struct {
 // Link is the connection to the XMPP server. Run runs once; the other methods may
 // be called by any goroutine at any time.
 type Link struct {
-	cfg        config.Component
-	address    xmppjid.JID
-	pingTo     string
-	tls        *tls.Config // nil: plain TCP
-	serverName string
-	dial       func(ctx context.Context, address string) (net.Conn, error)
-	handler    func(*stanza.Stanza)
-	attached   func()
-	metrics    *Metrics
-	log        *slog.Logger
-	now        func() time.Time
-	feeds      *Feeds
-	responder  *responder
-	checker    *checker
-	requests   *requests
-	backoff    *backoff
-	warnings   *limitedLog
-	failures   *failureLog
+	cfg         config.Component
+	address     xmppjid.JID
+	pingTo      string
+	tls         *tls.Config // nil: plain TCP
+	serverName  string
+	dial        func(ctx context.Context, address string) (net.Conn, error)
+	handler     func(*stanza.Stanza)
+	attached    func()
+	settled     func(host jid.JID, users []jid.JID)
+	metrics     *Metrics
+	log         *slog.Logger
+	now         func() time.Time
+	feeds       *Feeds
+	responder   *responder
+	checker     *checker
+	requests    *requests
+	subscribers *subscribers
+	backoff     *backoff
+	warnings    *limitedLog
+	failures    *failureLog
 
 	mu     sync.Mutex
 	state  State
@@ -115,6 +123,9 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if o.Attached == nil {
 		o.Attached = func() {}
 	}
+	if o.Settled == nil {
+		o.Settled = func(jid.JID, []jid.JID) {}
+	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
@@ -126,10 +137,10 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	}
 	l := &Link{
 		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
-		handler: o.Handler, attached: o.Attached, metrics: o.Metrics, log: o.Log, now: o.Now,
+		handler: o.Handler, attached: o.Attached, settled: o.Settled, metrics: o.Metrics, log: o.Log, now: o.Now,
 		feeds:    NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
 		checker:  newChecker(cfg.Name),
-		requests: newRequests(),
+		requests: newRequests(), subscribers: newSubscribers(),
 		backoff:  newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
 		warnings: &limitedLog{to: o.Log, every: warnEvery},
 		failures: &failureLog{to: o.Log},

@@ -22,7 +22,7 @@ const pingPayload = "<ping xmlns='urn:xmpp:ping'/>"
 // ready waits until the link takes requests.
 func (w *watched) ready() {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); w.Send([]byte("<presence from='events.example.org' to='nobody@example.org' type='probe'/>")) != nil; {
+	for deadline := time.Now().Add(time.Minute); w.Send([]byte("<presence type='probe' to='nobody@example.org' from='"+w.cfg.Name+"'/>")) != nil; {
 		if time.Now().After(deadline) {
 			w.t.Fatal("the link never takes stanzas")
 		}

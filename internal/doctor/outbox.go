@@ -81,10 +81,14 @@ func deadLetters(letters lister) finding.Finding {
 		return finding.Failf(subjectOutbox, "", "the dead letters cannot be read: %v", err)
 	case len(list) == 0:
 		return finding.Okf(subjectOutbox, "no dead letters")
-	case len(list) == mostLetters:
-		return finding.Warnf(subjectOutbox, "see: eventpusher dlq list", "%d dead letters or more", mostLetters)
 	}
-	return finding.Warnf(subjectOutbox, "see: eventpusher dlq list", "%d dead letters", len(list))
+	number := "1 dead letter"
+	if n := len(list); n == mostLetters {
+		number = fmt.Sprintf("%d dead letters or more", n)
+	} else if n > 1 {
+		number = fmt.Sprintf("%d dead letters", n)
+	}
+	return finding.Warnf(subjectOutbox, "see: eventpusher dlq list", "%s", number)
 }
 
 // cannotOpen explains why the outbox was not opened.

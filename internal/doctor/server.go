@@ -117,13 +117,15 @@ func feeds(h component.HostFeeds, listened time.Duration) []finding.Finding {
 			list = append(list, finding.Warnf(h.Host, remedy, "%s; nothing about %s in %s", text, strings.Join(unknown, ", "), short(listened)))
 		}
 	}
-	granted := func(what string, names []string) string {
-		if len(names) == 0 {
-			return "no " + what
-		}
-		return what + " " + strings.Join(names, ", ")
+	return append(list, finding.Okf(h.Host, "privileges granted: %s; namespaces delegated: %s", listed(h.Privileges), listed(h.Delegated)))
+}
+
+// listed lists names that a server has given.
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
 	}
-	return append(list, finding.Okf(h.Host, "grants %s; %s", printable(granted("privileges:", h.Privileges)), printable(granted("delegations:", h.Delegated))))
+	return printable(strings.Join(names, ", "))
 }
 
 // describe says in a few words why a question was not answered.

@@ -24,7 +24,7 @@ type Finding struct {
 
 // String returns the finding in one line.
 func (f Finding) String() string {
-	s := fmt.Sprintf("%-4s  %-16s  %s", f.Level, f.Subject, f.Text)
+	s := fmt.Sprintf("%-4s  %-24s  %s", f.Level, f.Subject, f.Text)
 	if f.Remedy != "" {
 		s += "; " + f.Remedy
 	}

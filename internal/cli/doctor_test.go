@@ -1,15 +1,21 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"eventpusher/config"
+	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/xmppserver"
+	"eventpusher/pusher/outbox"
 )
 
 // doctorConfig is a configuration without services, in a directory of its own.
@@ -81,5 +87,45 @@ func TestDoctorJSON(t *testing.T) {
 	}
 	if last := list[len(list)-1]; last.Level != finding.Fail || last.Subject != "server" || len(list) < 4 {
 		t.Errorf("%v", list)
+	}
+}
+
+// instance is a running one as far as its control socket goes.
+type instance struct{ *outbox.Ring }
+
+func (i instance) DeadLetters() outbox.DeadLetters           { return i.Ring }
+func (i instance) Replay(f outbox.LetterFilter) (int, error) { return 0, nil }
+
+// A running instance is asked, and what it says decides the exit code. Nothing listens
+// at the server's address, so an examination of the command's own would fail.
+func TestDoctorAsksTheInstance(t *testing.T) {
+	for code, answer := range map[int]finding.Finding{
+		0: finding.Warnf("rabbit", "look", "is slow"),
+		1: finding.Failf("rabbit", "start it", "is down"),
+	} {
+		path := doctorConfig(t, "127.0.0.1:1")
+		cfg, problems := config.Load(path, nil)
+		if cfg == nil {
+			t.Fatal(problems)
+		}
+		if err := os.Mkdir(cfg.Outbox.Path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		server, err := control.Listen(cfg.Outbox.Path, instance{outbox.NewRing(1)},
+			func(context.Context) []finding.Finding { return []finding.Finding{answer} }, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- server.Run(ctx) }()
+		got, stdout, stderr := invoke("doctor", "-config", path)
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if got != code || !strings.HasSuffix(stdout, answer.String()+"\n") || strings.Contains(stdout, "server") {
+			t.Errorf("exit code %d, want %d:\n%s%s", got, code, stdout, stderr)
+		}
 	}
 }

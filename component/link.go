@@ -2,8 +2,8 @@
 // (XEP-0114) and turns what the server sends into stanzas that can be trusted.
 //
 // A Link keeps one connection: it dials, negotiates with mellium, frames and
-// decodes stanzas on a fast path, answers IQs and reconnects. Feeds decides which
-// stanzas are facts, and by which dialect each host reports them.
+// decodes stanzas on a fast path, answers IQs, sends requests and reconnects. Feeds
+// decides which stanzas are facts, and by which dialect each host reports them.
 package component
 
 import (

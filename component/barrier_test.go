@@ -220,6 +220,9 @@ func TestProbesArePaced(t *testing.T) {
 				}
 			}
 		}
+		send(t, session, versionOf(receive(t, session), "Prosody"))
+		w.wantFact("settled example.org [u100@example.org]")
+		w.wantFact("settled example.org") // all are subscribed and were asked
 		w.end()
 	})
 }

@@ -39,7 +39,7 @@ type Options struct {
 	// Settled is called, like Handler, when the server has said all it knows about
 	// who is online since the connection was set up: nothing told by then of a session
 	// that was online before means that it has ended. users are the bare JIDs that
-	// this holds for; nil means every session of the host.
+	// this holds for; nil means every session of the host. Both may come, in this order.
 	Settled func(host jid.JID, users []jid.JID)
 	// IQ answers requests beside disco, ping and version. No two may be for the same.
 	IQ      []IQHandler

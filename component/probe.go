@@ -31,8 +31,9 @@ type probe struct {
 // subscriber is a user whose presence comes by the dialect direct.
 type subscriber struct {
 	ours jid.JID
-	// asked: a probe was sent on this connection, or is about to be.
-	asked bool
+	// asked: a probe was sent on this connection, or is about to be; known: it is one of
+	// those who were remembered when the connection was set up.
+	asked, known bool
 	// confirmed: a probe was answered, so that this user's silence means something.
 	// A presence that a user directs at the component looks like that of one who is
 	// subscribed, but his server does not answer probes.
@@ -41,7 +42,10 @@ type subscriber struct {
 
 // subscribers remembers them over reconnections. The reading goroutine owns it; between
 // two connections, the one that connects.
-type subscribers struct{ users map[jid.JID]subscriber }
+type subscribers struct {
+	users map[jid.JID]subscriber
+	full  bool // somebody found no room
+}
 
 func newSubscribers() *subscribers { return &subscribers{users: make(map[jid.JID]subscriber)} }
 
@@ -53,7 +57,9 @@ func (s *subscribers) heard(p *stanza.Stanza) (probe, bool) {
 	case p.Type == "unsubscribed": // the user has cancelled our subscription
 		delete(s.users, user)
 	case p.Type != "" || p.From.IsBare() || p.Flags&(stanza.HasMUC|stanza.HasMUCUser) != 0:
-	case !ok && len(s.users) < maxSubscribers:
+	case !ok && len(s.users) >= maxSubscribers:
+		s.full = true
+	case !ok:
 		// Kept for long, so not in the memory of the stanza.
 		key := jid.JID(strings.Clone(string(user)))
 		ours := jid.JID(strings.Clone(string(p.To.Bare())))
@@ -78,6 +84,7 @@ func (s *subscribers) round(direct func(host jid.JID) bool) []probe {
 	var list []probe
 	for user, known := range s.users {
 		known.asked = direct(jid.JID(user.Domain()))
+		known.known = known.asked
 		s.users[user] = known
 		if known.asked {
 			list = append(list, probe{user, known.ours})
@@ -89,15 +96,28 @@ func (s *subscribers) round(direct func(host jid.JID) bool) []probe {
 	return list
 }
 
+// complete reports whether the silence of every user of a host who was probed in the round
+// means something.
+func (s *subscribers) complete(host jid.JID) bool {
+	for user, known := range s.users {
+		if known.known && !known.confirmed && user.Domain() == string(host) {
+			return false
+		}
+	}
+	return !s.full
+}
+
 // probe sends the round, then probes whoever is heard for the first time, until done
 // is closed.
 func (a *attachment) probe(round []probe, done <-chan struct{}) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	<-pause.C
+	sent := true // all probes for the present host
 	for {
 		var step []probe
 		host := jid.JID("")
+		last := false
 		if len(round) > 0 {
 			host = jid.JID(round[0].user.Domain())
 			n := 1
@@ -105,6 +125,7 @@ func (a *attachment) probe(round []probe, done <-chan struct{}) {
 				n++
 			}
 			step, round = round[:n], round[n:]
+			last = len(round) == 0 || round[0].user.Domain() != string(host)
 		} else {
 			select {
 			case <-done:
@@ -113,7 +134,8 @@ func (a *attachment) probe(round []probe, done <-chan struct{}) {
 				step = []probe{p}
 			}
 		}
-		a.step(host, step)
+		all := a.step(host, step, last && sent)
+		sent = last || sent && all
 		pause.Reset(probePause)
 		select {
 		case <-done:
@@ -124,23 +146,23 @@ func (a *attachment) probe(round []probe, done <-chan struct{}) {
 }
 
 // step sends a few probes and, where host is set, asks the host for the end of the
-// answers.
-func (a *attachment) step(host jid.JID, step []probe) {
+// answers; last says that these are the last ones of the host, and that none was left out.
+// It reports whether all could be sent.
+func (a *attachment) step(host jid.JID, step []probe, last bool) bool {
 	for _, p := range step {
 		b := appendEscaped([]byte("<presence type='probe' from='"), string(p.ours))
 		b = appendEscaped(append(b, "' to='"...), string(p.user))
 		if a.link.Send(append(b, "'/>"...)) != nil {
-			return // unverified until the next reconnection
+			return false // unverified until the next reconnection
 		}
 	}
-	if host != "" {
-		a.link.ask(host, func(software string) { a.probed(host, step, software) })
-	}
+	return host == "" || a.link.ask(host, func(software string) { a.probed(host, step, last, software) })
 }
 
 // probed takes the reply behind a few probes: whoever is subscribed and has not
-// answered for a session has no such session any more.
-func (a *attachment) probed(host jid.JID, step []probe, software string) {
+// answered for a session has no such session any more. Behind the last ones, that
+// may be true of the whole host.
+func (a *attachment) probed(host jid.JID, step []probe, last bool, software string) {
 	l := a.link
 	if software != prosody || l.feeds.authority.of(host, PresenceFact) != stanza.Direct {
 		return
@@ -153,5 +175,8 @@ func (a *attachment) probed(host jid.JID, step []probe, software string) {
 	}
 	if len(users) > 0 {
 		l.settled(host, users)
+	}
+	if last && l.subscribers.complete(host) {
+		l.settled(host, nil)
 	}
 }

@@ -119,6 +119,13 @@ func TestProsodySettles(t *testing.T) {
 		if facts := r.until("settled"); !slices.Equal(facts, []string{"alice@localhost/r direct", "settled localhost [alice@localhost]"}) {
 			t.Errorf("got %q", facts)
 		}
+		// Once bob is subscribed too, the silence of all means something.
+		r.subscribe(bob)
+		(<-r.conns).Close()
+		r.until("settled localhost [alice@localhost bob@localhost]")
+		if facts := r.until("settled localhost"); !slices.Equal(facts, []string{"settled localhost"}) {
+			t.Errorf("got %q", facts)
+		}
 		r.end()
 	})
 }

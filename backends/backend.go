@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"eventpusher/event"
+	"eventpusher/internal/finding"
 )
 
 // Backend delivers events to one service.
@@ -50,6 +51,16 @@ type Counting interface {
 	// Counts returns totals since the start by name, each in snake case; the names
 	// never change. It is cheap and safe for concurrent use.
 	Counts() map[string]uint64
+}
+
+// Probing is implemented by backends that can ask their service whether it would take
+// events, without sending it one.
+type Probing interface {
+	// Probe asks within ctx and says what it has found and what it could not find out,
+	// under the backend's name. It may be called at any time before Close, also while
+	// Publish is running, which it does not disturb: nothing is created or changed
+	// at the service.
+	Probe(ctx context.Context) []finding.Finding
 }
 
 // Limits says how many calls a backend takes at once, and how much in each.

@@ -19,7 +19,11 @@ import (
 	"mellium.im/xmpp/stream"
 
 	"eventpusher/component/stanza"
+	"eventpusher/internal/jid"
 )
+
+// watchdogID begins the ids of the watchdog's pings.
+const watchdogID = "watchdog-"
 
 // endGrace is how long the server may take to answer our </stream:stream>.
 const endGrace = 2 * time.Second
@@ -37,12 +41,20 @@ type attachment struct {
 	session *xmpp.Session
 	reader  *stanza.Reader
 	env     stanza.Envelope
+	iqs     *stanza.Decoder
+	iqHead  stanza.Envelope // only the addresses, type and id of what iqs has read
 	pings   int
-	said    *stream.Error // the server's own word about the end
+
+	barriers map[jid.JID]*barrier // under way, by host
+	fresh    chan probe           // users heard for the first time
+	said     *stream.Error        // the server's own word about the end
 }
 
 func (l *Link) newAttachment(raw net.Conn) *attachment {
-	a := &attachment{link: l, raw: raw, out: newOutbound(raw, l.cfg.PingTimeout)}
+	a := &attachment{
+		link: l, raw: raw, out: newOutbound(raw, l.cfg.PingTimeout),
+		barriers: make(map[jid.JID]*barrier), fresh: make(chan probe, freshQueue),
+	}
 	a.in = &watchedReader{conn: raw, interval: l.cfg.PingInterval, timeout: l.cfg.PingTimeout, ping: a.ping}
 	a.conn = newConn(raw, a.in, a.out)
 	return a
@@ -66,6 +78,7 @@ func (a *attachment) handshake(ctx context.Context) error {
 	a.session = session
 	a.in.watching, a.in.heard = true, nil
 	a.reader = stanza.NewReader(a.conn.in, limits)
+	a.iqs = stanza.NewDecoder(limits)
 	a.conn.feed(a.next)
 	return nil
 }
@@ -78,6 +91,13 @@ func (a *attachment) serve(ctx context.Context) error {
 	done := make(chan struct{})
 	sources := a.link.sources
 	sources.attached(a.out)
+	round := a.link.subscribers.round(func(host jid.JID) bool {
+		return a.link.feeds.authority.of(host, PresenceFact) == stanza.Direct
+	})
+	others.Go(func() {
+		defer a.recover()
+		a.probe(round, done)
+	})
 	others.Go(func() {
 		defer a.recover()
 		a.out.run(done)
@@ -193,31 +213,35 @@ func (a *attachment) stanza() {
 		a.link.sources.take(&a.env, a.link.now())
 		return
 	}
-	if fact := a.link.feeds.Classify(&a.env, a.link.now()); fact != nil {
+	fact := a.link.feeds.Classify(&a.env, a.link.now())
+	if fact != nil {
 		a.link.handler(fact)
 	}
+	a.observe(fact)
 }
 
-// other takes an element that is no message or presence: requests are answered;
-// replies are only counted, since nobody waits for any.
+// other takes an element that is no message or presence: requests are answered,
+// replies go to who waits for them.
 func (a *attachment) other(frame []byte) {
+	if startsIQ(frame) && isDefect(a.iqs.Decode(frame, &a.iqHead), stanza.NotStanza) {
+		if head := &a.iqHead.Outer; head.Type == "result" || head.Type == "error" {
+			kind := "reply_unasked"
+			if a.replied(frame, head) {
+				kind = "reply"
+			}
+			a.link.metrics.iqs.WithLabelValues(kind).Inc()
+			return
+		}
+	}
 	q, err := parseElement(frame)
 	switch {
 	case err != nil:
 		a.bad("malformed iq", stanza.OtherFrame)
-		return
-	case !q.isIQ():
+	case !q.isIQ() || q.isReply():
 		a.bad("unknown element", stanza.OtherFrame)
-		return
-	case q.isReply():
-		a.link.metrics.iqs.WithLabelValues("reply").Inc()
-		return
+	default:
+		a.link.responder.handle(q, frame, a.out)
 	}
-	reply, kind := a.link.responder.answer(q)
-	if reply != nil && !a.out.enqueue(reply) {
-		kind = "dropped"
-	}
-	a.link.metrics.iqs.WithLabelValues(kind).Inc()
 }
 
 // damaged takes a frame that is refused; of a message or presence, what could be read
@@ -241,7 +265,7 @@ func (a *attachment) bad(reason string, kind stanza.FrameKind) {
 // life, so the answer is not looked at, and nobody can forge anything with one.
 func (a *attachment) ping() {
 	a.pings++
-	q := " <iq type='get' id='watchdog-" + strconv.Itoa(a.pings) + "' from='" + escape(a.link.cfg.Name) + "' to='" + escape(a.link.pingTo) + "'><ping xmlns='" + ping.NS + "'/></iq>"
+	q := " <iq type='get' id='" + watchdogID + strconv.Itoa(a.pings) + "' from='" + escape(a.link.cfg.Name) + "' to='" + escape(a.link.pingTo) + "'><ping xmlns='" + ping.NS + "'/></iq>"
 	if a.out.enqueue([]byte(q)) {
 		a.link.metrics.iqs.WithLabelValues("ping_sent").Inc()
 	}

@@ -191,6 +191,15 @@ func (a *authorities) prefer(host jid.JID, h *hostFeeds, c Class, d stanza.Diale
 	}
 }
 
+// of returns the authority of a host for a class, 0 if there is none. It belongs to
+// the goroutine that asks.
+func (a *authorities) of(host jid.JID, c Class) stanza.Dialect {
+	if h := a.hosts[host]; h != nil {
+		return h.authority[c]
+	}
+	return 0
+}
+
 // HostFeeds says how one host is heard.
 type HostFeeds struct {
 	Host string `json:"host"`
@@ -199,6 +208,11 @@ type HostFeeds struct {
 	Authority map[Class]string `json:"authority"`
 	// Heard lists the dialects that reported anything, best first.
 	Heard []string `json:"heard"`
+	// Privileges are what the host lets the component do on this connection (XEP-0356),
+	// such as "presence managed_entity"; Delegated the namespaces that it has left to
+	// the component (XEP-0355).
+	Privileges []string `json:"privileges,omitempty"`
+	Delegated  []string `json:"delegated,omitempty"`
 }
 
 // snapshot lists the hosts in order of their names.

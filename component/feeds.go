@@ -2,6 +2,7 @@ package component
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -20,6 +21,7 @@ type Feeds struct {
 	hosts      map[jid.JID]bool
 	mucHosts   map[jid.JID]bool
 	granted    map[jid.JID]bool // hosts that granted presence (XEP-0356) on this connection
+	grants     grants
 	authority  *authorities
 	metrics    *Metrics
 	log        *slog.Logger
@@ -41,10 +43,12 @@ func NewFeeds(name string, forwarders, hosts, mucHosts, feeds []string, m *Metri
 	for i, h := range hosts {
 		served[i] = jid.Prepare(h)
 	}
-	return &Feeds{
+	f := &Feeds{
 		name: jid.Prepare(name), forwarders: domains(forwarders), hosts: domains(hosts), mucHosts: domains(mucHosts),
 		granted: make(map[jid.JID]bool), authority: newAuthorities(served, feeds, log), metrics: m, log: log,
 	}
+	f.grants.reset()
+	return f
 }
 
 func domains(names []string) map[jid.JID]bool {
@@ -56,10 +60,17 @@ func domains(names []string) map[jid.JID]bool {
 }
 
 // Reconnected forgets the privileges: servers grant them again on every connection.
-func (f *Feeds) Reconnected() { clear(f.granted) }
+func (f *Feeds) Reconnected() {
+	clear(f.granted)
+	f.grants.reset()
+}
 
 // Status says how each host is heard.
-func (f *Feeds) Status() []HostFeeds { return f.authority.snapshot() }
+func (f *Feeds) Status() []HostFeeds {
+	hosts := f.authority.snapshot()
+	f.grants.fill(hosts)
+	return hosts
+}
 
 // Classify returns the stanza that env reports as a fact, with its Dialect, Copy,
 // Host and Received filled in, or nil if it is no fact; either way it is counted.
@@ -220,7 +231,9 @@ func (f *Feeds) privileges(env *stanza.Envelope) {
 	if grant != f.granted[outer.From] {
 		f.log.Info("component: the host's privileges changed", "host", string(outer.From), "presence", grant)
 	}
-	f.granted[outer.From] = grant
+	host := jid.JID(strings.Clone(string(outer.From))) // kept, unlike the stanza
+	f.granted[host] = grant
+	f.grants.privilege(host, env.Privilege)
 }
 
 // privileged reports whether s is what a server sends under the presence

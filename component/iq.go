@@ -3,24 +3,17 @@ package component
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"io"
-	"strings"
+	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"mellium.im/xmpp/component"
-	"mellium.im/xmpp/disco"
-	"mellium.im/xmpp/ping"
-	"mellium.im/xmpp/version"
 
 	"eventpusher/internal/jid"
 )
 
-// nsStanzas is the namespace of stanza error conditions (RFC 6120 section 8.3.2).
-const nsStanzas = "urn:ietf:params:xml:ns:xmpp-stanzas"
-
-// software is the name that disco#info and jabber:iq:version give.
-const software = "eventpusher"
-
-// iq is what has to be known of an IQ in order to answer it.
+// iq is what has to be known of a top-level element in order to answer it.
 type iq struct {
 	name               xml.Name
 	from, to, id, kind string // kind is the type attribute
@@ -77,94 +70,85 @@ func (q *iq) isIQ() bool { return q.name.Local == "iq" && q.name.Space == compon
 // learns of it.
 func (q *iq) isReply() bool { return q.kind == "result" || q.kind == "error" }
 
-// responder answers the IQs that are addressed to the component (RFC 6120 section
-// 8.2.3 demands an answer to each): disco, ping and version for what it is, an
-// error for anything else. Messages and presences, subscriptions and probes
-// included, are never answered: a component that says nothing about itself gives
-// no grounds for loops, and whoever wants a subscription adds it on the server.
-type responder struct {
-	name    jid.JID
-	version string
+// isRequest reports whether an IQ is a valid request: a get or set has an id and
+// exactly one child (RFC 6120 section 8.2.3).
+func (q *iq) isRequest() bool {
+	return (q.kind == "get" || q.kind == "set") && len(q.children) == 1 && q.id != ""
 }
 
-// answer returns the answer to a request and what kind of request it was; nil
-// if there is nobody to answer or nobody was asked.
-func (r *responder) answer(q *iq) (reply []byte, kind string) {
-	to := q.to
-	if to == "" {
-		to = string(r.name)
-	}
-	// An answer from another domain than ours would cost the whole stream.
-	if q.from == "" || jid.JID(jid.Prepare(to).Domain()) != r.name {
-		return nil, "unanswerable"
-	}
-	var b strings.Builder
-	head := func(kind string) {
-		b.WriteString("<iq type='" + kind + "' from='")
-		xml.EscapeText(&b, []byte(to))
-		b.WriteString("' to='")
-		xml.EscapeText(&b, []byte(q.from))
-		if q.id != "" {
-			b.WriteString("' id='")
-			xml.EscapeText(&b, []byte(q.id))
-		}
-		b.WriteString("'>")
-	}
-	fail := func(kind, condition string) {
-		head("error")
-		b.WriteString("<error type='" + kind + "'><" + condition + " xmlns='" + nsStanzas + "'/></error>")
-	}
-	kind = "unsupported"
-	switch ns := q.request(); {
-	case ns == "":
-		kind = "bad_request"
-		fail("modify", "bad-request")
-	case q.kind == "set":
-		fail("cancel", "service-unavailable")
-	case ns == ping.NS:
-		kind = "ping"
-		head("result")
-	case ns == version.NS:
-		kind = "version"
-		head("result")
-		b.WriteString("<query xmlns='" + version.NS + "'><name>" + software + "</name><version>")
-		xml.EscapeText(&b, []byte(r.version))
-		b.WriteString("</version></query>")
-	case ns == disco.NSInfo, ns == disco.NSItems:
-		kind = "disco"
-		switch {
-		case unprefixed(q.children[0], "node") != "": // there are no nodes (XEP-0030 section 7)
-			fail("cancel", "item-not-found")
-		case ns == disco.NSItems:
-			head("result")
-			b.WriteString("<query xmlns='" + disco.NSItems + "'/>")
-		default:
-			head("result")
-			b.WriteString("<query xmlns='" + disco.NSInfo + "'><identity category='component' type='generic' name='" + software + "'/>" +
-				"<feature var='" + disco.NSInfo + "'/><feature var='" + ping.NS + "'/><feature var='" + version.NS + "'/></query>")
-		}
-	default:
-		fail("cancel", "service-unavailable")
-	}
-	b.WriteString("</iq>")
-	return []byte(b.String()), kind
+// IQ is a request to the component (RFC 6120 section 8.2.3). It has to be answered,
+// once, by Result or Fail: at once or later, by any goroutine. An IQ that is never
+// answered leaves its sender waiting.
+type IQ struct {
+	// From is who asks, To which address of ours; both prepared. Anybody may ask
+	// anything: what From may be granted is the handler's to judge.
+	From, To jid.JID
+	Type     RequestType
+	// Element is the name of the one child, Node its node attribute.
+	Element xml.Name
+	Node    string
+	// Raw is the whole iq element as it came, the handler's own. Its default
+	// namespace is jabber:component:accept, which it does not declare.
+	Raw []byte
+
+	from, to, id string // as they came
+	out          *outbound
+	checker      *checker
+	dropped      prometheus.Counter
+	answered     atomic.Bool
 }
 
-// request returns the namespace of what is asked for, empty if the IQ is no valid
-// request: a get or set has an id and exactly one child (RFC 6120 section 8.2.3).
-// The element names tell nothing that their namespaces do not, except that a
-// namespace with a wrong element is some request that is not supported.
-func (q *iq) request() string {
-	if q.kind != "get" && q.kind != "set" || len(q.children) != 1 || q.id == "" {
-		return ""
+// ErrAnswered says that an IQ was answered before.
+var ErrAnswered = errors.New("component: this IQ was answered before")
+
+// Result answers with a result. The payload, one element as XML that names its
+// namespaces itself, may be empty. It never blocks. The error is
+// ErrAnswered, ErrQueueFull, or says what is wrong with the payload, in which case an
+// internal-server-error was sent instead; no error is no proof that the answer arrived.
+func (q *IQ) Result(payload []byte) error {
+	if q.answered.Swap(true) {
+		return ErrAnswered
 	}
-	name := q.children[0].Name
-	want := "query"
-	if name.Space == ping.NS {
-		want = "ping"
+	b := append(q.head("result", len(payload)), payload...)
+	b = append(b, "</iq>"...)
+	if err := q.checker.check(b); err != nil {
+		return errors.Join(err, q.send(q.failure(&StanzaError{Type: "wait", Condition: "internal-server-error"})))
 	}
-	if name.Local != want {
-		return "unknown"
+	return q.send(b)
+}
+
+// Fail answers with an error; its errors are those of Result.
+func (q *IQ) Fail(e StanzaError) error {
+	if q.answered.Swap(true) {
+		return ErrAnswered
 	}
-	return name.Space
+	return q.send(q.failure(&e))
+}
+
+func (q *IQ) failure(e *StanzaError) []byte {
+	return append(e.appendTo(q.head("error", 0)), "</iq>"...)
+}
+
+// head writes the start tag of the answer, with room for a payload of that size.
+func (q *IQ) head(kind string, room int) []byte {
+	b := make([]byte, 0, 64+len(q.to)+len(q.from)+len(q.id)+room)
+	b = append(b, "<iq type='"...)
+	b = append(b, kind...)
+	b = append(b, "' from='"...)
+	b = appendEscaped(b, q.to)
+	b = append(b, "' to='"...)
+	b = appendEscaped(b, q.from)
+	if q.id != "" {
+		b = append(b, "' id='"...)
+		b = appendEscaped(b, q.id)
+	}
+	return append(b, "'>"...)
+}
+
+func (q *IQ) send(b []byte) error {
+	if !q.out.enqueue(b) {
+		q.dropped.Inc()
+		return ErrQueueFull
+	}
+	return nil
 }

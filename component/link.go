@@ -2,8 +2,8 @@
 // (XEP-0114) and turns what the server sends into stanzas that can be trusted.
 //
 // A Link keeps one connection: it dials, negotiates with mellium, frames and
-// decodes stanzas on a fast path, answers IQs and reconnects. Feeds decides which
-// stanzas are facts, and by which dialect each host reports them.
+// decodes stanzas on a fast path, answers IQs, sends requests and reconnects. Feeds
+// decides which stanzas are facts, and by which dialect each host reports them.
 package component
 
 import (
@@ -58,6 +58,13 @@ type Options struct {
 	// come again because they were refused.
 	Resumed func(source string, complete bool)
 
+	// Settled is called, like Handler, when the server has said all it knows about
+	// who is online since the connection was set up: nothing told by then of a session
+	// that was online before means that it has ended. users are the bare JIDs that
+	// this holds for; nil means every session of the host. Both may come, in this order.
+	Settled func(host jid.JID, users []jid.JID)
+	// IQ answers requests beside disco, ping and version. No two may be for the same.
+	IQ      []IQHandler
 	Metrics *Metrics
 	Log     *slog.Logger
 	Now     func() time.Time // stamps what is received; default time.Now
@@ -67,23 +74,27 @@ type Options struct {
 // Link is the connection to the XMPP server. Run runs once; the other methods may
 // be called by any goroutine at any time.
 type Link struct {
-	cfg        config.Component
-	address    xmppjid.JID
-	pingTo     string
-	tls        *tls.Config // nil: plain TCP
-	serverName string
-	dial       func(ctx context.Context, address string) (net.Conn, error)
-	handler    func(*stanza.Stanza)
-	attached   func()
-	metrics    *Metrics
-	log        *slog.Logger
-	now        func() time.Time
-	feeds      *Feeds
-	sources    *sources
-	responder  responder
-	backoff    *backoff
-	warnings   *limitedLog
-	failures   *failureLog
+	cfg         config.Component
+	address     xmppjid.JID
+	pingTo      string
+	tls         *tls.Config // nil: plain TCP
+	serverName  string
+	dial        func(ctx context.Context, address string) (net.Conn, error)
+	handler     func(*stanza.Stanza)
+	attached    func()
+	settled     func(host jid.JID, users []jid.JID)
+	metrics     *Metrics
+	log         *slog.Logger
+	now         func() time.Time
+	feeds       *Feeds
+	sources     *sources
+	responder   *responder
+	checker     *checker
+	requests    *requests
+	subscribers *subscribers
+	backoff     *backoff
+	warnings    *limitedLog
+	failures    *failureLog
 
 	mu     sync.Mutex
 	state  State
@@ -138,6 +149,9 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		o.Attached = func() {}
 	}
 	o.feedDefaults()
+	if o.Settled == nil {
+		o.Settled = func(jid.JID, []jid.JID) {}
+	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
 	}
@@ -149,13 +163,17 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	}
 	l := &Link{
 		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
-		handler: o.Handler, attached: o.Attached, metrics: o.Metrics, log: o.Log, now: o.Now,
-		feeds:     NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
-		responder: responder{name: jid.Prepare(cfg.Name), version: o.Version},
-		backoff:   newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
-		warnings:  &limitedLog{to: o.Log, every: warnEvery},
-		failures:  &failureLog{to: o.Log},
-		state:     Stopped, since: time.Now(),
+		handler: o.Handler, attached: o.Attached, settled: o.Settled, metrics: o.Metrics, log: o.Log, now: o.Now,
+		feeds:    NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
+		checker:  newChecker(cfg.Name),
+		requests: newRequests(), subscribers: newSubscribers(),
+		backoff:  newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
+		warnings: &limitedLog{to: o.Log, every: warnEvery},
+		failures: &failureLog{to: o.Log},
+		state:    Stopped, since: time.Now(),
+	}
+	if l.responder, err = newResponder(cfg.Name, o.Version, o.IQ, l.checker, o.Metrics); err != nil {
+		return nil, err
 	}
 	l.sources = newSources(&o, l.feeds, string(l.responder.name))
 	if cfg.TLS != nil {
@@ -258,7 +276,9 @@ func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkEr
 	l.setState(Connected)
 	l.log.Info("component: attached to the XMPP server", "address", l.cfg.Address, "name", l.cfg.Name, "tls", l.tls != nil)
 	established := time.Now()
+	l.requests.attach(a.out)
 	err = a.serve(ctx)
+	l.requests.detach()
 	l.metrics.connected.Set(0)
 	l.setState(Connecting)
 	return max(time.Since(established), 1), fail(err)

@@ -9,8 +9,12 @@ import (
 )
 
 // outboundQueue is how many answers wait for the writer; a user who asks faster
-// than the server takes the answers loses them, never the link.
-const outboundQueue = 256
+// than the server takes the answers loses them, never the link. ownQueue is how many
+// stanzas wait that nobody has asked for, more than there can be requests at once.
+const (
+	outboundQueue = 256
+	ownQueue      = 2 * maxRequests
+)
 
 // outbound writes to the server: one write at a time, each with a deadline.
 // A write that fails may have left half a stanza behind, so it closes the
@@ -19,6 +23,7 @@ type outbound struct {
 	conn    net.Conn
 	timeout time.Duration
 	queue   chan []byte
+	own     chan []byte // what the component sends of its own accord
 
 	mu  sync.Mutex // held while writing
 	err error
@@ -28,7 +33,7 @@ type outbound struct {
 }
 
 func newOutbound(c net.Conn, timeout time.Duration) *outbound {
-	return &outbound{conn: c, timeout: timeout, queue: make(chan []byte, outboundQueue)}
+	return &outbound{conn: c, timeout: timeout, queue: make(chan []byte, outboundQueue), own: make(chan []byte, ownQueue)}
 }
 
 // Write implements io.Writer for the session; it blocks for at most the timeout.
@@ -68,16 +73,18 @@ func (o *outbound) enqueue(b []byte) bool {
 // </stream:stream>, so what is queued is dropped once the end has begun.
 func (o *outbound) run(done <-chan struct{}) {
 	for {
+		var b []byte
 		select {
-		case b := <-o.queue:
-			o.mu.Lock()
-			if !o.isEnding() {
-				o.write(b)
-			}
-			o.mu.Unlock()
+		case b = <-o.queue:
+		case b = <-o.own:
 		case <-done:
 			return
 		}
+		o.mu.Lock()
+		if !o.isEnding() {
+			o.write(b)
+		}
+		o.mu.Unlock()
 	}
 }
 

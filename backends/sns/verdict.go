@@ -129,13 +129,14 @@ func (b *Backend) shorten(err error) error {
 			return fmt.Errorf("no answer from %s: %w", b.shownEndpoint, end)
 		}
 	}
-	var answer *smithyhttp.ResponseError
-	if errors.As(err, &answer) {
-		return fmt.Errorf("%s answered %d in a form that is not SNS's", b.shownEndpoint, answer.HTTPStatusCode())
-	}
+	// First, since the SDK may wrap it in an answer that never came.
 	var send *smithyhttp.RequestSendError
 	if errors.As(err, &send) {
 		return fmt.Errorf("%s: %w", b.shownEndpoint, backends.WithoutURL(send.Err))
+	}
+	var answer *smithyhttp.ResponseError
+	if errors.As(err, &answer) {
+		return fmt.Errorf("%s answered %d in a form that is not SNS's", b.shownEndpoint, answer.HTTPStatusCode())
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -40,12 +41,13 @@ type App struct {
 	box      *outbox.Embedded
 	admin    *admin.Server   // nil without [admin] listen
 	control  *control.Server // nil if its socket could not be made
+	began    time.Time
 }
 
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
 // before Run but the admin listener, so that a taken port is an error at start.
 func New(cfg *config.Config, o Options) (a *App, err error) {
-	a = &App{cfg: cfg, log: o.Log}
+	a = &App{cfg: cfg, log: o.Log, began: time.Now()}
 	begun := a // an error is returned with nil
 	defer func() {
 		if err != nil {
@@ -81,7 +83,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if err != nil {
 		return nil, err
 	}
-	a.control = listenControl(cfg.Outbox.Path, letters{a.box, a.pusher}, o.Log)
+	a.control = listenControl(cfg.Outbox.Path, letters{a.box, a.pusher}, a.examine, o.Log)
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})

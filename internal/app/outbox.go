@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/config"
 	"eventpusher/internal/control"
+	"eventpusher/internal/finding"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 )
@@ -45,8 +47,8 @@ func (l letters) Replay(f outbox.LetterFilter) (int, error) { return l.pusher.Re
 
 // listenControl opens the socket for commands. Without it everything works but
 // the commands that need the running instance, so that is no reason to stop.
-func listenControl(dir string, box control.Box, log *slog.Logger) *control.Server {
-	s, err := control.Listen(dir, box, log)
+func listenControl(dir string, box control.Box, doctor func(context.Context) []finding.Finding, log *slog.Logger) *control.Server {
+	s, err := control.Listen(dir, box, doctor, log)
 	if err != nil {
 		log.Warn("commands such as dlq cannot reach this instance while it runs", "err", err,
 			"remedy", "give [outbox] a path that is short and on a file system with sockets")

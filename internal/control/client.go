@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"time"
 
+	"eventpusher/internal/finding"
 	"eventpusher/pusher/outbox"
 )
 
@@ -67,10 +68,20 @@ func (c *Client) Replay(f outbox.LetterFilter) (int, error) {
 	return n.Count, err
 }
 
+// Doctor has the instance examine itself and its surroundings.
+func (c *Client) Doctor(ctx context.Context) (list []finding.Finding, err error) {
+	err = c.askWithin(ctx, http.MethodGet, "/doctor", nil, &list)
+	return list, err
+}
+
 func (c *Client) ask(method, path string, query url.Values, result any) error {
+	return c.askWithin(context.Background(), method, path, query, result)
+}
+
+func (c *Client) askWithin(ctx context.Context, method, path string, query url.Values, result any) error {
 	// The host is never looked up: the socket is dialled whatever it says.
 	u := url.URL{Scheme: "http", Host: "control", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequest(method, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
 		return fmt.Errorf("control: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"eventpusher/event"
 	"eventpusher/internal/control"
+	"eventpusher/internal/finding"
 	"eventpusher/pusher/outbox"
 )
 
@@ -35,6 +36,10 @@ func (b *box) Replay(f outbox.LetterFilter) (int, error) {
 	return b.Drop(f)
 }
 
+func examine(context.Context) []finding.Finding {
+	return []finding.Finding{finding.Okf("server", "attached"), finding.Failf("rabbit", "start it", "is down")}
+}
+
 func letter(backend, id string, died time.Time) outbox.DeadLetter {
 	return outbox.DeadLetter{
 		Backend: backend, Reason: "permanent", Err: "refused", Attempts: 1, Accepted: died.Add(-time.Hour), Died: died,
@@ -54,7 +59,7 @@ func start(t *testing.T) (*box, *control.Client, string) {
 		}
 	}
 	dir := t.TempDir()
-	s, err := control.Listen(dir, b, slog.New(slog.DiscardHandler))
+	s, err := control.Listen(dir, b, examine, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,6 +142,14 @@ func TestClientChanges(t *testing.T) {
 	}
 }
 
+func TestClientHasTheInstanceExamined(t *testing.T) {
+	_, c, _ := start(t)
+	got, err := c.Doctor(t.Context())
+	if diff := cmp.Diff(examine(t.Context()), got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestNobodyThere(t *testing.T) {
 	if _, err := control.Dial(t.Context(), t.TempDir()); err == nil {
 		t.Error("no error without a server")
@@ -148,7 +161,7 @@ func TestDeadSocketIsReplaced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, control.SocketName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := control.Listen(dir, &box{Ring: outbox.NewRing(1)}, slog.New(slog.DiscardHandler))
+	s, err := control.Listen(dir, &box{Ring: outbox.NewRing(1)}, examine, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

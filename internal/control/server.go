@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"eventpusher/internal/finding"
 	"eventpusher/pusher/outbox"
 )
 
@@ -25,7 +26,10 @@ type Server struct {
 
 // Listen opens the socket, mode 0600, in the outbox's directory dir. The caller
 // holds the outbox's lock, so a socket that is there already is a dead one's.
-func Listen(dir string, box Box, log *slog.Logger) (*Server, error) {
+//
+// doctor examines the instance and its surroundings; it is called for one command at a
+// time, and its context ends with the command.
+func Listen(dir string, box Box, doctor func(context.Context) []finding.Finding, log *slog.Logger) (*Server, error) {
 	path := filepath.Join(dir, SocketName)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("control: %w", err)
@@ -38,12 +42,13 @@ func Listen(dir string, box Box, log *slog.Logger) (*Server, error) {
 		listener.Close()
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	h := handler{letters: Local(box), log: log}
+	h := handler{letters: Local(box), log: log, doctor: doctor, examining: make(chan struct{}, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /dead-letters", h.list)
 	mux.HandleFunc("GET /dead-letters/{id}", h.get)
 	mux.HandleFunc("POST /dead-letters/drop", h.change("dropped", h.letters.Drop))
 	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", h.letters.Replay))
+	mux.HandleFunc("GET /doctor", h.examine)
 	return &Server{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
 }
 
@@ -61,8 +66,10 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Close() error { return s.listener.Close() }
 
 type handler struct {
-	letters Letters
-	log     *slog.Logger
+	letters   Letters
+	log       *slog.Logger
+	doctor    func(context.Context) []finding.Finding
+	examining chan struct{} // holds one while an examination is under way
 }
 
 // count is the answer to a change.
@@ -120,6 +127,16 @@ func (h handler) change(what string, do func(outbox.LetterFilter) (int, error)) 
 		h.log.Info("dead letters "+what+" by command", "count", n)
 		answer(w, http.StatusOK, count{n})
 	}
+}
+
+func (h handler) examine(w http.ResponseWriter, r *http.Request) {
+	select {
+	case h.examining <- struct{}{}:
+		defer func() { <-h.examining }()
+	case <-r.Context().Done():
+		return
+	}
+	answer(w, http.StatusOK, h.doctor(r.Context()))
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

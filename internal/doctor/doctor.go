@@ -1,0 +1,133 @@
+// Package doctor examines an instance and its surroundings: the outbox, the link to the
+// XMPP server with its feeds, and the services that events go to. It publishes
+// nothing, and it is safe beside a running instance.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/backends/catalog"
+	"eventpusher/component"
+	"eventpusher/config"
+	"eventpusher/internal/finding"
+	"eventpusher/pusher/outbox"
+)
+
+const (
+	// Limit is how long a whole examination takes at most, about.
+	Limit = 15 * time.Second
+	// attachLimit is how long to wait for the link, listenFor how long to listen to the
+	// feeds then, sinkLimit how long each service has to answer.
+	attachLimit = 6 * time.Second
+	listenFor   = 2 * time.Second
+	sinkLimit   = 10 * time.Second
+	// lockLimit is how long to wait for an instance that is just ending.
+	lockLimit = 2 * time.Second
+)
+
+// Sinks probes each backend that can be probed, all at once; the findings are in the
+// order of the list.
+func Sinks(ctx context.Context, list []backends.Backend) []finding.Finding {
+	ctx, cancel := context.WithTimeout(ctx, sinkLimit)
+	defer cancel()
+	found := make([][]finding.Finding, len(list))
+	var probing sync.WaitGroup
+	for i, b := range list {
+		probing.Go(func() {
+			p, ok := b.(backends.Probing)
+			if !ok {
+				found[i] = []finding.Finding{finding.Okf(b.Name(), "is configured; it cannot be asked without an event")}
+				return
+			}
+			found[i] = p.Probe(ctx)
+		})
+	}
+	probing.Wait()
+	var all []finding.Finding
+	for _, f := range found {
+		all = append(all, f...)
+	}
+	return all
+}
+
+// Alone examines what an instance of this configuration would meet, while none runs.
+// It holds the outbox's lock meanwhile and attaches to the server itself, so that
+// there is never a second connection: ejabberd would share the stanzas out between
+// the two. If another process has the lock, nothing is attached. What the server sends
+// in these seconds is not taken: a feed that acknowledges keeps it, others lose it, as
+// they lose all while no instance runs.
+func Alone(ctx context.Context, cfg *config.Config, version string) []finding.Finding {
+	silent := slog.New(slog.DiscardHandler)
+	built, err := catalog.Build(cfg, silent)
+	if err != nil {
+		return []finding.Finding{finding.Failf("backends", "", "%v", err)}
+	}
+	configured := make(map[string]bool)
+	for _, b := range built {
+		configured[b.Name()] = true
+		defer b.Close()
+	}
+	list := []finding.Finding{finding.Okf("instance", "none runs on %s, so this is what one would find", cfg.Outbox.Path), Disk(cfg.Outbox)}
+	box, err := outbox.Inspect(cfg.Outbox.Path, lockLimit)
+	if err != nil {
+		list = append(list, cannotOpen(cfg.Outbox.Path, err))
+	} else {
+		defer box.Close()
+		list = append(list, kept(box, configured)...)
+	}
+
+	var server, sinks []finding.Finding
+	var both sync.WaitGroup
+	both.Go(func() { sinks = Sinks(ctx, built) })
+	var taken *outbox.LockedError
+	if errors.As(err, &taken) {
+		server = []finding.Finding{finding.Warnf(subjectServer, "", "not attached: the process that has the outbox may be")}
+	} else {
+		server = attach(ctx, cfg, version)
+	}
+	both.Wait()
+	return append(append(list, server...), sinks...)
+}
+
+// attach connects to the server for a moment.
+func attach(ctx context.Context, cfg *config.Config, version string) []finding.Finding {
+	c := cfg.Component
+	c.HandshakeTimeout = min(c.HandshakeTimeout, attachLimit-time.Second)
+	link, err := component.New(c, cfg.General.Hosts, component.Options{Version: version})
+	if err != nil {
+		return []finding.Finding{finding.Failf(subjectServer, "", "%v", err)}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- link.Run(ctx) }()
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	give := time.After(attachLimit)
+	for decided := false; !decided; {
+		select {
+		case <-ctx.Done():
+			decided = true
+		case <-give:
+			decided = true
+		case <-poll.C:
+			s := link.Status()
+			decided = s.State == component.Connected || s.LastError != ""
+		}
+	}
+	if link.Connected() {
+		select {
+		case <-time.After(listenFor):
+		case <-ctx.Done():
+		}
+	}
+	return Server(ctx, link, c.Name, cfg.General.Hosts, listenFor)
+}

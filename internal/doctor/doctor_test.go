@@ -1,0 +1,280 @@
+//go:build linux
+
+package doctor_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/internal/app"
+	"eventpusher/internal/control"
+	"eventpusher/internal/doctor"
+	"eventpusher/internal/finding"
+	"eventpusher/internal/harness"
+	"eventpusher/internal/xmppserver"
+	"eventpusher/pusher/outbox"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// wantLines checks that each line, a level, a subject and a part of the rest, stands for a
+// finding, and that all failures are expected.
+func wantLines(t *testing.T, got []finding.Finding, want ...string) {
+	t.Helper()
+	met := make([]bool, len(got))
+	for _, line := range want {
+		level, rest, _ := strings.Cut(line, " ")
+		subject, part, _ := strings.Cut(rest, " ")
+		found := false
+		for i, f := range got {
+			if string(f.Level) == level && f.Subject == subject && strings.Contains(f.Text+"; "+f.Remedy, part) {
+				met[i], found = true, true
+			}
+		}
+		if !found {
+			t.Errorf("no finding: %s", line)
+		}
+	}
+	for i, f := range got {
+		if f.Level == finding.Fail && !met[i] {
+			t.Errorf("not expected: %s", f)
+		}
+		if strings.Contains(f.String(), "hunter2") {
+			t.Errorf("a secret is shown: %s", f)
+		}
+	}
+	if t.Failed() {
+		for _, f := range got {
+			t.Log(f)
+		}
+	}
+}
+
+// configure returns a configuration with an http sink.
+func configure(t *testing.T, address, secret, sink, hosts, more string) *config.Config {
+	t.Helper()
+	toml := fmt.Sprintf(`
+[component]
+address = %q
+name = "events.localhost"
+secret = %q
+[general]
+hosts = [%s]
+[outbox]
+path = %q
+[modules.mod_event_pusher.http]
+[[modules.mod_event_pusher.http.handlers]]
+name = "hook"
+path = "hunter2"
+[outgoing_pools.http.http_pool.connection]
+host = %q
+%s`, address, secret, hosts, filepath.Join(t.TempDir(), "outbox"), sink, more)
+	cfg, problems := config.Parse([]byte(toml), nil, "")
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	return cfg
+}
+
+// sink takes events by http and counts requests.
+func sink(t *testing.T) (string, *atomic.Int64) {
+	t.Helper()
+	requests := new(atomic.Int64)
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	t.Cleanup(s.Close)
+	return s.URL, requests
+}
+
+// examine runs an examination without an instance and measures it.
+func examine(t *testing.T, cfg *config.Config) []finding.Finding {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), doctor.Limit)
+	defer cancel()
+	got := doctor.Alone(ctx, cfg, "test")
+	if ctx.Err() != nil {
+		t.Error("it has taken too long")
+	}
+	return got
+}
+
+func TestProsody(t *testing.T) {
+	server := harness.Prosody(t, harness.ProsodyOptions{Privilege: true, Modules: []string{"version"}})
+	server.Login(t, "alice", "r").Presence()
+	address := server.ComponentAddr(server.Component)
+	url, requests := sink(t)
+
+	cfg := configure(t, address, server.Secret, url, `"localhost", "nowhere.localhost"`, "")
+	wantLines(t, examine(t, cfg),
+		"OK instance none runs", "OK outbox there is none", "OK server attached", "OK server to ourselves and back",
+		"OK localhost is served by Prosody 0.12.3", "FAIL nowhere.localhost does not serve this host",
+		"WARN localhost heard: privilege; counted: presence by privilege, offline by privilege; nothing about message in 2s",
+		"OK localhost privileges granted: message outgoing, presence managed_entity, roster get; namespaces delegated: none",
+		"WARN nowhere.localhost no feed was heard in 2s", "OK hook takes connections")
+	if _, err := os.Stat(cfg.Outbox.Path); err == nil {
+		t.Error("an outbox was made")
+	}
+
+	wantLines(t, examine(t, configure(t, address, "hunter2", "http://127.0.0.1:1", `"localhost"`, "")),
+		"FAIL server does not accept the secret", "FAIL hook refused")
+
+	// A running instance answers for itself: over its own link, beside which there is
+	// no other.
+	cfg = configure(t, address, server.Secret, url, `"localhost"`, "")
+	a, err := app.New(cfg, app.Options{Log: slog.New(slog.DiscardHandler), Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	for deadline := time.Now().Add(harness.WaitLimit); a.Status().Component.State != "connected"; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not connected: %+v", a.Status())
+		}
+	}
+	client, err := control.Dial(t.Context(), cfg.Outbox.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got, err := client.Doctor(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, got, "OK instance runs since", "OK outbox are free", "OK outbox no dead letters", "OK hook 0 events to deliver, 0 parked, breaker closed",
+			"OK server attached", "OK server to ourselves and back", "OK localhost is served by Prosody", "OK hook takes connections")
+	}
+	if n := strings.Count(server.Log(), "External component successfully authenticated"); n != 2 {
+		t.Errorf("%d connections of components, want one of the first examination and one of the instance", n)
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("the sink had %d requests", n)
+	}
+}
+
+func TestEjabberd(t *testing.T) {
+	server := harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true})
+	url, _ := sink(t)
+	alice := server.Login(t, "alice", "r")
+	ctx, stop := context.WithCancel(t.Context())
+	chatting := make(chan struct{})
+	go func() { // until the feed is heard
+		defer close(chatting)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				alice.Send("<message to='bob@localhost' type='chat'><body>hi</body></message>")
+			}
+		}
+	}()
+	got := examine(t, configure(t, server.ComponentAddr(server.Component), server.Secret, url, `"localhost"`, ""))
+	stop()
+	<-chatting
+	wantLines(t, got, "OK server attached", "OK server to ourselves and back", "OK localhost is served",
+		"WARN localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none")
+}
+
+// answer gives an empty result to whatever components ask.
+func answer(server *xmppserver.Server, done chan<- struct{}) {
+	defer close(done)
+	for {
+		session, err := server.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		for {
+			q, err := session.Receive(context.Background())
+			if err != nil {
+				break
+			}
+			_ = session.Send("<iq type='result' id='" + q.ID + "' from='" + q.To + "' to='" + q.From + "'/>") // it may have gone
+		}
+	}
+}
+
+// What is found in the outbox, and that nothing is attached while another process has it.
+func TestOutbox(t *testing.T) {
+	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answering := make(chan struct{})
+	go answer(server, answering)
+	defer func() {
+		server.Close()
+		<-answering
+	}()
+	url, _ := sink(t)
+	cfg := configure(t, server.Addr(), "secret", url, `"localhost"`, "")
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: cfg.Outbox.Path, Backends: []string{"hook", "old"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, examine(t, cfg), "FAIL outbox is in use by process "+fmt.Sprint(os.Getpid()), "WARN server not attached", "OK hook takes connections")
+	if n := server.Connections(); n != 0 {
+		t.Errorf("%d connections beside the process that has the outbox", n)
+	}
+
+	if err := box.DeadLetters().Add(outbox.DeadLetter{Backend: "hook", Reason: "permanent", Event: &event.Event{ID: "e", Kind: event.Chat, Time: time.Now()}, Accepted: time.Now(), Died: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, examine(t, cfg), "OK outbox stopped in order", "OK hook 0 events to deliver", "FAIL old outbox forget old", "WARN outbox 1 dead letter;",
+		"OK server attached", "WARN localhost no feed")
+	// It can be opened afterwards, and nothing in it has changed.
+	i, err := outbox.Inspect(cfg.Outbox.Path, time.Second)
+	if err != nil || len(i.Backends) != 2 || !i.Clean {
+		t.Fatalf("%+v, %v", i, err)
+	}
+	if err := i.Close(); err != nil {
+		t.Error(err)
+	}
+
+	if err := os.WriteFile(filepath.Join(cfg.Outbox.Path, "state.db"), []byte("no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, examine(t, cfg), "FAIL outbox is damaged")
+	cfg.Outbox.MaxSize = 1 << 60
+	wantLines(t, []finding.Finding{doctor.Disk(cfg.Outbox)}, "WARN outbox max_size allows")
+}
+
+// A server that takes the connection and says nothing, and a sink that does the same.
+func TestSilence(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	began := time.Now()
+	wantLines(t, examine(t, configure(t, l.Addr().String(), "hunter2", "https://"+l.Addr().String(), `"localhost"`, "")),
+		"FAIL server did not answer the handshake", "FAIL hook no answer in time")
+	if took := time.Since(began); took > doctor.Limit {
+		t.Errorf("took %v", took)
+	}
+}

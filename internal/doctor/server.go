@@ -1,0 +1,171 @@
+package doctor
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"eventpusher/component"
+	"eventpusher/internal/finding"
+)
+
+const (
+	// askTimeout bounds each question to the server.
+	askTimeout = 4 * time.Second
+	// subjectServer is the link itself in findings.
+	subjectServer = "server"
+)
+
+// Server examines the link to the XMPP server and what comes over it: the handshake,
+// whether the server routes what we send, each host, its feeds and what it has granted.
+// listened is for how long the feeds had the chance to be heard.
+func Server(ctx context.Context, link *component.Link, name string, hosts []string, listened time.Duration) []finding.Finding {
+	s := link.Status()
+	if s.State != component.Connected {
+		text := "not attached to " + s.Address
+		if s.LastError != "" {
+			text = s.LastError
+		}
+		return []finding.Finding{finding.Failf(subjectServer, "", "%s", text)}
+	}
+	list := []finding.Finding{finding.Okf(subjectServer, "attached to %s as %s", s.Address, s.Name)}
+	answers := make([]finding.Finding, 1+len(hosts))
+	var asking sync.WaitGroup
+	asking.Go(func() { answers[0] = roundTrip(ctx, link, name) })
+	for i, host := range hosts {
+		asking.Go(func() { answers[1+i] = askHost(ctx, link, host) })
+	}
+	asking.Wait()
+	list = append(list, answers...)
+	for _, h := range link.Status().Hosts {
+		if slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, h.Host) }) {
+			list = append(list, feeds(h, listened)...)
+		}
+	}
+	return list
+}
+
+// roundTrip sends a request to ourselves, which the server routes back to us, and the
+// answer again. An IQ is used because it can never be an event; Prosody and ejabberd
+// route it as they route what users send us.
+func roundTrip(ctx context.Context, link *component.Link, name string) finding.Finding {
+	began := time.Now()
+	_, err := link.Request(ctx, component.Request{
+		To: name, From: name + "/doctor", Type: component.Get, Payload: []byte("<ping xmlns='urn:xmpp:ping'/>"), Timeout: askTimeout,
+	})
+	if err != nil {
+		return finding.Warnf(subjectServer, "look into the server's log for why it does not route stanzas from and to "+name,
+			"a test stanza to ourselves did not come back (%s)", describe(err))
+	}
+	return finding.Okf(subjectServer, "a test stanza went through the server to ourselves and back in %s", short(time.Since(began)))
+}
+
+// askHost asks a host what it is. Any answer of its own shows that the server serves
+// it; the conditions below are those of servers for hosts that they do not serve.
+func askHost(ctx context.Context, link *component.Link, host string) finding.Finding {
+	const remedy = "correct [general] hosts, or declare the host in the server"
+	reply, err := link.Request(ctx, component.Request{
+		To: host, Type: component.Get, Payload: []byte("<query xmlns='jabber:iq:version'/>"), Timeout: askTimeout,
+	})
+	var refused *component.StanzaError
+	switch {
+	case errors.As(err, &refused):
+		switch refused.Condition {
+		case "remote-server-not-found", "remote-server-timeout", "not-allowed", "forbidden", "item-not-found", "policy-violation":
+			return finding.Failf(host, remedy, "the server does not serve this host, or does not let us speak to it (%s)", refused.Condition)
+		}
+		return finding.Okf(host, "is served")
+	case err != nil:
+		return finding.Failf(host, remedy, "does not answer (%s)", describe(err))
+	}
+	var iq struct {
+		Query struct {
+			Name    string `xml:"name"`
+			Version string `xml:"version"`
+		} `xml:"jabber:iq:version query"`
+	}
+	if xml.Unmarshal(reply.Raw, &iq) != nil || iq.Query.Name == "" {
+		return finding.Okf(host, "is served")
+	}
+	return finding.Okf(host, "is served by %s", printable(iq.Query.Name+" "+iq.Query.Version))
+}
+
+// feeds says which dialects report what of a host, and what the host has granted.
+func feeds(h component.HostFeeds, listened time.Duration) []finding.Finding {
+	const remedy = "if its users are active, set a feed up as docs/servers/prosody.md or docs/servers/ejabberd.md say, and look at eventpusher_stanzas_total"
+	var list []finding.Finding
+	if len(h.Heard) == 0 {
+		list = append(list, finding.Warnf(h.Host, remedy, "no feed was heard in %s", short(listened)))
+	} else {
+		var known, unknown []string
+		for _, c := range []component.Class{component.MessageFact, component.PresenceFact, component.OfflineFact} {
+			if by := h.Authority[c]; by != "" {
+				known = append(known, c.String()+" by "+by)
+			} else {
+				unknown = append(unknown, c.String())
+			}
+		}
+		text := "heard: " + strings.Join(h.Heard, ", ") + "; counted: " + strings.Join(known, ", ")
+		if len(unknown) == 0 {
+			list = append(list, finding.Okf(h.Host, "%s", text))
+		} else {
+			list = append(list, finding.Warnf(h.Host, remedy, "%s; nothing about %s in %s", text, strings.Join(unknown, ", "), short(listened)))
+		}
+	}
+	return append(list, finding.Okf(h.Host, "privileges granted: %s; namespaces delegated: %s", listed(h.Privileges), listed(h.Delegated)))
+}
+
+// listed lists names that a server has given.
+func listed(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return printable(strings.Join(names, ", "))
+}
+
+// describe says in a few words why a question was not answered.
+func describe(err error) string {
+	var refused *component.StanzaError
+	switch {
+	case errors.As(err, &refused):
+		return refused.Condition
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Sprintf("no answer within %s", askTimeout)
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	}
+	return strings.TrimPrefix(err.Error(), "component: ")
+}
+
+// short rounds a duration for people.
+func short(d time.Duration) string {
+	switch {
+	case d < 10*time.Millisecond:
+		return d.Round(100 * time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// maxPrinted bounds what is printed of what a server says.
+const maxPrinted = 200
+
+// printable makes a server's words fit for one line.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.TrimSpace(s))
+	if len(s) > maxPrinted {
+		s = strings.ToValidUTF8(s[:maxPrinted], "") + "..."
+	}
+	return s
+}

@@ -47,6 +47,7 @@ func FuzzFeedSequence(f *testing.F) {
 				}
 				return m.disk.Epoch, m.disk.Seq, m.disk.Epoch != ""
 			},
+			Told:    func(string) bool { return m.disk.Seq%2 == 0 },
 			Resumed: func(string, bool) {},
 			Metrics: NewMetrics(nil), Log: slog.New(slog.DiscardHandler),
 		}

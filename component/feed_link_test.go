@@ -189,6 +189,58 @@ func TestFeedEpochs(t *testing.T) {
 	}
 }
 
+// TestFeedBegins lets a process begin where another one has come to: it misses nothing
+// only if that one had told of all sessions.
+func TestFeedBegins(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		at       Position
+		told     bool
+		first    int
+		resume   string
+		complete bool
+	}{
+		{"where the other ended", Position{"s1", "e1", 3}, true, 1, "resume s1 e1 3", true},
+		{"but it had not told of all", Position{"s1", "e1", 3}, false, 1, "resume s1 e1 3", false},
+		{"but events are gone", Position{"s1", "e1", 3}, true, 5, "resume s1 e1 3", false},
+		{"in another epoch", Position{"s1", "e0", 3}, true, 1, "resume s1 e0 3", false},
+		{"knowing nothing", Position{}, true, 1, "resume s1", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newKeeper(t)
+			k.told = tc.told
+			if tc.at.Source != "" {
+				k.at["s1"] = tc.at
+			}
+			l := newFedLink(t, k, nil)
+			m := l.module("s1", "e1")
+			m.hello(tc.first, 7, "")
+			m.wantHears(tc.resume, "snapshot s1") // this process knows of no session
+			k.want(fmt.Sprintf("resumed s1 %v", tc.complete))
+			l.end()
+		})
+	}
+}
+
+// TestFeedOtherProcess: what another process has taken since is missed here.
+func TestFeedOtherProcess(t *testing.T) {
+	k := newKeeper(t)
+	l, m := begun(t, k)
+	m.send(1, 2)
+	m.endSnapshot(3)
+	m.acked(3)
+	k.want(append(fed(m, 1, 2), fmt.Sprintf("fed s1 e1 3: %d  ", stanza.SnapshotEnd))...)
+	m.session.Drop()
+	k.mu.Lock()
+	k.at["s1"], k.told = Position{"s1", "e1", 5}, true
+	k.mu.Unlock()
+	m = l.module("s1", "e1")
+	m.hello(1, 7, "")
+	m.wantHears("resume s1 e1 5", "snapshot s1")
+	k.want("resumed s1 false")
+	l.end()
+}
+
 func TestFeedRefusedCommit(t *testing.T) {
 	k := newKeeper(t)
 	l, m := begun(t, k)

@@ -23,6 +23,8 @@ import (
 type keeper struct {
 	t  testing.TB
 	at map[string]Position // what is kept, by source; guarded by mu
+	// told: a process before this one has told of all sessions.
+	told bool
 
 	mu      sync.Mutex
 	said    []string // what the link did, in order
@@ -64,6 +66,7 @@ func (k *keeper) options() Options {
 			at, ok := k.at[source]
 			return at.Epoch, at.Seq, ok
 		},
+		Told:    func(source string) bool { return k.told },
 		Resumed: func(source string, complete bool) { k.say(fmt.Sprintf("resumed %s %v", source, complete)) },
 	}
 }

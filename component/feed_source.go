@@ -93,33 +93,41 @@ func (src *source) place(epoch string, from, to uint64, lost bool) verdict {
 	return accepted
 }
 
-// greet takes a hello and reports whether it says nothing new: modules repeat it until
-// they have heard the answer.
-func (src *source) greet(f *stanza.Feed, host jid.JID, now time.Time) (repeated, complete bool) {
+// greet takes a hello and reports whether it says nothing new, since modules repeat it
+// until they have heard the answer, and whether what follows misses nothing. kept is
+// the position on disk, nil if there is none; told says that what it knew of sessions
+// when that was written was complete.
+func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, told bool, now time.Time) (repeated, complete bool) {
 	repeated = src.quiet && !src.since.IsZero() && f.Epoch == src.epoch
-	complete = src.continues(f)
+	cold := src.inEpoch == ""
+	switch {
+	case src.refused:
+	case cold:
+		// Another process has handed over what came before, and told of its sessions.
+		complete = told && kept != nil && continues(&f.Hello, f.Epoch, kept.Epoch, kept.Seq)
+	case kept != nil && (kept.Epoch != src.inEpoch || kept.Seq > src.received):
+		// Another process has taken events since, of which this one knows nothing.
+	default:
+		complete = continues(&f.Hello, f.Epoch, src.inEpoch, src.received)
+	}
 	if !repeated {
 		src.since = now
 	}
 	src.host, src.epoch, src.hello, src.quiet, src.heard = host, f.Epoch, f.Hello, true, now
 	src.owed, src.greeting, src.answered, src.gap = true, true, false, false
 	src.askAt = time.Time{}
-	src.wantSnapshot = src.wantSnapshot || !complete || src.snapshot != ""
+	src.wantSnapshot = src.wantSnapshot || !complete || cold || src.snapshot != ""
 	src.snapshot = ""
 	return repeated, complete
 }
 
-// continues reports whether what follows the hello follows what this process handed
-// over last, with nothing missed.
-func (src *source) continues(f *stanza.Feed) bool {
-	h := &f.Hello
-	switch {
-	case src.inEpoch == "" || src.refused:
-		return false
-	case f.Epoch == src.inEpoch:
-		return h.First <= src.received+1 && src.received < h.Next
+// continues reports whether what follows a hello in that epoch follows the event of
+// that place, with nothing missed.
+func continues(h *stanza.Hello, epoch, before string, seq uint64) bool {
+	if epoch == before {
+		return h.First <= seq+1 && seq < h.Next
 	}
-	return h.First == 1 && follows(h, src.inEpoch, src.received)
+	return h.First == 1 && follows(h, before, seq)
 }
 
 // follows reports whether the epoch of h comes after this one without a loss of what

@@ -133,7 +133,13 @@ func (s *sources) announced(f *stanza.Feed, host jid.JID) bool {
 func (s *sources) hello(f *stanza.Feed, host jid.JID, now time.Time) {
 	s.mu.Lock()
 	src := s.source(f.Source)
-	repeated, complete := src.greet(f, host, now)
+	var kept *Position
+	if src.pending == 0 { // else it is this process that has taken the last events
+		if epoch, seq, ok := s.options.Committed(f.Source); ok {
+			kept = &Position{Source: f.Source, Epoch: epoch, Seq: seq}
+		}
+	}
+	repeated, complete := src.greet(f, host, kept, s.options.Told(f.Source), now)
 	s.mu.Unlock()
 	unserved := s.feeds.announced(f.Hello.Hosts)
 	if !repeated {

@@ -27,6 +27,7 @@ type desk struct {
 func newDesk(t *testing.T, queue int) *desk {
 	k := newKeeper(t)
 	o := k.options()
+	o.feedDefaults()
 	o.Metrics, o.Log = NewMetrics(nil), slog.New(slog.DiscardHandler)
 	feeds := NewFeeds(testName, []string{testHost}, []string{testHost}, nil, nil, o.Metrics, o.Log)
 	d := &desk{sources: newSources(&o, feeds, testName), t: t, keeper: k, decoder: stanza.NewDecoder(stanza.Limits{})}

@@ -52,10 +52,14 @@ type Options struct {
 	// Committed returns the position of a source on disk, ok is false where there is
 	// none. It may be called by any goroutine and must not block.
 	Committed func(source string) (epoch string, seq uint64, ok bool)
+	// Told reports whether everything had been told of the source's sessions at its
+	// position on disk: a snapshot had ended since the last loss. It may be called by any
+	// goroutine and must not block. Default: it had not.
+	Told func(source string) bool
 	// Resumed is called when a source of the event-feed goes on, by the same goroutine
 	// as Fed and before what follows: complete says that nothing was missed since what was
-	// handed over last. Not complete are also the first time, a loss, and events that
-	// come again because they were refused.
+	// handed over last, by this process or by one before it. Not complete are also a
+	// loss, and events that come again because they were refused.
 	Resumed func(source string, complete bool)
 
 	// Settled is called, like Handler, when the server has said all it knows about
@@ -204,6 +208,9 @@ func (o *Options) feedDefaults() {
 				accepted(nil)
 			}
 		}
+	}
+	if o.Told == nil {
+		o.Told = func(string) bool { return false }
 	}
 	if o.Committed == nil {
 		o.Committed = func(string) (string, uint64, bool) { return "", 0, false }

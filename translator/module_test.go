@@ -154,7 +154,7 @@ func (st *stage) do(line string) []event.Event {
 	case what == "resume", what == "lost":
 		st.tr.Resume(m.source, what == "resume")
 	case what == "settled":
-		return st.tr.Settled("localhost", nil)
+		return st.tr.Settled("localhost", nil, nil)
 	case what == "again":
 		var n int
 		fmt.Sscan(words[1], &n)

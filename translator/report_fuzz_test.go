@@ -36,7 +36,7 @@ func FuzzReports(f *testing.F) {
 			case 8:
 				st.tr.Gap()
 			case 9:
-				made += len(st.tr.Settled("localhost", nil))
+				made += len(st.tr.Settled("localhost", nil, nil))
 			case 10:
 				s.Dialect, s.Kind, s.To, s.Type = stanza.Dialect(b%5)+1, stanza.Presence, "events.localhost", []string{"", "unavailable"}[b%2]
 			case 6: // again, or with a hole before it

@@ -198,19 +198,28 @@ func (t *sessions) drop(gone func(domain string, s *session) bool, each func(bar
 	n := 0
 	// A removed user's place is taken by the last one, who has been visited.
 	for place := len(t.order) - 1; place >= 0; place-- {
-		bare := t.order[place]
-		u := t.users[bare]
-		domain := bare.Domain()
-		for i := len(u.sessions) - 1; i >= 0; i-- {
-			s := u.sessions[i]
-			if !gone(domain, &s) {
-				continue
-			}
-			n++
-			t.remove(bare, u, i)
-			if each != nil {
-				each(bare, s)
-			}
+		n += t.dropOf(t.order[place], gone, each)
+	}
+	return n
+}
+
+// dropOf is drop for the sessions of one user.
+func (t *sessions) dropOf(bare jid.JID, gone func(domain string, s *session) bool, each func(bare jid.JID, s session)) int {
+	n := 0
+	u := t.users[bare]
+	if u == nil {
+		return 0
+	}
+	domain := bare.Domain()
+	for i := len(u.sessions) - 1; i >= 0; i-- {
+		s := u.sessions[i]
+		if !gone(domain, &s) {
+			continue
+		}
+		n++
+		t.remove(bare, u, i)
+		if each != nil {
+			each(bare, s)
 		}
 	}
 	return n

@@ -43,14 +43,14 @@ func TestSettledIsOfOneHost(t *testing.T) {
 	st := newStage()
 	st.play("privilege online a/1", "gap")
 	before := st.tr.Stats()
-	if got := st.tr.Settled("other.example", nil); len(got) != 0 {
+	if got := st.tr.Settled("other.example", nil, nil); len(got) != 0 {
 		t.Errorf("another host's end of snapshot gave %q", showAll(got))
 	}
-	if got := st.tr.Settled("remote.example", nil); len(got) != 0 {
+	if got := st.tr.Settled("remote.example", nil, nil); len(got) != 0 {
 		t.Errorf("a foreign host's end of snapshot gave %q", showAll(got))
 	}
 	kept := event.Event{ID: "kept"}
-	got := st.tr.Settled("LOCALHOST", []event.Event{kept})
+	got := st.tr.Settled("localhost", nil, []event.Event{kept})
 	if len(got) != 2 || got[0].ID != "kept" || len(got[1].ID) != 32 {
 		t.Fatalf("%+v", got)
 	}

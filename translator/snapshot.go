@@ -33,7 +33,7 @@ func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, re
 	t.sessions.settle()
 	whole := t.sessions.whole
 	first := len(dst)
-	dst = t.close(s, src, received, dst, func(domain string, c *session) bool {
+	dst = t.close(s, src, received, dst, nil, func(domain string, c *session) bool {
 		if c.source == index {
 			return t.sessions.stale(c)
 		}
@@ -46,11 +46,11 @@ func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, re
 	return dst, 0
 }
 
-// close takes the sessions that gone names out of the table and makes the events that
-// they are offline.
-func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, gone func(string, *session) bool) []event.Event {
+// close takes the sessions that gone names out of the table, those of these users or
+// without users of all, and makes the events that they are offline.
+func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, users []jid.JID, gone func(string, *session) bool) []event.Event {
 	var ends []telling
-	t.sessions.drop(gone, func(bare jid.JID, c session) {
+	end := func(bare jid.JID, c session) {
 		full := jid.JID(string(bare) + "/" + c.resource)
 		if c.source != lesser {
 			// It may have ended, and gone on elsewhere, any time after it was last heard of.
@@ -60,7 +60,13 @@ func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, ds
 			count, _ := t.sessions.tally(t.sessions.users[bare])
 			ends = append(ends, telling{session: full, count: int32(count), reconciled: true})
 		}
-	})
+	}
+	if users == nil {
+		t.sessions.drop(gone, end)
+	}
+	for _, bare := range users {
+		t.sessions.dropOf(bare, gone, end)
+	}
 	for _, w := range ends {
 		_, doubt := t.sessions.tally(t.sessions.users[w.session.Bare()])
 		w.unverified = doubt || t.shaky(s.Dialect)
@@ -72,10 +78,11 @@ func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, ds
 // Settled says that the snapshot which the host sends by itself, or the answers to all
 // probes of its users, have been translated. Sessions on the host that nothing
 // has confirmed since the last gap, although they were known in the same way, have
-// ended: it appends their offline events, marked reconciled, to dst. It is for feeds
-// that number nothing; the event-feed has its own snapshots. Settled belongs to the goroutine that calls Translate.
-func (t *Translator) Settled(host string, dst []event.Event) []event.Event {
-	domain := string(jid.Prepare(host))
+// ended: it appends their offline events, marked reconciled, to dst. That holds for
+// these users, or with nil for all of the host. It is for feeds that number nothing;
+// the event-feed has its own snapshots. Settled belongs to the goroutine that calls Translate.
+func (t *Translator) Settled(host jid.JID, users []jid.JID, dst []event.Event) []event.Event {
+	domain := string(host)
 	h := t.hosts[domain]
 	if h == nil {
 		return dst
@@ -83,7 +90,7 @@ func (t *Translator) Settled(host string, dst []event.Event) []event.Event {
 	received := t.now()
 	first := len(dst)
 	s := &stanza.Stanza{Dialect: h.statuses, Kind: stanza.Presence, Host: jid.JID(domain)}
-	dst = t.close(s, nil, received, dst, func(of string, c *session) bool {
+	dst = t.close(s, nil, received, dst, users, func(of string, c *session) bool {
 		return of == domain && c.marks&repeatable != 0 && c.source == lesser && t.sessions.stale(c)
 	})
 	t.noteTable()

@@ -88,11 +88,12 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
 	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
-	feed := &feeder{translator: tr, pusher: a.pusher, box: a.box}
+	feed := newFeeder(tr, a.pusher, a.box)
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		Handler:  feed.handle,
-		Attached: tr.Gap, // what happened to sessions while the link was down is unknown
-		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed,
+		Attached: tr.Gap, // what stock feeds had to say while the link was down is unknown
+		Settled:  feed.settled,
+		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed, Told: feed.told, Resumed: feed.resumed,
 		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"eventpusher/component"
 	"eventpusher/component/stanza"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 	"eventpusher/translator"
@@ -24,13 +25,20 @@ type feeder struct {
 	pusher     *pusher.Pusher
 	box        outbox.Outbox
 	events     []event.Event
+	// Of the sources of which a loss has yet to be noted on disk, or a snapshot is
+	// coming that began after it.
+	lossUntold, snapshot map[string]bool
+}
+
+func newFeeder(tr *translator.Translator, p *pusher.Pusher, box outbox.Outbox) *feeder {
+	return &feeder{translator: tr, pusher: p, box: box, lossUntold: make(map[string]bool), snapshot: make(map[string]bool)}
 }
 
 // handle takes a fact of a feed that is not acknowledged.
 func (f *feeder) handle(s *stanza.Stanza) {
 	f.events = f.translator.Translate(s, f.events[:0])
 	f.pusher.Push(f.events)
-	clear(f.events)
+	f.forget()
 }
 
 // fed takes one of the event-feed. The position goes to disk together with the events,
@@ -40,8 +48,76 @@ func (f *feeder) fed(s *stanza.Stanza, at component.Position, accepted func(erro
 	if s != nil {
 		f.events = f.translator.Translate(s, f.events)
 	}
-	f.pusher.PushAcked(f.events, []outbox.Position{outbox.Position(at)}, accepted)
+	f.pusher.PushAcked(f.events, f.positions(s, at), accepted)
+	f.forget()
+}
+
+// forget lets go of what the events point to, and of the room that the end of a great
+// snapshot needed.
+func (f *feeder) forget() {
+	const most = 1024
 	clear(f.events)
+	if cap(f.events) > most {
+		f.events = nil
+	}
+}
+
+// Beside a source's position stands whether all was told of its sessions there: after a
+// loss that takes a whole snapshot. The names of sources have no spaces.
+const (
+	toldPrefix = "sessions "
+	toldAll    = "known"
+	toldNot    = "unknown"
+)
+
+// positions are those that go to disk with an event.
+func (f *feeder) positions(s *stanza.Stanza, at component.Position) []outbox.Position {
+	list := []outbox.Position{outbox.Position(at)}
+	note := func(state string) {
+		list = append(list, outbox.Position{Source: toldPrefix + at.Source, Epoch: state, Seq: at.Seq})
+	}
+	fact := stanza.NoFact
+	if s != nil {
+		fact = s.Report.Fact
+	}
+	switch {
+	case f.lossUntold[at.Source]:
+		delete(f.lossUntold, at.Source)
+		note(toldNot)
+	case fact == stanza.SnapshotEnd && f.snapshot[at.Source]:
+		delete(f.snapshot, at.Source)
+		note(toldAll)
+	}
+	if fact == stanza.SnapshotStart {
+		f.snapshot[at.Source] = true
+	}
+	return list
+}
+
+// resumed takes note of a source that goes on.
+func (f *feeder) resumed(source string, complete bool) {
+	if !complete {
+		f.lossUntold[source] = true
+		delete(f.snapshot, source)
+	}
+	f.translator.Resume(source, complete)
+}
+
+// told reports whether all was told of a source's sessions at its position on disk.
+func (f *feeder) told(source string) bool {
+	for _, p := range f.box.Positions() {
+		if p.Source == toldPrefix+source {
+			return p.Epoch == toldAll
+		}
+	}
+	return false
+}
+
+// settled pushes that sessions have ended which the server does not know any more.
+func (f *feeder) settled(host jid.JID, users []jid.JID) {
+	f.events = f.translator.Settled(host, users, f.events[:0])
+	f.pusher.Push(f.events)
+	f.forget()
 }
 
 // undecodable makes a dead letter of what cannot be read.

@@ -1,0 +1,3 @@
+std = "lua54"
+read_globals = { "prosody" }
+globals = { "module" }

@@ -3,7 +3,10 @@
 package prosody_test
 
 import (
+	"crypto/sha1"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -63,4 +66,33 @@ func until(t testing.TB, c *harness.Client, question, attributes string) {
 			t.Fatalf("%s %s: not so within %s", question, attributes, waitLimit)
 		}
 	}
+}
+
+// connectTwice attaches one more component of the same name and returns when it
+// has been refused.
+func connectTwice(s *harness.XMPPServer, addr string) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(waitLimit))
+	fmt.Fprintf(conn, "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='%s'>", s.Component)
+	var text []byte
+	buffer := make([]byte, 4096)
+	for !strings.Contains(string(text), "id='") || !strings.HasSuffix(string(text), ">") {
+		n, err := conn.Read(buffer)
+		if err != nil {
+			return err
+		}
+		text = append(text, buffer[:n]...)
+	}
+	_, id, _ := strings.Cut(string(text), " id='")
+	id, _, _ = strings.Cut(id, "'")
+	fmt.Fprintf(conn, "<handshake>%x</handshake>", sha1.Sum([]byte(id+s.Secret)))
+	rest, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(rest), "conflict") {
+		return fmt.Errorf("not refused: %v, %s", err, rest)
+	}
+	return nil
 }

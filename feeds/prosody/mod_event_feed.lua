@@ -197,9 +197,9 @@ local function begin()
 end
 
 local function start()
-	local saved, texts = store.load(file_name);
-	if not saved and texts then
-		module:log("error", "Cannot use %s: %s", file_name, texts);
+	local saved, texts, err = store.load(file_name);
+	if err then
+		module:log("error", "Cannot use all of %s: %s", file_name, err);
 	end
 	feed = lib.new(read_settings(saved));
 	restore(saved, texts);

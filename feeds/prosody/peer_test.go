@@ -27,10 +27,11 @@ func TestMain(m *testing.M) {
 
 // received is one message of the module's.
 type received struct {
-	From  string `xml:"from,attr"`
-	To    string `xml:"to,attr"`
-	Type  string `xml:"type,attr"`
-	Hello *struct {
+	XMLName xml.Name
+	From    string `xml:"from,attr"`
+	To      string `xml:"to,attr"`
+	Type    string `xml:"type,attr"`
+	Hello   *struct {
 		Source    string `xml:"source,attr"`
 		Epoch     string `xml:"epoch,attr"`
 		First     int    `xml:"first,attr"`
@@ -306,15 +307,21 @@ func (p *peer) until(id string) []received {
 func (p *peer) silent() {
 	p.t.Helper()
 	p.send("<iq type='get' id='silence' from='events.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
-	select {
-	case r := <-p.in:
-		if r.Event != nil || r.Lost != nil || r.Hello != nil {
-			p.t.Fatalf("not silent: hello %+v, event %+v, lost %+v", r.Hello, r.Event, r.Lost)
+	deadline := time.After(waitLimit)
+	for {
+		select {
+		case r := <-p.in:
+			if r.Event != nil || r.Lost != nil || r.Hello != nil {
+				p.t.Fatalf("not silent: hello %+v, event %+v, lost %+v", r.Hello, r.Event, r.Lost)
+			}
+			if r.XMLName.Local == "iq" {
+				return
+			}
+		case err := <-p.err:
+			p.t.Fatal(err)
+		case <-deadline:
+			p.t.Fatal("no answer to a ping")
 		}
-	case err := <-p.err:
-		p.t.Fatal(err)
-	case <-time.After(waitLimit):
-		p.t.Fatal("no answer to a ping")
 	}
 }
 

@@ -114,6 +114,16 @@ func (s *XMPPServer) ports(name string) componentPorts {
 	return ports
 }
 
+// Dir is the server's directory; Prosody's data is in "data" below it.
+func (s *XMPPServer) Dir() string { return s.s.dir }
+
+// PID is the number of the server's process, 0 while it is down.
+func (s *XMPPServer) PID() int {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	return s.s.pid
+}
+
 // Log returns the end of the server's log.
 func (s *XMPPServer) Log() string { return s.s.tail() }
 

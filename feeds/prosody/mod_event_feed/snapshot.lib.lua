@@ -4,9 +4,11 @@
 
 local full_sessions = prosody.full_sessions;
 local s_format = string.format;
-local math_min, pairs = math.min, pairs;
+local math_ceil, math_min, pairs = math.ceil, math.min, pairs;
 
-local batch = 64; -- sessions in one turn of the event loop
+-- As many events of a snapshot wait to be sent at most, and never more than a
+-- quarter of what the ring holds.
+local batch_sessions = 64;
 
 return function (lib)
 	local Feed, escape = lib.Feed, lib.escape;
@@ -42,11 +44,13 @@ return function (lib)
 	-- Adds the next sessions if little else is waiting. A session that has ended
 	-- meanwhile has said so; one that has begun, too.
 	function Feed:continue_snapshot()
-		local list = self.snapshot_list;
-		if not list or self.ring.next - 1 - self.sent >= batch then
+		local list, ring = self.snapshot_list, self.ring;
+		local batch = math_min(batch_sessions, math_ceil(ring.max_events / 4));
+		local room = batch - (ring.next - 1 - self.sent);
+		if not list or room <= 0 then
 			return;
 		end
-		local last = math_min(#list, self.snapshot_done + batch);
+		local last = math_min(#list, self.snapshot_done + room);
 		while self.snapshot_done < last do
 			self.snapshot_done = self.snapshot_done + 1;
 			local session = full_sessions[list[self.snapshot_done]];

@@ -13,7 +13,7 @@
 --	end
 
 local io_open, os_rename, os_remove = io.open, os.rename, os.remove;
-local s_find, s_match = string.find, string.match;
+local s_match = string.match;
 local tonumber, tostring, pairs = tonumber, tostring, pairs;
 
 local magic = "event_feed 1";
@@ -58,7 +58,7 @@ local function save(path, header, ring)
 end
 
 local function read_events(file, count)
-	local texts = {};
+	local texts = count >= 0 and {} or nil;
 	for i = 1, count do
 		local length = tonumber(s_match(file:read("*l") or "", "^%d+$"));
 		local text = length and file:read(length);
@@ -67,12 +67,12 @@ local function read_events(file, count)
 		end
 		texts[i] = text;
 	end
-	return file:read("*l") == "end" and texts or nil;
+	return texts and file:read("*l") == "end" and texts or nil;
 end
 
--- Returns the header and the texts of the events, which are nil when the file
--- is cut short. Without a file it returns nothing, with a useless one nil and
--- the reason.
+-- Returns the header, the texts of the events, and what was wrong. Without a
+-- file that is nothing at all, with a useless one only the last, and with one
+-- that is cut short there are no texts.
 local function load(path)
 	local file = io_open(path, "rb");
 	if not file then
@@ -80,22 +80,20 @@ local function load(path)
 	end
 	if file:read("*l") ~= magic then
 		file:close();
-		return nil, "it is not of this version";
+		return nil, nil, "it is not of this version";
 	end
-	local header = {};
+	local header, texts = {}, nil;
 	for line in file:lines() do
 		local key, value = s_match(line, "^(%S+) (.*)$");
-		if key == "events" and s_find(value, "^%d+$") then
-			local texts = read_events(file, tonumber(value));
-			file:close();
-			return header, texts;
-		elseif not key then
+		if key == "events" then
+			texts = read_events(file, tonumber(value) or -1);
 			break;
+		elseif key then
+			header[key] = value;
 		end
-		header[key] = value;
 	end
 	file:close();
-	return header, nil;
+	return header, texts, not texts and "it is cut short" or nil;
 end
 
 return { save = save, load = load };

@@ -1,3 +1,4 @@
+-- "luacheck ." here; Prosody gives its modules these two.
 std = "lua54"
-read_globals = { "prosody" }
 globals = { "module" }
+read_globals = { "prosody" }

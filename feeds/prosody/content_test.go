@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/harness"
 )
 
 // tokens is an element as a list of its parts, so that two ways of writing the
@@ -100,6 +102,43 @@ func TestContent(t *testing.T) {
 		odd.CloseStream()
 		p.event()
 	})
+}
+
+// However wide the window, no more than 2 MiB are on the wire.
+func TestBytesOnTheWire(t *testing.T) {
+	t.Parallel()
+	s := start(t, "")
+	p := attach(t, s)
+	p.ack = 0
+	p.hello()
+	p.resumeNothing()
+	alice := s.Login(t, "alice", "r1")
+	p.event()
+	p.acknowledge(1)
+	body := strings.Repeat("x", 200<<10)
+	for i := range 20 {
+		alice.Sendf("<message id='w%d' type='headline' to='dave@localhost'><body>%s</body></message>", i, body)
+		alice.Ping()
+	}
+	same(t, "first", take(p, 11), ids("w", 0, 11))
+	p.silent()
+	p.acknowledge(4)
+	same(t, "then", take(p, 3), ids("w", 11, 14))
+	p.silent()
+	p.acknowledge(15)
+	same(t, "the rest", take(p, 6), ids("w", 14, 20))
+}
+
+// Without its option the module does not load, and that is all that happens.
+func TestUnconfigured(t *testing.T) {
+	t.Parallel()
+	s := harness.Prosody(t, harness.ProsodyOptions{PluginPaths: []string{"feeds/prosody"}, Modules: []string{"event_feed"}})
+	alice, bob := s.Login(t, "alice", "r1"), s.Login(t, "bob", "desk")
+	alice.Send("<message id='m' to='bob@localhost/desk'><body>Hello</body></message>")
+	bob.WaitFor("Hello")
+	if !strings.Contains(s.Log(), "set event_feed_component, in the global section") {
+		t.Errorf("the log does not say what to do:\n%s", s.Log())
+	}
 }
 
 // An error of ours, a raise in the middle of a hook, costs the event and

@@ -321,3 +321,72 @@ func TestHelloAgain(t *testing.T) {
 	s.Login(t, "alice", "r1")
 	same(t, "then", p.event().Event.Kind, "session-start")
 }
+
+// All virtual hosts are one source, and a user of one is no stranger to another.
+func TestHosts(t *testing.T) {
+	t.Parallel()
+	s := harness.Prosody(t, harness.ProsodyOptions{
+		EventFeed: true, Hosts: []string{"second.localhost", "localhost"}, Config: "event_feed_source = 'chat-1'",
+	})
+	alice, bob := s.Login(t, "alice@localhost", "r1"), s.Login(t, "bob@second.localhost", "r1")
+	p := attach(t, s)
+	if h := p.hello().Hello; h.Source != "chat-1" || h.Hosts != "conference.localhost localhost second.localhost" {
+		t.Errorf("hello %+v", *h)
+	}
+	p.resumeNothing()
+	alice.Send("<message id='m1' to='bob@second.localhost/r1'><body>Hello</body></message>")
+	bob.WaitFor("m1")
+	bob.Send("<message id='m2' to='alice@localhost/r1'><body>Hello</body></message>")
+	alice.WaitFor("m2")
+	bob.Send("<message id='end' type='headline' to='dave@localhost'/>")
+	got := p.until("end")
+	if diff := diffOf([]string{
+		"session-start alice@localhost/r1",
+		"session-start bob@second.localhost/r1",
+		"message-sent alice@localhost/r1 to=bob@second.localhost/r1 <message m1>",
+		"message-sent bob@second.localhost/r1 to=alice@localhost/r1 <message m2>",
+	}, got); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	if a, b := got[0].From, got[1].From; a != "localhost" || b != "second.localhost" {
+		t.Errorf("from %s and %s", a, b)
+	}
+}
+
+// A backlog goes out while users chat: all of it, in order, with what is new
+// behind it, and the users are served meanwhile.
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	s := start(t, "")
+	alice, bob := s.Login(t, "alice", "r1"), s.Login(t, "bob", "r1")
+	const backlog = 5000
+	for range backlog / 500 {
+		alice.Send(strings.Repeat("<message id='old' type='headline' to='dave@localhost'/>", 500))
+		alice.Ping()
+	}
+	p := attach(t, s)
+	p.ack = 100
+	if h := p.hello().Hello; h.Next != backlog+3 {
+		t.Fatalf("hello %+v", *h)
+	}
+	p.resumeNothing()
+	chatted := make(chan struct{})
+	go func() {
+		defer close(chatted)
+		chat(bob, "new", 200)
+	}()
+	counts := make(map[string]int)
+	for range backlog + 2 + 200 {
+		id := p.event().stanza().ID
+		if counts["new"] > 0 && id == "old" {
+			t.Fatal("something old follows something new")
+		}
+		counts[strings.TrimRight(id, "0123456789")]++
+	}
+	<-chatted
+	if counts["old"] != backlog || counts["new"] != 200 {
+		t.Errorf("%v", counts)
+	}
+	p.acknowledge(p.last)
+	p.silent()
+}

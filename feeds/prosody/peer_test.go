@@ -98,6 +98,7 @@ func (r received) stanza() forwarded {
 type peer struct {
 	t    testing.TB
 	conn net.Conn
+	d    *xml.Decoder
 	in   chan received
 	err  chan error
 
@@ -107,8 +108,8 @@ type peer struct {
 	ack                 int // acknowledge after so many events; 0: never
 }
 
-// attach connects as the server's component and waits until it is accepted.
-func attach(t testing.TB, s *harness.XMPPServer) *peer {
+// connect connects as the server's component and waits until it is accepted.
+func connect(t testing.TB, s *harness.XMPPServer) *peer {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", s.ComponentAddr(s.Component), waitLimit)
 	if err != nil {
@@ -117,8 +118,8 @@ func attach(t testing.TB, s *harness.XMPPServer) *peer {
 	p := &peer{t: t, conn: conn, in: make(chan received), err: make(chan error, 1), ack: 1}
 	p.send("<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='%s'>", s.Component)
 	conn.SetReadDeadline(time.Now().Add(waitLimit))
-	d := xml.NewDecoder(conn)
-	root := p.start(d)
+	p.d = xml.NewDecoder(conn)
+	root := p.start()
 	id := ""
 	for _, a := range root.Attr {
 		if a.Name.Local == "id" {
@@ -127,15 +128,22 @@ func attach(t testing.TB, s *harness.XMPPServer) *peer {
 	}
 	digest := sha1.Sum([]byte(id + s.Secret))
 	p.send("<handshake>%s</handshake>", hex.EncodeToString(digest[:]))
-	if accepted := p.start(d); accepted.Name.Local != "handshake" {
+	if accepted := p.start(); accepted.Name.Local != "handshake" {
 		t.Fatalf("the component was refused: %v", accepted)
 	}
-	d.Skip()
-	conn.SetReadDeadline(time.Time{})
+	p.d.Skip()
+	return p
+}
+
+// attach connects and reads in the background.
+func attach(t testing.TB, s *harness.XMPPServer) *peer {
+	t.Helper()
+	p := connect(t, s)
+	p.conn.SetReadDeadline(time.Time{})
 	closed := make(chan struct{})
-	go p.read(d, closed)
+	go p.read(closed)
 	t.Cleanup(func() {
-		conn.Close()
+		p.conn.Close()
 		for {
 			select {
 			case <-p.in:
@@ -147,9 +155,23 @@ func attach(t testing.TB, s *harness.XMPPServer) *peer {
 	return p
 }
 
-func (p *peer) start(d *xml.Decoder) xml.StartElement {
+// greet waits for hello without reading in the background, and resumes with
+// nothing known.
+func (p *peer) greet() {
+	p.t.Helper()
+	start := p.start()
+	var r received
+	if err := p.d.DecodeElement(&r, &start); err != nil || r.Hello == nil {
+		p.t.Fatalf("not a hello: %+v, %v", r, err)
+	}
+	p.conn.SetReadDeadline(time.Time{})
+	p.source, p.epoch, p.host = r.Hello.Source, r.Hello.Epoch, r.From
+	p.resumeNothing()
+}
+
+func (p *peer) start() xml.StartElement {
 	for {
-		token, err := d.Token()
+		token, err := p.d.Token()
 		if err != nil {
 			p.t.Fatal(err)
 		}
@@ -159,8 +181,9 @@ func (p *peer) start(d *xml.Decoder) xml.StartElement {
 	}
 }
 
-func (p *peer) read(d *xml.Decoder, closed chan<- struct{}) {
+func (p *peer) read(closed chan<- struct{}) {
 	defer close(closed)
+	d := p.d
 	for {
 		token, err := d.Token()
 		if err != nil {

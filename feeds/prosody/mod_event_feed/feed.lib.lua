@@ -21,6 +21,9 @@ local xmlns_feed = "urn:eventpusher:feed:1";
 -- One turn of the event loop sends at most so much: about 5 ms of work, so that
 -- no user waits for a replay.
 local slice_events, slice_bytes = 256, 256 * 1024;
+-- With so many bytes on the wire no more are sent, even if the window has room:
+-- Prosody copies all that a socket has not taken each time that it takes some.
+local flight_bytes = 2 * 1024 * 1024;
 -- Events that wait for a timer before they are written in one piece. Timers
 -- come late when sockets are busy; this many do not wait for them.
 local batch_events = 32;
@@ -142,8 +145,8 @@ end
 
 -- Lets pump run in the next turn of the event loop.
 function Feed:schedule()
-	if self.scheduled or self.sent - self.base >= self.settings.window then
-		return; -- with a closed window the next acknowledgement pumps
+	if self.scheduled or not self:has_room() then
+		return; -- the next acknowledgement pumps
 	end
 	self.scheduled = true;
 	module:add_timer(0, function ()
@@ -156,6 +159,11 @@ end
 function Feed:open()
 	local link = self.link;
 	return self.ready and link and not link.destroyed;
+end
+
+function Feed:has_room()
+	return self.sent - self.base < self.settings.window and
+		self.ring:bytes_to(self.sent) - self.ring:bytes_to(self.base) < flight_bytes;
 end
 
 -- Sends one slice of what the window has room for.
@@ -174,25 +182,24 @@ function Feed:pump()
 end
 
 function Feed:send_slice()
-	local ring, sent, base = self.ring, self.sent, self.base;
-	local room = self.settings.window - (sent - base);
-	if room <= 0 then
+	if not self:has_room() then
 		return;
 	end
-	local texts, n, bytes = {}, 0, 0;
-	local lost;
+	local ring, sent, base = self.ring, self.sent, self.base;
+	local texts, n, lost = {}, 0, nil;
 	if sent + 1 < ring.first then -- dropped before they could be sent or sent again
 		lost = ring.first - 1 - sent;
 		n = 1;
 		texts[1] = self:element(self:speaker(), "lost").." from='"..(sent + 1).."' to='"..(ring.first - 1).."'/></message>";
 		sent, base = sent + lost, base + lost; -- what is on the wire is on the wire still
 	end
-	local last = math_min(ring.next - 1, sent + math_min(room, slice_events));
-	while sent < last and bytes < slice_bytes do
+	local last = math_min(ring.next - 1, base + self.settings.window, sent + slice_events);
+	local room = math_min(slice_bytes, flight_bytes - (ring:bytes_to(sent) - ring:bytes_to(base)));
+	while sent < last and room > 0 do
 		sent, n = sent + 1, n + 1;
 		local text = ring:get(sent);
 		texts[n] = text;
-		bytes = bytes + #text;
+		room = room - #text;
 	end
 	if n == 0 then
 		return;

@@ -14,6 +14,8 @@ local function new(max_events, max_bytes, first)
 	return setmetatable({
 		max_events = max_events, max_bytes = max_bytes;
 		slots = {}, bytes = 0;
+		ends = {}; -- by slot: how many bytes there were up to and with this event
+		freed = 0; -- how many there were before the first
 		first = first; -- the oldest kept
 		next = first; -- the number that the next one gets
 	}, ring);
@@ -24,6 +26,7 @@ function ring:drop()
 	local slot = (self.first - 1) % self.max_events + 1;
 	self.bytes = self.bytes - #self.slots[slot];
 	self.slots[slot] = false;
+	self.freed = self.ends[slot];
 	self.first = self.first + 1;
 end
 
@@ -35,8 +38,10 @@ function ring:push(text)
 		self:drop();
 		dropped = 1;
 	end
-	self.slots[(seq - 1) % self.max_events + 1] = text;
+	local slot = (seq - 1) % self.max_events + 1;
+	self.slots[slot] = text;
 	self.bytes = self.bytes + #text;
+	self.ends[slot] = self.freed + self.bytes;
 	self.next = seq + 1;
 	while self.bytes > self.max_bytes and self.first < seq do
 		self:drop();
@@ -54,6 +59,11 @@ end
 
 function ring:get(seq)
 	return self.slots[(seq - 1) % self.max_events + 1];
+end
+
+-- How many bytes are kept up to and with seq.
+function ring:bytes_to(seq)
+	return seq >= self.first and self.ends[(seq - 1) % self.max_events + 1] - self.freed or 0;
 end
 
 function ring:count()

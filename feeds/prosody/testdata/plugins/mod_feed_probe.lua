@@ -35,8 +35,8 @@ end
 
 -- A control message that comes from the host itself.
 function actions.forge(attr)
-	module:send(st.message({ from = attr.from or module.host, to = module.host })
-		:tag(attr.name, { xmlns = "urn:eventpusher:feed:1", source = attr.source, epoch = attr.epoch, seq = attr.seq, id = "forged" }));
+	local control = { xmlns = "urn:eventpusher:feed:1", source = attr.source, epoch = attr.epoch, seq = attr.seq };
+	module:send(st.message({ from = attr.from or module.host, to = module.host }):tag(attr.name, control));
 end
 
 module:hook("iq-set/host/urn:test:probe:do", function (event)

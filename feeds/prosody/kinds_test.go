@@ -12,7 +12,7 @@ import (
 // on each other.
 func TestKinds(t *testing.T) {
 	t.Parallel()
-	s := start(t, "")
+	s := start(t, "statistics = 'internal'\nstatistics_interval = 'manual'")
 	p := attach(t, s)
 	greeting := p.hello()
 	if h := greeting.Hello; h.Source != "localhost" || h.First != 1 || h.Next != 1 || h.PrevEpoch != "" ||
@@ -241,4 +241,10 @@ func TestKinds(t *testing.T) {
 		"room-part eve@other.localhost/r room=hall@conference.localhost nick=Eve",
 		"room-part alice@localhost/r1 room=hall@conference.localhost nick=ally",
 	)
+
+	// The figures are only read when they are collected; nothing may fail then either.
+	probe(watcher, "statistics", "")
+	if log := s.Log(); strings.Contains(log, "mod_event_feed\terror") {
+		t.Errorf("errors in the log:\n%s", log)
+	}
 }

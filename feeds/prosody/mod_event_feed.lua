@@ -15,6 +15,7 @@
 
 module:set_global();
 
+local jid_prep = require "util.jid".prep;
 local stanza = require "util.stanza";
 local s_find = string.find;
 local math_floor, math_huge, tonumber = math.floor, math.huge, tonumber;
@@ -57,7 +58,7 @@ local function first_host()
 end
 
 local function read_settings(saved)
-	local component = module:get_option_string("event_feed_component");
+	local component = jid_prep(module:get_option_string("event_feed_component"));
 	if not component then
 		error("set event_feed_component, in the global section, to the external component that takes the events", 0);
 	end
@@ -183,15 +184,18 @@ local function begin()
 		end
 	end);
 
-	local gauges = {};
-	for _, name in pairs { "buffered_events", "buffered_bytes", "events", "lost", "ignored", "errors" } do
-		gauges[name] = module:measure(name, "amount");
+	local buffered_events = module:measure("buffered_events", "amount");
+	local buffered_bytes = module:measure("buffered_bytes", "amount");
+	local counters, reported = {}, {};
+	for name in pairs(feed.counts) do
+		counters[name], reported[name] = module:measure(name, "counter"), 0;
 	end
 	module:hook("stats-update", function ()
-		gauges.buffered_events(feed.ring:count());
-		gauges.buffered_bytes(feed.ring.bytes);
-		for name, value in pairs(feed.counts) do
-			gauges[name](value);
+		buffered_events(feed.ring:count());
+		buffered_bytes(feed.ring.bytes);
+		for name, count in pairs(feed.counts) do
+			counters[name](count - reported[name]);
+			reported[name] = count;
 		end
 	end);
 end
@@ -242,7 +246,7 @@ function module.add_host(host_module)
 	if not feed then
 		return false, "the global part is not loaded";
 	end
-	if host_module:get_option_string("event_feed_component") ~= feed.settings.component then
+	if jid_prep(host_module:get_option_string("event_feed_component")) ~= feed.settings.component then
 		module:log("error", "event_feed_component belongs into the global section, not to %s", host);
 	end
 	local kind = "local";

@@ -133,7 +133,7 @@ return function (lib)
 			end
 		end);
 		hook("smacks-hibernation-end", 0, function (event)
-			feed:emit(host, "resumed", user_attribute(event.resumed.full_jid)..s_format(" unacked='%d'", #event.queue));
+			feed:emit(host, "resumed", user_attribute(event.resumed.full_jid)..s_format(" unacked='%d'", #(event.queue or {})));
 		end);
 		-- 10: before mod_smacks (0) has the message stored.
 		hook("delivery/failure", 10, function (event)

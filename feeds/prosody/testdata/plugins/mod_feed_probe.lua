@@ -33,6 +33,22 @@ function actions.hibernates(attr)
 	assert(prosody.full_sessions[attr.jid].hibernating);
 end
 
+function actions.statistics()
+	local events = 0;
+	local statsmanager = require "core.statsmanager";
+	statsmanager.collect();
+	for name, family in pairs(statsmanager.get_metric_registry():get_metric_families()) do
+		if name:find("event_feed/events", 1, true) then
+			for _, metric in family:iter_metrics() do
+				for _, _, value in metric:iter_samples() do
+					events = value;
+				end
+			end
+		end
+	end
+	assert(events > 50, "no figures");
+end
+
 -- A control message that comes from the host itself.
 function actions.forge(attr)
 	local control = { xmlns = "urn:eventpusher:feed:1", source = attr.source, epoch = attr.epoch, seq = attr.seq };

@@ -170,6 +170,7 @@ local function watch_component()
 end
 
 local function begin()
+	module:set_status("warn", "The component is not connected");
 	feed:guard("a connection", watch_component);
 	module:add_timer(5, function ()
 		feed:guard("a connection", watch_component);

@@ -96,3 +96,11 @@ func connectTwice(s *harness.XMPPServer, addr string) error {
 	}
 	return nil
 }
+
+// acknowledged returns when the server knows that the client has everything: the
+// first answer follows every request for acknowledgement, which the client has
+// answered then, and the second follows these answers.
+func acknowledged(c *harness.Client) {
+	c.Ping()
+	c.Ping()
+}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -378,10 +377,6 @@ func (r received) brief() string {
 		if part.value != "" {
 			line += " " + part.name + part.value
 		}
-	}
-	if _, err := strconv.Atoi(e.Unacked); err == nil {
-		// How many depends on what the client has acknowledged by itself.
-		line = strings.Replace(line, "unacked="+e.Unacked, "unacked=#", 1)
 	}
 	if r.Forwarded == nil {
 		return line

@@ -3,7 +3,7 @@
 
 local user_exists = require "core.usermanager".user_exists;
 local s_find, s_match, s_format = string.find, string.match, string.format;
-local ipairs, type = ipairs, type;
+local ipairs, setmetatable, type = ipairs, setmetatable, type;
 
 local bare_sessions = prosody.bare_sessions;
 
@@ -114,26 +114,44 @@ return function (lib)
 			feed:emit(host, "session-end", user_attribute(event.session.full_jid)..reason);
 		end);
 
+		-- A queued message stays the same table until it is acknowledged, also over
+		-- a resumption, so it is known which ones have been reported.
+		local reported = setmetatable({}, { __mode = "k" });
+		local function unacked(user, stanza)
+			if not reported[stanza] then
+				reported[stanza] = true;
+				feed:emit(host, "message-unacked", user, stanza);
+			end
+		end
+		local function unacked_messages(queue)
+			local messages = {};
+			for _, stanza in ipairs(queue or {}) do
+				if is_unacked_message(stanza, host) then
+					messages[#messages + 1] = stanza;
+				end
+			end
+			return messages;
+		end
+
 		hook("smacks-hibernation-start", 0, function (event)
-			local session, queue = event.origin, event.queue;
+			local session = event.origin;
 			if not session.full_jid then
 				return; -- between servers
 			end
-			local user = user_attribute(session.full_jid);
-			feed:emit(host, "hibernate", user..s_format(" unacked='%d'", #queue));
-			for i = 1, #queue do
-				if is_unacked_message(queue[i], host) then
-					feed:emit(host, "message-unacked", user, queue[i]);
-				end
+			local user, messages = user_attribute(session.full_jid), unacked_messages(event.queue);
+			feed:emit(host, "hibernate", user..s_format(" unacked='%d'", #messages));
+			for _, stanza in ipairs(messages) do
+				unacked(user, stanza);
 			end
 		end);
 		hook("smacks-hibernation-stanza-queued", 0, function (event)
 			if event.origin.full_jid and is_unacked_message(event.stanza, host) then
-				feed:emit(host, "message-unacked", user_attribute(event.origin.full_jid), event.stanza);
+				unacked(user_attribute(event.origin.full_jid), event.stanza);
 			end
 		end);
 		hook("smacks-hibernation-end", 0, function (event)
-			feed:emit(host, "resumed", user_attribute(event.resumed.full_jid)..s_format(" unacked='%d'", #(event.queue or {})));
+			local user = user_attribute(event.resumed.full_jid);
+			feed:emit(host, "resumed", user..s_format(" unacked='%d'", #unacked_messages(event.queue)));
 		end);
 		-- 10: before mod_smacks (0) has the message stored.
 		hook("delivery/failure", 10, function (event)

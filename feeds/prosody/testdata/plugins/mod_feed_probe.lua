@@ -25,6 +25,12 @@ function actions.expire(attr)
 	watchdog.callback(watchdog);
 end
 
+-- What a session goes through that resumes, acknowledges nothing, and drops.
+function actions.hibernate_again(attr)
+	local session = prosody.full_sessions[attr.jid];
+	module:fire_event("smacks-hibernation-start", { origin = session, queue = session.outgoing_stanza_queue:table() });
+end
+
 -- Questions: an error is no.
 function actions.gone(attr)
 	assert(not prosody.full_sessions[attr.jid]);

@@ -141,14 +141,18 @@ local function end_sessions()
 	end
 end
 
-module:hook("server-stopped", function ()
-	feed:guard("the end of sessions", end_sessions);
+local function save_all()
 	local ok, err = feed:save(true);
 	if ok then
 		module:log("info", "%d events of epoch %s are saved", feed.ring:count(), feed.epoch);
 	else
 		module:log("error", "Cannot write %s: %s. %d events are lost", file_name, err, feed.ring:count());
 	end
+end
+
+module:hook("server-stopped", function ()
+	feed:guard("the end of sessions", end_sessions);
+	feed:guard("saving", save_all);
 end, -1000);
 
 -- The component's connection is seen at once by its events, and by a timer

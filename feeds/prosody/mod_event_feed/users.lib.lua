@@ -86,7 +86,9 @@ return function (lib)
 		host_module:wrap_event("message/offline/handle", function (handlers, name, event)
 			local stored = handlers(name, event);
 			if stored then
-				feed:guard(name, feed.emit, feed, host, "message-offline", user_attribute(event.username.."@"..host), event.stanza);
+				feed:guard(name, function ()
+					feed:emit(host, "message-offline", user_attribute(event.username.."@"..host), event.stanza);
+				end);
 			end
 			return stored;
 		end);

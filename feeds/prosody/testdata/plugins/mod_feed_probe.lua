@@ -31,6 +31,12 @@ function actions.hibernate_again(attr)
 	module:fire_event("smacks-hibernation-start", { origin = session, queue = session.outgoing_stanza_queue:table() });
 end
 
+-- A session that is not there any more when Prosody stops, and was never ended.
+function actions.leave()
+	local session = { full_jid = "ghost@"..module.host.."/bosh", host = module.host, presence = st.presence() };
+	prosody.hosts[module.host].sessions.ghost = { sessions = { bosh = session } };
+end
+
 -- Questions: an error is no.
 function actions.gone(attr)
 	assert(not prosody.full_sessions[attr.jid]);

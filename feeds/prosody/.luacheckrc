@@ -1,4 +1,3 @@
 -- "luacheck ." here; Prosody gives its modules these two.
 std = "lua54"
-globals = { "module" }
-read_globals = { "prosody" }
+globals = { "module", "prosody" }

@@ -70,6 +70,21 @@ func TestRestart(t *testing.T) {
 		same(t, "kept over two restarts", take(p, 3), "b0 b1 ")
 	})
 
+	t.Run("an old file, and a component that sees it", func(t *testing.T) {
+		p.acknowledge(p.last)
+		s.Stop()
+		s.Start()
+		p = attach(top, s)
+		p.hello()
+		p.resumeNothing()
+		h := p.hello().Hello
+		if h.Epoch == epoch || h.PrevEpoch != epoch || h.Clean != "false" || h.First != 1 {
+			t.Errorf("hello %+v to a component that has nothing of epoch %s, though it has acknowledged it", *h, epoch)
+		}
+		epoch = h.Epoch
+		p.resumeNothing()
+	})
+
 	t.Run("crash", func(t *testing.T) {
 		alice = s.Login(top, "alice", "r1")
 		s.Kill()
@@ -80,7 +95,7 @@ func TestRestart(t *testing.T) {
 			t.Errorf("hello %+v after a crash in epoch %s", *h, epoch)
 		}
 		epoch = h.Epoch
-		p.resume(h.PrevEpoch, 14)
+		p.resume(h.PrevEpoch, 1)
 		p.last = 0
 		alice = s.Login(top, "alice", "r1")
 		same(t, "first", p.event().Event.Kind, "session-start")

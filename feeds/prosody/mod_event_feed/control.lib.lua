@@ -86,23 +86,26 @@ return function (lib)
 	local answers = {};
 
 	function answers.resume(feed, attr)
+		local ring, restored = feed.ring, feed.restored;
 		local seq = attr.epoch == feed.epoch and number(attr.seq) or nil;
-		if not seq then
-			feed:status("info", "The component has nothing of epoch %s; %d events are sent", feed.epoch, feed.ring:count());
-			feed:rewind(feed.acked); -- what is missing since then is announced as lost
-		elseif seq < feed.ring.next then
-			feed:free(seq);
-			feed:status("info", "The component has epoch %s up to %d; %d events follow",
-				feed.epoch, seq, feed.ring.next - 1 - seq);
-			feed:rewind(seq);
-		else
-			-- It has more of this epoch than there is: the data directory was set
-			-- back, from a backup for example. Numbers must not be given twice.
-			feed:status("error", "The component has epoch %s up to %d, but only %d events are known: a new epoch begins",
-				feed.epoch, seq, feed.ring.next - 1);
+		feed.restored = false;
+		if seq and seq >= ring.next or not seq and restored and feed.acked > 0 then
+			-- It has more of this epoch than there is, or will not say how much though it
+			-- has acknowledged some: Prosody's data were set back, by a backup for example.
+			-- Numbers must not be given twice.
+			feed:status("error", "The numbers of epoch %s, up to %d, are behind what the component has: a new epoch begins",
+				feed.epoch, ring.next - 1);
 			feed:begin(feed.epoch, nil, false);
 			feed:save_running();
 			feed:hello();
+		elseif seq then
+			feed:free(seq);
+			feed:status("info", "The component has epoch %s up to %d; %d events follow",
+				feed.epoch, seq, ring.next - 1 - seq);
+			feed:rewind(seq);
+		else
+			feed:status("info", "The component has nothing of epoch %s; %d events are sent", feed.epoch, ring:count());
+			feed:rewind(feed.acked); -- what is missing since then is announced as lost
 		end
 		return true;
 	end

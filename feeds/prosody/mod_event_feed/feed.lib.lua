@@ -43,6 +43,7 @@ local function new(settings)
 		sent = 0; -- the highest number that was sent on this connection
 		base = 0; -- sent - base events are on the wire
 		ready = false; -- the component has said where to go on
+		restored = false; -- the epoch was saved, and the component has not confirmed it
 		hosts = {}; -- host -> "local" or "muc"
 		heads = {}; -- host -> how the text of an event begins
 		waiting = 0; -- events since the last write
@@ -93,7 +94,7 @@ function Feed:begin(previous, previous_last, clean)
 			return before..epoch..after..seq;
 		end, 1));
 	end);
-	self.acked, self.sent, self.base, self.ready = 0, 0, 0, false;
+	self.acked, self.sent, self.base, self.ready, self.restored = 0, 0, 0, false, false;
 end
 
 -- Goes on with an epoch whose events were saved.
@@ -103,7 +104,7 @@ function Feed:continue(epoch, first, acked, texts)
 	for i = 1, #texts do
 		self.ring:push(texts[i]);
 	end
-	self.acked = acked;
+	self.acked, self.restored = acked, true;
 end
 
 -- The start of each text: message, and the attributes that every element of

@@ -47,7 +47,8 @@ func same(t *testing.T, what, got, want string) {
 // How much is on the wire, what acknowledges it, and who may.
 func TestWindow(t *testing.T) {
 	t.Parallel()
-	s := start(t, "event_feed_window = 5")
+	// Any component may use any name here: the connection has to tell them apart.
+	s := start(t, "event_feed_window = 5\nvalidate_from_addresses = false")
 	alice := s.Login(t, "alice", "r1") // event 1
 	other := s.AttachComponent(t, "other.localhost")
 	chat(alice, "a", 3)
@@ -102,6 +103,10 @@ func TestWindow(t *testing.T) {
 			other.Sendf("<message from='other.localhost' to='%s'>%s</message>", host, ack(source, epoch, 12))
 			settled(t, other)
 		},
+		"another component in our name": func() {
+			other.Sendf("<message from='events.localhost' to='%s'>%s</message>", host, ack(source, epoch, 12))
+			settled(t, other)
+		},
 		"an unknown element": func() { p.control("<rewind xmlns='urn:eventpusher:feed:1' source='" + source + "'/>") },
 		"a snapshot, no id":  func() { p.control("<snapshot xmlns='urn:eventpusher:feed:1' source='" + source + "'/>") },
 		"the host itself": func() {
@@ -115,6 +120,12 @@ func TestWindow(t *testing.T) {
 			forge()
 			p.silent()
 		})
+	}
+
+	// The module takes all that the component sends, also what it ignores; what was
+	// sent in its name is like any other message to the host.
+	if p.sentBack != 1 {
+		t.Errorf("%d messages came back as errors, want that of the host as the peer only", p.sentBack)
 	}
 
 	t.Run("a user's control messages are ordinary ones", func(t *testing.T) {

@@ -105,6 +105,7 @@ type peer struct {
 	last                int    // highest number taken
 	acked               int
 	ack                 int // acknowledge after so many events; 0: never
+	sentBack            int // messages that the host has sent back as errors
 }
 
 // connect connects as the server's component and waits until it is accepted.
@@ -227,6 +228,7 @@ func (p *peer) tryTake(limit time.Duration) (received, error) {
 		select {
 		case r := <-p.in:
 			if r.Hello == nil && r.Event == nil && r.Lost == nil {
+				p.other(r)
 				continue
 			}
 			if r.Type != "" || r.To != "events.localhost" {
@@ -239,6 +241,13 @@ func (p *peer) tryTake(limit time.Duration) (received, error) {
 		case <-deadline:
 			return received{}, fmt.Errorf("nothing within %s", limit)
 		}
+	}
+}
+
+// other takes what is not the module's. A host sends back what nobody handles.
+func (p *peer) other(r received) {
+	if r.Type == "error" && r.From == p.host && r.To == "events.localhost" {
+		p.sentBack++
 	}
 }
 
@@ -336,6 +345,7 @@ func (p *peer) silent() {
 			if r.Event != nil || r.Lost != nil || r.Hello != nil {
 				p.t.Fatalf("not silent: hello %+v, event %+v, lost %+v", r.Hello, r.Event, r.Lost)
 			}
+			p.other(r)
 			if r.XMLName.Local == "iq" {
 				return
 			}

@@ -5,6 +5,7 @@ package harness
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -151,7 +152,9 @@ func writeRules(s *server, o ProsodyOptions) (names []string, err error) {
 	return names, nil
 }
 
-// underModuleRoot makes names relative to the module's root absolute.
+// underModuleRoot makes names of directories relative to the module's root
+// absolute. It looks at all that is in them, so that go test knows that its
+// cached results are of no more use when a file changes.
 func underModuleRoot(names []string) ([]string, error) {
 	root, err := moduleRoot()
 	if err != nil {
@@ -159,7 +162,18 @@ func underModuleRoot(names []string) ([]string, error) {
 	}
 	all := make([]string, 0, len(names))
 	for _, name := range names {
-		all = append(all, filepath.Join(root, name))
+		name = filepath.Join(root, name)
+		err := filepath.WalkDir(name, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			_, err = os.Stat(path)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, name)
 	}
 	return all, nil
 }

@@ -34,17 +34,17 @@ func probe(c *harness.Client, what, attributes string) {
 	c.IQ("set", "localhost", "<do xmlns='urn:test:probe' what='"+what+"' "+attributes+"/>")
 }
 
-// briefs are events in lines.
-func briefs(all []received) []string {
-	var lines []string
-	for _, r := range all {
-		lines = append(lines, r.brief())
+// lines are events, one line each.
+func lines(events []received) []string {
+	var all []string
+	for _, r := range events {
+		all = append(all, r.line())
 	}
-	return lines
+	return all
 }
 
 // diffOf compares events with lines, "" when they are the same.
-func diffOf(want []string, got []received) string { return cmp.Diff(want, briefs(got)) }
+func diffOf(want []string, got []received) string { return cmp.Diff(want, lines(got)) }
 
 // settled returns when the server has handled all that the component has sent.
 func settled(t testing.TB, c *harness.Client) {

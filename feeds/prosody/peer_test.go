@@ -375,9 +375,9 @@ func (p *peer) closed() {
 	}
 }
 
-// brief is an event in one line: kind, user, what else it says, and the id,
+// line is an event in one line: kind, user, what else it says, and the id,
 // type and body of what is forwarded.
-func (r received) brief() string {
+func (r received) line() string {
 	e := r.Event
 	line := e.Kind
 	for _, part := range []struct{ name, value string }{

@@ -43,7 +43,7 @@ func TestSnapshot(t *testing.T) {
 		var all []string
 		for {
 			r := p.event()
-			all = append(all, r.brief())
+			all = append(all, r.line())
 			if r.Event.Kind == "snapshot-end" {
 				return all
 			}

@@ -5,6 +5,7 @@ package harness
 import (
 	"cmp"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,6 +31,11 @@ type ProsodyOptions struct {
 	// FirewallRules loads mod_firewall with these rule files instead, given
 	// relative to the module's root; example.org in them becomes localhost.
 	FirewallRules []string
+	// EventFeed loads feeds/prosody's mod_event_feed for the first component on
+	// every virtual host and on the host of the rooms.
+	EventFeed bool
+	// PluginPaths are further directories of modules, relative to the module's root.
+	PluginPaths []string
 	// Privilege grants every component XEP-0356 presence, roster and messages.
 	Privilege bool
 	// Config is Lua for the global section.
@@ -89,10 +95,20 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	if o.Privilege {
 		modules = append(modules, "privilege")
 	}
+	if o.EventFeed {
+		modules = append(modules, "event_feed")
+	}
+	plugins := o.PluginPaths
+	if o.EventFeed {
+		plugins = append([]string{"feeds/prosody"}, plugins...)
+	}
+	if plugins, err = underModuleRoot(plugins); err != nil {
+		return err
+	}
 	err = s.render("prosody.cfg.lua", "prosody.cfg.lua", map[string]any{
 		"Dir": s.dir, "C2SPort": ports[0], "ComponentPort": ports[1], "Modules": modules, "Rules": rules,
 		"Privilege": o.Privilege, "Components": o.Components, "Config": o.Config, "Hosts": o.Hosts, "MUC": o.MUC,
-		"Secret": defaultSecret,
+		"Secret": defaultSecret, "PluginPaths": plugins, "EventFeed": o.EventFeed,
 	})
 	if err != nil {
 		return err
@@ -134,6 +150,32 @@ func writeRules(s *server, o ProsodyOptions) (names []string, err error) {
 		names = append(names, name)
 	}
 	return names, nil
+}
+
+// underModuleRoot makes names of directories relative to the module's root
+// absolute. It looks at all that is in them, so that go test knows that its
+// cached results are of no more use when a file changes.
+func underModuleRoot(names []string) ([]string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]string, 0, len(names))
+	for _, name := range names {
+		name = filepath.Join(root, name)
+		err := filepath.WalkDir(name, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			_, err = os.Stat(path)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, name)
+	}
+	return all, nil
 }
 
 // prosodyFileName encodes a name as Prosody's internal storage does: anything

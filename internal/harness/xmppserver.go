@@ -84,6 +84,13 @@ func (s *XMPPServer) must(verb string, err error) {
 	}
 }
 
+// PID is the server's process id, 0 while it is down.
+func (s *XMPPServer) PID() int {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	return s.s.pid
+}
+
 // C2SAddr is the host:port for clients.
 func (s *XMPPServer) C2SAddr() string { return s.c2s }
 
@@ -116,6 +123,9 @@ func (s *XMPPServer) ports(name string) componentPorts {
 
 // Log returns the end of the server's log.
 func (s *XMPPServer) Log() string { return s.s.tail() }
+
+// Dir is the server's directory; Prosody's data is in "data" below it.
+func (s *XMPPServer) Dir() string { return s.s.dir }
 
 // loopback is the address of a port on 127.0.0.1.
 func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

@@ -18,6 +18,12 @@ storage = "internal"
 c2s_require_encryption = false
 allow_unencrypted_plain_auth = true
 log = { { levels = { min = "info" }, to = "file", filename = "{{.Dir}}/prosody.log" } }
+{{- if .PluginPaths}}
+plugin_paths = { {{range .PluginPaths}}{{printf "%q; " .}}{{end}}}
+{{- end}}
+{{- if .EventFeed}}
+event_feed_component = {{printf "%q" (index .Components 0)}}
+{{- end}}
 modules_enabled = { {{range .Modules}}{{printf "%q; " .}}{{end}}}
 {{- if .Rules}}
 firewall_scripts = { {{range .Rules}}{{printf "%q; " .}}{{end}}}
@@ -32,6 +38,9 @@ VirtualHost {{printf "%q" .}}
 
 Component {{printf "%q" .MUC}} "muc"
     restrict_room_creation = false
+{{- if .EventFeed}}
+    modules_enabled = { "event_feed" }
+{{- end}}
 {{range .Components}}
 Component {{printf "%q" .}}
     component_secret = {{printf "%q" $.Secret}}

@@ -1,0 +1,163 @@
+-- The conversation with the component: hello, resume, ack, snapshot.
+
+local s_find, t_concat = string.find, table.concat;
+local tonumber = tonumber;
+local math_type = math.type or function () return "integer" end; -- Lua 5.2 has no integers
+
+-- An unanswered hello is repeated after so many seconds.
+local hello_interval = 10;
+
+return function (lib)
+	local Feed, xmlns_feed, escape = lib.Feed, lib.xmlns, lib.escape;
+
+	-- The component's session, if it is connected.
+	function Feed:component_session()
+		local host = prosody.hosts[self.settings.component];
+		local component = host and host.modules and host.modules.component;
+		return component and component.connected and component.session or nil;
+	end
+
+	-- Looks whether there is another connection than the one known, and greets it.
+	function Feed:watch()
+		local session = self:component_session();
+		if session == self.link then
+			return;
+		end
+		if self.link then
+			self:status("warn", "The component is gone, %d events are kept", self.ring:count());
+		end
+		self.link, self.ready, self.greeted = session, false, nil;
+		if session then
+			self:hello();
+		end
+	end
+
+	-- For the log, and for "prosodyctl shell module info event_feed".
+	function Feed:status(level, message, ...) -- luacheck: ignore 212/self
+		module:log(level, message, ...);
+		module:set_status(level, message:format(...));
+	end
+
+	function Feed:hello()
+		local link, speaker = self.link, self:speaker();
+		if not link or link.destroyed or not speaker then
+			return;
+		end
+		local ring, hosts = self.ring, t_concat(self:host_names(), " ");
+		local previous = "";
+		if self.previous then
+			previous = " prev-epoch='"..escape(self.previous).."'"..
+				(self.previous_last and " prev-last='"..self.previous_last.."'" or "")..
+				" clean='"..(self.clean and "true" or "false").."'";
+		end
+		self.ready, self.greeted = false, hosts;
+		link.send(self:element(speaker, "hello").." first='"..ring.first.."' next='"..ring.next..
+			"' hosts='"..escape(hosts).."' server='"..escape("Prosody "..prosody.version).."'"..previous.."/></message>");
+		self.hellos = (self.hellos or 0) + 1;
+		local this = self.hellos;
+		module:add_timer(hello_interval, function ()
+			if self.hellos == this and self.link == link and not self.ready then
+				self:complain("hello", "warn", "The component has not answered hello; does it know the event-feed protocol?");
+				self:guard("hello", self.hello, self);
+			end
+		end);
+	end
+
+	-- The hosts have changed: the component is told, once they are all there.
+	function Feed:hosts_changed()
+		if self.hosts_pending then
+			return;
+		end
+		self.hosts_pending = true;
+		module:add_timer(0, function ()
+			self.hosts_pending = false;
+			if self.link and self.greeted ~= t_concat(self:host_names(), " ") then
+				self:guard("hello", self.hello, self);
+			end
+		end);
+	end
+
+	-- A number as the protocol has them, or nil.
+	local function number(text)
+		local value = text and s_find(text, "^%d+$") and tonumber(text);
+		return value and math_type(value) == "integer" and value or nil;
+	end
+
+	local answers = {};
+
+	function answers.resume(feed, attr)
+		local ring, restored = feed.ring, feed.restored;
+		local seq = attr.epoch == feed.epoch and number(attr.seq) or nil;
+		feed.restored = false;
+		if seq and seq >= ring.next or not seq and restored and feed.acked > 0 then
+			-- It has more of this epoch than there is, or will not say how much though it
+			-- has acknowledged some: Prosody's data were set back, by a backup for example.
+			-- Numbers must not be given twice.
+			feed:status("error", "The numbers of epoch %s, up to %d, are behind what the component has: a new epoch begins",
+				feed.epoch, ring.next - 1);
+			feed:begin(feed.epoch, nil, false);
+			feed:save_running();
+			feed:hello();
+		elseif seq then
+			feed:free(seq);
+			feed:status("info", "The component has epoch %s up to %d; %d events follow",
+				feed.epoch, seq, ring.next - 1 - seq);
+			feed:rewind(seq);
+		else
+			feed:status("info", "The component has nothing of epoch %s; %d events are sent", feed.epoch, ring:count());
+			feed:rewind(feed.acked); -- what is missing since then is announced as lost
+		end
+		return true;
+	end
+
+	function answers.ack(feed, attr)
+		local seq = number(attr.seq);
+		if attr.epoch ~= feed.epoch or not seq or seq > feed.sent then
+			return false;
+		end
+		feed:free(seq);
+		feed:pump();
+		return true;
+	end
+
+	function answers.snapshot(feed, attr, host)
+		local id = attr.id;
+		if not feed.ready or not id or id == "" or #id > 128 then
+			return false;
+		end
+		feed:begin_snapshot(host, id);
+		return true;
+	end
+
+	-- Whether a message to one of our hosts is the component's own: of its live
+	-- session, not merely under its name.
+	function Feed:is_component(event)
+		local origin, attr = event.origin, event.stanza.attr;
+		return origin.type == "component" and origin == self:component_session() and
+			attr.from == self.settings.component and attr.type ~= "error";
+	end
+
+	-- Handles a message to a host. Returns true when it was for us; anybody
+	-- else's goes its way like any other message.
+	function Feed:control(event, host)
+		local tag = event.stanza.tags[1];
+		if not tag or tag.attr.xmlns ~= xmlns_feed then
+			return nil;
+		end
+		if not self:is_component(event) then
+			self.counts.ignored = self.counts.ignored + 1;
+			self:complain("foreign", "warn",
+				"Somebody who is not the component sends control messages; they are ignored");
+			return nil;
+		end
+		self:watch(); -- should the connection have escaped us so far
+		local answer = tag.attr.source == self.settings.source and answers[tag.name];
+		if not (answer and self:guard("a control message", answer, self, tag.attr, host)) then
+			self.counts.ignored = self.counts.ignored + 1;
+			self:complain("control", "warn",
+				"The component has sent a control message that does not fit: %s for source %s, epoch %s, number %s",
+				tag.name, tag.attr.source, tag.attr.epoch, tag.attr.seq);
+		end
+		return true;
+	end
+end

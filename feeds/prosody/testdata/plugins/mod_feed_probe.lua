@@ -1,0 +1,98 @@
+-- For tests only: lets a user reach into the server by IQ. IQs make no events.
+--	<do xmlns='urn:test:probe' what='reload'/>
+
+local modulemanager = require "core.modulemanager";
+local st = require "util.stanza";
+
+local actions = {};
+
+function actions.reload()
+	assert(modulemanager.reload("*", "event_feed"));
+	for _, host in ipairs { module.host, "conference.localhost" } do
+		assert(modulemanager.reload(host, "event_feed"));
+	end
+end
+
+-- Only the global part, so that the hosts keep the hooks of the old code.
+function actions.reload_global()
+	assert(modulemanager.reload("*", "event_feed"));
+end
+
+-- Lets the session of that full JID hibernate no longer.
+function actions.expire(attr)
+	local watchdog = prosody.full_sessions[attr.jid].hibernating_watchdog;
+	watchdog:cancel();
+	watchdog.callback(watchdog);
+end
+
+-- What a session goes through that resumes, acknowledges nothing, and drops.
+function actions.hibernate_again(attr)
+	local session = prosody.full_sessions[attr.jid];
+	module:fire_event("smacks-hibernation-start", { origin = session, queue = session.outgoing_stanza_queue:table() });
+end
+
+-- A session that is not there any more when Prosody stops, and was never ended.
+function actions.leave()
+	local session = { full_jid = "ghost@"..module.host.."/bosh", host = module.host, presence = st.presence() };
+	prosody.hosts[module.host].sessions.ghost = { sessions = { bosh = session } };
+end
+
+-- Questions: an error is no.
+function actions.gone(attr)
+	assert(not prosody.full_sessions[attr.jid]);
+end
+function actions.hibernates(attr)
+	assert(prosody.full_sessions[attr.jid].hibernating);
+end
+
+function actions.statistics()
+	local events = 0;
+	local statsmanager = require "core.statsmanager";
+	statsmanager.collect();
+	for name, family in pairs(statsmanager.get_metric_registry():get_metric_families()) do
+		if name:find("event_feed/events", 1, true) then
+			for _, metric in family:iter_metrics() do
+				for _, _, value in metric:iter_samples() do
+					events = value;
+				end
+			end
+		end
+	end
+	assert(events > 50, "no figures");
+end
+
+-- A control message that comes from the host itself.
+function actions.forge(attr)
+	local control = { xmlns = "urn:eventpusher:feed:1", source = attr.source, epoch = attr.epoch, seq = attr.seq };
+	module:send(st.message({ from = attr.from or module.host, to = module.host }):tag(attr.name, control));
+end
+
+module:hook("iq-set/host/urn:test:probe:do", function (event)
+	local tag = event.stanza.tags[1];
+	local ok, err = pcall(actions[tag.attr.what], tag.attr);
+	if ok then
+		event.origin.send(st.reply(event.stanza));
+	else
+		event.origin.send(st.error_reply(event.stanza, "cancel", "internal-server-error", tostring(err)));
+	end
+	return true;
+end);
+
+-- A message with the body "unspeakable" cannot be serialised while mod_event_feed
+-- looks at it (-20, -0.9), and is whole again afterwards.
+local function spoil(event)
+	local stanza = event.stanza;
+	if stanza:get_child_text("body") == "unspeakable" then
+		stanza[#stanza + 1] = 42;
+	end
+end
+local function mend(event)
+	local stanza = event.stanza;
+	if stanza[#stanza] == 42 then
+		stanza[#stanza] = nil;
+	end
+end
+for _, address in ipairs { "bare", "full", "host" } do
+	module:hook("pre-message/"..address, spoil, -19);
+	module:hook("pre-message/"..address, mend, -21);
+end

@@ -230,7 +230,7 @@ func withDefaults(c *config.Component) {
 	duration(&c.PingInterval, 30*time.Second)
 	duration(&c.PingTimeout, 30*time.Second)
 	duration(&c.ReconnectMin, 500*time.Millisecond)
-	duration(&c.ReconnectMax, 30*time.Second)
+	duration(&c.ReconnectMax, 5*time.Second)
 	c.ReconnectMax = max(c.ReconnectMax, c.ReconnectMin)
 	if c.Address == "" {
 		c.Address = "localhost:5347"

@@ -40,7 +40,7 @@ type Component struct {
 	PingInterval     time.Duration // silence before a whitespace and a XEP-0199 ping; default 30 s
 	PingTimeout      time.Duration // how long the answer may take; default 30 s
 	ReconnectMin     time.Duration // first pause; default 500 ms
-	ReconnectMax     time.Duration // longest pause; default 30 s
+	ReconnectMax     time.Duration // longest pause; default 5 s
 }
 
 // General is the part of [general] that means something here.

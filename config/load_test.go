@@ -66,7 +66,7 @@ func TestDefault(t *testing.T) {
 		Component: Component{
 			Address: "localhost:5347", Feeds: []string{}, MaxStanzaSize: 4 << 20, MaxDepth: 64,
 			HandshakeTimeout: 10 * time.Second, PingInterval: 30 * time.Second, PingTimeout: 30 * time.Second,
-			ReconnectMin: 500 * time.Millisecond, ReconnectMax: 30 * time.Second,
+			ReconnectMin: 500 * time.Millisecond, ReconnectMax: 5 * time.Second,
 		},
 		Outbox: Outbox{
 			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second, OnDamage: "stop",

@@ -39,7 +39,7 @@ func (c *Component) fields() []field {
 			duration("ping_interval", &c.PingInterval, "30s", time.Millisecond),
 			duration("ping_timeout", &c.PingTimeout, "30s", time.Millisecond),
 			duration("reconnect_min", &c.ReconnectMin, "500ms", time.Millisecond),
-			duration("reconnect_max", &c.ReconnectMax, "30s", time.Millisecond),
+			duration("reconnect_max", &c.ReconnectMax, "5s", time.Millisecond),
 		})
 }
 

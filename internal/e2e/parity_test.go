@@ -16,9 +16,14 @@ type flavour struct {
 	start func(t *testing.T) *harness.XMPPServer
 	// unseen are the steps whose events this feed cannot know.
 	unseen []string
+	// acknowledged: the server has a module for the event-feed.
+	acknowledged bool
 }
 
 var users = []string{"alice", "bob", "carol", "dave", "erin", "mallory"}
+
+// outside is the domain of a component whose addresses are no users of the server's.
+const outside = "outside.localhost"
 
 var flavours = []flavour{
 	{
@@ -36,6 +41,20 @@ var flavours = []flavour{
 			return harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, MUC: "muc.localhost", Users: users})
 		},
 		unseen: []string{"U02", "U03"},
+	},
+	{
+		name: "prosody event-feed",
+		start: func(t *testing.T) *harness.XMPPServer {
+			return harness.Prosody(t, harness.ProsodyOptions{EventFeed: true, Components: []string{"events.localhost", outside}, MUC: "muc.localhost", Users: users, Modules: []string{"mam"}})
+		},
+		acknowledged: true,
+	},
+	{
+		name: "ejabberd event-feed",
+		start: func(t *testing.T) *harness.XMPPServer {
+			return harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, Components: []string{"events.localhost", outside}, MUC: "muc.localhost", Users: users})
+		},
+		acknowledged: true,
 	},
 }
 

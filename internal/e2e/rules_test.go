@@ -155,6 +155,19 @@ func forgeries() []string {
 			fmt.Sprintf("<message to='%s'>%s</message>", to, forward("<message xmlns='jabber:client' from='localhost' to='events.localhost'>"+forward(inner)+"</message>")),
 		)
 	}
+	feed := func(to, element, inner string) string {
+		return fmt.Sprintf("<message to='%s'><%s xmlns='urn:eventpusher:feed:1' source='localhost' epoch='1' %s</message>", to, element, inner)
+	}
+	for _, host := range []string{"events.localhost", "localhost"} {
+		list = append(list,
+			feed(host, "hello", "first='1' next='1' hosts='localhost'/>"),
+			feed(host, "event", "seq='1' kind='message-sent' user='alice@localhost/a1' t='1.000'/>"+forward(inner)),
+			feed(host, "event", "seq='1' kind='session-end' user='alice@localhost/a1' t='1.000'/>"),
+			feed(host, "lost", "from='1' to='1000000'/>"),
+			feed(host, "ack", "seq='1000000'/>"),
+			feed(host, "resume", "seq='0'/>"),
+			feed(host, "snapshot", "id='x'/>"))
+	}
 	return append(list,
 		"<message to='events.localhost'><privilege xmlns='urn:xmpp:privilege:2'><perm access='presence' type='managed_entity'/></privilege></message>",
 		"<message to='events.localhost'><privilege xmlns='urn:xmpp:privilege:1'><perm access='presence' type='managed_entity'/></privilege></message>",

@@ -1,0 +1,175 @@
+package registration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"eventpusher/internal/jid"
+)
+
+// FileName is what the embedded store's file is called in its directory.
+const FileName = "push.db"
+
+// lockTimeout is how long to wait for another process to let go of the file.
+const lockTimeout = 2 * time.Second
+
+var servicesBucket = []byte("services")
+
+// separator stands between the parts of a key. No JID has it (RFC 7622), and a
+// node that has it is refused, since XML has no way to write it.
+const separator = "\x00"
+
+// Embedded is the store in one file of its own. What Enable and the others have
+// returned without an error has been synced to the disk.
+type Embedded struct {
+	db    *bolt.DB
+	limit int
+}
+
+// OpenEmbedded opens the store in that file, or begins one. limit is how many
+// services a user can have; below one means MaxPerUser.
+func OpenEmbedded(path string, limit int) (*Embedded, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, NoStatistics: true})
+	if err != nil {
+		return nil, fmt.Errorf("push registrations: %s: %w", path, err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		_, err := tx.CreateBucketIfNotExists(servicesBucket)
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("push registrations: %s: %w", path, err), db.Close())
+	}
+	if limit < 1 {
+		limit = MaxPerUser
+	}
+	return &Embedded{db: db, limit: limit}, nil
+}
+
+func ownerPrefix(owner jid.JID) []byte { return []byte(string(owner) + separator) }
+
+func pubsubPrefix(owner, pubsub jid.JID) []byte {
+	return append(ownerPrefix(owner), string(pubsub)+separator...)
+}
+
+func serviceKey(owner, pubsub jid.JID, node string) []byte {
+	return append(pubsubPrefix(owner, pubsub), node...)
+}
+
+// Enable implements Store.
+func (e *Embedded) Enable(_ context.Context, owner jid.JID, s Service) error {
+	options, err := json.Marshal(s.Options)
+	if err != nil {
+		return err
+	}
+	key, prefix := serviceKey(owner, s.PubSub, s.Node), ownerPrefix(owner)
+	// Several requests share one write to the disk.
+	return e.db.Batch(func(tx *bolt.Tx) error {
+		b := tx.Bucket(servicesBucket)
+		if b.Get(key) == nil {
+			n := 0
+			for c, k := cursor(b, prefix); k != nil; k = following(c, prefix) {
+				n++
+			}
+			if n >= e.limit {
+				return ErrTooMany
+			}
+		}
+		return b.Put(key, options)
+	})
+}
+
+// Disable implements Store.
+func (e *Embedded) Disable(_ context.Context, owner, pubsub jid.JID, node string) (there bool, err error) {
+	key := serviceKey(owner, pubsub, node)
+	err = e.db.Batch(func(tx *bolt.Tx) error {
+		b := tx.Bucket(servicesBucket)
+		there = b.Get(key) != nil
+		return b.Delete(key)
+	})
+	return there, err
+}
+
+// DisableAll implements Store.
+func (e *Embedded) DisableAll(_ context.Context, owner, pubsub jid.JID) (int, error) {
+	return e.remove(pubsubPrefix(owner, pubsub))
+}
+
+// Forget implements Store.
+func (e *Embedded) Forget(_ context.Context, owner jid.JID) (int, error) {
+	return e.remove(ownerPrefix(owner))
+}
+
+func (e *Embedded) remove(prefix []byte) (n int, err error) {
+	err = e.db.Batch(func(tx *bolt.Tx) error {
+		n = 0
+		b := tx.Bucket(servicesBucket)
+		var keys [][]byte // bbolt's cursors do not survive a deletion
+		for c, k := cursor(b, prefix); k != nil; k = following(c, prefix) {
+			keys = append(keys, bytes.Clone(k))
+		}
+		for _, k := range keys {
+			if err := b.Delete(k); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Services implements Store.
+func (e *Embedded) Services(_ context.Context, owner jid.JID) (list []Service, err error) {
+	prefix := ownerPrefix(owner)
+	err = e.db.View(func(tx *bolt.Tx) error {
+		c := tx.Bucket(servicesBucket).Cursor()
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			pubsub, node, _ := bytes.Cut(k[len(prefix):], []byte(separator))
+			s := Service{PubSub: jid.JID(pubsub), Node: string(node)}
+			if err := json.Unmarshal(v, &s.Options); err != nil {
+				return fmt.Errorf("push registrations: the options of a service cannot be read: %w", err)
+			}
+			list = append(list, s)
+		}
+		return nil
+	})
+	return list, err
+}
+
+// Count implements Store.
+func (e *Embedded) Count(context.Context) (n int, err error) {
+	err = e.db.View(func(tx *bolt.Tx) error {
+		n = tx.Bucket(servicesBucket).Stats().KeyN
+		return nil
+	})
+	return n, err
+}
+
+// Close implements Store.
+func (e *Embedded) Close() error { return e.db.Close() }
+
+// cursor stands on the first key with the prefix; nil if there is none.
+func cursor(b *bolt.Bucket, prefix []byte) (*bolt.Cursor, []byte) {
+	c := b.Cursor()
+	k, _ := c.Seek(prefix)
+	return c, having(k, prefix)
+}
+
+func following(c *bolt.Cursor, prefix []byte) []byte {
+	k, _ := c.Next()
+	return having(k, prefix)
+}
+
+func having(k, prefix []byte) []byte {
+	if !bytes.HasPrefix(k, prefix) {
+		return nil
+	}
+	return k
+}

@@ -1,0 +1,146 @@
+package registration
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
+
+	xmppjid "mellium.im/xmpp/jid"
+
+	"eventpusher/internal/jid"
+)
+
+const (
+	nsForm = "jabber:x:data"
+	// formPublish is the FORM_TYPE of the one form that enable may carry.
+	formPublish = "http://jabber.org/protocol/pubsub#publish-options"
+)
+
+// Bounds of a request. MongooseIM's table has 250 characters for each name; a
+// form is for a handful of short values.
+const (
+	maxName   = 250
+	maxFields = 32
+	maxForm   = 8 << 10
+)
+
+// ErrBadRequest says that a request breaks the grammar; the answer to it is
+// bad-request, whatever the rule.
+var ErrBadRequest = errors.New("not a sound enable or disable of " + NS)
+
+// Request is what a user asked for.
+type Request struct {
+	// Enable says that Service is to be enabled; otherwise it is to be disabled,
+	// and AllNodes says that every node of the push service is.
+	Enable   bool
+	AllNodes bool
+	Service  Service
+}
+
+// Parse reads the payload of an IQ of type set: one enable or disable element. It
+// returns ErrBadRequest for everything that MongooseIM answers with bad-request,
+// and for what is larger than anybody needs: names above 250 bytes, more than 32
+// fields or 8 KiB of them.
+//
+// A resource in jid is cut. A form without fields beside FORM_TYPE is as good as none;
+// of two fields with one name the last one counts, fields without a name do not.
+func Parse(payload []byte) (Request, error) {
+	var e struct {
+		XMLName xml.Name
+		Attr    []xml.Attr `xml:",any,attr"`
+		Forms   []form     `xml:"jabber:x:data x"`
+	}
+	d := xml.NewDecoder(bytes.NewReader(payload))
+	if err := d.Decode(&e); err != nil {
+		return Request{}, ErrBadRequest
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return Request{}, ErrBadRequest
+	}
+	if e.XMLName.Space != NS || e.XMLName.Local != "enable" && e.XMLName.Local != "disable" {
+		return Request{}, ErrBadRequest
+	}
+	r := Request{Enable: e.XMLName.Local == "enable"}
+	address, _ := attribute(e.Attr, "jid")
+	parsed, err := xmppjid.Parse(address)
+	if err != nil {
+		return Request{}, ErrBadRequest
+	}
+	r.Service.PubSub = jid.Prepare(parsed.Bare().String())
+	node, given := attribute(e.Attr, "node")
+	switch {
+	case given && node == "", len(node) > maxName, len(r.Service.PubSub) > maxName:
+		return Request{}, ErrBadRequest
+	case !given && r.Enable:
+		return Request{}, ErrBadRequest
+	}
+	r.Service.Node, r.AllNodes = node, !given
+	if r.Enable && len(e.Forms) > 0 {
+		if r.Service.Options, err = e.Forms[0].options(); err != nil {
+			return Request{}, err
+		}
+	}
+	return r, nil
+}
+
+func attribute(list []xml.Attr, name string) (string, bool) {
+	for _, a := range list {
+		if a.Name.Space == "" && a.Name.Local == name {
+			return a.Value, true
+		}
+	}
+	return "", false
+}
+
+// form is a data form (XEP-0004) as far as enable may use it.
+type form struct {
+	Attr   []xml.Attr `xml:",any,attr"`
+	Fields []struct {
+		Attr   []xml.Attr `xml:",any,attr"`
+		Values []string   `xml:"jabber:x:data value"`
+	} `xml:"jabber:x:data field"`
+}
+
+// options returns the fields of a submitted publish-options form.
+func (f *form) options() ([]Field, error) {
+	if kind, _ := attribute(f.Attr, "type"); kind != "submit" {
+		return nil, ErrBadRequest
+	}
+	var list []Field
+	purpose, size := "", 0
+	for _, field := range f.Fields {
+		name, ok := attribute(field.Attr, "var")
+		if !ok {
+			continue
+		}
+		if len(field.Values) != 1 {
+			return nil, ErrBadRequest
+		}
+		value := field.Values[0]
+		if name == "FORM_TYPE" {
+			if purpose != "" && purpose != value {
+				return nil, ErrBadRequest
+			}
+			purpose = value
+			continue
+		}
+		size += len(name) + len(value)
+		list = set(list, Field{name, value})
+	}
+	if purpose != formPublish || len(list) > maxFields || size > maxForm {
+		return nil, ErrBadRequest
+	}
+	return list, nil
+}
+
+// set adds a field or gives the one of that name its value.
+func set(list []Field, f Field) []Field {
+	for i := range list {
+		if list[i].Name == f.Name {
+			list[i].Value = f.Value
+			return list
+		}
+	}
+	return append(list, f)
+}

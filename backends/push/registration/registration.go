@@ -1,0 +1,73 @@
+// Package registration is how users ask for push notifications: the grammar of
+// enable and disable in urn:xmpp:push:0 (XEP-0357 section 5), with the checks of
+// MongooseIM (src/event_pusher/mod_event_pusher_push.erl), and the stores that
+// keep what was asked for.
+package registration
+
+import (
+	"context"
+	"errors"
+
+	"eventpusher/internal/jid"
+)
+
+// NS is the namespace of enable and disable.
+const NS = "urn:xmpp:push:0"
+
+// Field is one field of the form that a client gave with enable. What it means is
+// between the client and its push service; it goes there as publish-options.
+type Field struct {
+	Name, Value string
+}
+
+// Service is one place where a user wants to be notified: a node of a push service.
+type Service struct {
+	// PubSub is the push service, without a resource.
+	PubSub jid.JID
+	// Node is the service's name for the device.
+	Node string
+	// Options are the fields of the form in the order in which they came, without
+	// FORM_TYPE; nil if there were none.
+	Options []Field
+}
+
+// Option returns the value of an option, empty if it is not there.
+func (s *Service) Option(name string) string {
+	for i := range s.Options {
+		if s.Options[i].Name == name {
+			return s.Options[i].Value
+		}
+	}
+	return ""
+}
+
+// Store keeps the services of each user. All methods are safe for concurrent use;
+// owners are bare JIDs. Errors are the store's own troubles, except ErrTooMany.
+type Store interface {
+	// Enable adds a service, or replaces the one of the same node. It returns when
+	// the service is as safe as the store makes it, or ErrTooMany, which leaves
+	// everything as it was.
+	Enable(ctx context.Context, owner jid.JID, s Service) error
+	// Disable removes the service of that node and reports whether there was one.
+	Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error)
+	// DisableAll removes all nodes of a push service and says how many.
+	DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error)
+	// Forget removes everything of a user whose account is gone and says how many
+	// services.
+	Forget(ctx context.Context, owner jid.JID) (int, error)
+	// Services lists the services of a user in the order of their push services
+	// and nodes; none is no error.
+	Services(ctx context.Context, owner jid.JID) ([]Service, error)
+	// Count says how many services there are; it may be an estimate.
+	Count(ctx context.Context) (int, error)
+	// Close ends the store.
+	Close() error
+}
+
+// MaxPerUser is how many services a user can have unless the store is told
+// otherwise: more than anybody's devices, and little enough that nobody makes us
+// publish a flood.
+const MaxPerUser = 64
+
+// ErrTooMany says that the user has as many services as are allowed.
+var ErrTooMany = errors.New("too many push services are enabled for this account")

@@ -1,0 +1,252 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/jid"
+)
+
+const testLimit = 3
+
+func newEmbedded(t testing.TB) *Embedded {
+	t.Helper()
+	e, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), testLimit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func TestEmbedded(t *testing.T) {
+	storeSuite(t, func(t *testing.T) Store { return newEmbedded(t) })
+}
+
+// storeSuite is what every store must do; fresh returns an empty one that allows
+// testLimit services for each user.
+func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
+	ctx := context.Background()
+	a := Service{PubSub: "a.example", Node: "1", Options: []Field{{"service", "apns"}, {"device_id", "ü\"'<"}}}
+	a2 := Service{PubSub: "a.example", Node: "2"}
+	b := Service{PubSub: "b.example", Node: "1"}
+	must := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(t *testing.T, s Store, owner jid.JID, want ...Service) {
+		t.Helper()
+		got, err := s.Services(ctx, owner)
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+	add := func(t *testing.T, s Store, owner jid.JID, list ...Service) {
+		t.Helper()
+		for _, one := range list {
+			must(t, s.Enable(ctx, owner, one))
+		}
+	}
+	t.Run("enable and list", func(t *testing.T) {
+		s := fresh(t)
+		want(t, s, "alice@x")
+		add(t, s, "alice@x", b, a2, a)
+		add(t, s, "alice@xy", b)
+		want(t, s, "alice@x", a, a2, b)
+		want(t, s, "alice@xy", b)
+		want(t, s, "alice@")
+		n, err := s.Count(ctx)
+		must(t, err)
+		if n != 4 {
+			t.Errorf("count %d", n)
+		}
+	})
+	t.Run("enable again replaces the form", func(t *testing.T) {
+		s := fresh(t)
+		add(t, s, "alice@x", a)
+		changed := Service{PubSub: a.PubSub, Node: a.Node, Options: []Field{{"service", "fcm"}}}
+		add(t, s, "alice@x", changed)
+		want(t, s, "alice@x", changed)
+	})
+	t.Run("limit", func(t *testing.T) {
+		s := fresh(t)
+		add(t, s, "alice@x", a, a2, b)
+		err := s.Enable(ctx, "alice@x", Service{PubSub: "c.example", Node: "1"})
+		if !errors.Is(err, ErrTooMany) {
+			t.Errorf("got %v", err)
+		}
+		add(t, s, "alice@x", b) // one that is there
+		add(t, s, "bob@x", b)   // somebody else
+		want(t, s, "alice@x", a, a2, b)
+	})
+	t.Run("disable", func(t *testing.T) {
+		s := fresh(t)
+		add(t, s, "alice@x", a, a2, b)
+		add(t, s, "bob@x", a)
+		there, err := s.Disable(ctx, "alice@x", "a.example", "2")
+		must(t, err)
+		again, err := s.Disable(ctx, "alice@x", "a.example", "2")
+		must(t, err)
+		if !there || again {
+			t.Errorf("there %v, again %v", there, again)
+		}
+		want(t, s, "alice@x", a, b)
+		want(t, s, "bob@x", a)
+	})
+	t.Run("disable all nodes of one push service", func(t *testing.T) {
+		s := fresh(t)
+		add(t, s, "alice@x", a, a2, b)
+		n, err := s.DisableAll(ctx, "alice@x", "a.example")
+		must(t, err)
+		none, err := s.DisableAll(ctx, "alice@x", "a.exampl")
+		must(t, err)
+		if n != 2 || none != 0 {
+			t.Errorf("removed %d and %d", n, none)
+		}
+		want(t, s, "alice@x", b)
+	})
+	t.Run("forget a user", func(t *testing.T) {
+		s := fresh(t)
+		add(t, s, "alice@x", a, b)
+		add(t, s, "alice@xx", a)
+		n, err := s.Forget(ctx, "alice@x")
+		must(t, err)
+		if n != 2 {
+			t.Errorf("removed %d", n)
+		}
+		want(t, s, "alice@x")
+		want(t, s, "alice@xx", a)
+	})
+	t.Run("long names", func(t *testing.T) {
+		s := fresh(t)
+		long := Service{PubSub: jid.JID(strings.Repeat("p", maxName)), Node: strings.Repeat("ü", maxName/2)}
+		owner := jid.JID(strings.Repeat("o", maxName))
+		add(t, s, owner, long)
+		want(t, s, owner, long)
+	})
+	t.Run("at the same time", func(t *testing.T) {
+		s := fresh(t)
+		var all sync.WaitGroup
+		for i := range 40 {
+			all.Go(func() {
+				owner := jid.JID(fmt.Sprintf("user%d@x", i%20))
+				if err := s.Enable(ctx, owner, Service{PubSub: "a.example", Node: fmt.Sprint(i)}); err != nil {
+					t.Error(err)
+				}
+				if _, err := s.Services(ctx, owner); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		n, err := s.Count(ctx)
+		must(t, err)
+		if n != 40 {
+			t.Errorf("count %d", n)
+		}
+	})
+	t.Run("limit at the same time", func(t *testing.T) {
+		s := fresh(t)
+		var all sync.WaitGroup
+		for i := range 4 * testLimit {
+			all.Go(func() {
+				err := s.Enable(ctx, "alice@x", Service{PubSub: "a.example", Node: fmt.Sprint(i)})
+				if err != nil && !errors.Is(err, ErrTooMany) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		got, err := s.Services(ctx, "alice@x")
+		must(t, err)
+		if len(got) != testLimit {
+			t.Errorf("%d services", len(got))
+		}
+	})
+}
+
+func TestEmbeddedSurvives(t *testing.T) {
+	path := filepath.Join(t.TempDir(), FileName)
+	e, err := OpenEmbedded(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Service{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}
+	if err := e.Enable(context.Background(), "alice@x", s); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenEmbedded(path, 0); err == nil {
+		t.Error("two processes could open the store")
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	e, err = OpenEmbedded(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	got, err := e.Services(context.Background(), "alice@x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Service{s}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// BenchmarkServices looks up one of 100 000 registrations.
+func BenchmarkServices(b *testing.B) {
+	e := newEmbedded(b)
+	const users = 100_000
+	b.Logf("filling in %d registrations", users)
+	fill(b, e, users)
+	ctx := context.Background()
+	b.ResetTimer()
+	for i := range b.N {
+		list, err := e.Services(ctx, user(i%users))
+		if err != nil || len(list) != 1 {
+			b.Fatal(list, err)
+		}
+	}
+}
+
+func user(i int) jid.JID { return jid.JID(fmt.Sprintf("user%d@example.org", i*7919%100_003)) }
+
+func fill(tb testing.TB, e *Embedded, users int) {
+	tb.Helper()
+	e.db.NoSync = true
+	defer func() { e.db.NoSync = false }()
+	e.db.MaxBatchDelay = 0
+	work := make(chan int)
+	var all sync.WaitGroup
+	for range 256 {
+		all.Go(func() {
+			for i := range work {
+				s := Service{PubSub: "push.example.org", Node: fmt.Sprintf("node-%d", i), Options: []Field{{"service", "apns"}, {"device_id", strings.Repeat("ab", 32)}}}
+				if err := e.Enable(context.Background(), user(i), s); err != nil {
+					tb.Error(err)
+				}
+			}
+		})
+	}
+	for i := range users {
+		work <- i
+	}
+	close(work)
+	all.Wait()
+}

@@ -1,0 +1,212 @@
+// Package push notifies users who are offline of messages, through the push
+// services that they have registered (XEP-0357), as MongooseIM's
+// mod_event_pusher_push does.
+package push
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/registration"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// Name is what the backend is called in configuration, logs and metrics.
+const Name = "push"
+
+// DefaultMaxAge is how old a message may be for its notification to make sense.
+const DefaultMaxAge = time.Hour
+
+// batchSize is how many events a lane notifies of at once. No two of a batch belong
+// to one conversation, so they need no order among themselves.
+const batchSize = 16
+
+// Services publishes at the push services of the XMPP network.
+type Services interface {
+	// Set sends an IQ of type set with that payload and waits for the answer: nil
+	// for a result, a *Refusal for an error, anything else if there was no answer.
+	// It is safe for concurrent use.
+	Set(ctx context.Context, to jid.JID, payload []byte) error
+}
+
+// Refusal is the error that a push service has answered with (RFC 6120 section 8.3).
+type Refusal struct {
+	Type, Condition string
+}
+
+// Error implements error.
+func (r *Refusal) Error() string {
+	return "the push service answered " + r.Condition + " (" + r.Type + ")"
+}
+
+// Gateway takes notifications for devices without the detour over a push service.
+type Gateway interface {
+	// Push delivers a summary (XEP-0357 section 6) for the node of a service. Its
+	// errors are those of package backends; ErrGone says that the device is no more.
+	// It is safe for concurrent use.
+	Push(ctx context.Context, s *registration.Service, n *Summary) error
+}
+
+// Summary is a notification as it goes to a push service.
+type Summary struct {
+	// EventID is the event's id, the same over all attempts.
+	EventID string
+	Time    time.Time
+	Fields  []decide.Field
+	Notice  *decide.Notice
+}
+
+// Options is what a Backend needs.
+type Options struct {
+	Decider decide.Decider
+	Store   registration.Store
+	// Services publishes at all push services but those of the next two.
+	Services Services
+	// Virtual are the push services that stand for Gateway, in the form of
+	// virtual_pubsub_hosts: a name, or "prefix.@HOST@", where @HOST@ is the
+	// recipient's domain.
+	Virtual []string
+	Gateway Gateway // nil: the virtual ones take nothing
+	// Own is the component's own domain; what is registered there goes to Devices.
+	Own     jid.JID
+	Devices Gateway // nil: like any other service
+	Lanes   int     // at least 1
+	// MaxAge is how old a message may be; 0 means DefaultMaxAge.
+	MaxAge time.Duration
+	Log    *slog.Logger     // nil is silent
+	Now    func() time.Time // default time.Now
+}
+
+// Backend implements backends.Backend. It is safe for concurrent use.
+type Backend struct {
+	o       Options
+	seen    *seen
+	slots   *slots
+	history *history
+	tally   *tally
+}
+
+// New returns the backend. It starts nothing; the store stays the caller's.
+func New(o Options) *Backend {
+	if o.MaxAge <= 0 {
+		o.MaxAge = DefaultMaxAge
+	}
+	if o.Lanes < 1 {
+		o.Lanes = 1
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Backend{o: o, seen: newSeen(), slots: newSlots(), history: newHistory(), tally: newTally()}
+}
+
+// Name implements backends.Backend.
+func (b *Backend) Name() string { return Name }
+
+// Wants implements backends.Backend: a message whose recipient is offline, and
+// with the enhanced plugin one that a session has not acknowledged. What it
+// declines is counted by reason as well.
+func (b *Backend) Wants(e *event.Event) bool {
+	if e.Kind == event.UserStatus || e.Kind == event.Chat && e.Direction != event.Out {
+		return false // not even a reason
+	}
+	r := b.o.Decider.Concerns(e)
+	if r == decide.Push {
+		return true
+	}
+	b.note(e.User, e.ID, outcome(r))
+	return false
+}
+
+// Limits implements backends.Backend.
+func (b *Backend) Limits() backends.Limits {
+	return backends.Limits{Lanes: b.o.Lanes, Batch: batchSize}
+}
+
+// Close implements backends.Backend.
+func (b *Backend) Close() error { return nil }
+
+// Counts implements backends.Counting: every decision, by its reason.
+func (b *Backend) Counts() map[string]uint64 { return b.tally.counts() }
+
+// Publish implements backends.Backend.
+func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
+	errs := make([]error, len(batch))
+	if len(batch) == 1 {
+		errs[0] = b.notify(ctx, &batch[0])
+		return errs
+	}
+	var all sync.WaitGroup
+	for i := range batch {
+		all.Go(func() { errs[i] = b.notify(ctx, &batch[i]) })
+	}
+	all.Wait()
+	return errs
+}
+
+// notify deals with one event: nil when every service that is to know does, or
+// will never.
+func (b *Backend) notify(ctx context.Context, e *event.Event) error {
+	n, reason := b.o.Decider.Decide(e)
+	if reason == decide.Push && b.o.Now().Sub(e.Time) > b.o.MaxAge {
+		reason = decide.Expired
+	}
+	if reason != decide.Push {
+		b.note(e.User, e.ID, outcome(reason))
+		return nil
+	}
+	services, err := b.services(ctx, &n)
+	if err != nil {
+		return err
+	}
+	if len(services) == 0 {
+		b.note(n.Recipient, e.ID, notEnabled)
+		return nil
+	}
+	s := Summary{EventID: e.ID, Time: e.Time, Fields: n.Fields(), Notice: &n}
+	var errs []error
+	for i := range services {
+		if err := b.tell(ctx, &services[i], &s); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return worst(errs)
+}
+
+// services returns the registrations that the notice is for.
+func (b *Backend) services(ctx context.Context, n *decide.Notice) ([]registration.Service, error) {
+	all, err := b.o.Store.Services(ctx, n.Recipient)
+	if err != nil || n.Session == "" {
+		return all, err
+	}
+	slot, ok := b.slots.get(n.Session)
+	if !ok {
+		return nil, nil
+	}
+	for i := range all {
+		if all[i].PubSub == slot.pubsub && all[i].Node == slot.node {
+			return all[i : i+1], nil
+		}
+	}
+	return nil, nil
+}
+
+// worst returns the error that says best when to try again; nil if there is none.
+func worst(errs []error) error {
+	for _, err := range errs {
+		var after *backends.RetryAfterError
+		if errors.As(err, &after) {
+			return err
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,356 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/registration"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// services plays the push services: it notes what comes and answers as told.
+type services struct {
+	mu     sync.Mutex
+	got    []string
+	answer func(to jid.JID, payload string) error
+}
+
+func (s *services) Set(_ context.Context, to jid.JID, payload []byte) error {
+	s.mu.Lock()
+	s.got = append(s.got, string(to)+" "+string(payload))
+	answer := s.answer
+	s.mu.Unlock()
+	if answer == nil {
+		return nil
+	}
+	return answer(to, string(payload))
+}
+
+func (s *services) take() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got := s.got
+	s.got = nil
+	return got
+}
+
+// gateway plays MongoosePush.
+type gateway struct {
+	got []string
+	err error
+}
+
+func (g *gateway) Push(_ context.Context, s *registration.Service, n *Summary) error {
+	g.got = append(g.got, fmt.Sprint(s.Node, " ", s.Option("device_id"), " ", n.Fields))
+	return g.err
+}
+
+type fixture struct {
+	*Backend
+	services *services
+	gateway  *gateway
+	now      time.Time
+}
+
+func newFixture(t testing.TB, d decide.Decider) *fixture {
+	t.Helper()
+	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	f := &fixture{services: &services{}, gateway: &gateway{}, now: time.Unix(1_700_000_000, 0)}
+	f.Backend = New(Options{
+		Decider: d, Store: store, Services: f.services, Virtual: []string{"pubsub.@HOST@"}, Gateway: f.gateway,
+		Now: func() time.Time { return f.now },
+	})
+	return f
+}
+
+var asMongooseIM = decide.Decider{Plugin: decide.Defaults, Content: decide.WithBody}
+
+// enable registers a node of bob's.
+func (f *fixture) enable(t testing.TB, pubsub, node, form string) {
+	t.Helper()
+	payload := `<enable xmlns='urn:xmpp:push:0' jid='` + pubsub + `' node='` + node + `'>` + form + `</enable>`
+	if err := f.Register(context.Background(), "bob@example.org/phone", []byte(payload)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// message is one from alice to bob, who is offline.
+func (f *fixture) message(id string) event.Event {
+	return event.Event{
+		ID: "e-" + id, Kind: event.Chat, Type: "chat", Direction: event.Out, From: "alice@example.org/desk", To: "bob@example.org",
+		User: "bob@example.org", Body: "OH, HAI!", HasBody: true, Class: event.Content, RecipientOffline: true, StanzaID: id, Time: f.now,
+	}
+}
+
+func (f *fixture) publish(t testing.TB, e event.Event) error {
+	t.Helper()
+	if !f.Wants(&e) {
+		return nil
+	}
+	return f.Publish(context.Background(), []event.Event{e})[0]
+}
+
+func (f *fixture) registered(t testing.TB) (nodes []string) {
+	t.Helper()
+	list, err := f.o.Store.Services(context.Background(), "bob@example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		nodes = append(nodes, string(s.PubSub)+" "+s.Node)
+	}
+	return nodes
+}
+
+const options = `<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field><field var='secret'><value>&lt;s&apos;&gt;</value></field></x>`
+
+// TestPublishIQ compares with what MongooseIM sends.
+func TestPublishIQ(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.enable(t, "push.example.org", "no&amp;de", "")
+	f.enable(t, "push.example.net", "2", options)
+	if err := f.publish(t, f.message("1")); err != nil {
+		t.Fatal(err)
+	}
+	summary := `<item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='submit'>` +
+		`<field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field>` +
+		`<field var='message-count'><value>1</value></field>` +
+		`<field var='last-message-sender'><value>alice@example.org</value></field>` +
+		`<field var='last-message-body'><value>OH, HAI!</value></field></x></notification></item></publish>`
+	want := []string{
+		`push.example.net <pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='2'>` + summary +
+			`<publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>` +
+			`<field var='secret'><value>&lt;s&#39;&gt;</value></field></x></publish-options></pubsub>`,
+		`push.example.org <pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='no&amp;de'>` + summary + `</pubsub>`,
+	}
+	if diff := cmp.Diff(want, f.services.take()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestVirtualHosts(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.enable(t, "pubsub.example.org", "a", "")
+	f.enable(t, "pubsub.example.net", "b", "") // another host's
+	if err := f.publish(t, f.message("1")); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.gateway.got) != 1 || len(f.services.take()) != 1 {
+		t.Errorf("gateway got %q", f.gateway.got)
+	}
+	f.gateway.err = fmt.Errorf("410: %w", backends.ErrGone)
+	if err := f.publish(t, f.message("2")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"pubsub.example.net b"}, f.registered(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestAnswers says what each answer of a service does to the registration and to
+// the event.
+func TestAnswers(t *testing.T) {
+	later := backends.RetryAfter(time.Minute, errors.New("busy"))
+	for name, c := range map[string]struct {
+		answer error
+		kept   bool
+		again  bool
+		count  outcome
+	}{
+		"result":              {nil, true, false, pushed},
+		"cancel":              {&Refusal{"cancel", "item-not-found"}, false, false, disabled},
+		"auth":                {&Refusal{"auth", "forbidden"}, true, false, refused},
+		"modify":              {&Refusal{"modify", "bad-request"}, true, false, refused},
+		"continue":            {&Refusal{"continue", "undefined-condition"}, true, false, refused},
+		"wait":                {&Refusal{"wait", "remote-server-timeout"}, true, true, failed},
+		"no answer":           {fmt.Errorf("no answer: %w", context.DeadlineExceeded), true, true, timedOut},
+		"no link":             {errors.New("not attached"), true, true, failed},
+		"asked for a pause":   {later, true, true, failed},
+		"will never do":       {backends.Permanent(errors.New("too odd")), true, false, refused},
+		"device gone, nested": {fmt.Errorf("x: %w", backends.ErrGone), false, false, disabled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, asMongooseIM)
+			f.enable(t, "push.example.org", "a", "")
+			f.services.answer = func(jid.JID, string) error { return c.answer }
+			err := f.publish(t, f.message("1"))
+			if (err != nil) != c.again {
+				t.Errorf("error %v", err)
+			}
+			if c.answer == later && !errors.As(err, new(*backends.RetryAfterError)) {
+				t.Errorf("the pause was lost: %v", err)
+			}
+			if kept := len(f.registered(t)) == 1; kept != c.kept {
+				t.Errorf("kept %v", kept)
+			}
+			if n := f.Counts()[string(c.count)]; n != 1 {
+				t.Errorf("counts %v", f.Counts())
+			}
+			// The next attempt tells those who were not told, and nobody twice.
+			f.services.take()
+			f.services.answer = nil
+			if err := f.publish(t, f.message("1")); err != nil {
+				t.Error(err)
+			}
+			if told := len(f.services.take()) == 1; told != c.again {
+				t.Errorf("told again: %v", told)
+			}
+		})
+	}
+}
+
+// TestOneMessageOnce: the events of one message make one notification for each
+// service, whatever the attempts for another service.
+func TestOneMessageOnce(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.enable(t, "good.example.org", "a", "")
+	f.enable(t, "ill.example.org", "a", "")
+	f.services.answer = func(to jid.JID, _ string) error {
+		if to == "ill.example.org" {
+			return &Refusal{"wait", "resource-constraint"}
+		}
+		return nil
+	}
+	e := f.message("1")
+	for range 3 {
+		if err := f.publish(t, e); err == nil {
+			t.Fatal("the failure of one service was lost")
+		}
+	}
+	stored := e
+	stored.ID, stored.Kind, stored.Direction = "e-2", event.Stored, event.NoDirection
+	f.services.answer = nil
+	if err := f.publish(t, stored); err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]int{}
+	for _, line := range f.services.take() {
+		var to string
+		fmt.Sscan(line, &to)
+		told[to]++
+	}
+	if diff := cmp.Diff(map[string]int{"good.example.org": 1, "ill.example.org": 4}, told); diff != "" {
+		t.Error(diff)
+	}
+	other := f.message("2")
+	if err := f.publish(t, other); err != nil || len(f.services.take()) != 2 {
+		t.Error("another message was taken for the same", err)
+	}
+}
+
+func TestNobodyIsTold(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.enable(t, "push.example.org", "a", "")
+	for name, c := range map[string]struct {
+		change func(*event.Event)
+		want   outcome
+	}{
+		"online":   {func(e *event.Event) { e.RecipientOffline = false }, outcome(decide.Online)},
+		"unclear":  {func(e *event.Event) { e.RecipientOffline, e.Unverified = false, true }, outcome(decide.Unclear)},
+		"no body":  {func(e *event.Event) { e.Body = "" }, outcome(decide.NoBody)},
+		"headline": {func(e *event.Event) { e.Type = "headline" }, outcome(decide.WrongType)},
+		"too old":  {func(e *event.Event) { e.Time = f.now.Add(-DefaultMaxAge - 1) }, outcome(decide.Expired)},
+		"own":      {func(e *event.Event) { e.From = "bob@example.org/desk" }, outcome(decide.OwnMessage)},
+		"nobody":   {func(e *event.Event) { e.User = "carol@example.org" }, notEnabled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := f.message(name)
+			c.change(&e)
+			before := f.Counts()[string(c.want)]
+			if err := f.publish(t, e); err != nil {
+				t.Fatal(err)
+			}
+			if got := f.services.take(); len(got) != 0 {
+				t.Errorf("told %q", got)
+			}
+			if f.Counts()[string(c.want)] != before+1 {
+				t.Errorf("counts %v", f.Counts())
+			}
+			list := f.Decisions(e.User)
+			if len(list) == 0 || list[len(list)-1].Outcome != string(c.want) || list[len(list)-1].EventID != e.ID {
+				t.Errorf("decisions %v", list)
+			}
+		})
+	}
+}
+
+// TestUnacked: with the enhanced plugin the device that the session has enabled
+// is told at once, and no other.
+func TestUnacked(t *testing.T) {
+	ctx := context.Background()
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	register := func(session jid.JID, what, node string) {
+		t.Helper()
+		payload := `<` + what + ` xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
+		if err := f.Register(ctx, session, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unacked := func(session jid.JID, id string) event.Event {
+		e := f.message(id)
+		e.Kind, e.Direction, e.RecipientOffline, e.To = event.Unack, event.NoDirection, false, session
+		return e
+	}
+	nodes := func(e event.Event) int {
+		t.Helper()
+		if err := f.publish(t, e); err != nil {
+			t.Fatal(err)
+		}
+		return len(f.services.take())
+	}
+	register("bob@example.org/1", "enable", "one")
+	register("bob@example.org/2", "enable", "two")
+	if n := nodes(unacked("bob@example.org/1", "m1")); n != 1 {
+		t.Errorf("told %d devices", n)
+	}
+	if n := nodes(unacked("bob@example.org/1", "m1")); n != 0 {
+		t.Errorf("told %d devices again", n)
+	}
+	if n := nodes(unacked("bob@example.org/3", "m2")); n != 0 {
+		t.Errorf("a session that has enabled nothing: told %d", n)
+	}
+	register("bob@example.org/1", "disable", "one")
+	if n := nodes(unacked("bob@example.org/1", "m3")); n != 0 {
+		t.Errorf("after disable: told %d", n)
+	}
+	if n := nodes(unacked("bob@example.org/2", "m3")); n != 1 {
+		t.Errorf("another session's disable: told %d", n)
+	}
+	plain := newFixture(t, asMongooseIM)
+	if e := unacked("bob@example.org/1", "m1"); plain.Wants(&e) {
+		t.Error("the default plugin wants unacknowledged messages")
+	}
+}
+
+func TestRegisterRefuses(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	var refusal *Refusal
+	err := f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0'/>"))
+	if !errors.As(err, &refusal) || *refusal != (Refusal{"modify", "bad-request"}) {
+		t.Errorf("got %v", err)
+	}
+	for i := range registration.MaxPerUser {
+		f.enable(t, "push.example.org", fmt.Sprint(i), "")
+	}
+	err = f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"))
+	if !errors.As(err, &refusal) || refusal.Type != "wait" {
+		t.Errorf("got %v", err)
+	}
+	if err := f.Forget(context.Background(), "bob@example.org"); err != nil || len(f.registered(t)) != 0 {
+		t.Error("an account that is gone has registrations", err)
+	}
+}

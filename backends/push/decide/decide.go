@@ -1,0 +1,186 @@
+// Package decide says which events are worth a push notification and what it
+// tells, by the rules of MongooseIM's push plugins
+// (src/event_pusher/mod_event_pusher_push_plugin_defaults.erl, _enhanced.erl and
+// _hints.erl).
+//
+// It looks at nothing but the event. Whether the recipient is offline was decided
+// by the translator and stands in it.
+package decide
+
+import (
+	"strconv"
+
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// Plugin is the set of rules, by MongooseIM's names without their common prefix.
+type Plugin string
+
+// The plugins. Each one has the rules of the one before and more.
+const (
+	// Defaults pushes messages with a body to who is offline.
+	Defaults Plugin = "defaults"
+	// Enhanced also pushes, to the one device concerned, what a hibernating session
+	// has not acknowledged (XEP-0198).
+	Enhanced Plugin = "enhanced"
+	// Hints also honours XEP-0334: no-store is never pushed, and a call (XEP-0353)
+	// that asks to be stored is pushed without a body.
+	Hints Plugin = "hints"
+)
+
+// Content says how much of a message leaves with a notification.
+type Content string
+
+// The contents, from nothing to all. The body of an encrypted message never leaves.
+const (
+	NoContent  Content = "none"
+	SenderOnly Content = "sender"
+	WithBody   Content = "body"
+)
+
+// Reason says why an event makes no notification; the empty one is that it does.
+type Reason string
+
+// The reasons of this package, as metrics and explanations name them.
+const (
+	Push       Reason = ""
+	NotMessage Reason = "not_a_message"  // a status, or a message on its way in
+	WrongType  Reason = "type"           // neither chat nor groupchat
+	Online     Reason = "online"         // somebody is there to take it
+	Unclear    Reason = "unknown_status" // the feed cannot tell whether somebody is
+	Unacked    Reason = "unacked"        // the plugin leaves those to the end of the session
+	NoBody     Reason = "no_body"        // a chat state, a receipt, a marker, a subject
+	NoStore    Reason = "no_store"       // XEP-0334
+	OwnMessage Reason = "own_message"    // from the recipient
+	NotOurs    Reason = "not_local"      // the recipient is no user of a served host
+	Expired    Reason = "expired"        // waited longer than a notification is worth
+)
+
+// Notice is what is to be told.
+type Notice struct {
+	// Recipient is the bare JID of the user, Session the one that has not
+	// acknowledged the message; empty unless the notice is for that one alone.
+	Recipient, Session jid.JID
+	// Sender is who wrote: the bare JID, or in a room the occupant.
+	// Conversation is the bare JID of the other side.
+	Sender, Conversation jid.JID
+	// Body is the text; Generic says that it was left out, and what there is says
+	// no more than that there is something.
+	Body    string
+	Generic bool
+	// Call is the step of a call without a body, such as propose, CallID its id.
+	Call, CallID string
+	// Count is the number of the conversation's messages since the recipient was last
+	// there, this one included; 1 where nobody counts.
+	Count int
+	// EventID and Key identify the message: Key is the same for its other events.
+	EventID, Key string
+}
+
+// Decider has the rules of one configuration. It is a value and safe for concurrent use.
+type Decider struct {
+	Plugin  Plugin
+	Content Content
+}
+
+// Concerns applies the rules about who gets a notification: Push, or why nobody
+// does. It looks at no text, so that it can be asked for each event.
+func (d Decider) Concerns(e *event.Event) Reason {
+	switch e.Kind {
+	case event.Chat:
+		if e.Direction != event.Out {
+			return NotMessage
+		}
+	case event.Stored:
+	case event.Unack:
+		if d.Plugin == Defaults {
+			return Unacked
+		}
+	default:
+		return NotMessage
+	}
+	switch {
+	case e.Type != "chat" && e.Type != "groupchat":
+		return WrongType
+	case e.User.Local() == "":
+		return NotOurs
+	case e.Kind == event.Unack || e.RecipientOffline:
+		return Push
+	case e.Unverified:
+		return Unclear
+	}
+	return Online
+}
+
+// Decide says what the event is worth.
+func (d Decider) Decide(e *event.Event) (Notice, Reason) {
+	if r := d.Concerns(e); r != Push {
+		return Notice{}, r
+	}
+	n := Notice{
+		Recipient: e.User, Sender: e.From, Conversation: e.From.Bare(),
+		Body: e.Body, Count: 1, EventID: e.ID, Key: key(e),
+	}
+	if e.Type == "chat" {
+		n.Sender = n.Conversation
+	}
+	if e.Kind == event.Unack {
+		n.Session = e.To
+	}
+	if n.Conversation == n.Recipient {
+		return Notice{}, OwnMessage
+	}
+	if d.Plugin == Hints {
+		h := readHints(e.Packet)
+		switch {
+		case h.noStore:
+			return Notice{}, NoStore
+		case e.Body == "" && h.store && h.callID != "":
+			n.Call, n.CallID, n.Sender = h.call, h.callID, n.Conversation
+			return n, Push
+		}
+	}
+	if e.Body == "" {
+		return Notice{}, NoBody
+	}
+	if e.Encrypted || d.Content != WithBody {
+		n.Body, n.Generic = GenericBody, true
+	}
+	if d.Content == NoContent {
+		n.Sender = ""
+	}
+	return n, Push
+}
+
+// GenericBody stands for a body that is not told. Services such as MongoosePush
+// insist on one.
+const GenericBody = "New message"
+
+// key identifies a message to one recipient: its several events, such as the one
+// when it was sent and the one when it was stored, make one notification.
+func key(e *event.Event) string {
+	id := e.StanzaID
+	if id == "" {
+		id = e.ID
+		if e.Packet != "" {
+			id = hash(e.Packet)
+		}
+	}
+	return string(e.User) + "\x00" + string(e.From) + "\x00" + id
+}
+
+// Field is one field of the summary form of XEP-0357.
+type Field struct{ Name, Value string }
+
+// Fields returns the notice as MongooseIM's summary form has it.
+func (n *Notice) Fields() []Field {
+	if n.Call != "" {
+		return []Field{{"message-sender", string(n.Sender)}, {"jingle-message", n.Call}, {"jingle-session-id", n.CallID}}
+	}
+	fields := []Field{{"message-count", strconv.Itoa(n.Count)}}
+	if n.Sender != "" {
+		fields = append(fields, Field{"last-message-sender", string(n.Sender)})
+	}
+	return append(fields, Field{"last-message-body", n.Body})
+}

@@ -1,0 +1,139 @@
+package decide
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/event"
+)
+
+// message is one from alice to bob, who is offline.
+func message(change func(*event.Event)) *event.Event {
+	e := &event.Event{
+		ID: "e1", Kind: event.Chat, Type: "chat", Direction: event.Out, From: "alice@example.org/desk", To: "bob@example.org",
+		User: "bob@example.org", Body: "hi", HasBody: true, Class: event.Content, RecipientOffline: true, StanzaID: "s1",
+	}
+	if change != nil {
+		change(e)
+	}
+	return e
+}
+
+func inRoom(e *event.Event) {
+	e.Type, e.From, e.Room = "groupchat", "room@conference.example.org/Ally", "room@conference.example.org"
+}
+
+func TestFields(t *testing.T) {
+	field := func(sender, body string) []Field {
+		list := []Field{{"message-count", "1"}}
+		if sender != "" {
+			list = append(list, Field{"last-message-sender", sender})
+		}
+		return append(list, Field{"last-message-body", body})
+	}
+	jingle := "<message xmlns='jabber:client'><propose xmlns='urn:xmpp:jingle-message:0' id='ca3c'><x/></propose><store xmlns='urn:xmpp:hints'/></message>"
+	for name, c := range map[string]struct {
+		d    Decider
+		e    *event.Event
+		want []Field
+	}{
+		"chat":      {Decider{Defaults, WithBody}, message(nil), field("alice@example.org", "hi")},
+		"groupchat": {Decider{Defaults, WithBody}, message(inRoom), field("room@conference.example.org/Ally", "hi")},
+		"stored":    {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Kind, e.Direction = event.Stored, event.NoDirection }), field("alice@example.org", "hi")},
+		"encrypted": {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Encrypted = true }), field("alice@example.org", GenericBody)},
+		"sender":    {Decider{Defaults, SenderOnly}, message(nil), field("alice@example.org", GenericBody)},
+		"nothing":   {Decider{Defaults, NoContent}, message(nil), field("", GenericBody)},
+		"unacked": {Decider{Enhanced, WithBody}, message(func(e *event.Event) {
+			e.Kind, e.Direction, e.RecipientOffline, e.To = event.Unack, event.NoDirection, false, "bob@example.org/phone"
+		}), field("alice@example.org", "hi")},
+		"hints with a body": {Decider{Hints, WithBody}, message(func(e *event.Event) { e.Packet = "<message xmlns='jabber:client'><store xmlns='urn:xmpp:hints'/></message>" }), field("alice@example.org", "hi")},
+		"a call": {Decider{Hints, WithBody}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []Field{
+			{"message-sender", "alice@example.org"}, {"jingle-message", "propose"}, {"jingle-session-id", "ca3c"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, reason := c.d.Decide(c.e)
+			if reason != Push || c.d.Concerns(c.e) != Push {
+				t.Fatal(reason)
+			}
+			if diff := cmp.Diff(c.want, n.Fields()); diff != "" {
+				t.Error(diff)
+			}
+			if (n.Session != "") != (c.e.Kind == event.Unack) {
+				t.Errorf("session %q", n.Session)
+			}
+		})
+	}
+}
+
+func TestNoNotice(t *testing.T) {
+	packet := func(children string) func(*event.Event) {
+		return func(e *event.Event) { e.Body, e.Packet = "", "<message xmlns='jabber:client'>"+children+"</message>" }
+	}
+	for name, c := range map[string]struct {
+		plugin Plugin
+		change func(*event.Event)
+		want   Reason
+	}{
+		"a status":                 {Hints, func(e *event.Event) { e.Kind = event.UserStatus }, NotMessage},
+		"on its way in":            {Hints, func(e *event.Event) { e.Direction = event.In }, NotMessage},
+		"normal":                   {Hints, func(e *event.Event) { e.Type = "normal" }, WrongType},
+		"headline":                 {Hints, func(e *event.Event) { e.Type = "headline" }, WrongType},
+		"to a room":                {Hints, func(e *event.Event) { inRoom(e); e.User, e.RecipientOffline = "room@conference.example.org", false }, Online},
+		"to the server":            {Hints, func(e *event.Event) { e.User = "example.org" }, NotOurs},
+		"online":                   {Hints, func(e *event.Event) { e.RecipientOffline = false }, Online},
+		"nobody knows":             {Hints, func(e *event.Event) { e.RecipientOffline, e.Unverified = false, true }, Unclear},
+		"known in spite of doubt":  {Hints, func(e *event.Event) { e.Unverified, e.Body = true, "" }, NoBody},
+		"unacked":                  {Defaults, func(e *event.Event) { e.Kind = event.Unack }, Unacked},
+		"chat state":               {Hints, packet("<composing xmlns='http://jabber.org/protocol/chatstates'/>"), NoBody},
+		"no-store":                 {Hints, func(e *event.Event) { e.Packet = "<message><body>x</body><no-store xmlns='urn:xmpp:hints'/></message>" }, NoStore},
+		"call not to be stored":    {Hints, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='a'/>"), NoBody},
+		"call without an id":       {Hints, packet("<propose xmlns='urn:xmpp:jingle-message:0'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
+		"hints further down":       {Hints, packet("<x><store xmlns='urn:xmpp:hints'/><propose xmlns='urn:xmpp:jingle-message:0' id='a'/></x>"), NoBody},
+		"a call and other plugins": {Enhanced, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
+		"from himself":             {Hints, func(e *event.Event) { e.From = "bob@example.org/desk" }, OwnMessage},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, reason := Decider{c.plugin, WithBody}.Decide(message(c.change))
+			if reason != c.want {
+				t.Errorf("got %q, %+v", reason, n)
+			}
+		})
+	}
+}
+
+// TestKey: the events of one message have one key, other messages another.
+func TestKey(t *testing.T) {
+	key := func(change func(*event.Event)) string {
+		n, reason := Decider{Enhanced, WithBody}.Decide(message(change))
+		if reason != Push {
+			t.Fatal(reason)
+		}
+		return n.Key
+	}
+	same := key(nil)
+	for name, change := range map[string]func(*event.Event){
+		"stored":  func(e *event.Event) { e.ID, e.Kind = "e2", event.Stored },
+		"unacked": func(e *event.Event) { e.ID, e.Kind, e.To = "e3", event.Unack, "bob@example.org/phone" },
+	} {
+		if key(change) != same {
+			t.Errorf("%s: another key", name)
+		}
+	}
+	without := func(packet string) string {
+		return key(func(e *event.Event) { e.StanzaID, e.Packet = "", packet })
+	}
+	if without("<message/>") != without("<message/>") || without("<message/>") == without("<message>1</message>") {
+		t.Error("messages without an id are not told apart by their content")
+	}
+	for name, change := range map[string]func(*event.Event){
+		"sender":    func(e *event.Event) { e.From = "carol@example.org/desk" },
+		"recipient": func(e *event.Event) { e.User = "dave@example.org" },
+		"id":        func(e *event.Event) { e.StanzaID = "s2" },
+	} {
+		if key(change) == same {
+			t.Errorf("%s: the same key", name)
+		}
+	}
+}

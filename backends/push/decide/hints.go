@@ -1,0 +1,62 @@
+package decide
+
+import (
+	"encoding/xml"
+	"hash/fnv"
+	"strconv"
+	"strings"
+)
+
+const (
+	nsHints  = "urn:xmpp:hints"
+	nsJingle = "urn:xmpp:jingle-message:0"
+)
+
+// hints is what the plugin of that name asks for.
+type hints struct {
+	noStore, store bool
+	call, callID   string
+}
+
+// readHints looks at the children of a message. What cannot be read has no hints.
+func readHints(packet string) (h hints) {
+	d := xml.NewDecoder(strings.NewReader(packet))
+	for depth := 0; ; {
+		token, err := d.Token()
+		if err != nil {
+			return h
+		}
+		switch t := token.(type) {
+		case xml.StartElement:
+			if depth == 1 {
+				h.child(t)
+			}
+			depth++
+		case xml.EndElement:
+			depth--
+		}
+	}
+}
+
+func (h *hints) child(e xml.StartElement) {
+	switch {
+	case e.Name.Space == nsHints && e.Name.Local == "no-store":
+		h.noStore = true
+	case e.Name.Space == nsHints && e.Name.Local == "store":
+		h.store = true
+	case e.Name.Space == nsJingle && h.callID == "":
+		for _, a := range e.Attr {
+			if a.Name.Space == "" && a.Name.Local == "id" {
+				h.call, h.callID = e.Name.Local, a.Value
+			}
+		}
+	}
+}
+
+// hash tells the messages of one sender to one recipient apart; only he could gain
+// by making two look the same.
+func hash(s string) string {
+	h := fnv.New64a()
+	h.Write([]byte(s))
+	return strconv.FormatUint(h.Sum64(), 16)
+}

@@ -1,0 +1,57 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"eventpusher/backends/push/registration"
+	"eventpusher/internal/jid"
+)
+
+// Register carries out an enable or disable that a session has sent, and returns
+// once it is stored. The error is a *Refusal for the client, or says why the store
+// has failed: then too the client gets an answer, that of Unavailable.
+//
+// Whoever calls has made sure that the session is the account's own. It is safe for
+// concurrent use; requests of one session belong in their order.
+func (b *Backend) Register(ctx context.Context, session jid.JID, payload []byte) error {
+	r, err := registration.Parse(payload)
+	if err != nil {
+		return &Refusal{Type: "modify", Condition: "bad-request"}
+	}
+	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
+	switch {
+	case r.Enable:
+		err = b.o.Store.Enable(ctx, owner, r.Service)
+		if errors.Is(err, registration.ErrTooMany) {
+			b.tally.add(tooMany)
+			return &Refusal{Type: "wait", Condition: "resource-constraint"}
+		}
+		if err == nil {
+			b.slots.set(session, pubsub, node)
+			b.tally.add(enabled)
+		}
+	case r.AllNodes:
+		_, err = b.o.Store.DisableAll(ctx, owner, pubsub)
+	default:
+		_, err = b.o.Store.Disable(ctx, owner, pubsub, node)
+	}
+	if err != nil {
+		return fmt.Errorf("push registrations: %w", err)
+	}
+	if !r.Enable {
+		b.slots.forget(owner, pubsub, node)
+		b.tally.add(byUser)
+	}
+	return nil
+}
+
+// Unavailable is the answer to a client whose request the store could not carry out.
+func Unavailable() *Refusal { return &Refusal{Type: "wait", Condition: "internal-server-error"} }
+
+// Forget removes all registrations of an account that is gone.
+func (b *Backend) Forget(ctx context.Context, owner jid.JID) error {
+	_, err := b.o.Store.Forget(ctx, owner)
+	return err
+}

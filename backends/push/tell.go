@@ -1,0 +1,89 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/registration"
+	"eventpusher/internal/jid"
+)
+
+// tell notifies one service, unless it has been told. A service that will never
+// take the notification is no error: the event is done with it.
+func (b *Backend) tell(ctx context.Context, s *registration.Service, sum *Summary) error {
+	key := sum.Notice.Key + "\x00" + string(s.PubSub) + "\x00" + s.Node
+	if !b.seen.enter(key, b.o.Now()) {
+		b.note(sum.Notice.Recipient, sum.EventID, duplicate)
+		return nil
+	}
+	result, err := b.attempt(ctx, s, sum)
+	if err != nil {
+		b.seen.leave(key) // not told after all
+	}
+	b.note(sum.Notice.Recipient, sum.EventID, result)
+	return err
+}
+
+// attempt sends the notification and judges the answer as MongooseIM does: an
+// error of type cancel, or a device that is gone, ends the registration; other
+// errors that will not change do not, and are not tried again. What may change is
+// an error.
+func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Summary) (outcome, error) {
+	err := b.send(ctx, s, sum)
+	var refusal *Refusal
+	var permanent *backends.PermanentError
+	switch {
+	case err == nil:
+		return pushed, nil
+	case errors.Is(err, backends.ErrGone),
+		errors.As(err, &refusal) && refusal.Type == "cancel":
+		if _, err := b.o.Store.Disable(ctx, sum.Notice.Recipient, s.PubSub, s.Node); err != nil {
+			return failed, fmt.Errorf("a registration that is gone cannot be removed: %w", err)
+		}
+		b.slots.forget(sum.Notice.Recipient, s.PubSub, s.Node)
+		b.o.Log.Debug("push: the device is gone, its registration was removed", "user", string(sum.Notice.Recipient), "service", string(s.PubSub))
+		return disabled, nil
+	case errors.As(err, &refusal) && refusal.Type != "wait", errors.As(err, &permanent):
+		b.o.Log.Log(ctx, slog.LevelDebug, "push: the service refuses the notification", "user", string(sum.Notice.Recipient), "service", string(s.PubSub), "err", err)
+		return refused, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return timedOut, fmt.Errorf("push service %s: %w", s.PubSub, err)
+	}
+	return failed, fmt.Errorf("push service %s: %w", s.PubSub, err)
+}
+
+// send takes the way to the service.
+func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summary) error {
+	domain := jid.JID(s.PubSub.Domain())
+	switch {
+	case b.virtual(domain, sum.Notice.Recipient.Domain()):
+		if b.o.Gateway == nil {
+			return backends.Permanent(errors.New("no gateway is configured for virtual_pubsub_hosts: add [modules.mod_push_service_mongoosepush]"))
+		}
+		return b.o.Gateway.Push(ctx, s, sum)
+	case domain == b.o.Own && b.o.Devices != nil:
+		return b.o.Devices.Push(ctx, s, sum)
+	}
+	return b.o.Services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields))
+}
+
+// hostPlaceholder stands for the recipient's domain at the end of a virtual host.
+const hostPlaceholder = "@HOST@"
+
+// virtual reports whether a service is one of the virtual ones for a recipient on
+// that host.
+func (b *Backend) virtual(service jid.JID, host string) bool {
+	for _, v := range b.o.Virtual {
+		if prefix, ok := strings.CutSuffix(v, hostPlaceholder); ok {
+			v = prefix + host
+		}
+		if v == string(service) {
+			return true
+		}
+	}
+	return false
+}

@@ -47,7 +47,9 @@ func TestFields(t *testing.T) {
 		"unacked": {Decider{Enhanced, WithBody}, message(func(e *event.Event) {
 			e.Kind, e.Direction, e.RecipientOffline, e.To = event.Unack, event.NoDirection, false, "bob@example.org/phone"
 		}), field("alice@example.org", "hi")},
-		"hints with a body": {Decider{Hints, WithBody}, message(func(e *event.Event) { e.Packet = "<message xmlns='jabber:client'><store xmlns='urn:xmpp:hints'/></message>" }), field("alice@example.org", "hi")},
+		"hints with a body": {Decider{Hints, WithBody}, message(func(e *event.Event) {
+			e.Packet = "<message xmlns='jabber:client'><store xmlns='urn:xmpp:hints'/></message>"
+		}), field("alice@example.org", "hi")},
 		"a call": {Decider{Hints, WithBody}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []Field{
 			{"message-sender", "alice@example.org"}, {"jingle-message", "propose"}, {"jingle-session-id", "ca3c"},
 		}},

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the tests run: Debian's prosody, prosody-modules, ejabberd,
-# rabbitmq-server and buildah, gcc and the C library's headers for the race
+# rabbitmq-server, postgresql and buildah, gcc and the C library's headers for the race
 # detector, openssl - and the SNS emulator, by npm, from the lock file in sns/.
 #
 # Only what is missing is installed, without a question, and no package may
@@ -33,6 +33,7 @@ need /usr/bin/gcc gcc
 need /usr/include/stdlib.h libc6-dev
 need /usr/bin/openssl openssl
 need /usr/bin/buildah buildah
+need /usr/share/postgresql-common/pg_wrapper postgresql
 if ! command -v npm >/dev/null; then
 	missing+=(nodejs npm)
 fi

@@ -87,6 +87,7 @@ type Options struct {
 type Backend struct {
 	o       Options
 	seen    *seen
+	unread  *unread
 	slots   *slots
 	history *history
 	tally   *tally
@@ -106,7 +107,7 @@ func New(o Options) *Backend {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Backend{o: o, seen: newSeen(), slots: newSlots(), history: newHistory(), tally: newTally()}
+	return &Backend{o: o, seen: newSeen(), unread: newUnread(), slots: newSlots(), history: newHistory(), tally: newTally()}
 }
 
 // Name implements backends.Backend.
@@ -114,10 +115,18 @@ func (b *Backend) Name() string { return Name }
 
 // Wants implements backends.Backend: a message whose recipient is offline, and
 // with the enhanced plugin one that a session has not acknowledged. What it
-// declines is counted by reason as well.
+// declines is counted by reason as well. Beside it learns who is back and has read
+// what, which changes no answer.
 func (b *Backend) Wants(e *event.Event) bool {
-	if e.Kind == event.UserStatus || e.Kind == event.Chat && e.Direction != event.Out {
-		return false // not even a reason
+	switch {
+	case e.Kind == event.UserStatus:
+		if e.Online {
+			b.unread.back(e.User)
+		}
+		return false
+	case e.Kind == event.Chat && e.Direction == event.In:
+		b.unread.read(e.User, e.To.Bare())
+		return false
 	}
 	r := b.o.Decider.Concerns(e)
 	if r == decide.Push {
@@ -172,6 +181,7 @@ func (b *Backend) notify(ctx context.Context, e *event.Event) error {
 		b.note(n.Recipient, e.ID, notEnabled)
 		return nil
 	}
+	n.Count, n.Total = b.unread.add(n.Recipient, n.Conversation, n.Key)
 	s := Summary{EventID: e.ID, Time: e.Time, Fields: n.Fields(), Notice: &n}
 	var errs []error
 	for i := range services {

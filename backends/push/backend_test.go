@@ -336,6 +336,49 @@ func TestUnacked(t *testing.T) {
 	}
 }
 
+// TestUnread: messages are counted by conversation, once each, until the recipient
+// is back or has written.
+func TestUnread(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.enable(t, "push.example.org", "a", "")
+	push := func(from jid.JID, id string) string {
+		t.Helper()
+		e := f.message(id)
+		e.From = from
+		var told *Summary
+		f.Backend.o.Own, f.Backend.o.Devices = "push.example.org", gatewayFunc(func(s *Summary) { told = s })
+		if err := f.publish(t, e); err != nil || told == nil {
+			t.Fatal(err, told)
+		}
+		return fmt.Sprint(told.Notice.Count, " of ", told.Notice.Total, " ", told.Fields[0].Value)
+	}
+	happens := func(e event.Event) {
+		if f.Wants(&e) {
+			t.Errorf("wants %+v", e)
+		}
+	}
+	var got []string
+	got = append(got, push("alice@example.org/1", "1"), push("alice@example.org/2", "2"), push("carol@example.org/1", "3"))
+	happens(event.Event{Kind: event.Chat, Type: "chat", Direction: event.In, From: "bob@example.org/x", User: "bob@example.org", To: "alice@example.org/1"})
+	got = append(got, push("alice@example.org/1", "4"), push("carol@example.org/1", "5"))
+	happens(event.Event{Kind: event.UserStatus, Type: "offline", User: "bob@example.org"})
+	got = append(got, push("carol@example.org/1", "6"))
+	happens(event.Event{Kind: event.UserStatus, Type: "online", Online: true, User: "bob@example.org"})
+	got = append(got, push("carol@example.org/1", "7"))
+	want := []string{"1 of 1 1", "2 of 2 2", "1 of 3 1", "1 of 2 1", "2 of 3 2", "3 of 4 3", "1 of 1 1"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// gatewayFunc is a Gateway that takes everything.
+type gatewayFunc func(*Summary)
+
+func (g gatewayFunc) Push(_ context.Context, _ *registration.Service, n *Summary) error {
+	g(n)
+	return nil
+}
+
 func TestRegisterRefuses(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	var refusal *Refusal

@@ -18,8 +18,23 @@ import (
 func (b *Backend) Register(ctx context.Context, session jid.JID, payload []byte) error {
 	r, err := registration.Parse(payload)
 	if err != nil {
-		return &Refusal{Type: "modify", Condition: "bad-request"}
+		return badRequest()
 	}
+	return b.carryOut(ctx, session, r)
+}
+
+// register is Register for an element that was read already.
+func (b *Backend) register(ctx context.Context, session jid.JID, e *registration.Element) error {
+	r, err := e.Request()
+	if err != nil {
+		return badRequest()
+	}
+	return b.carryOut(ctx, session, r)
+}
+
+func badRequest() *Refusal { return &Refusal{Type: "modify", Condition: "bad-request"} }
+
+func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.Request) (err error) {
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
 	switch {
 	case r.Enable:

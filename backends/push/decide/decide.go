@@ -73,7 +73,8 @@ type Notice struct {
 	Call, CallID string
 	// Count is the number of the conversation's messages since the recipient was last
 	// there, this one included; 1 where nobody counts.
-	Count int
+	// Total is that of all conversations.
+	Count, Total int
 	// EventID and Key identify the message: Key is the same for its other events.
 	EventID, Key string
 }
@@ -120,7 +121,7 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 	}
 	n := Notice{
 		Recipient: e.User, Sender: e.From, Conversation: e.From.Bare(),
-		Body: e.Body, Count: 1, EventID: e.ID, Key: key(e),
+		Body: e.Body, Count: 1, Total: 1, EventID: e.ID, Key: key(e),
 	}
 	if e.Type == "chat" {
 		n.Sender = n.Conversation

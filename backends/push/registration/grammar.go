@@ -38,19 +38,28 @@ type Request struct {
 	Service  Service
 }
 
-// Parse reads the payload of an IQ of type set: one enable or disable element. It
-// returns ErrBadRequest for everything that MongooseIM answers with bad-request,
-// and for what is larger than anybody needs: names above 250 bytes, more than 32
-// fields or 8 KiB of them.
-//
-// A resource in jid is cut. A form without fields beside FORM_TYPE is as good as none;
-// of two fields with one name the last one counts, fields without a name do not.
-func Parse(payload []byte) (Request, error) {
-	var e struct {
-		XMLName xml.Name
-		Attr    []xml.Attr `xml:",any,attr"`
-		Forms   []form     `xml:"jabber:x:data x"`
+// Element is the child of an IQ, whatever it is. It implements xml.Unmarshaler.
+type Element struct {
+	name  xml.Name
+	attr  []xml.Attr
+	forms []form
+}
+
+// UnmarshalXML implements xml.Unmarshaler. It takes any element.
+func (e *Element) UnmarshalXML(d *xml.Decoder, start xml.StartElement) error {
+	var children struct {
+		Forms []form `xml:"jabber:x:data x"`
 	}
+	if err := d.DecodeElement(&children, &start); err != nil {
+		return err
+	}
+	*e = Element{start.Name, start.Attr, children.Forms}
+	return nil
+}
+
+// Parse reads the payload of an IQ of type set as XML; see Request.
+func Parse(payload []byte) (Request, error) {
+	var e Element
 	d := xml.NewDecoder(bytes.NewReader(payload))
 	if err := d.Decode(&e); err != nil {
 		return Request{}, ErrBadRequest
@@ -58,17 +67,27 @@ func Parse(payload []byte) (Request, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return Request{}, ErrBadRequest
 	}
-	if e.XMLName.Space != NS || e.XMLName.Local != "enable" && e.XMLName.Local != "disable" {
+	return e.Request()
+}
+
+// Request returns what an enable or disable asks for. It returns ErrBadRequest for
+// everything that MongooseIM answers with bad-request, and for what is larger than
+// anybody needs: names above 250 bytes, more than 32 fields or 8 KiB of them.
+//
+// A resource in jid is cut. A form without fields beside FORM_TYPE is as good as none;
+// of two fields with one name the last one counts, fields without a name do not.
+func (e *Element) Request() (Request, error) {
+	if e.name.Space != NS || e.name.Local != "enable" && e.name.Local != "disable" {
 		return Request{}, ErrBadRequest
 	}
-	r := Request{Enable: e.XMLName.Local == "enable"}
-	address, _ := attribute(e.Attr, "jid")
+	r := Request{Enable: e.name.Local == "enable"}
+	address, _ := attribute(e.attr, "jid")
 	parsed, err := xmppjid.Parse(address)
 	if err != nil {
 		return Request{}, ErrBadRequest
 	}
 	r.Service.PubSub = jid.Prepare(parsed.Bare().String())
-	node, given := attribute(e.Attr, "node")
+	node, given := attribute(e.attr, "node")
 	switch {
 	case given && node == "", len(node) > maxName, len(r.Service.PubSub) > maxName:
 		return Request{}, ErrBadRequest
@@ -76,8 +95,8 @@ func Parse(payload []byte) (Request, error) {
 		return Request{}, ErrBadRequest
 	}
 	r.Service.Node, r.AllNodes = node, !given
-	if r.Enable && len(e.Forms) > 0 {
-		if r.Service.Options, err = e.Forms[0].options(); err != nil {
+	if r.Enable && len(e.forms) > 0 {
+		if r.Service.Options, err = e.forms[0].options(); err != nil {
 			return Request{}, err
 		}
 	}

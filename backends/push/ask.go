@@ -1,0 +1,159 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+
+	"eventpusher/backends/push/registration"
+	"eventpusher/internal/jid"
+)
+
+// The namespaces of namespace delegation (XEP-0355): version 1 is ejabberd's,
+// version 2 Prosody's.
+const (
+	Delegation1 = "urn:xmpp:delegation:1"
+	Delegation2 = "urn:xmpp:delegation:2"
+)
+
+const (
+	nsForward = "urn:xmpp:forward:0"
+	nsClient  = "jabber:client"
+	// nsStanzas is the namespace of stanza error conditions (RFC 6120 section 8.3.2).
+	nsStanzas = "urn:ietf:params:xml:ns:xmpp-stanzas"
+)
+
+// DelegationNodes are the disco#info nodes under which a server asks what the
+// component does for the delegated namespace: for itself, and for accounts.
+// Answered with the namespace as the one feature, they make the server announce push
+// to its users; ejabberd delegates nothing before both are.
+func DelegationNodes() []string {
+	var nodes []string
+	for _, ns := range [...]string{Delegation1, Delegation2} {
+		nodes = append(nodes, ns+"::"+registration.NS, ns+":bare:"+registration.NS)
+	}
+	return nodes
+}
+
+// Ask is a user's request as a server delegates it (XEP-0355 section 4.2): an IQ
+// within an IQ.
+type Ask struct {
+	// Session is who asks, To whom; To is empty where the server has left it out.
+	Session, To jid.JID
+
+	version      string // the namespace of the delegation
+	from, to, id string // of the inner IQ, as they came
+	set          bool
+	element      registration.Element
+}
+
+// errNotDelegated says that an IQ is no delegation of one request.
+var errNotDelegated = errors.New("not a delegated request")
+
+// ReadAsk reads the IQ of a server that delegates a request. Whether the server may is
+// the caller's to judge.
+func ReadAsk(iq []byte) (*Ask, error) {
+	type element struct {
+		XMLName xml.Name
+		Attr    []xml.Attr             `xml:",any,attr"`
+		Child   []registration.Element `xml:",any"`
+	}
+	var outer struct {
+		Delegation []struct {
+			XMLName   xml.Name
+			Forwarded struct {
+				IQ []element `xml:"iq"`
+			} `xml:"urn:xmpp:forward:0 forwarded"`
+		} `xml:"delegation"`
+	}
+	d := xml.NewDecoder(bytes.NewReader(iq))
+	d.DefaultSpace = nsClient
+	if err := d.Decode(&outer); err != nil {
+		return nil, errNotDelegated
+	}
+	if len(outer.Delegation) != 1 || len(outer.Delegation[0].Forwarded.IQ) != 1 {
+		return nil, errNotDelegated
+	}
+	version, inner := outer.Delegation[0].XMLName.Space, outer.Delegation[0].Forwarded.IQ[0]
+	if version != Delegation1 && version != Delegation2 || inner.XMLName.Space != nsClient || len(inner.Child) != 1 {
+		return nil, errNotDelegated
+	}
+	a := &Ask{version: version, element: inner.Child[0]}
+	for _, attr := range inner.Attr {
+		if attr.Name.Space != "" {
+			continue
+		}
+		switch attr.Name.Local {
+		case "from":
+			a.from, a.Session = attr.Value, jid.Prepare(attr.Value)
+		case "to":
+			a.to, a.To = attr.Value, jid.Prepare(attr.Value)
+		case "id":
+			a.id = attr.Value
+		case "type":
+			a.set = attr.Value == "set"
+		}
+	}
+	return a, nil
+}
+
+// Delegated carries out a request that the server host has delegated and returns the
+// payload of the answer, which belongs into a result: to an error ejabberd passes
+// nothing on, and its user would wait in vain. The payload is nil if there is nobody to
+// answer, since host speaks for its own users alone.
+func (b *Backend) Delegated(ctx context.Context, host jid.JID, a *Ask) []byte {
+	if jid.JID(a.Session.Domain()) != host || a.Session.Local() == "" {
+		return nil
+	}
+	return a.answer(b.ask(ctx, host, a))
+}
+
+func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask) *Refusal {
+	switch {
+	case !a.set:
+		return &Refusal{Type: "cancel", Condition: "not-allowed"}
+	case a.To != "" && a.To != a.Session.Bare() && a.To != host:
+		// Both servers also delegate what a user sends to somebody else's account.
+		return &Refusal{Type: "auth", Condition: "forbidden"}
+	}
+	err := b.register(ctx, a.Session, &a.element)
+	var refusal *Refusal
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &refusal):
+		return refusal
+	}
+	b.o.Log.Error("push: a registration could not be stored, the client was told to try again", "err", err)
+	return Unavailable()
+}
+
+// answer nests the answer as the request was. Prosody counts children, so there is no
+// space between the elements; the inner addresses are those of the request, swapped.
+func (a *Ask) answer(refusal *Refusal) []byte {
+	var w bytes.Buffer
+	kind := "result"
+	if refusal != nil {
+		kind = "error"
+	}
+	from := a.to
+	if from == "" {
+		from = string(jid.JID(a.from).Bare())
+	}
+	fmt.Fprintf(&w, "<delegation xmlns='%s'><forwarded xmlns='%s'><iq xmlns='%s' type='%s' id='", a.version, nsForward, nsClient, kind)
+	xml.EscapeText(&w, []byte(a.id))
+	w.WriteString("' from='")
+	xml.EscapeText(&w, []byte(from))
+	w.WriteString("' to='")
+	xml.EscapeText(&w, []byte(a.from))
+	w.WriteString("'")
+	if refusal == nil {
+		w.WriteString("/>")
+	} else {
+		fmt.Fprintf(&w, "><error type='%s'><%s xmlns='%s'/></error></iq>", refusal.Type, refusal.Condition, nsStanzas)
+	}
+	w.WriteString("</forwarded></delegation>")
+	return w.Bytes()
+}

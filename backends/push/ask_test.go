@@ -1,0 +1,122 @@
+package push
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What Prosody 0.12.3 and ejabberd 23.01 sent, and the answers that their users got
+// through.
+const (
+	fromProsody = `<iq to='events.localhost' from='localhost' id='dmHCHDzSFs4m' type='set'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>` +
+		`<iq type='set' from='alice@localhost/r1' id='en1' xml:lang='en' xmlns='jabber:client'><enable node='dev-1' jid='events.localhost' xmlns='urn:xmpp:push:0'>` +
+		`<x type='submit' xmlns='jabber:x:data'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field><field var='secret'><value>tok</value></field></x>` +
+		`</enable></iq></forwarded></delegation></iq>`
+	toProsody = `<delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>` +
+		`<iq xmlns='jabber:client' type='result' id='en1' from='alice@localhost' to='alice@localhost/r1'/></forwarded></delegation>`
+	fromEjabberd = `<iq type='set' from='localhost' to='events.localhost' id='1'><delegation xmlns='urn:xmpp:delegation:1'><forwarded xmlns='urn:xmpp:forward:0'>` +
+		`<iq xmlns='jabber:client' type='set' id='en&apos;1' from='alice@localhost/R1' to='Alice@localhost'><enable xmlns='urn:xmpp:push:0' jid='events.localhost' node='dev-1'/></iq></forwarded></delegation></iq>`
+	toEjabberd = `<delegation xmlns='urn:xmpp:delegation:1'><forwarded xmlns='urn:xmpp:forward:0'>` +
+		`<iq xmlns='jabber:client' type='result' id='en&#39;1' from='Alice@localhost' to='alice@localhost/R1'/></forwarded></delegation>`
+)
+
+func TestDelegated(t *testing.T) {
+	for name, c := range map[string]struct {
+		in, answer string
+		services   int
+	}{
+		"Prosody":  {fromProsody, toProsody, 1},
+		"ejabberd": {fromEjabberd, toEjabberd, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, asMongooseIM)
+			a, err := ReadAsk([]byte(c.in))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.answer, string(f.Delegated(context.Background(), "localhost", a))); diff != "" {
+				t.Error(diff)
+			}
+			list, err := f.o.Store.Services(context.Background(), "alice@localhost")
+			if err != nil || len(list) != c.services {
+				t.Errorf("%v, %v", list, err)
+			}
+		})
+	}
+}
+
+// delegated wraps an inner IQ.
+func delegated(inner string) string {
+	return `<iq type='set' from='localhost' to='events.localhost' id='1'><delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'>` + inner + `</forwarded></delegation></iq>`
+}
+
+func inner(attributes, child string) string {
+	return `<iq xmlns='jabber:client' id='i' ` + attributes + `>` + child + `</iq>`
+}
+
+const anEnable = `<enable xmlns='urn:xmpp:push:0' jid='events.localhost' node='n'/>`
+
+// TestDelegatedRefuses: what is wrong with a request, and what the user learns.
+func TestDelegatedRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		inner string
+		error string // inside of error's start tag and condition; empty: no answer
+	}{
+		"get":                {inner(`type='get' from='alice@localhost/r1'`, anEnable), "<error type='cancel'><not-allowed "},
+		"no node":            {inner(`type='set' from='alice@localhost/r1'`, `<enable xmlns='urn:xmpp:push:0' jid='events.localhost'/>`), "<error type='modify'><bad-request "},
+		"another element":    {inner(`type='set' from='alice@localhost/r1'`, `<toggle xmlns='urn:xmpp:push:0'/>`), "<error type='modify'><bad-request "},
+		"another's account":  {inner(`type='set' from='alice@localhost/r1' to='bob@localhost'`, anEnable), "<error type='auth'><forbidden "},
+		"another domain":     {inner(`type='set' from='alice@localhost/r1' to='example.org'`, anEnable), "<error type='auth'><forbidden "},
+		"of another host":    {inner(`type='set' from='alice@example.org/r1'`, anEnable), ""},
+		"of the server":      {inner(`type='set' from='localhost'`, anEnable), ""},
+		"of nobody":          {inner(`type='set'`, anEnable), ""},
+		"addressed to a gap": {inner(`type='set' from='alice@localhost/r1' to='localhost/x'`, anEnable), "<error type='auth'><forbidden "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, asMongooseIM)
+			a, err := ReadAsk([]byte(delegated(c.inner)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := string(f.Delegated(context.Background(), "localhost", a))
+			want := ""
+			if c.error != "" {
+				to := string(a.To)
+				if to == "" {
+					to = "alice@localhost"
+				}
+				want = `<delegation xmlns='urn:xmpp:delegation:2'><forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='error' id='i' from='` + to + `' to='alice@localhost/r1'>` +
+					c.error + `xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq></forwarded></delegation>`
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+			if n, err := f.o.Store.Count(context.Background()); n != 0 || err != nil {
+				t.Errorf("%d registrations, %v", n, err)
+			}
+		})
+	}
+}
+
+func TestReadAskRefuses(t *testing.T) {
+	sound := inner(`type='set' from='alice@localhost/r1'`, anEnable)
+	for name, in := range map[string]string{
+		"no XML":            "<iq",
+		"no delegation":     "<iq>" + anEnable + "</iq>",
+		"two requests":      delegated(sound + sound),
+		"two delegations":   `<iq><delegation xmlns='urn:xmpp:delegation:2'/><delegation xmlns='urn:xmpp:delegation:2'/></iq>`,
+		"nothing in it":     delegated(""),
+		"an empty request":  delegated(inner(`type='set' from='alice@localhost/r1'`, "")),
+		"two children":      delegated(inner(`type='set' from='alice@localhost/r1'`, anEnable+anEnable)),
+		"another namespace": `<iq><delegation xmlns='urn:xmpp:delegation:0'><forwarded xmlns='urn:xmpp:forward:0'>` + sound + `</forwarded></delegation></iq>`,
+		"not forwarded":     `<iq><delegation xmlns='urn:xmpp:delegation:2'>` + sound + `</delegation></iq>`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if a, err := ReadAsk([]byte(in)); err == nil {
+				t.Errorf("got %+v", a)
+			}
+		})
+	}
+}

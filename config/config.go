@@ -110,6 +110,9 @@ type Push struct {
 	Backend            string // mnesia (means the embedded store), rdbms, nats
 	Plugin             string // defaults, enhanced or hints
 	VirtualPubsubHosts []string
+	Content            string        // body (default), sender or none: how much of a message leaves
+	MaxAge             time.Duration // of a message that is still worth a notification; default 1 h
+	MaxRegistrations   int           // of one user; default 64
 	WPool              PoolOptions
 	IQDiscType         string // no effect here, as IQDiscWorkers
 	IQDiscWorkers      int    // 0: unset

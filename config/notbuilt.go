@@ -7,14 +7,8 @@ func (c *Config) NotBuilt() []string {
 	if c.Outbox.Engine == "nats" {
 		lines = append(lines, "outbox.engine, outbox.nats: NATS is not part of this build; the embedded engine is used instead")
 	}
-	if c.Pusher.Push != nil {
-		lines = append(lines, "modules.mod_event_pusher.push: this build does not send push notifications yet")
-	}
-	if c.Pusher.MongoosePush != nil {
-		lines = append(lines, "modules.mod_push_service_mongoosepush: this build does not speak to MongoosePush yet")
-	}
-	if c.Pools.RDBMS != nil {
-		lines = append(lines, "outgoing_pools.rdbms.default: this build does not connect to databases yet")
+	if p := c.Pusher.Push; p != nil && p.Backend == "nats" {
+		lines = append(lines, "modules.mod_event_pusher.push.backend: registrations are not kept in NATS by this build; the embedded store is used instead")
 	}
 	return lines
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"strings"
+	"time"
 )
 
 // Keys, types, defaults and ranges below are those of MongooseIM 6.8
@@ -98,6 +99,9 @@ func (p *Push) fields() []field {
 		choice("backend", &p.Backend, "mnesia", "mnesia", "rdbms", "nats"), // nats is ours
 		pushPlugin(&p.Plugin),
 		texts("virtual_pubsub_hosts", &p.VirtualPubsubHosts, []any{}, isPubsubHost),
+		choice("content", &p.Content, "body", "body", "sender", "none"), // ours, as the next two
+		duration("max_age", &p.MaxAge, "1h", time.Second),
+		integer("max_registrations", &p.MaxRegistrations, int64(64), 1, 10_000),
 		table("wpool", p.WPool.sizing("available_worker")...),
 		table("iqdisc",
 			choice("type", &p.IQDiscType, "one_queue", "no_queue", "one_queue", "queues", "parallel"),

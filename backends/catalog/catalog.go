@@ -26,7 +26,7 @@ type part struct {
 var errNoPool = errors.New("no pool")
 
 // parts lists what [modules.mod_event_pusher] configures: sns, one backend for each
-// http handler, rabbit.
+// http handler, rabbit, push.
 func parts(cfg *config.Config) []part {
 	var all []part
 	if c := cfg.Pusher.SNS; c != nil {
@@ -53,12 +53,17 @@ func parts(cfg *config.Config) []part {
 			return rabbit.New(*c, *cfg.Pools.Rabbit, log)
 		}})
 	}
+	if c := cfg.Pusher.Push; c != nil {
+		all = append(all, part{"modules.mod_event_pusher.push", func(log *slog.Logger) (backends.Backend, error) {
+			return newPush(cfg, c, log)
+		}})
+	}
 	return all
 }
 
 // Build returns the backends of [modules.mod_event_pusher]: sns, one for each
-// http handler, rabbit. Nothing is dialled, so a service that is down delays
-// nothing. All errors are reported at once, joined.
+// http handler, rabbit, push, which has to be attached. Nothing is dialled, so a service
+// that is down delays nothing. All errors are reported at once, joined.
 func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 	var built []backends.Backend
 	var errs []error

@@ -118,7 +118,11 @@ func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask) *Refusal {
 		// Both servers also delegate what a user sends to somebody else's account.
 		return &Refusal{Type: "auth", Condition: "forbidden"}
 	}
-	err := b.register(ctx, a.Session, &a.element)
+	return b.verdict(b.register(ctx, a.Session, &a.element))
+}
+
+// verdict is what the client is told: nil if all went well.
+func (b *Backend) verdict(err error) *Refusal {
 	var refusal *Refusal
 	switch {
 	case err == nil:
@@ -128,6 +132,18 @@ func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask) *Refusal {
 	}
 	b.o.Log.Error("push: a registration could not be stored, the client was told to try again", "err", err)
 	return Unavailable()
+}
+
+// Direct carries out a request that a session has addressed to the component itself;
+// iq is the whole element. It returns nil when the request is stored, else the answer.
+func (b *Backend) Direct(ctx context.Context, session jid.JID, iq []byte) *Refusal {
+	var outer struct {
+		Child []registration.Element `xml:",any"`
+	}
+	if err := xml.Unmarshal(iq, &outer); err != nil || len(outer.Child) != 1 {
+		return badRequest()
+	}
+	return b.verdict(b.register(ctx, session, &outer.Child[0]))
 }
 
 // answer nests the answer as the request was. Prosody counts children, so there is no

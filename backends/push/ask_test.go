@@ -39,7 +39,7 @@ func TestDelegated(t *testing.T) {
 			if diff := cmp.Diff(c.answer, string(f.Delegated(context.Background(), "localhost", a))); diff != "" {
 				t.Error(diff)
 			}
-			list, err := f.o.Store.Services(context.Background(), "alice@localhost")
+			list, err := f.store.Services(context.Background(), "alice@localhost")
 			if err != nil || len(list) != c.services {
 				t.Errorf("%v, %v", list, err)
 			}
@@ -93,7 +93,7 @@ func TestDelegatedRefuses(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
-			if n, err := f.o.Store.Count(context.Background()); n != 0 || err != nil {
+			if n, err := f.store.Count(context.Background()); n != 0 || err != nil {
 				t.Errorf("%d registrations, %v", n, err)
 			}
 		})

@@ -6,6 +6,7 @@ package push
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -65,9 +66,6 @@ type Summary struct {
 // Options is what a Backend needs.
 type Options struct {
 	Decider decide.Decider
-	Store   registration.Store
-	// Services publishes at all push services but those of the next two.
-	Services Services
 	// Virtual are the push services that stand for Gateway, in the form of
 	// virtual_pubsub_hosts: a name, or "prefix.@HOST@", where @HOST@ is the
 	// recipient's domain.
@@ -85,15 +83,20 @@ type Options struct {
 
 // Backend implements backends.Backend. It is safe for concurrent use.
 type Backend struct {
-	o       Options
-	seen    *seen
-	unread  *unread
-	slots   *slots
-	history *history
-	tally   *tally
+	o Options
+	// services takes the notifications for all push services but the virtual ones and
+	// our own.
+	services Services
+	store    registration.Store
+	seen     *seen
+	unread   *unread
+	slots    *slots
+	history  *history
+	tally    *tally
 }
 
-// New returns the backend. It starts nothing; the store stays the caller's.
+// New returns the backend. It starts nothing. Before the first Publish it has to be
+// attached.
 func New(o Options) *Backend {
 	if o.MaxAge <= 0 {
 		o.MaxAge = DefaultMaxAge
@@ -108,6 +111,12 @@ func New(o Options) *Backend {
 		o.Now = time.Now
 	}
 	return &Backend{o: o, seen: newSeen(), unread: newUnread(), slots: newSlots(), history: newHistory(), tally: newTally()}
+}
+
+// Attach says where registrations are kept and how to reach the push services. It is
+// called once, before anything but Wants; the store stays the caller's.
+func (b *Backend) Attach(store registration.Store, services Services) {
+	b.store, b.services = store, services
 }
 
 // Name implements backends.Backend.
@@ -141,8 +150,16 @@ func (b *Backend) Limits() backends.Limits {
 	return backends.Limits{Lanes: b.o.Lanes, Batch: batchSize}
 }
 
-// Close implements backends.Backend.
-func (b *Backend) Close() error { return nil }
+// Close implements backends.Backend. It closes the gateways.
+func (b *Backend) Close() error {
+	var errs []error
+	for _, g := range [...]Gateway{b.o.Gateway, b.o.Devices} {
+		if c, ok := g.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Counts implements backends.Counting: every decision, by its reason.
 func (b *Backend) Counts() map[string]uint64 { return b.tally.counts() }
@@ -173,7 +190,7 @@ func (b *Backend) notify(ctx context.Context, e *event.Event) error {
 		b.note(e.User, e.ID, outcome(reason))
 		return nil
 	}
-	services, err := b.services(ctx, &n)
+	services, err := b.registered(ctx, &n)
 	if err != nil {
 		return err
 	}
@@ -192,9 +209,9 @@ func (b *Backend) notify(ctx context.Context, e *event.Event) error {
 	return worst(errs)
 }
 
-// services returns the registrations that the notice is for.
-func (b *Backend) services(ctx context.Context, n *decide.Notice) ([]registration.Service, error) {
-	all, err := b.o.Store.Services(ctx, n.Recipient)
+// registered returns the registrations that the notice is for.
+func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registration.Service, error) {
+	all, err := b.store.Services(ctx, n.Recipient)
 	if err != nil || n.Session == "" {
 		return all, err
 	}

@@ -57,9 +57,9 @@ func (g *gateway) Push(_ context.Context, s *registration.Service, n *Summary) e
 
 type fixture struct {
 	*Backend
-	services *services
-	gateway  *gateway
-	now      time.Time
+	network *services
+	gateway *gateway
+	now     time.Time
 }
 
 func newFixture(t testing.TB, d decide.Decider) *fixture {
@@ -69,11 +69,12 @@ func newFixture(t testing.TB, d decide.Decider) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	f := &fixture{services: &services{}, gateway: &gateway{}, now: time.Unix(1_700_000_000, 0)}
+	f := &fixture{network: &services{}, gateway: &gateway{}, now: time.Unix(1_700_000_000, 0)}
 	f.Backend = New(Options{
-		Decider: d, Store: store, Services: f.services, Virtual: []string{"pubsub.@HOST@"}, Gateway: f.gateway,
+		Decider: d, Virtual: []string{"pubsub.@HOST@"}, Gateway: f.gateway,
 		Now: func() time.Time { return f.now },
 	})
+	f.Attach(store, f.network)
 	return f
 }
 
@@ -104,9 +105,9 @@ func (f *fixture) publish(t testing.TB, e event.Event) error {
 	return f.Publish(context.Background(), []event.Event{e})[0]
 }
 
-func (f *fixture) registered(t testing.TB) (nodes []string) {
+func (f *fixture) nodes(t testing.TB) (nodes []string) {
 	t.Helper()
-	list, err := f.o.Store.Services(context.Background(), "bob@example.org")
+	list, err := f.store.Services(context.Background(), "bob@example.org")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestPublishIQ(t *testing.T) {
 			`<field var='secret'><value>&lt;s&#39;&gt;</value></field></x></publish-options></pubsub>`,
 		`push.example.org <pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='no&amp;de'>` + summary + `</pubsub>`,
 	}
-	if diff := cmp.Diff(want, f.services.take()); diff != "" {
+	if diff := cmp.Diff(want, f.network.take()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -149,14 +150,14 @@ func TestVirtualHosts(t *testing.T) {
 	if err := f.publish(t, f.message("1")); err != nil {
 		t.Fatal(err)
 	}
-	if len(f.gateway.got) != 1 || len(f.services.take()) != 1 {
+	if len(f.gateway.got) != 1 || len(f.network.take()) != 1 {
 		t.Errorf("gateway got %q", f.gateway.got)
 	}
 	f.gateway.err = fmt.Errorf("410: %w", backends.ErrGone)
 	if err := f.publish(t, f.message("2")); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"pubsub.example.net b"}, f.registered(t)); diff != "" {
+	if diff := cmp.Diff([]string{"pubsub.example.net b"}, f.nodes(t)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -186,7 +187,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, asMongooseIM)
 			f.enable(t, "push.example.org", "a", "")
-			f.services.answer = func(jid.JID, string) error { return c.answer }
+			f.network.answer = func(jid.JID, string) error { return c.answer }
 			err := f.publish(t, f.message("1"))
 			if (err != nil) != c.again {
 				t.Errorf("error %v", err)
@@ -194,19 +195,19 @@ func TestAnswers(t *testing.T) {
 			if c.answer == later && !errors.As(err, new(*backends.RetryAfterError)) {
 				t.Errorf("the pause was lost: %v", err)
 			}
-			if kept := len(f.registered(t)) == 1; kept != c.kept {
+			if kept := len(f.nodes(t)) == 1; kept != c.kept {
 				t.Errorf("kept %v", kept)
 			}
 			if n := f.Counts()[string(c.count)]; n != 1 {
 				t.Errorf("counts %v", f.Counts())
 			}
 			// The next attempt tells those who were not told, and nobody twice.
-			f.services.take()
-			f.services.answer = nil
+			f.network.take()
+			f.network.answer = nil
 			if err := f.publish(t, f.message("1")); err != nil {
 				t.Error(err)
 			}
-			if told := len(f.services.take()) == 1; told != c.again {
+			if told := len(f.network.take()) == 1; told != c.again {
 				t.Errorf("told again: %v", told)
 			}
 		})
@@ -219,7 +220,7 @@ func TestOneMessageOnce(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.enable(t, "good.example.org", "a", "")
 	f.enable(t, "ill.example.org", "a", "")
-	f.services.answer = func(to jid.JID, _ string) error {
+	f.network.answer = func(to jid.JID, _ string) error {
 		if to == "ill.example.org" {
 			return &Refusal{"wait", "resource-constraint"}
 		}
@@ -233,12 +234,12 @@ func TestOneMessageOnce(t *testing.T) {
 	}
 	stored := e
 	stored.ID, stored.Kind, stored.Direction = "e-2", event.Stored, event.NoDirection
-	f.services.answer = nil
+	f.network.answer = nil
 	if err := f.publish(t, stored); err != nil {
 		t.Fatal(err)
 	}
 	told := map[string]int{}
-	for _, line := range f.services.take() {
+	for _, line := range f.network.take() {
 		var to string
 		fmt.Sscan(line, &to)
 		told[to]++
@@ -247,7 +248,7 @@ func TestOneMessageOnce(t *testing.T) {
 		t.Error(diff)
 	}
 	other := f.message("2")
-	if err := f.publish(t, other); err != nil || len(f.services.take()) != 2 {
+	if err := f.publish(t, other); err != nil || len(f.network.take()) != 2 {
 		t.Error("another message was taken for the same", err)
 	}
 }
@@ -274,7 +275,7 @@ func TestNobodyIsTold(t *testing.T) {
 			if err := f.publish(t, e); err != nil {
 				t.Fatal(err)
 			}
-			if got := f.services.take(); len(got) != 0 {
+			if got := f.network.take(); len(got) != 0 {
 				t.Errorf("told %q", got)
 			}
 			if f.Counts()[string(c.want)] != before+1 {
@@ -310,7 +311,7 @@ func TestUnacked(t *testing.T) {
 		if err := f.publish(t, e); err != nil {
 			t.Fatal(err)
 		}
-		return len(f.services.take())
+		return len(f.network.take())
 	}
 	register("bob@example.org/1", "enable", "one")
 	register("bob@example.org/2", "enable", "two")
@@ -393,7 +394,7 @@ func TestRegisterRefuses(t *testing.T) {
 	if !errors.As(err, &refusal) || refusal.Type != "wait" {
 		t.Errorf("got %v", err)
 	}
-	if err := f.Forget(context.Background(), "bob@example.org"); err != nil || len(f.registered(t)) != 0 {
+	if err := f.Forget(context.Background(), "bob@example.org"); err != nil || len(f.nodes(t)) != 0 {
 		t.Error("an account that is gone has registrations", err)
 	}
 }

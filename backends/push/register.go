@@ -38,7 +38,7 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
 	switch {
 	case r.Enable:
-		err = b.o.Store.Enable(ctx, owner, r.Service)
+		err = b.store.Enable(ctx, owner, r.Service)
 		if errors.Is(err, registration.ErrTooMany) {
 			b.tally.add(tooMany)
 			return &Refusal{Type: "wait", Condition: "resource-constraint"}
@@ -48,9 +48,9 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 			b.tally.add(enabled)
 		}
 	case r.AllNodes:
-		_, err = b.o.Store.DisableAll(ctx, owner, pubsub)
+		_, err = b.store.DisableAll(ctx, owner, pubsub)
 	default:
-		_, err = b.o.Store.Disable(ctx, owner, pubsub, node)
+		_, err = b.store.Disable(ctx, owner, pubsub, node)
 	}
 	if err != nil {
 		return fmt.Errorf("push registrations: %w", err)
@@ -67,6 +67,6 @@ func Unavailable() *Refusal { return &Refusal{Type: "wait", Condition: "internal
 
 // Forget removes all registrations of an account that is gone.
 func (b *Backend) Forget(ctx context.Context, owner jid.JID) error {
-	_, err := b.o.Store.Forget(ctx, owner)
+	_, err := b.store.Forget(ctx, owner)
 	return err
 }

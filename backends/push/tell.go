@@ -41,7 +41,7 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 		return pushed, nil
 	case errors.Is(err, backends.ErrGone),
 		errors.As(err, &refusal) && refusal.Type == "cancel":
-		if _, err := b.o.Store.Disable(ctx, sum.Notice.Recipient, s.PubSub, s.Node); err != nil {
+		if _, err := b.store.Disable(ctx, sum.Notice.Recipient, s.PubSub, s.Node); err != nil {
 			return failed, fmt.Errorf("a registration that is gone cannot be removed: %w", err)
 		}
 		b.slots.forget(sum.Notice.Recipient, s.PubSub, s.Node)
@@ -68,7 +68,7 @@ func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summar
 	case domain == b.o.Own && b.o.Devices != nil:
 		return b.o.Devices.Push(ctx, s, sum)
 	}
-	return b.o.Services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields))
+	return b.services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields))
 }
 
 // hostPlaceholder stands for the recipient's domain at the end of a virtual host.

@@ -42,6 +42,8 @@ type App struct {
 	admin    *admin.Server   // nil without [admin] listen
 	control  *control.Server // nil if its socket could not be made
 	began    time.Time
+	// registrar is nil without push.
+	registrar *registrar
 }
 
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
@@ -89,15 +91,26 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	})
 	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
 	feed := newFeeder(tr, a.pusher, a.box)
+	if a.registrar, err = newRegistrar(cfg, a.backends, o.Log); err != nil {
+		return nil, err
+	}
+	var iqs []component.IQHandler
+	if a.registrar != nil {
+		iqs = a.registrar.handlers()
+	}
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		Handler:  feed.handle,
 		Attached: tr.Gap, // what stock feeds had to say while the link was down is unknown
 		Settled:  feed.settled,
 		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed, Told: feed.told, Resumed: feed.resumed,
+		IQ:      iqs,
 		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if a.registrar != nil {
+		a.registrar.component = a.link
 	}
 	if cfg.Admin.Listen != "" {
 		a.admin, err = admin.New(cfg.Admin, admin.Options{
@@ -136,6 +149,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	var parts errgroup.Group
 	parts.Go(part(a.pusher.Run, lanes))
+	if a.registrar != nil {
+		parts.Go(part(a.registrar.run, lanes))
+	}
 	if a.admin != nil {
 		parts.Go(part(a.admin.Run, listener))
 	}
@@ -152,7 +168,7 @@ func (a *App) Run(ctx context.Context) error {
 	cancel()
 	stopLanes()
 	stopListener()
-	err = errors.Join(err, drainErr, parts.Wait(), closeAll(a.backends), a.box.Close())
+	err = errors.Join(err, drainErr, parts.Wait(), a.closeAll())
 	if err == nil {
 		a.log.Info("stopped")
 	}
@@ -205,22 +221,26 @@ func (a *App) notReady() []string {
 
 // close undoes what New has done before it failed.
 func (a *App) close() error {
-	err := closeAll(a.backends)
+	var err error
 	if a.control != nil {
-		err = errors.Join(err, a.control.Close())
+		err = a.control.Close()
 	}
-	if a.box != nil {
-		err = errors.Join(err, a.box.Close())
-	}
-	return err
+	return errors.Join(err, a.closeAll())
 }
 
-func closeAll(list []backends.Backend) error {
+// closeAll closes the backends and then what they use.
+func (a *App) closeAll() error {
 	var errs []error
-	for _, b := range list {
+	for _, b := range a.backends {
 		if err := b.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: close: %w", b.Name(), err))
 		}
+	}
+	if a.registrar != nil {
+		errs = append(errs, a.registrar.Close())
+	}
+	if a.box != nil {
+		errs = append(errs, a.box.Close())
 	}
 	return errors.Join(errs...)
 }

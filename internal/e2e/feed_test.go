@@ -139,9 +139,9 @@ func feedProcess(t *testing.T, server *harness.XMPPServer) (w *world, start func
 	return w, func() *process { return run(t, program, config) }
 }
 
-// load lets senders send numbered messages to each other's absent friends until
+// chatter lets senders send numbered messages to each other's absent friends until
 // stopped, and returns how many there were.
-func load(t *testing.T, server *harness.XMPPServer, rate int) (stop func() int) {
+func chatter(t *testing.T, server *harness.XMPPServer, rate int) (stop func() int) {
 	const senders = 4
 	var from [senders]*harness.Client
 	for i := range from {
@@ -209,7 +209,7 @@ func feedKill(t *testing.T, f flavour, away time.Duration) {
 	server := f.start(t)
 	w, start := feedProcess(t, server)
 	p := start()
-	stop := load(t, server, rate)
+	stop := chatter(t, server, rate)
 	w.consumer.Wait(rate)
 	p.end(syscall.SIGKILL)
 	<-time.After(away)

@@ -1,0 +1,63 @@
+package catalog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/mongoosepush"
+	"eventpusher/backends/push/registration"
+	"eventpusher/config"
+	"eventpusher/internal/jid"
+)
+
+// newPush builds the backend of [modules.mod_event_pusher.push], with MongoosePush
+// behind the virtual push services if it is configured.
+func newPush(cfg *config.Config, c *config.Push, log *slog.Logger) (*push.Backend, error) {
+	o := push.Options{
+		Decider: decide.Decider{Plugin: decide.Plugin(c.Plugin), Content: decide.Content(c.Content)},
+		Virtual: c.VirtualPubsubHosts, Own: jid.Prepare(cfg.Component.Name), Lanes: c.WPool.Workers, MaxAge: c.MaxAge, Log: log,
+	}
+	if m := cfg.Pusher.MongoosePush; m != nil {
+		pool, ok := cfg.Pools.HTTP[m.PoolName]
+		if !ok {
+			return nil, fmt.Errorf("push: MongoosePush needs [%s]: %w", config.HTTPPoolPath(m.PoolName), errNoPool)
+		}
+		client, err := mongoosepush.New(*m, pool)
+		if err != nil {
+			return nil, err
+		}
+		o.Gateway = mongooseGateway{client}
+	}
+	return push.New(o), nil
+}
+
+// mongooseGateway hands notifications to MongoosePush.
+type mongooseGateway struct{ client *mongoosepush.Client }
+
+// errNoDevice is about a registration that MongooseIM would not push for either.
+var errNoDevice = backends.Permanent(errors.New("the registration names no device_id among its publish-options"))
+
+// Push implements push.Gateway.
+func (g mongooseGateway) Push(ctx context.Context, s *registration.Service, n *push.Summary) error {
+	device := s.Option("device_id")
+	if device == "" {
+		return errNoDevice
+	}
+	options := make(map[string]string, len(s.Options))
+	for _, o := range s.Options {
+		options[o.Name] = o.Value
+	}
+	summary := make(map[string]string, len(n.Fields))
+	for _, f := range n.Fields {
+		summary[f.Name] = f.Value
+	}
+	return g.client.Publish(ctx, device, options, summary)
+}
+
+// Close implements io.Closer.
+func (g mongooseGateway) Close() error { return g.client.Close() }

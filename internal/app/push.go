@@ -1,0 +1,180 @@
+package app
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"log/slog"
+	"path/filepath"
+
+	"mellium.im/xmpp/disco"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/registration"
+	"eventpusher/component"
+	"eventpusher/config"
+	"eventpusher/internal/jid"
+)
+
+// pushQueue is how many requests of users wait to be stored. Whoever asks when it is
+// full is told to try again.
+const pushQueue = 1024
+
+// registrar answers the IQs by which users register for push: those that a server
+// delegates (XEP-0355), and those that are addressed to the component itself. They
+// come from the goroutine that reads the stream, which must not wait for the store.
+type registrar struct {
+	push      *push.Backend
+	store     registration.Store
+	hosts     map[jid.JID]bool // that may delegate
+	served    map[jid.JID]bool
+	requests  chan func(context.Context)
+	component *component.Link
+	log       *slog.Logger
+}
+
+// newRegistrar returns the registrar of the push backend among these, nil if there
+// is none. It opens the store.
+func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger) (*registrar, error) {
+	for _, b := range list {
+		p, ok := b.(*push.Backend)
+		if !ok {
+			continue
+		}
+		store, err := openRegistrations(cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		r := &registrar{
+			push: p, store: store, hosts: make(map[jid.JID]bool), served: make(map[jid.JID]bool),
+			requests: make(chan func(context.Context), pushQueue), log: log,
+		}
+		for _, h := range cfg.General.Hosts {
+			r.served[jid.Prepare(h)] = true
+		}
+		for _, f := range cfg.Component.Forwarders {
+			if host := jid.Prepare(f); r.served[host] {
+				r.hosts[host] = true
+			}
+		}
+		p.Attach(store, r)
+		return r, nil
+	}
+	return nil, nil
+}
+
+// openRegistrations opens the store of the configuration.
+func openRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
+	c := cfg.Pusher.Push
+	if c.Backend == "rdbms" && cfg.Pools.RDBMS != nil {
+		return registration.OpenSQL(cfg.Pools.RDBMS, c.MaxRegistrations, log)
+	}
+	return registration.OpenEmbedded(filepath.Join(cfg.Outbox.Path, registration.FileName), c.MaxRegistrations)
+}
+
+// Set implements push.Services by the link.
+func (r *registrar) Set(ctx context.Context, to jid.JID, payload []byte) error {
+	_, err := r.component.Request(ctx, component.Request{To: string(to), Type: component.Set, Payload: payload})
+	var refused *component.StanzaError
+	if errors.As(err, &refused) {
+		return &push.Refusal{Type: refused.Type, Condition: refused.Condition}
+	}
+	return err
+}
+
+// handlers are for component.Options.
+func (r *registrar) handlers() []component.IQHandler {
+	var list []component.IQHandler
+	for _, ns := range [...]string{push.Delegation1, push.Delegation2} {
+		list = append(list, component.IQHandler{
+			Name: "delegated", Element: xml.Name{Space: ns, Local: "delegation"}, Type: component.Set, Handle: r.delegated,
+		})
+	}
+	for _, node := range push.DelegationNodes() {
+		list = append(list, component.IQHandler{
+			Name: "delegation_disco", Element: xml.Name{Space: disco.NSInfo, Local: "query"}, Type: component.Get, Node: node, Handle: r.nested,
+		})
+	}
+	for _, element := range [...]string{"enable", "disable"} {
+		name := xml.Name{Space: registration.NS, Local: element}
+		list = append(list,
+			component.IQHandler{Name: "push", Element: name, Type: component.Set, Features: []string{registration.NS}, Handle: r.direct},
+			component.IQHandler{Name: "push", Element: name, Type: component.Get, Handle: func(q *component.IQ) {
+				fail(q, &push.Refusal{Type: "cancel", Condition: "not-allowed"})
+			}})
+	}
+	return list
+}
+
+// Answers that cannot be sent are counted by the link.
+
+func fail(q *component.IQ, refusal *push.Refusal) {
+	_ = q.Fail(component.StanzaError{Type: refusal.Type, Condition: refusal.Condition})
+}
+
+// nested says what the component does for the namespace that a server delegates.
+func (r *registrar) nested(q *component.IQ) {
+	if !r.hosts[q.From] {
+		fail(q, &push.Refusal{Type: "cancel", Condition: "item-not-found"})
+		return
+	}
+	_ = q.Result([]byte("<query xmlns='" + disco.NSInfo + "' node='" + q.Node + "'><feature var='" + registration.NS + "'/></query>"))
+}
+
+// delegated takes a request that a server delegates. It is always answered by a
+// result: to an error ejabberd answers its user nothing.
+func (r *registrar) delegated(q *component.IQ) {
+	ask, err := push.ReadAsk(q.Raw)
+	if !r.hosts[q.From] || err != nil {
+		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
+		return
+	}
+	r.later(q, func(ctx context.Context) {
+		payload := r.push.Delegated(ctx, q.From, ask)
+		if payload == nil {
+			fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
+			return
+		}
+		_ = q.Result(payload)
+	})
+}
+
+// direct takes a request of a session, for its own account.
+func (r *registrar) direct(q *component.IQ) {
+	if !r.served[jid.JID(q.From.Domain())] || q.From.Local() == "" || q.From.IsBare() {
+		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
+		return
+	}
+	r.later(q, func(ctx context.Context) {
+		if refusal := r.push.Direct(ctx, q.From, q.Raw); refusal != nil {
+			fail(q, refusal)
+			return
+		}
+		_ = q.Result(nil)
+	})
+}
+
+// later answers in the order of the stream, as soon as the store has the request.
+func (r *registrar) later(q *component.IQ, answer func(context.Context)) {
+	select {
+	case r.requests <- answer:
+	default:
+		fail(q, &push.Refusal{Type: "wait", Condition: "resource-constraint"})
+	}
+}
+
+// run answers until ctx ends.
+func (r *registrar) run(ctx context.Context) error {
+	for {
+		select {
+		case answer := <-r.requests:
+			answer(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Close closes the store.
+func (r *registrar) Close() error { return r.store.Close() }

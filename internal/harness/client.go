@@ -181,6 +181,14 @@ func (c *Client) EnableSM() {
 	}
 }
 
+// HoldAcks leaves the server's requests for acknowledgement unanswered from now
+// on.
+func (c *Client) HoldAcks() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sm = false
+}
+
 // Resume goes on with a dropped session of stream management on a new
 // connection. The old Client is of no more use but for what it has received.
 func (c *Client) Resume() *Client {

@@ -1,0 +1,462 @@
+%%% The source: one process on a node numbers the events of all its hosts, keeps
+%%% them until they are acknowledged and speaks with the component.
+-module(mod_event_feed_source).
+
+-behaviour(gen_server).
+
+-export([ensure_started/1, stop/0, host_up/1, host_down/1, reload/1,
+	 session_ended/2, session_reported/2, component_connected/2, control/5]).
+-export([start_link/1, init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+
+-include("logger.hrl").
+-include("xmpp.hrl").
+-include("ejabberd_router.hrl").
+-include("ejabberd_sm.hrl").
+-include("mod_event_feed.hrl").
+
+%% Milliseconds between looks at what nothing announces.
+-define(TICK, 1000).
+%% Ticks after which an unanswered hello is said again.
+-define(HELLO_TICKS, 10).
+%% Ticks between two notes of what was ignored.
+-define(IGNORED_TICKS, 60).
+%% Events sent in one go, so that the mailbox is looked at in between.
+-define(SLICE, 64).
+%% Milliseconds that sessions which were there before this process have to
+%% report themselves before a snapshot does without them.
+-define(REPORTS, 5000).
+
+-record(state, {component :: jid(),
+		source :: binary(),
+		epoch :: binary(),
+		previous = none :: none | binary(),
+		window :: pos_integer(),
+		host :: binary(),               % that speaks for all
+		counters :: atomics:atomics_ref(),
+		ring :: mod_event_feed_ring:ring(),
+		conn = none :: none | {pid(), reference()},
+		resumed = false :: boolean(),   % by this connection
+		ticks = 0 :: non_neg_integer(), % since the last hello
+		sent = 0 :: non_neg_integer(),  % the last number on the wire
+		base = 0 :: non_neg_integer(),  % the last one acknowledged
+		said = 1 :: pos_integer(),      % the oldest one according to the last hello
+		gaps = [] :: [{pos_integer(), pos_integer()}], % losses announced behind base
+		pumping = false :: boolean(),
+		sessions :: mod_event_feed_sessions:sessions(),
+		unreported = #{} :: #{pid() => true},
+		snapshot = none :: none | waiting() | running()}).
+
+-type waiting() :: {waiting, binary()}.
+-type running() :: {running, binary(), mod_event_feed_sessions:cursor(), non_neg_integer()}.
+
+%%%===================================================================
+%%% For the hooks
+%%%===================================================================
+
+-spec ensure_started(map()) -> ok | {error, term()}.
+ensure_started(Opts) ->
+    Spec = #{id => ?MODULE, start => {?MODULE, start_link, [Opts]},
+	     restart => transient, shutdown => timer:minutes(1),
+	     type => worker, modules => [?MODULE]},
+    case supervisor:start_child(ejabberd_gen_mod_sup, Spec) of
+	{ok, _} -> ok;
+	{error, {already_started, _}} -> ok;
+	{error, _} = Err -> Err
+    end.
+
+%% stop keeps what has not been acknowledged for the next start.
+-spec stop() -> ok.
+stop() ->
+    _ = supervisor:terminate_child(ejabberd_gen_mod_sup, ?MODULE),
+    _ = supervisor:delete_child(ejabberd_gen_mod_sup, ?MODULE),
+    mod_event_feed_intake:close().
+
+-spec host_up(binary()) -> ok.
+host_up(Host) -> gen_server:cast(?MODULE, {host_up, Host}).
+
+-spec host_down(binary()) -> ok.
+host_down(_Host) -> gen_server:cast(?MODULE, hosts_changed).
+
+-spec reload(map()) -> ok.
+reload(Opts) -> gen_server:cast(?MODULE, {reload, Opts}).
+
+%% session_ended tells that the process of a session ends. Whether the session
+%% ends with it, or another has taken its place, only the source knows.
+-spec session_ended({ljid(), pid()}, #fact{}) -> ok.
+session_ended(Session, End) -> gen_server:cast(?MODULE, {ended, Session, End}).
+
+%% session_reported tells of a session that was there before the source, with
+%% its presence if it is available.
+-spec session_reported({ljid(), pid()}, #fact{}) -> ok.
+session_reported(Session, Fact) -> gen_server:cast(?MODULE, {reported, Session, Fact}).
+
+%% component_connected tells all nodes that a component is attached.
+-spec component_connected(binary(), pid()) -> ok.
+component_connected(Component, Pid) ->
+    case mod_event_feed_intake:belongs_to(Component) of
+	true -> to_all_nodes({connected, Pid});
+	false -> ok
+    end.
+
+%% control hands over what the component has sent over its own session, here or
+%% on another node of the cluster.
+-spec control(pid(), binary(), binary() | undefined, binary() | undefined, map()) -> ok.
+control(Pid, Verb, Source, Epoch, Args) ->
+    to_all_nodes({control, Pid, Verb, Source, Epoch, Args}).
+
+to_all_nodes(Message) ->
+    abcast = gen_server:abcast(ejabberd_cluster:get_nodes(), ?MODULE, Message),
+    ok.
+
+%%%===================================================================
+%%% gen_server
+%%%===================================================================
+
+start_link(Opts) ->
+    gen_server:start_link({local, ?MODULE}, ?MODULE, Opts, []).
+
+init(#{component := Component, source := Source, window := Window,
+       buffer_events := MaxEvents, buffer_bytes := MaxBytes}) ->
+    process_flag(trap_exit, true),
+    process_flag(message_queue_data, off_heap),
+    Counters = mod_event_feed_intake:open(Component, MaxEvents, MaxBytes),
+    State = #state{component = jid:make(Component), source = Source, epoch = <<>>, window = Window,
+		   host = hd(mod_event_feed:hosts()), counters = Counters, ring = mod_event_feed_ring:new(MaxEvents, MaxBytes),
+		   sessions = mod_event_feed_sessions:new()},
+    State1 = restore(State, MaxEvents, MaxBytes),
+    _ = mod_event_feed_spool:note_epoch(Source, State1#state.epoch),
+    erlang:send_after(?TICK, self(), tick),
+    State2 = lists:foldl(fun ask_sessions/2, State1, mod_event_feed:hosts()),
+    {ok, find_connection(State2)}.
+
+%% restore goes on where a clean stop has left off.
+restore(#state{source = Source} = State, MaxEvents, MaxBytes) ->
+    case mod_event_feed_spool:take() of
+	{ok, #{source := Source, epoch := Epoch, previous := Previous, next := Next,
+	       holes := Holes, events := Events, sessions := Sessions}} ->
+	    Ring = mod_event_feed_ring:load(Events, Next, Holes, MaxEvents, MaxBytes),
+	    State1 = State#state{epoch = Epoch, previous = Previous, ring = Ring},
+	    Gone = mod_event_feed_sessions:restore(Sessions, State#state.sessions),
+	    append_all(Gone, State1);
+	_ ->
+	    Epoch = new_epoch(),
+	    case mod_event_feed_spool:last_epoch(Source) of
+		{ok, Previous} -> State#state{epoch = Epoch, previous = Previous};
+		none -> State#state{epoch = Epoch}
+	    end
+    end.
+
+new_epoch() ->
+    <<Random:32>> = crypto:strong_rand_bytes(4),
+    list_to_binary(io_lib:format("~.16b-~8.16.0b", [erlang:system_time(second), Random])).
+
+handle_call(Request, From, State) ->
+    ?WARNING_MSG("Unexpected call from ~p: ~p", [From, Request]),
+    {noreply, State}.
+
+handle_cast({fact, Size, Fact}, #state{counters = Counters} = State) ->
+    mod_event_feed_intake:taken(Size, Counters),
+    {noreply, happened(Fact, fun append/2, take_losses(State))};
+handle_cast({lost, Size, Fact}, #state{counters = Counters} = State) ->
+    mod_event_feed_intake:taken(Size, Counters),
+    {noreply, happened(Fact, fun(_, S) -> lose(1, S) end, take_losses(State))};
+handle_cast({ended, {LJID, Pid}, End}, #state{unreported = Unreported} = State) ->
+    Events = mod_event_feed_sessions:ended(LJID, Pid, End, State#state.sessions),
+    State1 = State#state{unreported = maps:remove(Pid, Unreported)},
+    {noreply, begin_snapshot(append_all(Events, State1))};
+handle_cast({reported, {LJID, Pid}, Fact}, #state{unreported = Unreported} = State) ->
+    mod_event_feed_sessions:reported(LJID, Pid, Fact, State#state.sessions),
+    {noreply, begin_snapshot(State#state{unreported = maps:remove(Pid, Unreported)})};
+handle_cast({connected, Pid}, State) ->
+    {noreply, connect(Pid, State)};
+handle_cast({control, Pid, Verb, Source, Epoch, Args}, State) ->
+    {noreply, obey(Pid, Verb, Source, Epoch, Args, State)};
+handle_cast({host_up, Host}, State) ->
+    {noreply, hello(ask_sessions(Host, State))};
+handle_cast(hosts_changed, State) ->
+    {noreply, hello(State)};
+handle_cast({reload, Opts}, State) ->
+    {noreply, reconfigure(Opts, State)};
+handle_cast(Msg, State) ->
+    ?WARNING_MSG("Unexpected cast: ~p", [Msg]),
+    {noreply, State}.
+
+handle_info(pump, State) ->
+    {noreply, pump(State#state{pumping = false})};
+handle_info(tick, #state{ticks = Ticks} = State) ->
+    erlang:send_after(?TICK, self(), tick),
+    State1 = pump(take_losses(State#state{ticks = Ticks + 1})),
+    tell_ignored(State1),
+    case State1 of
+	#state{resumed = false, conn = none} -> {noreply, find_connection(State1)};
+	#state{resumed = false, ticks = N} when N rem ?HELLO_TICKS == 0 -> {noreply, hello(State1)};
+	_ -> {noreply, State1}
+    end;
+handle_info({'DOWN', Ref, process, Pid, _}, #state{conn = {Pid, Ref}} = State) ->
+    {noreply, find_connection(State#state{conn = none, resumed = false})};
+handle_info(reports_due, State) ->
+    {noreply, begin_snapshot(State#state{unreported = #{}})};
+handle_info({'EXIT', _, _}, State) ->
+    {noreply, State};
+handle_info(Info, State) ->
+    ?WARNING_MSG("Unexpected info: ~p", [Info]),
+    {noreply, State}.
+
+terminate(Reason, State)
+  when Reason == normal; Reason == shutdown; element(1, Reason) == shutdown ->
+    State1 = append_all(mod_event_feed_sessions:leave(State#state.sessions),
+			take_losses(State#state{resumed = false})),
+    #state{ring = Ring} = State2 = finish_snapshot(State1),
+    _ = mod_event_feed_spool:save(
+	  #{source => State2#state.source, epoch => State2#state.epoch,
+	    previous => State2#state.previous, next => mod_event_feed_ring:next(Ring),
+	    holes => mod_event_feed_ring:holes(Ring), events => mod_event_feed_ring:to_list(Ring),
+	    sessions => mod_event_feed_sessions:save(State2#state.sessions)}),
+    ok;
+terminate(_Reason, _State) ->
+    ok.
+
+%% A new name of the component, of the source or of the epoch needs a restart of
+%% the server; the limits do not.
+reconfigure(#{component := Component, window := Window, buffer_events := MaxEvents,
+	      buffer_bytes := MaxBytes}, #state{ring = Ring} = State) ->
+    mod_event_feed_intake:limits(Component, MaxEvents, MaxBytes),
+    State1 = State#state{window = Window,
+			 ring = mod_event_feed_ring:limits(MaxEvents, MaxBytes, Ring)},
+    case jid:make(Component) of
+	Same when Same == State#state.component ->
+	    hello(State1);
+	Other ->
+	    find_connection(disconnect(State1#state{component = Other}))
+    end.
+
+%%%===================================================================
+%%% Events
+%%%===================================================================
+
+happened(#fact{session = Change} = Fact, Append, #state{sessions = Sessions} = State) ->
+    {Before, Counts} = mod_event_feed_sessions:change(Change, Fact, Sessions),
+    State1 = append_all(Before, State),
+    case Counts of
+	true -> Append(Fact, State1);
+	false -> State1
+    end.
+
+append_all(Facts, State) ->
+    lists:foldl(fun append/2, State, Facts).
+
+%% append keeps an event. If nothing waits before it, it goes out at once.
+append(#fact{stanza = Stanza} = Fact, #state{sent = Sent} = State) ->
+    {Kept, State1} = keep(Fact, {none, State}),
+    case Stanza of
+	{El, _} when El /= undefined, Kept#kept.seq == Sent + 1 ->
+	    case is_open(State1) of
+		true -> send_event(Kept, El, State1);
+		false -> State1
+	    end;
+	_ -> pump(State1)
+    end.
+
+keep(Fact, {_, #state{ring = Ring} = State}) ->
+    {Kept, Ring1} = mod_event_feed_ring:append(mod_event_feed_wire:kept(Fact), Ring),
+    {Kept, State#state{ring = Ring1}}.
+
+lose(N, #state{ring = Ring} = State) ->
+    State#state{ring = mod_event_feed_ring:lose(N, Ring)}.
+
+%% take_losses numbers the events that had to be dropped before they came here.
+take_losses(#state{counters = Counters} = State) ->
+    case mod_event_feed_intake:losses(Counters) of
+	0 ->
+	    State;
+	N ->
+	    ?WARNING_MSG("The event feed could not keep up: ~B events are lost", [N]),
+	    lose(N, State)
+    end.
+
+%% tell_ignored writes at most once a minute, whatever strangers send.
+tell_ignored(#state{ticks = Ticks, counters = Counters}) when Ticks rem ?IGNORED_TICKS == 0 ->
+    case mod_event_feed_intake:ignored(Counters) of
+	0 -> ok;
+	N -> ?INFO_MSG("Ignored ~B messages that asked for something in the component's name", [N])
+    end;
+tell_ignored(_State) ->
+    ok.
+
+%%%===================================================================
+%%% To the component
+%%%===================================================================
+
+%% pump sends what waits, in slices.
+pump(#state{pumping = true} = State) -> State;
+pump(State) -> pump(?SLICE, State).
+
+pump(0, State) ->
+    self() ! pump,
+    State#state{pumping = true};
+pump(N, #state{sent = Sent, ring = Ring} = State) ->
+    case is_open(State) andalso mod_event_feed_ring:at(Sent + 1, Ring) of
+	false -> State;
+	none -> snapshot_slice(State);
+	{lost, To} -> pump(N - 1, send_lost(Sent + 1, To, State));
+	#kept{} = Kept -> pump(N - 1, send_event(Kept, undefined, State))
+    end.
+
+%% The window counts stanzas, hence a loss for one, whatever its length.
+is_open(#state{resumed = true, sent = Sent, base = Base, gaps = Gaps, window = Window}) ->
+    Sent - Base - lists:sum([To - From || {From, To} <- Gaps]) < Window;
+is_open(_State) ->
+    false.
+
+send_event(#kept{seq = Seq} = Kept, El, #state{component = Component, source = Source,
+					       epoch = Epoch} = State) ->
+    send(mod_event_feed_wire:event(Component, Source, Epoch, Kept, El), State),
+    State#state{sent = Seq}.
+
+send_lost(From, To, #state{component = Component, source = Source, epoch = Epoch, gaps = Gaps} = State) ->
+    send(mod_event_feed_wire:lost(State#state.host, Component, Source, Epoch, From, To), State),
+    State#state{sent = To, gaps = Gaps ++ [{From, To}]}.
+
+%% Straight to the component's stream. The router would look for another server
+%% of that name, or bounce, if the component went away in this moment.
+send(Message, #state{conn = {Pid, _}}) ->
+    ejabberd_cluster:send(Pid, {route, Message}).
+
+hello(#state{conn = none} = State) ->
+    State;
+hello(#state{component = Component, source = Source, epoch = Epoch, previous = Previous, ring = Ring} = State) ->
+    case mod_event_feed:hosts() of
+	[] ->
+	    State;
+	[Host | _] = Hosts ->
+	    First = mod_event_feed_ring:first(Ring),
+	    Names = lists:join($\s, Hosts ++ lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts)),
+	    %% An epoch before this one has always ended without a clean stop: after
+	    %% a clean one it goes on.
+	    Before = [[{<<"prev-epoch">>, Previous}, {<<"clean">>, <<"false">>}] || Previous /= none],
+	    Attrs = [{<<"source">>, Source}, {<<"epoch">>, Epoch},
+		     {<<"first">>, integer_to_binary(First)},
+		     {<<"next">>, integer_to_binary(mod_event_feed_ring:next(Ring))},
+		     {<<"hosts">>, iolist_to_binary(Names)},
+		     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary>>}],
+	    send(mod_event_feed_wire:hello(Host, Component, lists:append([Attrs | Before])), State),
+	    State#state{resumed = false, ticks = 0, said = First, host = Host}
+    end.
+
+%%%===================================================================
+%%% The connection
+%%%===================================================================
+
+connect(Pid, #state{conn = {Pid, _}} = State) ->
+    hello(State);
+connect(Pid, State) ->
+    State1 = disconnect(State),
+    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}}).
+
+disconnect(#state{conn = none} = State) ->
+    State;
+disconnect(#state{conn = {_, Ref}} = State) ->
+    erlang:demonitor(Ref, [flush]),
+    State#state{conn = none, resumed = false}.
+
+%% find_connection is for a source that starts while the component is attached.
+find_connection(#state{component = #jid{lserver = Component}} = State) ->
+    Pids = [Pid || #route{pid = Pid} <- routes(Component), is_pid(Pid),
+		   node(Pid) /= node() orelse is_process_alive(Pid)],
+    case Pids of
+	[] -> State;
+	_ -> connect(lists:last(Pids), State)
+    end.
+
+%% The router exports no function for this; its backends do.
+routes(Component) ->
+    Backend = list_to_existing_atom("ejabberd_router_" ++ atom_to_list(ejabberd_option:router_db_type())),
+    case Backend:find_routes(Component) of
+	{ok, Routes} -> Routes;
+	_ -> []
+    end.
+
+%%%===================================================================
+%%% From the component
+%%%===================================================================
+
+%% Only the connection that heard the last hello is obeyed; in a cluster the
+%% others' sources come by here too.
+obey(Pid, Verb, Source, Epoch, Args, #state{source = Source, conn = {Pid, _}} = State) ->
+    case obey(Verb, Epoch == State#state.epoch, Args, State) of
+	ignore ->
+	    mod_event_feed_intake:count_ignored(),
+	    State;
+	State1 ->
+	    State1
+    end;
+obey(_Pid, _Verb, Source, _Epoch, _Args, #state{source = Mine} = State) ->
+    _ = [mod_event_feed_intake:count_ignored() || Source == Mine orelse length(ejabberd_cluster:get_nodes()) == 1],
+    State.
+
+obey(<<"resume">>, true, #{seq := Seq}, #state{ring = Ring} = State) when is_integer(Seq) ->
+    case Seq < mod_event_feed_ring:next(Ring) of
+	true -> resume(Seq, State);
+	false -> ignore
+    end;
+obey(<<"resume">>, _, #{seq := Seq}, _State) when Seq == invalid ->
+    ignore;
+obey(<<"resume">>, _, _, #state{said = First} = State) ->
+    %% What was dropped since the hello is announced.
+    resume(First - 1, State);
+obey(<<"ack">>, true, #{seq := Seq}, #state{resumed = true, sent = Sent} = State)
+  when is_integer(Seq), Seq =< Sent ->
+    #state{ring = Ring, base = Base, gaps = Gaps} = State,
+    pump(State#state{ring = mod_event_feed_ring:trim(Seq, Ring), base = max(Base, Seq),
+		     gaps = [Gap || {From, _} = Gap <- Gaps, From > Seq]});
+obey(<<"snapshot">>, _, #{id := Id}, State) when is_binary(Id) ->
+    begin_snapshot(State#state{snapshot = {waiting, Id}});
+obey(_, _, _, _) ->
+    ignore.
+
+resume(Seq, #state{ring = Ring} = State) ->
+    pump(State#state{resumed = true, ring = mod_event_feed_ring:trim(Seq, Ring),
+		     sent = Seq, base = Seq, gaps = []}).
+
+%%%===================================================================
+%%% Snapshots
+%%%===================================================================
+
+%% ask_sessions makes the sessions of a host that are older than this process
+%% report themselves.
+ask_sessions(Host, #state{sessions = Sessions, unreported = Unreported} = State) ->
+    Asked = [Pid || #session{usr = {_, Server, _} = LJID, sid = {_, Pid}}
+			<- ejabberd_sm:dirty_get_my_sessions_list(),
+		    Server == Host, not mod_event_feed_sessions:is_known(LJID, Sessions)],
+    _ = [Pid ! {mod_event_feed, report} || Pid <- Asked],
+    _ = [erlang:send_after(?REPORTS, self(), reports_due) || Asked /= []],
+    State#state{unreported = lists:foldl(fun(Pid, Pids) -> Pids#{Pid => true} end, Unreported, Asked)}.
+
+begin_snapshot(#state{snapshot = {waiting, Id}, unreported = Unreported} = State) when Unreported == #{} ->
+    mark(<<"snapshot-start">>, Id, [], State#state{snapshot = {running, Id, start, 0}});
+begin_snapshot(State) ->
+    State.
+
+%% snapshot_slice appends sessions when all else has been sent: so the snapshot,
+%% which may be longer than the ring, never pushes anything out of it.
+snapshot_slice(#state{snapshot = {running, Id, Cursor, Count}, sessions = Sessions} = State) ->
+    {Facts, Next} = mod_event_feed_sessions:slice(Cursor, ?SLICE, Sessions),
+    {_, State1} = lists:foldl(fun keep/2, {none, State#state{snapshot = none}}, Facts),
+    Count1 = Count + length(Facts),
+    case Next of
+	done -> mark(<<"snapshot-end">>, Id, [{<<"count">>, integer_to_binary(Count1)}], State1);
+	_ -> pump(State1#state{snapshot = {running, Id, Next, Count1}})
+    end;
+snapshot_slice(State) ->
+    State.
+
+%% finish_snapshot completes one at the end of this process, or the component
+%% would take the sessions that it does not list for gone.
+finish_snapshot(#state{snapshot = {running, _, _, _}} = State) ->
+    finish_snapshot(snapshot_slice(State));
+finish_snapshot(State) ->
+    State.
+
+mark(Kind, Id, Attrs, State) ->
+    append(#fact{kind = Kind, host = State#state.host, t = erlang:system_time(millisecond),
+		 attrs = [{<<"id">>, Id} | Attrs]}, State).

@@ -102,6 +102,7 @@ type component struct {
 	inWire int      // events since the last acknowledgement
 	widest int      // most of them
 	others []wrapper
+	mark   int // where the step began
 }
 
 // attach connects a component, as a process that starts without a disk.
@@ -242,7 +243,7 @@ func (c *component) advance(epoch string, from, to int, keep func(), fault func(
 	}
 	c.last = to
 	keep()
-	if c.manual || c.last-c.acked < 50 && to == from && c.inWire < 50 {
+	if c.manual || to == from && c.inWire < 10 {
 		return ""
 	}
 	return c.ackLocked()
@@ -339,6 +340,7 @@ func (c *component) step(f func()) (made []event) {
 	c.t.Helper()
 	c.snapshot(fmt.Sprintf("before-%d", c.count()))
 	from := c.count()
+	c.locked(func() { c.mark = from })
 	f()
 	c.snapshot(fmt.Sprintf("after-%d", from))
 	c.locked(func() {
@@ -354,6 +356,20 @@ func (c *component) step(f func()) (made []event) {
 func (c *component) count() (n int) {
 	c.locked(func() { n = len(c.events) })
 	return n
+}
+
+// await waits for the n-th event of that kind in this step whose user begins so.
+func (c *component) await(kind, user string, n int) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("%d %s of %s", n, kind, user), func() bool {
+		got := 0
+		for _, e := range c.events[c.mark:] {
+			if e.Kind == kind && strings.HasPrefix(e.User, user) {
+				got++
+			}
+		}
+		return got >= n
+	})
 }
 
 // sound fails the test if the protocol was broken.

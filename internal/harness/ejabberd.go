@@ -32,6 +32,8 @@ type EjabberdOptions struct {
 	// component. Options of it are YAML below the module, indented by four spaces.
 	EventFeed        bool
 	EventFeedOptions string
+	// Eval is Erlang that is evaluated before the server starts.
+	Eval string
 	// Modules is YAML below "modules:", indented by two spaces.
 	Modules string
 }
@@ -114,7 +116,10 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	log := filepath.Join(s.dir, "log", "ejabberd.log")
 	// Started like this, without a node name, Erlang needs no epmd.
 	s.args = []string{erl, "-noinput", "+K", "true", "+P", "250000", "+sbwt", "none",
-		"-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "db")), "-s", "ejabberd"}
+		"-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "db"))}
+	if o.Eval != "" {
+		s.args = append(s.args, "-eval", o.Eval)
+	}
 	if o.EventFeed {
 		ebin := filepath.Join(s.dir, "ebin")
 		if err := compileEventFeed(ebin, libs[0]); err != nil {
@@ -122,6 +127,7 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 		}
 		s.args = append(s.args, "-pa", ebin)
 	}
+	s.args = append(s.args, "-s", "ejabberd")
 	s.env = append(baseEnv(s.dir),
 		"ERL_LIBS="+filepath.Dir(libs[0]),
 		"EJABBERD_CONFIG_PATH="+filepath.Join(s.dir, "ejabberd.yml"),

@@ -84,6 +84,13 @@ func (s *XMPPServer) must(verb string, err error) {
 	}
 }
 
+// PID is the server's process id, 0 while it is down.
+func (s *XMPPServer) PID() int {
+	s.s.mu.Lock()
+	defer s.s.mu.Unlock()
+	return s.s.pid
+}
+
 // C2SAddr is the host:port for clients.
 func (s *XMPPServer) C2SAddr() string { return s.c2s }
 

@@ -10,15 +10,15 @@
 -type session_change() :: none
                         | {opened | available | unavailable | resumed | hibernated, ljid(), pid()}.
 
-%% One event before it has its number. A stanza is both the term that goes out
-%% at once and the text that is kept; parsing the text costs ten times as much
-%% as copying the term.
+%% One event before it has its number. A stanza is kept as a term in Erlang's
+%% external format: a binary, which all processes share, and read again in
+%% a twentieth of the time that XML takes, without loss.
 -record(fact, {kind :: binary(),
 	       host :: binary(),
 	       user :: binary() | undefined,
 	       t :: integer(),                         % milliseconds since 1970
 	       attrs = [] :: [{binary(), binary()}],   % those beside the common ones
-	       stanza = none :: none | {term(), binary()},
+	       stanza = none :: none | binary(),
 	       session = none :: session_change()}).
 
 %% One event as it is kept.

@@ -143,8 +143,7 @@ fact(Kind, Host, User, Attrs, Stanza, Session) ->
 encoded(none) ->
     none;
 encoded(Stanza) ->
-    El = xmpp:encode(Stanza),
-    {El, fxml:element_to_binary(El)}.
+    term_to_binary(xmpp:encode(Stanza)).
 
 %%%===================================================================
 %%% Messages

@@ -44,11 +44,11 @@ limits(MaxEvents, MaxBytes, Ring) ->
     shrink(Ring#ring{max_events = MaxEvents, max_bytes = MaxBytes}).
 
 %% append gives the event its number. The oldest ones make room for it.
--spec append(#kept{}, ring()) -> {#kept{}, ring()}.
+-spec append(#kept{}, ring()) -> ring().
 append(Event, #ring{tab = Tab, next = Next, bytes = Bytes} = Ring) ->
     Kept = Event#kept{seq = Next},
     true = ets:insert(Tab, Kept),
-    {Kept, shrink(Ring#ring{next = Next + 1, bytes = Bytes + Kept#kept.size})}.
+    shrink(Ring#ring{next = Next + 1, bytes = Bytes + Kept#kept.size}).
 
 %% lose gives numbers to N events that are lost already.
 -spec lose(non_neg_integer(), ring()) -> ring().

@@ -75,10 +75,7 @@ ended(LJID, Pid, #fact{t = T, attrs = Attrs}, Tab) ->
 -spec reported(ljid(), pid(), #fact{}, sessions()) -> boolean().
 reported(LJID, Pid, Fact, Tab) ->
     Session = session(LJID, Pid, Fact),
-    ets:insert_new(Tab, Session#session{presence = case Fact#fact.stanza of
-						       none -> none;
-						       {_, Text} -> Text
-						   end}).
+    ets:insert_new(Tab, Session#session{presence = Fact#fact.stanza}).
 
 -spec is_known(ljid(), sessions()) -> boolean().
 is_known(LJID, Tab) -> ets:member(Tab, LJID).
@@ -96,11 +93,7 @@ slice(Cursor, N, T, Tab, Facts) ->
 	    {lists:reverse(Facts), done};
 	LJID ->
 	    [#session{host = Host, user = User, presence = Presence}] = ets:lookup(Tab, LJID),
-	    Stanza = case Presence of
-			 none -> none;
-			 Text -> {undefined, Text}
-		     end,
-	    Fact = #fact{kind = <<"snapshot">>, host = Host, user = User, t = T, stanza = Stanza},
+	    Fact = #fact{kind = <<"snapshot">>, host = Host, user = User, t = T, stanza = Presence},
 	    slice(LJID, N - 1, T, Tab, [Fact | Facts])
     end.
 
@@ -149,10 +142,9 @@ session(LJID, Pid, #fact{host = Host, user = User}) ->
     #session{ljid = LJID, pid = Pid, host = Host, user = User}.
 
 %% The presence of an event that was lost is not known.
-presence(#fact{stanza = {_, Text}}) -> Text;
-presence(#fact{user = User}) -> element(2, made(User, [])).
+presence(#fact{stanza = none, user = User}) -> made(User, []);
+presence(#fact{stanza = Stanza}) -> Stanza.
 
 made(User, Attrs) ->
-    El = #xmlel{name = <<"presence">>,
-		attrs = [{<<"xmlns">>, ?NS_CLIENT}, {<<"from">>, User} | Attrs]},
-    {El, fxml:element_to_binary(El)}.
+    term_to_binary(#xmlel{name = <<"presence">>,
+			  attrs = [{<<"xmlns">>, ?NS_CLIENT}, {<<"from">>, User} | Attrs]}).

@@ -38,6 +38,7 @@
 		resumed = false :: boolean(),   % by this connection
 		ticks = 0 :: non_neg_integer(), % since the last hello
 		sent = 0 :: non_neg_integer(),  % the last number on the wire
+		tried = 0 :: non_neg_integer(), % the last one ever sent by another connection
 		base = 0 :: non_neg_integer(),  % the last one acknowledged
 		said = 1 :: pos_integer(),      % the oldest one according to the last hello
 		gaps = [] :: [{pos_integer(), pos_integer()}], % losses announced behind base
@@ -245,21 +246,11 @@ happened(#fact{session = Change} = Fact, Append, #state{sessions = Sessions} = S
 append_all(Facts, State) ->
     lists:foldl(fun append/2, State, Facts).
 
-%% append keeps an event. If nothing waits before it, it goes out at once.
-append(#fact{stanza = Stanza} = Fact, #state{sent = Sent} = State) ->
-    {Kept, State1} = keep(Fact, {none, State}),
-    case Stanza of
-	{El, _} when El /= undefined, Kept#kept.seq == Sent + 1 ->
-	    case is_open(State1) of
-		true -> send_event(Kept, El, State1);
-		false -> State1
-	    end;
-	_ -> pump(State1)
-    end.
+append(Fact, State) ->
+    pump(keep(Fact, State)).
 
-keep(Fact, {_, #state{ring = Ring} = State}) ->
-    {Kept, Ring1} = mod_event_feed_ring:append(mod_event_feed_wire:kept(Fact), Ring),
-    {Kept, State#state{ring = Ring1}}.
+keep(Fact, #state{ring = Ring} = State) ->
+    State#state{ring = mod_event_feed_ring:append(mod_event_feed_wire:kept(Fact), Ring)}.
 
 lose(N, #state{ring = Ring} = State) ->
     State#state{ring = mod_event_feed_ring:lose(N, Ring)}.
@@ -299,7 +290,7 @@ pump(N, #state{sent = Sent, ring = Ring} = State) ->
 	false -> State;
 	none -> snapshot_slice(State);
 	{lost, To} -> pump(N - 1, send_lost(Sent + 1, To, State));
-	#kept{} = Kept -> pump(N - 1, send_event(Kept, undefined, State))
+	#kept{} = Kept -> pump(N - 1, send_event(Kept, State))
     end.
 
 %% The window counts stanzas, hence a loss for one, whatever its length.
@@ -308,9 +299,9 @@ is_open(#state{resumed = true, sent = Sent, base = Base, gaps = Gaps, window = W
 is_open(_State) ->
     false.
 
-send_event(#kept{seq = Seq} = Kept, El, #state{component = Component, source = Source,
-					       epoch = Epoch} = State) ->
-    send(mod_event_feed_wire:event(Component, Source, Epoch, Kept, El), State),
+send_event(#kept{seq = Seq} = Kept, #state{component = Component, source = Source,
+					   epoch = Epoch, tried = Tried} = State) ->
+    send(mod_event_feed_wire:event(Component, Source, Epoch, Kept, Seq =< Tried), State),
     State#state{sent = Seq}.
 
 send_lost(From, To, #state{component = Component, source = Source, epoch = Epoch, gaps = Gaps} = State) ->
@@ -351,7 +342,8 @@ connect(Pid, #state{conn = {Pid, _}} = State) ->
     hello(State);
 connect(Pid, State) ->
     State1 = disconnect(State),
-    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}}).
+    #state{sent = Sent, tried = Tried} = State1,
+    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}, tried = max(Sent, Tried)}).
 
 disconnect(#state{conn = none} = State) ->
     State;
@@ -441,7 +433,7 @@ begin_snapshot(State) ->
 %% which may be longer than the ring, never pushes anything out of it.
 snapshot_slice(#state{snapshot = {running, Id, Cursor, Count}, sessions = Sessions} = State) ->
     {Facts, Next} = mod_event_feed_sessions:slice(Cursor, ?SLICE, Sessions),
-    {_, State1} = lists:foldl(fun keep/2, {none, State#state{snapshot = none}}, Facts),
+    State1 = lists:foldl(fun keep/2, State#state{snapshot = none}, Facts),
     Count1 = Count + length(Facts),
     case Next of
 	done -> mark(<<"snapshot-end">>, Id, [{<<"count">>, integer_to_binary(Count1)}], State1);

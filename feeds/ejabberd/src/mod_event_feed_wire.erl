@@ -3,7 +3,6 @@
 
 -export([hello/3, event/5, lost/6, kept/1, size_of/1]).
 
--include("logger.hrl").
 -include("xmpp.hrl").
 -include("mod_event_feed.hrl").
 
@@ -16,14 +15,15 @@
 hello(Host, Component, Attrs) ->
     message(Host, Component, [tag(<<"hello">>, Attrs)]).
 
-%% event wraps an event. The stanza is given when it need not be parsed again.
--spec event(jid(), binary(), binary(), #kept{}, undefined | xmlel()) -> message().
+%% event wraps an event. Suspect is one that was on its way when a connection
+%% ended: it may be the cause.
+-spec event(jid(), binary(), binary(), #kept{}, boolean()) -> message().
 event(Component, Source, Epoch, #kept{seq = Seq, kind = Kind, host = Host, user = User, t = T,
-				      attrs = Attrs} = Kept, Stanza) ->
+				      attrs = Attrs, stanza = Stanza}, Suspect) ->
     Common = [{<<"source">>, Source}, {<<"epoch">>, Epoch}, {<<"seq">>, integer_to_binary(Seq)},
 	      {<<"kind">>, Kind}],
     Named = [{<<"user">>, User} || User /= undefined] ++ Attrs ++ [{<<"t">>, seconds(T)}],
-    message(Host, Component, [tag(<<"event">>, Common ++ Named) | forwarded(Kept, Stanza)]).
+    message(Host, Component, [tag(<<"event">>, Common ++ Named) | forwarded(Stanza, Suspect)]).
 
 -spec lost(binary(), jid(), binary(), binary(), pos_integer(), pos_integer()) -> message().
 lost(Host, Component, Source, Epoch, From, To) ->
@@ -31,39 +31,36 @@ lost(Host, Component, Source, Epoch, From, To) ->
 	    [tag(<<"lost">>, [{<<"source">>, Source}, {<<"epoch">>, Epoch},
 				  {<<"from">>, integer_to_binary(From)}, {<<"to">>, integer_to_binary(To)}])]).
 
-%% kept is an event in the form in which it is kept, without its number.
+%% kept is an event in the form in which it is kept, before it has its number.
 -spec kept(#fact{}) -> #kept{}.
 kept(#fact{kind = Kind, host = Host, user = User, t = T, attrs = Attrs, stanza = Stanza} = Fact) ->
     #kept{seq = 1, size = size_of(Fact), kind = Kind, host = Host, user = User, t = T, attrs = Attrs,
-	  stanza = case Stanza of
-		       none -> none;
-		       {_, Text} -> Text
-		   end}.
+	  stanza = Stanza}.
 
 %% size_of is what an event counts for in the bounds, in bytes.
 -spec size_of(#fact{}) -> pos_integer().
 size_of(#fact{user = User, attrs = Attrs, stanza = Stanza}) ->
-    Texts = [Text || Text <- [User, case Stanza of
-					none -> undefined;
-					{_, Whole} -> Whole
-				    end], is_binary(Text)],
+    Texts = [Text || Text <- [User, Stanza], is_binary(Text)],
     lists:foldl(fun({_, Value}, Sum) -> byte_size(Value) + Sum end,
 		?OVERHEAD + iolist_size(Texts), Attrs).
 
-forwarded(#kept{stanza = none}, _) ->
+forwarded(none, _Suspect) ->
     [];
-forwarded(#kept{stanza = Text} = Kept, undefined) ->
-    case fxml_stream:parse_element(Text) of
-	#xmlel{} = Stanza ->
-	    forwarded(Kept, Stanza);
-	{error, _} ->
-	    %% A module has made it. On the stream it would end the connection
-	    %% again and again; without it the component records the event.
-	    ?WARNING_MSG("Event ~B has a stanza that is no XML and goes without it", [Kept#kept.seq]),
-	    [#xmlel{name = <<"forwarded">>, attrs = [{<<"xmlns">>, ?NS_FORWARD}]}]
-    end;
-forwarded(_Kept, Stanza) ->
-    [#xmlel{name = <<"forwarded">>, attrs = [{<<"xmlns">>, ?NS_FORWARD}], children = [Stanza]}].
+forwarded(Stanza, Suspect) ->
+    El = binary_to_term(Stanza),
+    Sound = not Suspect orelse is_xml(El),
+    [#xmlel{name = <<"forwarded">>, attrs = [{<<"xmlns">>, ?NS_FORWARD}],
+	    children = [El || Sound]}].
+
+%% A module of the server may make a stanza that is no XML. It would end the
+%% stream again and again; without it the component records the event.
+is_xml(El) ->
+    try fxml_stream:parse_element(fxml:element_to_binary(El)) of
+	#xmlel{} -> true;
+	{error, _} -> false
+    catch
+	_:_ -> false
+    end.
 
 message(Host, Component, Els) ->
     #message{from = #jid{server = Host, lserver = Host}, to = Component, sub_els = Els}.

@@ -9,6 +9,7 @@
 -behaviour(gen_mod).
 
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
+-export([pre_uninstall/0]).
 -export([hosts/0, is_served/1, tell/5]).
 -export([user_send/1, about_to_receive/1, offline/1, opened/1, self_presence/1,
 	 handed_over/1, pending/1, resumed/1, copied/2, sent/3, asked/2, terminated/2, component_connected/1,
@@ -47,6 +48,17 @@ stop(Host) ->
 
 reload(_Host, NewOpts, _OldOpts) ->
     mod_event_feed_source:reload(NewOpts).
+
+%% pre_uninstall is called by module_uninstall and module_upgrade, which
+%% would leave all parts but this one in memory.
+pre_uninstall() ->
+    _ = [gen_mod:stop_module(Host, ?MODULE) || Host <- hosts()],
+    lists:foreach(fun(Part) ->
+			  _ = code:purge(Part),
+			  _ = code:delete(Part)
+		  end, [mod_event_feed_intake, mod_event_feed_ring, mod_event_feed_rooms,
+			mod_event_feed_sessions, mod_event_feed_source, mod_event_feed_spool,
+			mod_event_feed_wire]).
 
 depends(_Host, _Opts) ->
     [{mod_offline, soft}, {mod_stream_mgmt, soft}, {mod_muc, soft}, {mod_mam, soft}].

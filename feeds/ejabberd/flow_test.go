@@ -46,8 +46,9 @@ func numbers(first, n int) (all []string) {
 // What goes over the wire when, on one server with a small ring and window.
 func TestFlow(t *testing.T) {
 	t.Parallel()
+	erlang := newShell(t)
 	s := harness.Ejabberd(t, harness.EjabberdOptions{
-		EventFeed: true, EventFeedOptions: smallFeed,
+		EventFeed: true, EventFeedOptions: smallFeed, Eval: erlang.eval(""),
 		Components: []string{"events.localhost", "other.localhost"},
 	})
 	other := s.AttachComponent(t, "other.localhost")
@@ -175,6 +176,17 @@ func TestFlow(t *testing.T) {
 		other.Send("<iq type='get' id='p1' from='other.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>")
 		other.WaitFor("p1")
 		alice.Ping()
+		// A component may write another's name if it shares its listener, or if
+		// check_from is off; what counts is the name that its connection has proved.
+		got := erlang.run(`M = xmpp:decode({xmlel, <<"message">>,
+			[{<<"from">>, <<"events.localhost">>}, {<<"to">>, <<"localhost">>}],
+			[{xmlel, <<"snapshot">>, [{<<"xmlns">>, <<"urn:eventpusher:feed:1">>}, {<<"source">>, <<"xmpp1">>}], []}]},
+			<<"jabber:client">>, [ignore_els]),
+			Sent = fun(Name) -> element(1, mod_event_feed:component_send({M, #{remote_server => Name}})) end,
+			{Sent(<<"other.localhost">>) == M, Sent(<<"events.localhost">>)}`)
+		if got != "{ok,{true,stop}}" {
+			t.Errorf("another component in the name of ours, and ours: %s", got)
+		}
 		// Nothing was acknowledged, nothing was sent again, no snapshot was begun.
 		c.disconnect()
 		c.locked(func() {
@@ -211,6 +223,44 @@ func TestFlow(t *testing.T) {
 				t.Errorf("bodies (-want +got):\n%s", diff)
 			}
 		})
+	})
+
+	t.Run("a source that does not keep up", func(t *testing.T) {
+		from, position := c.count(), 0
+		c.locked(func() { position, c.losses = c.last, nil })
+		if got := erlang.run("sys:suspend(mod_event_feed_source)"); got != "{ok,ok}" {
+			t.Fatal(got)
+		}
+		chat(alice, "bob@localhost", 3000, 310)
+		bob.WaitFor("<body>3309</body>")
+		alice.Send("<presence><show>away</show></presence>")
+		alice.Ping()
+		erlang.run("sys:resume(mod_event_feed_source)")
+		// The presence was too much as well, but its place in the table was not.
+		users := make(map[string]string)
+		for _, e := range c.snapshot("kept up") {
+			users[e.User] = e.line()
+		}
+		if want := "snapshot alice@localhost/r1 [presence ]"; users["alice@localhost/r1"] != want {
+			t.Errorf("alice is %q, want %q", users["alice@localhost/r1"], want)
+		}
+		c.locked(func() {
+			missing := 0
+			for _, l := range c.losses {
+				missing += l.To - l.From + 1
+			}
+			// Ten messages and the presence did not get in. They count as events,
+			// so the oldest of the others may have made room for them.
+			got := bodies(c.events[from:])
+			if missing < 11 || missing+len(c.events)-from != c.last-position {
+				t.Errorf("losses %v, %d messages, %d numbers", c.losses, len(got), c.last-position)
+			}
+			if slices.Contains(got, "3309") || !slices.Contains(got, "3299") {
+				t.Errorf("messages %v", got)
+			}
+		})
+		alice.Send("<presence type='unavailable'/>")
+		c.snapshot("quiet")
 	})
 
 	t.Run("a component of another epoch gets the oldest", func(t *testing.T) {

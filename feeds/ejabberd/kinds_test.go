@@ -291,7 +291,7 @@ func TestKinds(t *testing.T) {
 			},
 			[]string{
 				"message-sent bob@localhost/desk to=carol@localhost/sm [message Three]",
-				"hibernate carol@localhost/sm unacked=1",
+				"hibernate carol@localhost/sm unacked=2",
 				"message-unacked carol@localhost/sm [message Three]",
 				"resumed carol@localhost/sm unacked=0",
 				"message-sent bob@localhost/desk to=carol@localhost/sm [message Four]",

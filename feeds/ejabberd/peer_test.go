@@ -88,7 +88,8 @@ type component struct {
 	conn    net.Conn
 	ended   chan struct{}
 
-	// Manual leaves hellos and events unanswered; the test answers them.
+	ackEvery int // events
+	// manual leaves hellos and events unanswered; the test answers them.
 	manual bool
 	epoch  string
 	last   int // position
@@ -103,12 +104,14 @@ type component struct {
 	widest int      // most of them
 	others []wrapper
 	mark   int // where the step began
+	// discard keeps no events, for benchmarks.
+	discard bool
 }
 
 // attach connects a component, as a process that starts without a disk.
 func attach(t testing.TB, s *harness.XMPPServer) *component {
 	t.Helper()
-	c := &component{t: t, s: s, name: s.Component, arrived: make(chan struct{})}
+	c := &component{t: t, s: s, name: s.Component, arrived: make(chan struct{}), ackEvery: 10}
 	c.connect()
 	t.Cleanup(c.disconnect)
 	return c
@@ -217,12 +220,18 @@ func (c *component) take(w wrapper) string {
 		}
 		c.inWire++
 		c.widest = max(c.widest, c.inWire)
-		return c.advance(e.Epoch, e.Seq, e.Seq, func() { c.events = append(c.events, e) }, fault)
+		return c.advance(e.Epoch, e.Seq, e.Seq, func() {
+			if !c.discard {
+				c.events = append(c.events, e)
+			}
+		}, fault)
 	case w.Lost != nil:
 		l := *w.Lost
 		return c.advance(l.Epoch, l.From, l.To, func() { c.losses = append(c.losses, l) }, fault)
 	default:
-		c.others = append(c.others, w)
+		if !c.discard {
+			c.others = append(c.others, w)
+		}
 		return ""
 	}
 }
@@ -243,7 +252,7 @@ func (c *component) advance(epoch string, from, to int, keep func(), fault func(
 	}
 	c.last = to
 	keep()
-	if c.manual || to == from && c.inWire < 10 {
+	if c.manual || to == from && c.inWire < c.ackEvery {
 		return ""
 	}
 	return c.ackLocked()

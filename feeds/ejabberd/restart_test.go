@@ -75,7 +75,9 @@ func (s *shell) run(expression string) string {
 func TestRestarts(t *testing.T) {
 	t.Parallel()
 	erlang := newShell(t)
-	s := harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, Eval: erlang.eval("")})
+	s := harness.Ejabberd(t, harness.EjabberdOptions{
+		EventFeed: true, Eval: erlang.eval(""), Hosts: []string{"localhost", "second.localhost"},
+	})
 	c := attach(t, s)
 	login := func(user, resource string) *harness.Client {
 		client := s.Login(t, user, resource) // beyond the subtest
@@ -85,6 +87,33 @@ func TestRestarts(t *testing.T) {
 	alice := login("alice", "r1")
 	chat(alice, "bob@localhost", 1, 3)
 	c.snapshot("first")
+
+	t.Run("one source for two hosts", func(t *testing.T) {
+		if got := c.hellos[len(c.hellos)-1].Hosts; !strings.HasPrefix(got, "localhost second.localhost ") {
+			t.Errorf("hosts %q", got)
+		}
+		var got []event
+		got = c.step(func() {
+			ann := s.Login(t, "alice@second.localhost", "r1")
+			ann.Send("<message type='chat' id='x1' to='alice@localhost'><body>Across</body></message>")
+			alice.WaitFor("x1")
+			ann.CloseStream()
+			c.await("session-end", "alice@second.localhost", 1)
+		})
+		want := []string{
+			"session-start alice@second.localhost/r1",
+			"message-sent alice@second.localhost/r1 to=alice@localhost [message Across]",
+			"session-end alice@second.localhost/r1 reason=closed",
+		}
+		if diff := cmp.Diff(want, lines(got)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, e := range got {
+			if e.Host != "second.localhost" {
+				t.Errorf("%s came from %s", e.line(), e.Host)
+			}
+		}
+	})
 
 	t.Run("the component is killed and comes back", func(t *testing.T) {
 		from := c.count()

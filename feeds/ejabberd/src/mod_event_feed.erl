@@ -61,7 +61,7 @@ pre_uninstall() ->
 			mod_event_feed_wire]).
 
 depends(_Host, _Opts) ->
-    [{mod_offline, soft}, {mod_stream_mgmt, soft}, {mod_muc, soft}, {mod_mam, soft}].
+    [].
 
 %% Each stands behind the hook of ejabberd's own modules that decides about the
 %% stanza: mod_mam (50, 88), mod_carboncopy (89), mod_offline (50), mod_push (55)

@@ -97,13 +97,13 @@ func TestFlow(t *testing.T) {
 		c.until("the hello", func() bool { return len(c.hellos) == 2 })
 		before := c.count()
 		c.locked(func() { c.widest = 0 })
-		c.send(c.resumeLocked())
+		c.say(c.resumeLocked)
 		c.until("a window full", func() bool { return len(c.events) == before+20 })
 		// What is not within the window waits, although more happens.
 		chat(alice, "bob@localhost", 160, 1)
-		c.send(c.ackLocked())
+		c.say(c.ackLocked)
 		c.until("another", func() bool { return len(c.events) == before+40 })
-		c.send(c.ackLocked())
+		c.say(c.ackLocked)
 		c.until("the rest", func() bool { return len(c.events) == before+60 })
 		c.locked(func() {
 			if c.widest != 20 {
@@ -111,7 +111,7 @@ func TestFlow(t *testing.T) {
 			}
 			c.manual = false
 		})
-		c.send(c.ackLocked())
+		c.say(c.ackLocked)
 		c.snapshot("window")
 		c.locked(func() {
 			if diff := cmp.Diff(numbers(100, 61), bodies(c.events[before:])); diff != "" {
@@ -122,7 +122,7 @@ func TestFlow(t *testing.T) {
 
 	t.Run("resume at a lower number sends the same again", func(t *testing.T) {
 		c.locked(func() { c.manual = true })
-		c.send(c.ackLocked())
+		c.say(c.ackLocked)
 		from, position := c.count(), 0
 		c.locked(func() { position = c.last })
 		alice.Send("<message type='chat' to='bob@localhost'><body>a 'b' \"c\" &lt;d&gt; &amp; &#13; \u2028 \U0001F600 ]]&gt;</body><x xmlns='urn:x' a='&#10;&#9;&lt;&quot;'><y xmlns=''/></x></message>")
@@ -133,7 +133,7 @@ func TestFlow(t *testing.T) {
 			before = slices.Clone(c.events[from:])
 			c.events, c.last = c.events[:from], position
 		})
-		c.send(c.resumeLocked())
+		c.say(c.resumeLocked)
 		c.until("six events again", func() bool { return len(c.events) == from+6 })
 		c.locked(func() {
 			for i := range before {
@@ -148,7 +148,7 @@ func TestFlow(t *testing.T) {
 			}
 			c.manual = false
 		})
-		c.send(c.ackLocked())
+		c.say(c.ackLocked)
 	})
 
 	t.Run("what nobody but the component may ask for", func(t *testing.T) {
@@ -197,11 +197,11 @@ func TestFlow(t *testing.T) {
 		})
 		c.connect()
 		c.until("the hello", func() bool { return c.hellos[len(c.hellos)-1].First == position+1 })
-		c.send(c.resumeLocked())
+		c.say(c.resumeLocked)
 		// What alice sent to the host was a message like any other.
 		c.until("the events again", func() bool { return len(c.events) == from+13 })
 		c.locked(func() { c.manual = false })
-		c.send(c.ackLocked())
+		c.say(c.ackLocked)
 		if made := c.step(func() {}); len(made) > 0 {
 			t.Errorf("events: %v", lines(made))
 		}
@@ -333,7 +333,7 @@ func TestFlow(t *testing.T) {
 			t.Errorf("%d events before resume", n-from)
 		}
 		c.locked(func() { c.manual = false })
-		c.send(c.resumeLocked())
+		c.say(c.resumeLocked)
 		c.await("online", "alice@localhost/r1", 1)
 	})
 	c.sound()

@@ -286,6 +286,20 @@ func (c *component) send(text string) {
 	}
 }
 
+// say sends what f makes of the state.
+func (c *component) say(f func() string) {
+	c.t.Helper()
+	text := ""
+	c.locked(func() { text = f() })
+	c.send(text)
+}
+
+// since returns the events from the n-th on.
+func (c *component) since(n int) (all []event) {
+	c.locked(func() { all = slices.Clone(c.events[n:]) })
+	return all
+}
+
 // until waits until the state is as wanted.
 func (c *component) until(what string, done func() bool) {
 	c.t.Helper()

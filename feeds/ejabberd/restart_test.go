@@ -92,8 +92,7 @@ func TestRestarts(t *testing.T) {
 		if got := c.hellos[len(c.hellos)-1].Hosts; !strings.HasPrefix(got, "localhost second.localhost ") {
 			t.Errorf("hosts %q", got)
 		}
-		var got []event
-		got = c.step(func() {
+		got := c.step(func() {
 			ann := s.Login(t, "alice@second.localhost", "r1")
 			ann.Send("<message type='chat' id='x1' to='alice@localhost'><body>Across</body></message>")
 			alice.WaitFor("x1")
@@ -121,7 +120,7 @@ func TestRestarts(t *testing.T) {
 		chat(alice, "bob@localhost", 10, 20)
 		c.connect()
 		c.snapshot("back")
-		if diff := cmp.Diff(numbers(10, 20), bodies(c.events[from:])); diff != "" {
+		if diff := cmp.Diff(numbers(10, 20), bodies(c.since(from))); diff != "" {
 			t.Errorf("bodies (-want +got):\n%s", diff)
 		}
 	})
@@ -136,7 +135,7 @@ func TestRestarts(t *testing.T) {
 		from := c.count()
 		chat(alice, "bob@localhost", 40, 5)
 		c.snapshot("old one gone")
-		if diff := cmp.Diff(numbers(40, 5), bodies(c.events[from:])); diff != "" {
+		if diff := cmp.Diff(numbers(40, 5), bodies(c.since(from))); diff != "" {
 			t.Errorf("bodies (-want +got):\n%s", diff)
 		}
 	})
@@ -149,9 +148,10 @@ func TestRestarts(t *testing.T) {
 		<-c.ended
 		c.connect()
 		c.snapshot("after it")
-		i := slices.IndexFunc(c.events[from:], func(e event) bool { return e.Kind == "message-received" })
-		if i < 0 || c.events[from+i].Stanza != "" || c.events[from+i].To != "bob@localhost" {
-			t.Errorf("events %v", lines(c.events[from:]))
+		made := c.since(from)
+		i := slices.IndexFunc(made, func(e event) bool { return e.Kind == "message-received" })
+		if i < 0 || made[i].Stanza != "" || made[i].To != "bob@localhost" {
+			t.Errorf("events %v", lines(made))
 		}
 	})
 
@@ -166,7 +166,7 @@ func TestRestarts(t *testing.T) {
 		if c.epoch != epoch || c.hellos[len(c.hellos)-1].PrevEpoch != "" {
 			t.Errorf("epoch %s, before %s: %+v", c.epoch, epoch, c.hellos[len(c.hellos)-1])
 		}
-		got := lines(c.events[from:])
+		got := lines(c.since(from))
 		for _, want := range []string{
 			"message-sent alice@localhost/r1 to=bob@localhost [message 56]",
 			"offline alice@localhost/r1 [presence unavailable]",
@@ -199,7 +199,7 @@ func TestRestarts(t *testing.T) {
 		from := c.count()
 		chat(alice, "bob@localhost", 70, 3)
 		c.snapshot("killed")
-		if diff := cmp.Diff(numbers(70, 3), bodies(c.events[from:])); diff != "" {
+		if diff := cmp.Diff(numbers(70, 3), bodies(c.since(from))); diff != "" {
 			t.Errorf("bodies (-want +got):\n%s", diff)
 		}
 	})
@@ -292,7 +292,7 @@ func TestModuleInstall(t *testing.T) {
 	if diff := cmp.Diff([]string{want[0]}, lines(c.snapshot("upgraded"))); diff != "" {
 		t.Errorf("snapshot (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(numbers(1, 10), bodies(c.events[from:])); diff != "" || c.epoch != epoch {
+	if diff := cmp.Diff(numbers(1, 10), bodies(c.since(from))); diff != "" || c.epoch != epoch {
 		t.Errorf("epoch %s, before %s; bodies (-want +got):\n%s", c.epoch, epoch, diff)
 	}
 	if got := erlang.run(`ext_mod:uninstall(<<"mod_event_feed">>)`); got != "{ok,ok}" {

@@ -22,9 +22,7 @@
 %% Marks, in a session's process, that stored messages are being handed over.
 -define(HANDING_OVER, mod_event_feed_handing_over).
 
-%%%===================================================================
 %%% gen_mod
-%%%===================================================================
 
 start(Host, Opts) ->
     mod_event_feed_rooms:start(Host),
@@ -58,7 +56,7 @@ pre_uninstall() ->
 			  _ = code:delete(Part)
 		  end, [mod_event_feed_intake, mod_event_feed_ring, mod_event_feed_rooms,
 			mod_event_feed_sessions, mod_event_feed_source, mod_event_feed_spool,
-			mod_event_feed_wire]).
+			mod_event_feed_window, mod_event_feed_wire]).
 
 depends(_Host, _Opts) ->
     [].
@@ -119,9 +117,7 @@ mod_doc() ->
 				"The default is '512'.">>}}],
       example => ["modules:", "  mod_event_feed:", "    component: events.example.org"]}.
 
-%%%===================================================================
 %%% For the other parts
-%%%===================================================================
 
 %% hosts lists the virtual hosts that the module runs on, the first one first.
 -spec hosts() -> [binary()].
@@ -157,12 +153,11 @@ encoded(none) ->
 encoded(Stanza) ->
     term_to_binary(xmpp:encode(Stanza)).
 
-%%%===================================================================
 %%% Messages
-%%%===================================================================
 
 %% A local session sends a message.
-user_send({#message{type = Type, from = From, to = To} = Message, _} = Acc) when Type /= error ->
+user_send({#message{type = Type, from = #jid{} = From, to = #jid{} = To} = Message, _} = Acc)
+  when Type /= error ->
     _ = erase(?HANDING_OVER),
     tell(<<"message-sent">>, From#jid.lserver, From, [{<<"to">>, jid:encode(To)}], Message),
     Acc;
@@ -221,9 +216,7 @@ offline({Stored, #message{type = Type, to = To} = Message} = Acc)
 offline(Acc) ->
     Acc.
 
-%%%===================================================================
 %%% Sessions
-%%%===================================================================
 
 opened(#{jid := JID} = State) ->
     session(<<"session-start">>, opened, JID, [], none),
@@ -287,9 +280,7 @@ asked(State, {mod_event_feed, report}) ->
 asked(State, _Info) ->
     State.
 
-%%%===================================================================
 %%% Stream management (XEP-0198)
-%%%===================================================================
 
 %% The connection is lost, the session waits.
 pending(#{jid := JID} = State) ->
@@ -340,9 +331,7 @@ is_reportable(Message) -> not is_archived(Message).
 count(Messages) ->
     [{<<"unacked">>, integer_to_binary(length(Messages))}].
 
-%%%===================================================================
 %%% The component
-%%%===================================================================
 
 %% Runs in the process of the component's connection.
 component_connected(Component) ->
@@ -352,10 +341,10 @@ component_connected(Component) ->
 %% else, so neither users nor other servers can pretend to be it. The name that
 %% the connection has proved is compared too: with check_from off, or with
 %% several names at one listener, a component may write another's.
-component_send({#message{from = #jid{luser = <<>>, lserver = Component, lresource = <<>>},
+component_send({#message{type = Type, from = #jid{luser = <<>>, lserver = Component, lresource = <<>>},
 			 to = #jid{luser = <<>>, lserver = Host, lresource = <<>>},
 			 sub_els = [#xmlel{name = Verb} = El]},
-		#{remote_server := Component} = State} = Acc) ->
+		#{remote_server := Component} = State} = Acc) when Type /= error ->
     case is_control(El) andalso mod_event_feed_intake:belongs_to(Component) andalso is_served(Host) of
 	true ->
 	    mod_event_feed_source:control(self(), Verb, attr(<<"source">>, El), attr(<<"epoch">>, El),

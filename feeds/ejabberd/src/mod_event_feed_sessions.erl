@@ -4,12 +4,13 @@
 %%% the old one says afterwards would look like the end of the new one.
 -module(mod_event_feed_sessions).
 
--export([new/0, change/3, ended/4, reported/4, is_known/2, slice/3, leave/1, save/1, restore/2]).
+-export([new/0, change/3, ended/4, reported/4, ask/2, slice/3, leave/1, save/1, restore/2]).
 
 -include("xmpp.hrl").
+-include("ejabberd_sm.hrl").
 -include("mod_event_feed.hrl").
 
--record(session, {ljid :: ljid(),
+-record(known, {ljid :: ljid(),
 		  pid :: pid(),
 		  host :: binary(),
 		  user :: binary(),
@@ -17,12 +18,12 @@
 
 -opaque sessions() :: ets:tid().
 -type cursor() :: start | ljid().
--opaque saved() :: {term(), [#session{}]}.
+-opaque saved() :: {term(), [#known{}]}.
 -export_type([sessions/0, cursor/0, saved/0]).
 
 -spec new() -> sessions().
 new() ->
-    ets:new(?MODULE, [ordered_set, private, {keypos, #session.ljid}]).
+    ets:new(?MODULE, [ordered_set, private, {keypos, #known.ljid}]).
 
 %% change follows an event. It returns the events that come before it, and
 %% whether the event itself counts.
@@ -31,17 +32,17 @@ change(none, _Fact, _Tab) ->
     {[], true};
 change({opened, LJID, Pid}, #fact{host = Host, user = User, t = T}, Tab) ->
     Before = case ets:lookup(Tab, LJID) of
-		 [#session{pid = Other} = Old] when Other /= Pid -> end_of(Old, T, <<"conflict">>);
+		 [#known{pid = Other} = Old] when Other /= Pid -> end_of(Old, T, <<"conflict">>);
 		 _ -> []
 	     end,
-    ets:insert(Tab, #session{ljid = LJID, pid = Pid, host = Host, user = User}),
+    ets:insert(Tab, #known{ljid = LJID, pid = Pid, host = Host, user = User}),
     {Before, true};
 change({What, LJID, Pid}, Fact, Tab) ->
     case ets:lookup(Tab, LJID) of
-	[#session{pid = Pid} = Session] -> {[], changed(What, Fact, Session, Tab)};
-	[#session{} = Session] when What == resumed ->
-	    {[], ets:insert(Tab, Session#session{pid = Pid})};
-	[#session{}] ->
+	[#known{pid = Pid} = Session] -> {[], changed(What, Fact, Session, Tab)};
+	[#known{} = Session] when What == resumed ->
+	    {[], ets:insert(Tab, Session#known{pid = Pid})};
+	[#known{}] ->
 	    {[], false};
 	[] when What == available ->
 	    {[], changed(What, Fact, session(LJID, Pid, Fact), Tab)};
@@ -51,11 +52,11 @@ change({What, LJID, Pid}, Fact, Tab) ->
     end.
 
 changed(available, Fact, Session, Tab) ->
-    ets:insert(Tab, Session#session{presence = presence(Fact)});
-changed(unavailable, _Fact, #session{presence = none}, _Tab) ->
+    ets:insert(Tab, Session#known{presence = presence(Fact)});
+changed(unavailable, _Fact, #known{presence = none}, _Tab) ->
     false;
 changed(unavailable, _Fact, Session, Tab) ->
-    ets:insert(Tab, Session#session{presence = none});
+    ets:insert(Tab, Session#known{presence = none});
 changed(_What, _Fact, _Session, _Tab) ->
     true.
 
@@ -64,7 +65,7 @@ changed(_What, _Fact, _Session, _Tab) ->
 -spec ended(ljid(), pid(), #fact{}, sessions()) -> [#fact{}].
 ended(LJID, Pid, #fact{t = T, attrs = Attrs}, Tab) ->
     case ets:lookup(Tab, LJID) of
-	[#session{pid = Pid} = Session] ->
+	[#known{pid = Pid} = Session] ->
 	    ets:delete(Tab, LJID),
 	    end_of(Session, T, proplists:get_value(<<"reason">>, Attrs));
 	_ ->
@@ -75,10 +76,17 @@ ended(LJID, Pid, #fact{t = T, attrs = Attrs}, Tab) ->
 -spec reported(ljid(), pid(), #fact{}, sessions()) -> boolean().
 reported(LJID, Pid, Fact, Tab) ->
     Session = session(LJID, Pid, Fact),
-    ets:insert_new(Tab, Session#session{presence = Fact#fact.stanza}).
+    ets:insert_new(Tab, Session#known{presence = Fact#fact.stanza}).
 
--spec is_known(ljid(), sessions()) -> boolean().
-is_known(LJID, Tab) -> ets:member(Tab, LJID).
+%% ask makes the sessions of a host that are older than the table report
+%% themselves, and returns their processes.
+-spec ask(binary(), sessions()) -> [pid()].
+ask(Host, Tab) ->
+    Pids = [Pid || #session{usr = {_, Server, _} = LJID, sid = {_, Pid}}
+		       <- ejabberd_sm:dirty_get_my_sessions_list(),
+		   Server == Host, not ets:member(Tab, LJID)],
+    _ = [Pid ! {mod_event_feed, report} || Pid <- Pids],
+    Pids.
 
 %% slice returns the next N sessions as events of a snapshot.
 -spec slice(cursor(), pos_integer(), sessions()) -> {[#fact{}], cursor() | done}.
@@ -92,7 +100,7 @@ slice(Cursor, N, T, Tab, Facts) ->
 	'$end_of_table' ->
 	    {lists:reverse(Facts), done};
 	LJID ->
-	    [#session{host = Host, user = User, presence = Presence}] = ets:lookup(Tab, LJID),
+	    [#known{host = Host, user = User, presence = Presence}] = ets:lookup(Tab, LJID),
 	    Fact = #fact{kind = <<"snapshot">>, host = Host, user = User, t = T, stanza = Presence},
 	    slice(LJID, N - 1, T, Tab, [Fact | Facts])
     end.
@@ -104,7 +112,7 @@ next(LJID, Tab) -> ets:next(Tab, LJID).
 %% may be killed before they can say so.
 -spec leave(sessions()) -> [#fact{}].
 leave(Tab) ->
-    Gone = [Session || Session <- ets:tab2list(Tab), not is_process_alive(Session#session.pid)],
+    Gone = [Session || Session <- ets:tab2list(Tab), not is_process_alive(Session#known.pid)],
     end_all(Gone, Tab).
 
 %% save is for a later start, perhaps of the module only.
@@ -115,7 +123,7 @@ save(Tab) -> {this_run(), ets:tab2list(Tab)}.
 -spec restore(saved(), sessions()) -> [#fact{}].
 restore({Run, Sessions}, Tab) ->
     Same = Run == this_run(),
-    {Alive, Gone} = lists:partition(fun(#session{pid = Pid}) -> Same andalso is_process_alive(Pid) end,
+    {Alive, Gone} = lists:partition(fun(#known{pid = Pid}) -> Same andalso is_process_alive(Pid) end,
 				    Sessions),
     ets:insert(Tab, Alive),
     end_all(Gone, Tab).
@@ -126,12 +134,12 @@ this_run() ->
 
 end_all(Gone, Tab) ->
     T = erlang:system_time(millisecond),
-    lists:flatmap(fun(#session{ljid = LJID} = Session) ->
+    lists:flatmap(fun(#known{ljid = LJID} = Session) ->
 			  ets:delete(Tab, LJID),
 			  end_of(Session, T, <<"system-shutdown">>)
 		  end, Gone).
 
-end_of(#session{host = Host, user = User, presence = Presence}, T, Reason) ->
+end_of(#known{host = Host, user = User, presence = Presence}, T, Reason) ->
     Offline = #fact{kind = <<"offline">>, host = Host, user = User, t = T,
 		    stanza = made(User, [{<<"type">>, <<"unavailable">>}])},
     [Offline || Presence /= none]
@@ -139,7 +147,7 @@ end_of(#session{host = Host, user = User, presence = Presence}, T, Reason) ->
 		  attrs = [{<<"reason">>, Reason}]}].
 
 session(LJID, Pid, #fact{host = Host, user = User}) ->
-    #session{ljid = LJID, pid = Pid, host = Host, user = User}.
+    #known{ljid = LJID, pid = Pid, host = Host, user = User}.
 
 %% The presence of an event that was lost is not known.
 presence(#fact{stanza = none, user = User}) -> made(User, []);

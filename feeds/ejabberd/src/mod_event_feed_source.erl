@@ -6,12 +6,11 @@
 
 -export([ensure_started/1, stop/0, host_up/1, host_down/1, reload/1,
 	 session_ended/2, session_reported/2, component_connected/2, control/5]).
--export([start_link/1, init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
+-export([start_link/1, init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2,
+	 format_status/1]).
 
 -include("logger.hrl").
 -include("xmpp.hrl").
--include("ejabberd_router.hrl").
--include("ejabberd_sm.hrl").
 -include("mod_event_feed.hrl").
 
 %% Milliseconds between looks at what nothing announces.
@@ -37,11 +36,8 @@
 		conn = none :: none | {pid(), reference()},
 		resumed = false :: boolean(),   % by this connection
 		ticks = 0 :: non_neg_integer(), % since the last hello
-		sent = 0 :: non_neg_integer(),  % the last number on the wire
-		tried = 0 :: non_neg_integer(), % the last one ever sent by another connection
-		base = 0 :: non_neg_integer(),  % the last one acknowledged
-		said = 1 :: pos_integer(),      % the oldest one according to the last hello
-		gaps = [] :: [{pos_integer(), pos_integer()}], % losses announced behind base
+		said = 1 :: pos_integer(),      % the oldest number according to the last hello
+		on_wire = mod_event_feed_window:new() :: mod_event_feed_window:window(),
 		pumping = false :: boolean(),
 		sessions :: mod_event_feed_sessions:sessions(),
 		unreported = #{} :: #{pid() => true},
@@ -50,9 +46,7 @@
 -type waiting() :: {waiting, binary()}.
 -type running() :: {running, binary(), mod_event_feed_sessions:cursor(), non_neg_integer()}.
 
-%%%===================================================================
 %%% For the hooks
-%%%===================================================================
 
 -spec ensure_started(map()) -> ok | {error, term()}.
 ensure_started(Opts) ->
@@ -109,9 +103,7 @@ to_all_nodes(Message) ->
     abcast = gen_server:abcast(ejabberd_cluster:get_nodes(), ?MODULE, Message),
     ok.
 
-%%%===================================================================
 %%% gen_server
-%%%===================================================================
 
 start_link(Opts) ->
     gen_server:start_link({local, ?MODULE}, ?MODULE, Opts, []).
@@ -122,37 +114,26 @@ init(#{component := Component, source := Source, window := Window,
     process_flag(message_queue_data, off_heap),
     Counters = mod_event_feed_intake:open(Component, MaxEvents, MaxBytes),
     State = #state{component = jid:make(Component), source = Source, epoch = <<>>, window = Window,
-		   host = hd(mod_event_feed:hosts()), counters = Counters, ring = mod_event_feed_ring:new(MaxEvents, MaxBytes),
+		   host = hd(mod_event_feed:hosts()), counters = Counters,
+		   ring = mod_event_feed_ring:new(MaxEvents, MaxBytes),
 		   sessions = mod_event_feed_sessions:new()},
-    State1 = restore(State, MaxEvents, MaxBytes),
-    _ = mod_event_feed_spool:note_epoch(Source, State1#state.epoch),
     erlang:send_after(?TICK, self(), tick),
-    State2 = lists:foldl(fun ask_sessions/2, State1, mod_event_feed:hosts()),
-    {ok, find_connection(State2)}.
+    {ok, find_connection(lists:foldl(fun ask_sessions/2, restore(State, MaxEvents, MaxBytes),
+				     mod_event_feed:hosts()))}.
 
 %% restore goes on where a clean stop has left off.
 restore(#state{source = Source} = State, MaxEvents, MaxBytes) ->
-    case mod_event_feed_spool:take() of
-	{ok, #{source := Source, epoch := Epoch, previous := Previous, next := Next,
-	       holes := Holes, events := Events, sessions := Sessions}} ->
+    case mod_event_feed_spool:begin_epoch(Source) of
+	{new, Epoch, Previous} ->
+	    State#state{epoch = Epoch, previous = Previous};
+	{continued, #{epoch := Epoch, previous := Previous, next := Next, holes := Holes,
+		      events := Events, sessions := Sessions}} ->
 	    Ring = mod_event_feed_ring:load(Events, Next, Holes, MaxEvents, MaxBytes),
-	    State1 = State#state{epoch = Epoch, previous = Previous, ring = Ring},
-	    Gone = mod_event_feed_sessions:restore(Sessions, State#state.sessions),
-	    append_all(Gone, State1);
-	_ ->
-	    Epoch = new_epoch(),
-	    case mod_event_feed_spool:last_epoch(Source) of
-		{ok, Previous} -> State#state{epoch = Epoch, previous = Previous};
-		none -> State#state{epoch = Epoch}
-	    end
+	    append_all(mod_event_feed_sessions:restore(Sessions, State#state.sessions),
+		       State#state{epoch = Epoch, previous = Previous, ring = Ring})
     end.
 
-new_epoch() ->
-    <<Random:32>> = crypto:strong_rand_bytes(4),
-    list_to_binary(io_lib:format("~.16b-~8.16.0b", [erlang:system_time(second), Random])).
-
-handle_call(Request, From, State) ->
-    ?WARNING_MSG("Unexpected call from ~p: ~p", [From, Request]),
+handle_call(_Request, _From, State) ->
     {noreply, State}.
 
 handle_cast({fact, Size, Fact}, #state{counters = Counters} = State) ->
@@ -178,8 +159,7 @@ handle_cast(hosts_changed, State) ->
     {noreply, hello(State)};
 handle_cast({reload, Opts}, State) ->
     {noreply, reconfigure(Opts, State)};
-handle_cast(Msg, State) ->
-    ?WARNING_MSG("Unexpected cast: ~p", [Msg]),
+handle_cast(_Unknown, State) -> % of a part that was not upgraded
     {noreply, State}.
 
 handle_info(pump, State) ->
@@ -197,43 +177,39 @@ handle_info({'DOWN', Ref, process, Pid, _}, #state{conn = {Pid, Ref}} = State) -
     {noreply, find_connection(State#state{conn = none, resumed = false})};
 handle_info(reports_due, State) ->
     {noreply, begin_snapshot(State#state{unreported = #{}})};
-handle_info({'EXIT', _, _}, State) ->
-    {noreply, State};
-handle_info(Info, State) ->
-    ?WARNING_MSG("Unexpected info: ~p", [Info]),
+handle_info(_Unknown, State) ->
     {noreply, State}.
 
 terminate(Reason, State)
   when Reason == normal; Reason == shutdown; element(1, Reason) == shutdown ->
     State1 = append_all(mod_event_feed_sessions:leave(State#state.sessions),
 			take_losses(State#state{resumed = false})),
-    #state{ring = Ring} = State2 = finish_snapshot(State1),
+    #state{source = Source, epoch = Epoch, previous = Previous, ring = Ring} = finish_snapshot(State1),
     _ = mod_event_feed_spool:save(
-	  #{source => State2#state.source, epoch => State2#state.epoch,
-	    previous => State2#state.previous, next => mod_event_feed_ring:next(Ring),
-	    holes => mod_event_feed_ring:holes(Ring), events => mod_event_feed_ring:to_list(Ring),
-	    sessions => mod_event_feed_sessions:save(State2#state.sessions)}),
+	  #{source => Source, epoch => Epoch, previous => Previous,
+	    next => mod_event_feed_ring:next(Ring), holes => mod_event_feed_ring:holes(Ring),
+	    events => mod_event_feed_ring:to_list(Ring),
+	    sessions => mod_event_feed_sessions:save(State#state.sessions)}),
     ok;
 terminate(_Reason, _State) ->
     ok.
 
-%% A new name of the component, of the source or of the epoch needs a restart of
-%% the server; the limits do not.
+%% A crash must not write into the log what users say.
+format_status(Status) ->
+    maps:map(fun(Key, _) when Key == message; Key == state -> hidden;
+		(log, _) -> [];
+		(_, Value) -> Value
+	     end, Status).
+
+%% A new name of the source needs a restart of the server.
 reconfigure(#{component := Component, window := Window, buffer_events := MaxEvents,
 	      buffer_bytes := MaxBytes}, #state{ring = Ring} = State) ->
     mod_event_feed_intake:limits(Component, MaxEvents, MaxBytes),
     State1 = State#state{window = Window,
 			 ring = mod_event_feed_ring:limits(MaxEvents, MaxBytes, Ring)},
-    case jid:make(Component) of
-	Same when Same == State#state.component ->
-	    hello(State1);
-	Other ->
-	    find_connection(disconnect(State1#state{component = Other}))
-    end.
+    find_connection(disconnect(State1#state{component = jid:make(Component)})).
 
-%%%===================================================================
 %%% Events
-%%%===================================================================
 
 happened(#fact{session = Change} = Fact, Append, #state{sessions = Sessions} = State) ->
     {Before, Counts} = mod_event_feed_sessions:change(Change, Fact, Sessions),
@@ -274,9 +250,7 @@ tell_ignored(#state{ticks = Ticks, counters = Counters}) when Ticks rem ?IGNORED
 tell_ignored(_State) ->
     ok.
 
-%%%===================================================================
 %%% To the component
-%%%===================================================================
 
 %% pump sends what waits, in slices.
 pump(#state{pumping = true} = State) -> State;
@@ -285,65 +259,55 @@ pump(State) -> pump(?SLICE, State).
 pump(0, State) ->
     self() ! pump,
     State#state{pumping = true};
-pump(N, #state{sent = Sent, ring = Ring} = State) ->
-    case is_open(State) andalso mod_event_feed_ring:at(Sent + 1, Ring) of
+pump(N, #state{resumed = true, window = Size, on_wire = OnWire, ring = Ring} = State) ->
+    Next = mod_event_feed_window:next(OnWire),
+    case mod_event_feed_window:is_open(Size, OnWire) andalso mod_event_feed_ring:at(Next, Ring) of
 	false -> State;
 	none -> snapshot_slice(State);
-	{lost, To} -> pump(N - 1, send_lost(Sent + 1, To, State));
+	{lost, To} -> pump(N - 1, send_lost(Next, To, State));
 	#kept{} = Kept -> pump(N - 1, send_event(Kept, State))
-    end.
+    end;
+pump(_N, State) ->
+    State.
 
-%% The window counts stanzas, hence a loss for one, whatever its length.
-is_open(#state{resumed = true, sent = Sent, base = Base, gaps = Gaps, window = Window}) ->
-    Sent - Base - lists:sum([To - From || {From, To} <- Gaps]) < Window;
-is_open(_State) ->
-    false.
+send_event(#kept{seq = Seq} = Kept, #state{component = Component, source = Source, epoch = Epoch,
+					   on_wire = OnWire} = State) ->
+    Suspect = mod_event_feed_window:is_suspect(Seq, OnWire),
+    send(mod_event_feed_wire:event(Component, Source, Epoch, Kept, Suspect), State),
+    State#state{on_wire = mod_event_feed_window:sent(Seq, OnWire)}.
 
-send_event(#kept{seq = Seq} = Kept, #state{component = Component, source = Source,
-					   epoch = Epoch, tried = Tried} = State) ->
-    send(mod_event_feed_wire:event(Component, Source, Epoch, Kept, Seq =< Tried), State),
-    State#state{sent = Seq}.
+send_lost(From, To, #state{host = Host, component = Component, source = Source, epoch = Epoch,
+			   on_wire = OnWire} = State) ->
+    send(mod_event_feed_wire:lost(Host, Component, Source, Epoch, From, To), State),
+    State#state{on_wire = mod_event_feed_window:lost(From, To, OnWire)}.
 
-send_lost(From, To, #state{component = Component, source = Source, epoch = Epoch, gaps = Gaps} = State) ->
-    send(mod_event_feed_wire:lost(State#state.host, Component, Source, Epoch, From, To), State),
-    State#state{sent = To, gaps = Gaps ++ [{From, To}]}.
-
-%% Straight to the component's stream. The router would look for another server
-%% of that name, or bounce, if the component went away in this moment.
 send(Message, #state{conn = {Pid, _}}) ->
-    ejabberd_cluster:send(Pid, {route, Message}).
+    mod_event_feed_wire:send(Pid, Message).
 
 hello(#state{conn = none} = State) ->
     State;
-hello(#state{component = Component, source = Source, epoch = Epoch, previous = Previous, ring = Ring} = State) ->
+hello(#state{ring = Ring} = State) ->
     case mod_event_feed:hosts() of
 	[] ->
 	    State;
 	[Host | _] = Hosts ->
 	    First = mod_event_feed_ring:first(Ring),
-	    Names = lists:join($\s, Hosts ++ lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts)),
-	    %% An epoch before this one has always ended without a clean stop: after
-	    %% a clean one it goes on.
-	    Before = [[{<<"prev-epoch">>, Previous}, {<<"clean">>, <<"false">>}] || Previous /= none],
-	    Attrs = [{<<"source">>, Source}, {<<"epoch">>, Epoch},
-		     {<<"first">>, integer_to_binary(First)},
-		     {<<"next">>, integer_to_binary(mod_event_feed_ring:next(Ring))},
-		     {<<"hosts">>, iolist_to_binary(Names)},
-		     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary>>}],
-	    send(mod_event_feed_wire:hello(Host, Component, lists:append([Attrs | Before])), State),
+	    send(mod_event_feed_wire:hello(
+		   Hosts ++ lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts), State#state.component,
+		   #{source => State#state.source, epoch => State#state.epoch,
+		     previous => State#state.previous, first => First,
+		     next => mod_event_feed_ring:next(Ring)}), State),
 	    State#state{resumed = false, ticks = 0, said = First, host = Host}
     end.
 
-%%%===================================================================
 %%% The connection
-%%%===================================================================
 
 connect(Pid, #state{conn = {Pid, _}} = State) ->
     hello(State);
 connect(Pid, State) ->
     State1 = disconnect(State),
-    #state{sent = Sent, tried = Tried} = State1,
-    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}, tried = max(Sent, Tried)}).
+    OnWire = mod_event_feed_window:cut(State1#state.on_wire),
+    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}, on_wire = OnWire}).
 
 disconnect(#state{conn = none} = State) ->
     State;
@@ -353,24 +317,9 @@ disconnect(#state{conn = {_, Ref}} = State) ->
 
 %% find_connection is for a source that starts while the component is attached.
 find_connection(#state{component = #jid{lserver = Component}} = State) ->
-    Pids = [Pid || #route{pid = Pid} <- routes(Component), is_pid(Pid),
-		   node(Pid) /= node() orelse is_process_alive(Pid)],
-    case Pids of
-	[] -> State;
-	_ -> connect(lists:last(Pids), State)
-    end.
+    lists:foldl(fun connect/2, State, lists:sublist(mod_event_feed_wire:connections(Component), 1)).
 
-%% The router exports no function for this; its backends do.
-routes(Component) ->
-    Backend = list_to_existing_atom("ejabberd_router_" ++ atom_to_list(ejabberd_option:router_db_type())),
-    case Backend:find_routes(Component) of
-	{ok, Routes} -> Routes;
-	_ -> []
-    end.
-
-%%%===================================================================
 %%% From the component
-%%%===================================================================
 
 %% Only the connection that heard the last hello is obeyed; in a cluster the
 %% others' sources come by here too.
@@ -383,7 +332,8 @@ obey(Pid, Verb, Source, Epoch, Args, #state{source = Source, conn = {Pid, _}} = 
 	    State1
     end;
 obey(_Pid, _Verb, Source, _Epoch, _Args, #state{source = Mine} = State) ->
-    _ = [mod_event_feed_intake:count_ignored() || Source == Mine orelse length(ejabberd_cluster:get_nodes()) == 1],
+    _ = [mod_event_feed_intake:count_ignored()
+	 || Source == Mine orelse length(ejabberd_cluster:get_nodes()) == 1],
     State.
 
 obey(<<"resume">>, true, #{seq := Seq}, #state{ring = Ring} = State) when is_integer(Seq) ->
@@ -396,31 +346,27 @@ obey(<<"resume">>, _, #{seq := Seq}, _State) when Seq == invalid ->
 obey(<<"resume">>, _, _, #state{said = First} = State) ->
     %% What was dropped since the hello is announced.
     resume(First - 1, State);
-obey(<<"ack">>, true, #{seq := Seq}, #state{resumed = true, sent = Sent} = State)
-  when is_integer(Seq), Seq =< Sent ->
-    #state{ring = Ring, base = Base, gaps = Gaps} = State,
-    pump(State#state{ring = mod_event_feed_ring:trim(Seq, Ring), base = max(Base, Seq),
-		     gaps = [Gap || {From, _} = Gap <- Gaps, From > Seq]});
+obey(<<"ack">>, true, #{seq := Seq}, #state{resumed = true, on_wire = OnWire, ring = Ring} = State)
+  when is_integer(Seq) ->
+    case mod_event_feed_window:acknowledged(Seq, OnWire) of
+	{ok, Moved} -> pump(State#state{on_wire = Moved, ring = mod_event_feed_ring:trim(Seq, Ring)});
+	error -> ignore
+    end;
 obey(<<"snapshot">>, _, #{id := Id}, State) when is_binary(Id) ->
     begin_snapshot(State#state{snapshot = {waiting, Id}});
 obey(_, _, _, _) ->
     ignore.
 
-resume(Seq, #state{ring = Ring} = State) ->
+resume(Seq, #state{ring = Ring, on_wire = OnWire} = State) ->
     pump(State#state{resumed = true, ring = mod_event_feed_ring:trim(Seq, Ring),
-		     sent = Seq, base = Seq, gaps = []}).
+		     on_wire = mod_event_feed_window:begin_at(Seq, OnWire)}).
 
-%%%===================================================================
 %%% Snapshots
-%%%===================================================================
 
 %% ask_sessions makes the sessions of a host that are older than this process
 %% report themselves.
 ask_sessions(Host, #state{sessions = Sessions, unreported = Unreported} = State) ->
-    Asked = [Pid || #session{usr = {_, Server, _} = LJID, sid = {_, Pid}}
-			<- ejabberd_sm:dirty_get_my_sessions_list(),
-		    Server == Host, not mod_event_feed_sessions:is_known(LJID, Sessions)],
-    _ = [Pid ! {mod_event_feed, report} || Pid <- Asked],
+    Asked = mod_event_feed_sessions:ask(Host, Sessions),
     _ = [erlang:send_after(?REPORTS, self(), reports_due) || Asked /= []],
     State#state{unreported = lists:foldl(fun(Pid, Pids) -> Pids#{Pid => true} end, Unreported, Asked)}.
 

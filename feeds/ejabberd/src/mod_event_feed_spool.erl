@@ -2,51 +2,55 @@
 %%% were not acknowledged, otherwise the name of the epoch that was lost.
 -module(mod_event_feed_spool).
 
--export([save/1, take/0, note_epoch/2, last_epoch/1]).
+-export([save/1, begin_epoch/1]).
 
 -include("logger.hrl").
 
 -define(RING, "event_feed.ring").
 -define(EPOCH, "event_feed.epoch").
+%% Changes when what is saved gets another form.
+-define(VERSION, 1).
 -define(MAGIC, "event_feed 1\n").
 
-%% save writes a term in such a way that the file is either whole or not there.
--spec save(term()) -> ok | {error, term()}.
-save(Term) ->
-    write(?RING, term_to_binary(Term)).
+%% save keeps what a source needs to go on, in a map with its name. It writes in
+%% such a way that the file is either whole or not there.
+-spec save(#{source := binary(), epoch := binary(), atom() => term()}) -> ok | {error, term()}.
+save(Saved) ->
+    write(?RING, term_to_binary(Saved#{version => ?VERSION})).
 
-%% take returns what save has kept, once: what was taken and lives on must not
-%% be taken again after a crash.
--spec take() -> {ok, term()} | none.
+%% begin_epoch returns what the source has saved, or a new epoch and the one
+%% before it.
+-spec begin_epoch(binary()) -> {continued, map()} | {new, binary(), binary() | none}.
+begin_epoch(Source) ->
+    case take() of
+	#{source := Source, version := ?VERSION} = Saved ->
+	    {continued, Saved};
+	_ ->
+	    Previous = case read(?EPOCH) of
+			   {ok, {Source, Epoch}} -> Epoch;
+			   _ -> none
+		       end,
+	    New = new_epoch(),
+	    _ = write(?EPOCH, term_to_binary({Source, New})),
+	    {new, New, Previous}
+    end.
+
+new_epoch() ->
+    <<Random:32>> = crypto:strong_rand_bytes(4),
+    list_to_binary(io_lib:format("~.16b-~8.16.0b", [erlang:system_time(second), Random])).
+
+%% take returns what was saved, once: what was taken and lives on must not be
+%% taken again after a crash.
 take() ->
     case read(?RING) of
-	{ok, Data} ->
-	    Term = binary_to_term(Data),
+	{ok, Saved} ->
 	    case file:delete(path(?RING)) of
 		ok ->
-		    {ok, Term};
+		    Saved;
 		{error, Why} ->
 		    ?ERROR_MSG("Cannot remove ~ts, hence its events are not sent: ~ts",
 			       [path(?RING), file:format_error(Why)]),
 		    none
-	    end;
-	none ->
-	    none
-    end.
-
-%% note_epoch remembers the epoch that begins.
--spec note_epoch(binary(), binary()) -> ok | {error, term()}.
-note_epoch(Source, Epoch) ->
-    write(?EPOCH, term_to_binary({Source, Epoch})).
-
-%% last_epoch is the epoch that the source noted last.
--spec last_epoch(binary()) -> {ok, binary()} | none.
-last_epoch(Source) ->
-    case read(?EPOCH) of
-	{ok, Data} ->
-	    case binary_to_term(Data) of
-		{Source, Epoch} -> {ok, Epoch};
-		_ -> none
 	    end;
 	none ->
 	    none
@@ -92,7 +96,7 @@ read(Name) ->
     case file:read_file(path(Name)) of
 	{ok, <<?MAGIC, Sum:32, Data/binary>>} ->
 	    case erlang:crc32(Data) of
-		Sum -> {ok, Data};
+		Sum -> {ok, binary_to_term(Data)};
 		_ -> damaged(Name)
 	    end;
 	{ok, _} ->

@@ -1,19 +1,26 @@
-%%% The stanzas of the protocol, as terms for the component's stream.
+%%% The stanzas of the protocol and their way to the component's stream.
 -module(mod_event_feed_wire).
 
--export([hello/3, event/5, lost/6, kept/1, size_of/1]).
+-export([hello/3, event/5, lost/6, kept/1, size_of/1, send/2, connections/1]).
 
 -include("xmpp.hrl").
+-include("ejabberd_router.hrl").
 -include("mod_event_feed.hrl").
 
 %% What an event takes beside its texts, roughly.
 -define(OVERHEAD, 200).
 
--type attrs() :: [{binary(), binary()}].
-
--spec hello(binary(), jid(), attrs()) -> message().
-hello(Host, Component, Attrs) ->
-    message(Host, Component, [tag(<<"hello">>, Attrs)]).
+%% hello comes from the first of the hosts. An epoch before this one has always
+%% ended without a clean stop: after a clean one it goes on.
+-spec hello([binary()], jid(), map()) -> message().
+hello([Host | _] = Hosts, Component, #{source := Source, epoch := Epoch, previous := Previous,
+				       first := First, next := Next}) ->
+    Before = [[{<<"prev-epoch">>, Previous}, {<<"clean">>, <<"false">>}] || Previous /= none],
+    Attrs = [{<<"source">>, Source}, {<<"epoch">>, Epoch},
+	     {<<"first">>, integer_to_binary(First)}, {<<"next">>, integer_to_binary(Next)},
+	     {<<"hosts">>, iolist_to_binary(lists:join($\s, Hosts))},
+	     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary>>}],
+    message(Host, Component, [tag(<<"hello">>, lists:append([Attrs | Before]))]).
 
 %% event wraps an event. Suspect is one that was on its way when a connection
 %% ended: it may be the cause.
@@ -71,3 +78,21 @@ tag(Name, Attrs) ->
 seconds(T) ->
     iolist_to_binary([integer_to_binary(T div 1000), $.,
 		      string:pad(integer_to_list(T rem 1000), 3, leading, $0)]).
+
+%% send goes straight to the process of a connection. The router would look for
+%% another server of the component's name, or bounce, if it went away just now.
+-spec send(pid(), message()) -> ok.
+send(Pid, Message) ->
+    _ = ejabberd_cluster:send(Pid, {route, Message}),
+    ok.
+
+%% connections are a component's; there should be one. The router exports no
+%% function for this; its backends do.
+-spec connections(binary()) -> [pid()].
+connections(Component) ->
+    Backend = list_to_existing_atom("ejabberd_router_" ++ atom_to_list(ejabberd_option:router_db_type())),
+    case Backend:find_routes(Component) of
+	{ok, Routes} -> [Pid || #route{pid = Pid} <- Routes, is_pid(Pid),
+				node(Pid) /= node() orelse is_process_alive(Pid)];
+	_ -> []
+    end.

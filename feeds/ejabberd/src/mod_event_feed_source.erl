@@ -19,8 +19,10 @@
 -define(HELLO_TICKS, 10).
 %% Ticks between two notes of what was ignored.
 -define(IGNORED_TICKS, 60).
-%% Events sent in one go, so that the mailbox is looked at in between.
+%% Events sent in one go, and the milliseconds of pause after them, for the users.
+%% 16 000 events a second are more than the server can make.
 -define(SLICE, 64).
+-define(PAUSE, 4).
 %% Milliseconds that sessions which were there before this process have to
 %% report themselves before a snapshot does without them.
 -define(REPORTS, 5000).
@@ -41,10 +43,8 @@
 		pumping = false :: boolean(),
 		sessions :: mod_event_feed_sessions:sessions(),
 		unreported = #{} :: #{pid() => true},
-		snapshot = none :: none | waiting() | running()}).
-
--type waiting() :: {waiting, binary()}.
--type running() :: {running, binary(), mod_event_feed_sessions:cursor(), non_neg_integer()}.
+		snapshot = none :: none | {waiting, binary()} |
+				   {running, binary(), mod_event_feed_sessions:cursor(), non_neg_integer()}}).
 
 %%% For the hooks
 
@@ -257,7 +257,7 @@ pump(#state{pumping = true} = State) -> State;
 pump(State) -> pump(?SLICE, State).
 
 pump(0, State) ->
-    self() ! pump,
+    erlang:send_after(?PAUSE, self(), pump),
     State#state{pumping = true};
 pump(N, #state{resumed = true, window = Size, on_wire = OnWire, ring = Ring} = State) ->
     Next = mod_event_feed_window:next(OnWire),

@@ -259,6 +259,7 @@ func (c *component) advance(epoch string, from, to int, keep func(), fault func(
 }
 
 func (c *component) resumeLocked() string {
+	c.acked, c.inWire = c.last, 0
 	if c.epoch == "" {
 		return c.control("resume", "source='%s'", c.hellos[len(c.hellos)-1].Source)
 	}

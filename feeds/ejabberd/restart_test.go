@@ -140,6 +140,24 @@ func TestRestarts(t *testing.T) {
 		}
 	})
 
+	t.Run("other options without a restart", func(t *testing.T) {
+		hellos := 0
+		c.locked(func() { c.ackEvery, hellos = 1, len(c.hellos) })
+		got := erlang.run(`mod_event_feed:reload(<<"localhost">>, maps:put(window, 3,
+			gen_mod:get_module_opts(<<"localhost">>, mod_event_feed)), #{})`)
+		if got != "{ok,ok}" {
+			t.Fatal(got)
+		}
+		c.until("another hello", func() bool { return len(c.hellos) > hellos })
+		c.locked(func() { c.widest = 0 })
+		from := c.count()
+		chat(alice, "bob@localhost", 90, 30)
+		c.snapshot("reloaded")
+		if diff := cmp.Diff(numbers(90, 30), bodies(c.since(from))); diff != "" || c.widest > 3 {
+			t.Errorf("%d events without an acknowledgement; bodies (-want +got):\n%s", c.widest, diff)
+		}
+	})
+
 	t.Run("a stanza that is no XML goes without itself", func(t *testing.T) {
 		from := c.count()
 		erlang.run(`ejabberd_router:route(xmpp:decode({xmlel, <<"message">>,

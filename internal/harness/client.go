@@ -181,6 +181,14 @@ func (c *Client) EnableSM() {
 	}
 }
 
+// HoldAcks leaves the server's requests for acknowledgement unanswered from now
+// on, also after Resume, which still says what has arrived.
+func (c *Client) HoldAcks() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sm = false
+}
+
 // Resume goes on with a dropped session of stream management on a new
 // connection. The old Client is of no more use but for what it has received.
 func (c *Client) Resume() *Client {
@@ -190,10 +198,10 @@ func (c *Client) Resume() *Client {
 	n.JID, n.SMID, n.ids = c.JID, c.SMID, c.ids
 	n.WaitFor("features", "urn:xmpp:sm:3")
 	c.mu.Lock()
-	handled := c.handled
+	sm, handled := c.sm, c.handled
 	c.mu.Unlock()
 	n.mu.Lock()
-	n.sm, n.handled = true, handled
+	n.sm, n.handled = sm, handled
 	n.mu.Unlock()
 	n.Sendf("<resume xmlns='urn:xmpp:sm:3' h='%d' previd='%s'/>", handled, c.SMID)
 	n.Wait("the resumption", func(text string) bool { return strings.HasPrefix(text, "<resumed") })

@@ -28,6 +28,12 @@ type EjabberdOptions struct {
 	ServiceLog bool
 	// Privilege grants every component XEP-0356 presence, roster and messages.
 	Privilege bool
+	// EventFeed compiles feeds/ejabberd and loads mod_event_feed for the first
+	// component. Options of it are YAML below the module, indented by four spaces.
+	EventFeed        bool
+	EventFeedOptions string
+	// Eval is Erlang that is evaluated before the server starts.
+	Eval string
 	// Modules is YAML below "modules:", indented by two spaces.
 	Modules string
 }
@@ -101,6 +107,7 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 		"Hosts": o.Hosts, "Certificate": certificate, "C2SPort": ports[0], "Listeners": listeners,
 		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
 		"Privilege": o.Privilege, "Modules": o.Modules,
+		"EventFeed": o.EventFeed, "EventFeedOptions": o.EventFeedOptions,
 	})
 	if err != nil {
 		return err
@@ -109,7 +116,18 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	log := filepath.Join(s.dir, "log", "ejabberd.log")
 	// Started like this, without a node name, Erlang needs no epmd.
 	s.args = []string{erl, "-noinput", "+K", "true", "+P", "250000", "+sbwt", "none",
-		"-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "db")), "-s", "ejabberd"}
+		"-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "db"))}
+	if o.Eval != "" {
+		s.args = append(s.args, "-eval", o.Eval)
+	}
+	if o.EventFeed {
+		ebin := filepath.Join(s.dir, "ebin")
+		if err := compileEventFeed(ebin, libs[0]); err != nil {
+			return err
+		}
+		s.args = append(s.args, "-pa", ebin)
+	}
+	s.args = append(s.args, "-s", "ejabberd")
 	s.env = append(baseEnv(s.dir),
 		"ERL_LIBS="+filepath.Dir(libs[0]),
 		"EJABBERD_CONFIG_PATH="+filepath.Join(s.dir, "ejabberd.yml"),
@@ -127,6 +145,38 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 			return fmt.Errorf("not yet in its log: %q", ejabberdStarted)
 		}
 		return streamsAnswer(limit, o.Hosts[0], loopback(ports[0]), components)
+	}
+	return nil
+}
+
+// compileEventFeed puts the beams of feeds/ejabberd into a new directory.
+func compileEventFeed(ebin, ejabberd string) error {
+	erlc, err := exec.LookPath("erlc")
+	if err != nil {
+		return fmt.Errorf("%w (run internal/harness/install.sh)", err)
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	feed := filepath.Join(root, "feeds", "ejabberd")
+	sources, err := filepath.Glob(filepath.Join(feed, "src", "*.erl"))
+	if err != nil || len(sources) == 0 {
+		return fmt.Errorf("no sources in %s", feed)
+	}
+	// Debian calls the library p1_xmpp, others xmpp.
+	headers, err := filepath.Glob("/usr/lib/erlang/lib/*xmpp-*/include")
+	if err != nil || len(headers) == 0 {
+		return fmt.Errorf("no headers of xmpp below /usr/lib/erlang/lib (run internal/harness/install.sh)")
+	}
+	if err := os.Mkdir(ebin, 0o755); err != nil {
+		return err
+	}
+	args := []string{"-Wall", "-Werror", "-o", ebin, "-I", filepath.Join(feed, "include"),
+		"-I", headers[0], "-I", filepath.Join(ejabberd, "include"), "-pa", filepath.Join(ejabberd, "ebin")}
+	out, err := exec.Command(erlc, append(args, sources...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("compile mod_event_feed: %w\n%s", err, out)
 	}
 	return nil
 }

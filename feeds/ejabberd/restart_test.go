@@ -1,0 +1,322 @@
+//go:build linux
+
+package ejabberd_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/harness"
+)
+
+// shell evaluates Erlang inside a server, as the server's own debug shell does:
+// a process there waits for files.
+type shell struct {
+	t   *testing.T
+	dir string
+}
+
+func newShell(t *testing.T) *shell { return &shell{t: t, dir: t.TempDir()} }
+
+// eval is for EjabberdOptions.Eval; first is evaluated before the server starts.
+func (s *shell) eval(first string) string {
+	return fmt.Sprintf(`%s Dir = %q, spawn(fun Wait() ->
+		timer:sleep(20),
+		case file:rename(Dir ++ "/todo", Dir ++ "/doing") of
+			ok ->
+				Result = (catch file:script(Dir ++ "/doing")),
+				ok = file:write_file(Dir ++ "/result", io_lib:format("~0p", [Result])),
+				ok = file:rename(Dir ++ "/result", Dir ++ "/done");
+			_ -> ok
+		end,
+		Wait() end).`, first, s.dir)
+}
+
+// run evaluates an expression and returns its value.
+func (s *shell) run(expression string) string {
+	s.t.Helper()
+	done := filepath.Join(s.dir, "done")
+	os.Remove(done)
+	draft := filepath.Join(s.dir, "draft")
+	if err := os.WriteFile(draft, []byte(expression+"."), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(draft, filepath.Join(s.dir, "todo")); err != nil {
+		s.t.Fatal(err)
+	}
+	deadline := time.After(harness.WaitLimit)
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		result, err := os.ReadFile(done)
+		if err == nil {
+			return string(result)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+		select {
+		case <-again.C:
+		case <-deadline:
+			s.t.Fatalf("no answer to %s", expression)
+		}
+	}
+}
+
+func TestRestarts(t *testing.T) {
+	t.Parallel()
+	erlang := newShell(t)
+	s := harness.Ejabberd(t, harness.EjabberdOptions{
+		EventFeed: true, Eval: erlang.eval(""), Hosts: []string{"localhost", "second.localhost"},
+	})
+	c := attach(t, s)
+	login := func(user, resource string) *harness.Client {
+		client := s.Login(t, user, resource) // beyond the subtest
+		client.Presence()
+		return client
+	}
+	alice := login("alice", "r1")
+	chat(alice, "bob@localhost", 1, 3)
+	c.snapshot("first")
+
+	t.Run("one source for two hosts", func(t *testing.T) {
+		if got := c.hellos[len(c.hellos)-1].Hosts; !strings.HasPrefix(got, "localhost second.localhost ") {
+			t.Errorf("hosts %q", got)
+		}
+		got := c.step(func() {
+			ann := s.Login(t, "alice@second.localhost", "r1")
+			ann.Send("<message type='chat' id='x1' to='alice@localhost'><body>Across</body></message>")
+			alice.WaitFor("x1")
+			ann.CloseStream()
+			c.await("session-end", "alice@second.localhost", 1)
+		})
+		want := []string{
+			"session-start alice@second.localhost/r1",
+			"message-sent alice@second.localhost/r1 to=alice@localhost [message Across]",
+			"session-end alice@second.localhost/r1 reason=closed",
+		}
+		if diff := cmp.Diff(want, lines(got)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, e := range got {
+			if e.Host != "second.localhost" {
+				t.Errorf("%s came from %s", e.line(), e.Host)
+			}
+		}
+	})
+
+	t.Run("the component is killed and comes back", func(t *testing.T) {
+		from := c.count()
+		c.disconnect()
+		chat(alice, "bob@localhost", 10, 20)
+		c.connect()
+		c.snapshot("back")
+		if diff := cmp.Diff(numbers(10, 20), bodies(c.since(from))); diff != "" {
+			t.Errorf("bodies (-want +got):\n%s", diff)
+		}
+	})
+
+	t.Run("another connection of the component", func(t *testing.T) {
+		// The new connection is told, although the old one is still there.
+		old, ended := c.conn, c.ended
+		c.connect()
+		c.snapshot("new connection")
+		old.Close()
+		<-ended
+		from := c.count()
+		chat(alice, "bob@localhost", 40, 5)
+		c.snapshot("old one gone")
+		if diff := cmp.Diff(numbers(40, 5), bodies(c.since(from))); diff != "" {
+			t.Errorf("bodies (-want +got):\n%s", diff)
+		}
+	})
+
+	t.Run("other options without a restart", func(t *testing.T) {
+		hellos := 0
+		c.locked(func() { c.ackEvery, hellos = 1, len(c.hellos) })
+		got := erlang.run(`mod_event_feed:reload(<<"localhost">>, maps:put(window, 3,
+			gen_mod:get_module_opts(<<"localhost">>, mod_event_feed)), #{})`)
+		if got != "{ok,ok}" {
+			t.Fatal(got)
+		}
+		c.until("another hello", func() bool { return len(c.hellos) > hellos })
+		c.locked(func() { c.widest = 0 })
+		from := c.count()
+		chat(alice, "bob@localhost", 90, 30)
+		c.snapshot("reloaded")
+		if diff := cmp.Diff(numbers(90, 30), bodies(c.since(from))); diff != "" || c.widest > 3 {
+			t.Errorf("%d events without an acknowledgement; bodies (-want +got):\n%s", c.widest, diff)
+		}
+	})
+
+	t.Run("a stanza that is no XML goes without itself", func(t *testing.T) {
+		from := c.count()
+		erlang.run(`ejabberd_router:route(xmpp:decode({xmlel, <<"message">>,
+			[{<<"from">>, <<"x@other.example/y">>}, {<<"to">>, <<"bob@localhost">>}, {<<"type">>, <<"headline">>}],
+			[{xmlel, <<"body">>, [], [{xmlcdata, <<"a", 1, "b">>}]}]}))`)
+		<-c.ended
+		c.connect()
+		c.snapshot("after it")
+		made := c.since(from)
+		i := slices.IndexFunc(made, func(e event) bool { return e.Kind == "message-received" })
+		if i < 0 || made[i].Stanza != "" || made[i].To != "bob@localhost" {
+			t.Errorf("events %v", lines(made))
+		}
+	})
+
+	t.Run("a clean restart loses nothing", func(t *testing.T) {
+		from, epoch := c.count(), c.epoch
+		c.disconnect()
+		login("bob", "desk")
+		chat(alice, "bob@localhost", 50, 7)
+		s.Restart()
+		c.connect()
+		c.snapshot("restarted")
+		if c.epoch != epoch || c.hellos[len(c.hellos)-1].PrevEpoch != "" {
+			t.Errorf("epoch %s, before %s: %+v", c.epoch, epoch, c.hellos[len(c.hellos)-1])
+		}
+		got := lines(c.since(from))
+		for _, want := range []string{
+			"message-sent alice@localhost/r1 to=bob@localhost [message 56]",
+			"offline alice@localhost/r1 [presence unavailable]",
+			"session-end alice@localhost/r1 reason=system-shutdown",
+			"offline bob@localhost/desk [presence unavailable]",
+			"session-end bob@localhost/desk reason=system-shutdown",
+		} {
+			if n := strings.Count(strings.Join(got, "\n")+"\n", want+"\n"); n != 1 {
+				t.Errorf("%d times %s", n, want)
+			}
+		}
+		if i, j := slices.Index(got, "offline alice@localhost/r1 [presence unavailable]"), slices.Index(got, "session-end alice@localhost/r1 reason=system-shutdown"); i > j {
+			t.Errorf("offline after session-end: %v", got)
+		}
+		alice = login("alice", "r1")
+	})
+
+	t.Run("a kill begins another epoch", func(t *testing.T) {
+		epoch := c.epoch
+		chat(alice, "bob@localhost", 60, 3)
+		c.disconnect()
+		s.Kill()
+		s.Start()
+		c.connect()
+		c.until("a hello", func() bool {
+			h := c.hellos[len(c.hellos)-1]
+			return h.Epoch != epoch && h.PrevEpoch == epoch && h.Clean == "false"
+		})
+		alice = login("alice", "r1")
+		from := c.count()
+		chat(alice, "bob@localhost", 70, 3)
+		c.snapshot("killed")
+		if diff := cmp.Diff(numbers(70, 3), bodies(c.since(from))); diff != "" {
+			t.Errorf("bodies (-want +got):\n%s", diff)
+		}
+	})
+
+	t.Run("users do not notice the death of the source", func(t *testing.T) {
+		epoch := c.epoch
+		bob := login("bob", "desk")
+		c.snapshot("bob")
+		// A message that comes while there is no source is in no epoch.
+		erlang.run(`exit(whereis(mod_event_feed_source), kill)`)
+		chat(alice, "bob@localhost", 80, 3)
+		bob.WaitFor("<body>82</body>")
+		c.until("a hello", func() bool {
+			h := c.hellos[len(c.hellos)-1]
+			return h.Epoch != epoch && h.PrevEpoch == epoch && h.Clean == "false"
+		})
+		users := make(map[string]string)
+		for _, e := range c.snapshot("source") {
+			users[e.User] = e.line()
+		}
+		want := map[string]string{
+			"alice@localhost/r1": "snapshot alice@localhost/r1 [presence ]",
+			"bob@localhost/desk": "snapshot bob@localhost/desk [presence ]",
+		}
+		if diff := cmp.Diff(want, users); diff != "" {
+			t.Errorf("snapshot (-want +got):\n%s", diff)
+		}
+	})
+	c.sound()
+}
+
+// Installation in the way of ejabberdctl module_install, which calls ext_mod,
+// while users are there.
+func TestModuleInstall(t *testing.T) {
+	t.Parallel()
+	modules := t.TempDir()
+	sources := filepath.Join(modules, "sources", "mod_event_feed")
+	for _, part := range []string{"src", "include", "conf"} {
+		if err := os.CopyFS(filepath.Join(sources, part), os.DirFS(part)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec, err := os.ReadFile("mod_event_feed.spec")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(sources, "conf", "mod_event_feed.yml")
+	example, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		filepath.Join(sources, "mod_event_feed.spec"): string(spec),
+		conf: strings.ReplaceAll(string(example), "example.org", "localhost"),
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	erlang := newShell(t)
+	s := harness.Ejabberd(t, harness.EjabberdOptions{
+		Eval: erlang.eval(fmt.Sprintf(`os:putenv("CONTRIB_MODULES_PATH", %q),`, modules)),
+	})
+	c := attach(t, s)
+	alice := s.Login(t, "alice", "r1")
+	alice.Send("<presence><show>xa</show></presence>")
+	bob := s.Login(t, "bob", "desk")
+	bob.Ping()
+
+	if got := erlang.run(`ext_mod:install(<<"mod_event_feed">>)`); got != "{ok,ok}" {
+		t.Fatalf("install: %s\n%s", got, s.Log())
+	}
+	want := []string{"snapshot alice@localhost/r1 [presence xa]", "snapshot bob@localhost/desk"}
+	if diff := cmp.Diff(want, lines(c.snapshot("installed"))); diff != "" {
+		t.Errorf("snapshot (-want +got):\n%s", diff)
+	}
+	epoch := c.epoch
+	c.disconnect()
+	chat(alice, "bob@localhost", 1, 5)
+
+	// The events wait for the new code, and so do the sessions.
+	if got := erlang.run(`ext_mod:upgrade(<<"mod_event_feed">>)`); got != "{ok,ok}" {
+		t.Fatalf("upgrade: %s\n%s", got, s.Log())
+	}
+	bob.CloseStream()
+	chat(alice, "bob@localhost", 6, 5)
+	from := c.count()
+	c.connect()
+	if diff := cmp.Diff([]string{want[0]}, lines(c.snapshot("upgraded"))); diff != "" {
+		t.Errorf("snapshot (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(numbers(1, 10), bodies(c.since(from))); diff != "" || c.epoch != epoch {
+		t.Errorf("epoch %s, before %s; bodies (-want +got):\n%s", c.epoch, epoch, diff)
+	}
+	if got := erlang.run(`ext_mod:uninstall(<<"mod_event_feed">>)`); got != "{ok,ok}" {
+		t.Fatalf("uninstall: %s\n%s", got, s.Log())
+	}
+	chat(alice, "alice@localhost", 11, 1)
+	alice.WaitFor("<body>11</body>")
+	c.sound()
+}

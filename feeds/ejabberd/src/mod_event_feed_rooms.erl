@@ -1,0 +1,100 @@
+%%% Rooms: who enters and leaves, and what occupants of other servers say.
+%%%
+%%% The hooks run in the room's process, one after the other. What they remember
+%%% between them stands in its dictionary: join_room and leave_room do not know
+%%% the nick, and nothing but the last hook tells a live message from a replay.
+-module(mod_event_feed_rooms).
+
+-export([start/1, stop/1, hosts/1, is_replay/1]).
+-export([presence/3, message/3, joined/4, left/4]).
+
+-include("xmpp.hrl").
+-include("mod_muc_room.hrl").
+-include("mod_event_feed.hrl").
+
+-define(LAST, mod_event_feed_last).
+-define(NICK(LJID), {mod_event_feed_nick, LJID}).
+
+-spec start(binary()) -> ok.
+start(Host) ->
+    _ = [ejabberd_hooks:add(Hook, Host, ?MODULE, Function, Seq) || {Hook, Function, Seq} <- hooks()],
+    ok.
+
+-spec stop(binary()) -> ok.
+stop(Host) ->
+    _ = [ejabberd_hooks:delete(Hook, Host, ?MODULE, Function, Seq) || {Hook, Function, Seq} <- hooks()],
+    ok.
+
+hooks() ->
+    [{muc_filter_presence, presence, 90},
+     {muc_filter_message, message, 90},
+     {join_room, joined, 50},
+     {leave_room, left, 50}].
+
+%% hosts lists the hosts of a virtual host's rooms.
+-spec hosts(binary()) -> [binary()].
+hosts(Host) ->
+    case gen_mod:is_loaded(Host, mod_muc) of
+	true -> gen_mod:get_module_opt_hosts(Host, mod_muc);
+	false -> []
+    end.
+
+%% is_replay says whether a room sends a message again: its history and its
+%% subject, for somebody who enters.
+-spec is_replay(message()) -> boolean().
+is_replay(#message{type = groupchat, subject = Subject, body = Body} = Message) ->
+    element(1, last()) == presence
+	andalso (xmpp:has_subtag(Message, #delay{stamp = {0, 0, 0}}) orelse (Subject /= [] andalso Body == []));
+is_replay(_Message) ->
+    false.
+
+last() ->
+    case get(?LAST) of
+	undefined -> {none, none};
+	Last -> Last
+    end.
+
+-spec presence(presence() | drop, #state{}, binary()) -> presence() | drop.
+presence(#presence{from = From} = Presence, State, Nick) ->
+    LJID = jid:tolower(From),
+    put(?LAST, {presence, {LJID, Nick}}),
+    case maps:find(LJID, State#state.users) of
+	{ok, #user{nick = Current}} -> put(?NICK(LJID), Current);
+	error -> ok
+    end,
+    Presence;
+presence(Acc, _State, _Nick) ->
+    Acc.
+
+-spec message(message() | drop, #state{}, binary()) -> message() | drop.
+message(#message{type = Type, from = From} = Message, #state{jid = Room}, Nick) when Type /= error ->
+    put(?LAST, {message, none}),
+    case mod_event_feed:is_served(From#jid.lserver) of
+	true -> ok;
+	false ->
+	    mod_event_feed:tell(<<"room-message">>, Room#jid.lserver, jid:remove_resource(From),
+				named(Room, Nick), Message)
+    end,
+    Message;
+message(Acc, _State, _Nick) ->
+    Acc.
+
+-spec joined(binary(), binary(), binary(), jid()) -> ok.
+joined(_ServerHost, Room, Host, JID) ->
+    LJID = jid:tolower(JID),
+    Nick = case last() of
+	       {presence, {LJID, Wanted}} -> Wanted;
+	       _ -> undefined
+	   end,
+    put(?NICK(LJID), Nick),
+    tell(<<"room-join">>, Room, Host, JID, Nick).
+
+-spec left(binary(), binary(), binary(), jid()) -> ok.
+left(_ServerHost, Room, Host, JID) ->
+    tell(<<"room-part">>, Room, Host, JID, erase(?NICK(jid:tolower(JID)))).
+
+tell(Kind, Room, Host, JID, Nick) ->
+    mod_event_feed:tell(Kind, Host, JID, named(jid:make(Room, Host), Nick), none).
+
+named(Room, Nick) ->
+    [{<<"room">>, jid:encode(jid:remove_resource(Room))} | [{<<"nick">>, Nick} || is_binary(Nick)]].

@@ -34,6 +34,8 @@ type EjabberdOptions struct {
 	EventFeedOptions string
 	// Eval is Erlang that is evaluated before the server starts.
 	Eval string
+	// DelegatePush delegates urn:xmpp:push:0 to the components (XEP-0355).
+	DelegatePush bool
 	// Modules is YAML below "modules:", indented by two spaces.
 	Modules string
 }
@@ -107,7 +109,7 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 		"Hosts": o.Hosts, "Certificate": certificate, "C2SPort": ports[0], "Listeners": listeners,
 		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
 		"Privilege": o.Privilege, "Modules": o.Modules,
-		"EventFeed": o.EventFeed, "EventFeedOptions": o.EventFeedOptions,
+		"EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush, "EventFeedOptions": o.EventFeedOptions,
 	})
 	if err != nil {
 		return err

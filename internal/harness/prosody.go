@@ -38,6 +38,8 @@ type ProsodyOptions struct {
 	PluginPaths []string
 	// Privilege grants every component XEP-0356 presence, roster and messages.
 	Privilege bool
+	// DelegatePush delegates urn:xmpp:push:0 to the first component (XEP-0355).
+	DelegatePush bool
 	// Config is Lua for the global section.
 	Config string
 }
@@ -98,6 +100,9 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	if o.EventFeed {
 		modules = append(modules, "event_feed")
 	}
+	if o.DelegatePush {
+		modules = append(modules, "delegation")
+	}
 	plugins := o.PluginPaths
 	if o.EventFeed {
 		plugins = append([]string{"feeds/prosody"}, plugins...)
@@ -108,7 +113,7 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	err = s.render("prosody.cfg.lua", "prosody.cfg.lua", map[string]any{
 		"Dir": s.dir, "C2SPort": ports[0], "ComponentPort": ports[1], "Modules": modules, "Rules": rules,
 		"Privilege": o.Privilege, "Components": o.Components, "Config": o.Config, "Hosts": o.Hosts, "MUC": o.MUC,
-		"Secret": defaultSecret, "PluginPaths": plugins, "EventFeed": o.EventFeed,
+		"Secret": defaultSecret, "PluginPaths": plugins, "EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush,
 	})
 	if err != nil {
 		return err

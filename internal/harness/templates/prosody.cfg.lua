@@ -31,6 +31,9 @@ firewall_scripts = { {{range .Rules}}{{printf "%q; " .}}{{end}}}
 {{- if .Privilege}}
 privileged_entities = { {{range .Components}}[{{printf "%q" .}}] = { presence = "managed_entity", roster = "get", message = "outgoing" }; {{end}}}
 {{- end}}
+{{- if .DelegatePush}}
+delegations = { ["urn:xmpp:push:0"] = { jid = {{printf "%q" (index .Components 0)}} } }
+{{- end}}
 {{.Config}}
 {{range .Hosts}}
 VirtualHost {{printf "%q" .}}
@@ -44,7 +47,5 @@ Component {{printf "%q" .MUC}} "muc"
 {{range .Components}}
 Component {{printf "%q" .}}
     component_secret = {{printf "%q" $.Secret}}
-{{- if $.Privilege}}
-    modules_enabled = { "privilege" }
-{{- end}}
+    modules_enabled = { {{if $.Privilege}}"privilege"; {{end}}{{if $.DelegatePush}}"delegation"; {{end}}}
 {{end}}

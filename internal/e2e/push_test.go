@@ -1,17 +1,16 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
-	"net/http/httptest"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	amqp "github.com/rabbitmq/amqp091-go"
 
+	"eventpusher/backends/push/pushtest"
 	"eventpusher/internal/harness"
 )
 
@@ -32,48 +31,9 @@ var pushFlavours = []struct {
 	}},
 }
 
-// mongoosePush plays MongoosePush: it keeps the requests and answers as told.
-type mongoosePush struct {
-	*httptest.Server
-	mu       sync.Mutex
-	requests []string
-	status   int
-}
-
-func startMongoosePush(t *testing.T) *mongoosePush {
-	m := &mongoosePush{status: http.StatusOK}
-	m.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var body any
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-			t.Error(err)
-		}
-		sorted, _ := json.Marshal(body)
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.requests = append(m.requests, fmt.Sprintf("%s %s %s %s", r.Method, r.URL.EscapedPath(), r.Header.Get("Content-Type"), sorted))
-		w.WriteHeader(m.status)
-	}))
-	t.Cleanup(m.Close)
-	return m
-}
-
-func (m *mongoosePush) answer(status int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.status = status
-}
-
-func (m *mongoosePush) got() []string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return append([]string(nil), m.requests...)
-}
-
-// startPush adds push, with MongoosePush behind the virtual host, to a world.
-func startPush(t *testing.T, server *harness.XMPPServer, gateway *mongoosePush) *world {
-	t.Helper()
-	w := prepareWorld(t)
-	w.more = fmt.Sprintf(`
+// pushConfig is push, with MongoosePush behind the virtual host.
+func pushConfig(gateway *pushtest.MongoosePush) string {
+	return fmt.Sprintf(`
 [modules.mod_event_pusher.push]
 virtual_pubsub_hosts = ["virtual.@HOST@"]
 
@@ -81,11 +41,9 @@ virtual_pubsub_hosts = ["virtual.@HOST@"]
 pool_name = "mongoose_push_http"
 
 [outgoing_pools.http.mongoose_push_http.connection]
-host = "http://%s"
-`, gateway.Listener.Addr().(*net.TCPAddr).String())
-	w.start(server.ComponentAddr(server.Component), "")
-	await(t, "readiness", w.ready)
-	return w
+host = %q
+tls.cacertfile = %q
+`, gateway.URL, gateway.CAFile)
 }
 
 // pushEnable is what a client sends.
@@ -107,8 +65,8 @@ func TestPush(t *testing.T) {
 	for _, f := range pushFlavours {
 		t.Run(f.name, func(t *testing.T) {
 			server := f.start(t)
-			gateway := startMongoosePush(t)
-			w := startPush(t, server, gateway)
+			gateway := pushtest.StartMongoosePush(t)
+			w := newWorld(t, server.ComponentAddr(server.Component), pushConfig(gateway))
 			alice, bob := server.Login(t, "alice", "res1"), server.Login(t, "bob", "desk")
 			alice.Presence()
 			bob.Presence()
@@ -130,44 +88,61 @@ func TestPush(t *testing.T) {
 				n++
 				bob.Sendf("<message to='alice@localhost' type='chat' id='p%d'>%s</message>", n, body(text))
 			}
-			push := func(text string, badge int) string {
-				return fmt.Sprintf(`POST /v3/notification/tok%%2F1%%20a application/json {"alert":{"badge":%d,"body":%q,"tag":"bob@localhost","title":"bob@localhost"},"service":"apns","topic":"app.topic"}`, badge, text)
+			push := func(text string, badge int) pushtest.MongoosePushRequest {
+				return pushtest.MongoosePushRequest{
+					Path: "/v3/notification/tok%2F1%20a", DeviceID: "tok/1 a",
+					Body: object("service", "apns", "topic", "app.topic", "alert", map[string]any{"badge": badge, "body": text, "title": "bob@localhost", "tag": "bob@localhost"}),
+				}
 			}
-			expect := func(what string, want ...string) {
+			expect := func(what string, want ...pushtest.MongoosePushRequest) {
 				t.Helper()
-				await(t, what, func() bool { return len(gateway.got()) >= len(want) })
-				if diff := cmp.Diff(want, gateway.got()); diff != "" {
+				await(t, what, func() bool { return len(gateway.Requests()) >= len(want) })
+				got := gateway.Requests()
+				for i := range got {
+					got[i].Body = canonicalJSON(t, []byte(got[i].Body))
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s (-want +got):\n%s", what, diff)
 				}
 			}
 			say("while alice is online")
+			bob.Ping()
 			alice.CloseStream()
-			w.wait2(t, "alice@localhost/res1")
+			offline := func() {
+				t.Helper()
+				await(t, "alice's end", func() bool {
+					return slices.ContainsFunc(w.consumer.All(), func(d amqp.Delivery) bool {
+						return d.RoutingKey == "alice@localhost" && strings.Contains(string(d.Body), "false")
+					})
+				})
+			}
+			offline()
 			bob.Send("<message to='alice@localhost' type='chat' id='typing'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>")
 			say("U04 wake up 😀")
 			say("again")
 			expect("notifications", push("U04 wake up 😀", 1), push("again", 2))
 
-			gateway.answer(http.StatusGone)
-			say("nobody there")
-			expect("a device that is gone", push("U04 wake up 😀", 1), push("again", 2), push("nobody there", 3))
-			await(t, "the end of the registration", func() bool {
+			occurred := func(what string) bool {
 				_, metrics := w.get("/metrics")
-				return strings.Contains(metrics, `name="disabled"`) || strings.Contains(metrics, `count="disabled"`) || strings.Contains(metrics, "disabled\"} 1")
-			})
-			gateway.answer(http.StatusOK)
+				return strings.Contains(metrics, `eventpusher_backend_occurrences_total{backend="push",what="`+what+`"}`)
+			}
+			gateway.Script("tok/1 a", pushtest.Answer{Status: http.StatusGone})
+			say("nobody there")
+			await(t, "the end of the registration", func() bool { return occurred("disabled") })
 			say("not registered any more")
-			alice = server.Login(t, "alice", "res1")
-			alice.IQ("set", "", pushEnable("pubsub."+outside, "node-1", "secret", "s3cret"))
+			await(t, "a message for nobody", func() bool { return occurred("not_enabled") })
+			expect("a device that is gone", push("U04 wake up 😀", 1), push("again", 2))
+
+			// A push service of the network is asked by an IQ of the component.
 			service := server.AttachComponent(t, outside)
-			alice.CloseStream()
-			await(t, "alice's end", func() bool {
-				n++
-				bob.Sendf("<message to='alice@localhost' type='chat' id='p%d'>%s</message>", n, body("to a pubsub node"))
-				return strings.Contains(service.Received(), "to a pubsub node")
-			})
-			if len(gateway.got()) != 3 {
-				t.Errorf("the gateway got %q", gateway.got()[3:])
+			carol := server.Login(t, "carol", "c")
+			carol.Presence()
+			carol.IQ("set", "", pushEnable(outside, "node-1", "secret", "s3cret"))
+			carol.CloseStream()
+			bob.Sendf("<message to='carol@localhost' type='chat' id='c1'>%s</message>", body("to a pubsub node"))
+			iq := service.WaitFor("<iq", "node-1", "s3cret", "to a pubsub node", "urn:xmpp:push:summary")
+			if !strings.Contains(iq, "from='events.localhost'") && !strings.Contains(iq, `from="events.localhost"`) {
+				t.Errorf("sent by another: %s", iq)
 			}
 		})
 	}

@@ -264,6 +264,48 @@ func TestOutbox(t *testing.T) {
 	wantLines(t, []finding.Finding{doctor.Disk(cfg.Outbox)}, "WARN outbox max_size allows")
 }
 
+// An event-feed that introduces itself is heard, and nothing of what it keeps for the
+// instance is acknowledged.
+func TestEventFeedKeepsItsEvents(t *testing.T) {
+	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, _ := sink(t)
+	const feed = " xmlns='urn:eventpusher:feed:1' source='s' epoch='e' "
+	acks := make(chan string, 1000)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		session, err := server.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		_ = session.Send("<message from='localhost' to='events.localhost'><hello" + feed + "first='1' next='2' hosts='localhost'/></message>")
+		for {
+			q, err := session.Receive(context.Background())
+			switch {
+			case err != nil:
+				close(acks)
+				return
+			case q.Name == "iq":
+				_ = session.Send("<iq type='result' id='" + q.ID + "' from='" + q.To + "' to='" + q.From + "'/>")
+			case strings.Contains(q.Inner, "<ack"):
+				acks <- q.Inner
+			case strings.Contains(q.Inner, "<resume"):
+				_ = session.Send("<message from='localhost' to='events.localhost'><event" + feed + "seq='1' kind='message-sent' user='a@localhost/r' to='b@localhost' t='1.000'/>" +
+					"<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='a@localhost/r' to='b@localhost'><body>hi</body></message></forwarded></message>")
+			}
+		}
+	}()
+	wantLines(t, examine(t, configure(t, server.Addr(), "secret", url, `"localhost"`, "")), "OK server attached", "OK localhost heard: event-feed")
+	server.Close()
+	<-served
+	if ack, any := <-acks; any {
+		t.Errorf("acknowledged: %s", ack)
+	}
+}
+
 // A server that takes the connection and says nothing, and a sink that does the same.
 func TestSilence(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -50,7 +50,7 @@ func (s *sources) sayAll(now time.Time) {
 // say tells a source what is due: a resume before anything else, then what is kept, then
 // that we want to know who is there. s.mu is held.
 func (s *sources) say(src *source, now time.Time) {
-	if s.out == nil {
+	if s.out == nil || s.options.Silent {
 		return
 	}
 	if src.owed && src.pending == 0 && !now.Before(src.askAt) {

@@ -56,6 +56,9 @@ type Options struct {
 	// position on disk: a snapshot had ended since the last loss. It may be called by any
 	// goroutine and must not block. Default: it had not.
 	Told func(source string) bool
+	// Silent leaves the modules of the event-feed without an answer: they say that they
+	// are there, send nothing, and keep everything for whoever answers.
+	Silent bool
 	// Resumed is called when a source of the event-feed goes on, by the same goroutine
 	// as Fed and before what follows: complete says that nothing was missed since what was
 	// handed over last, by this process or by one before it. Not complete are also a

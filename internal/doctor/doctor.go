@@ -13,7 +13,6 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/catalog"
 	"eventpusher/component"
-	"eventpusher/component/stanza"
 	"eventpusher/config"
 	"eventpusher/internal/finding"
 	"eventpusher/pusher/outbox"
@@ -101,10 +100,8 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	c.HandshakeTimeout = min(c.HandshakeTimeout, attachLimit-time.Second)
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,
-		// Nothing is kept here, so an event-feed must not be told that anything was: it
-		// keeps what it is not thanked for, and the instance gets it.
-		Fed:         func(*stanza.Stanza, component.Position, func(error)) {},
-		Undecodable: func(component.Undecodable, func(error)) {},
+		// Nothing is kept here; an event-feed keeps what it has for the instance.
+		Silent: true,
 	})
 	if err != nil {
 		return []finding.Finding{finding.Failf(subjectServer, "", "%v", err)}

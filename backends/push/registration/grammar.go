@@ -12,7 +12,6 @@ import (
 )
 
 const (
-	nsForm = "jabber:x:data"
 	// formPublish is the FORM_TYPE of the one form that enable may carry.
 	formPublish = "http://jabber.org/protocol/pubsub#publish-options"
 )

@@ -18,6 +18,9 @@ func newBackoff(min, max time.Duration) *backoff {
 	return &backoff{min: min, max: max, ceiling: min, random: rand.Int64N}
 }
 
+// rare is the pause where trying again soon does no good.
+func (b *backoff) rare() time.Duration { return 6 * b.max }
+
 // settled is how long a stream must have lived at least to end a series of failures.
 const settled = 30 * time.Second
 
@@ -25,18 +28,18 @@ const settled = 30 * time.Second
 // zero if it was never established. A long life ends the series of failures, unless
 // another connection took our place.
 //
-// What only an operator can cure is tried again rarely: after max and up to a
-// quarter more. So is a stream that was replaced, after half of max to max: where
+// What only an operator can cure is tried again rarely: after rare and up to a
+// quarter more. So is a stream that was replaced, after half of that to all of it: where
 // the new connection wins (Prosody's kick_old), two instances would throw each other
 // out as fast as they return, and one that is being relieved would come back.
 func (b *backoff) next(failed *LinkError, lived time.Duration) time.Duration {
 	replaced := failed.Reason == Conflict && lived > 0
 	switch {
 	case failed.Config:
-		return b.max + time.Duration(b.random(int64(b.max/4)+1))
+		return b.rare() + time.Duration(b.random(int64(b.rare()/4)+1))
 	case replaced:
 		b.ceiling = b.max
-		return b.max/2 + time.Duration(b.random(int64(b.max-b.max/2)+1))
+		return b.rare()/2 + time.Duration(b.random(int64(b.rare()-b.rare()/2)+1))
 	case lived >= max(b.max, settled):
 		b.ceiling = b.min
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 func TestBackoff(t *testing.T) {
-	const low, high = 500 * time.Millisecond, 30 * time.Second
+	const low, high, rare = 500 * time.Millisecond, 5 * time.Second, 30 * time.Second
 	type step struct {
 		config bool
 		reason Reason
@@ -19,22 +19,22 @@ func TestBackoff(t *testing.T) {
 		steps  []step
 	}{
 		{"doubles up to the longest pause", func(n int64) int64 { return n - 1 }, []step{
-			{want: low}, {want: 2 * low}, {want: 4 * low}, {want: 8 * low}, {want: 16 * low}, {want: 32 * low}, {want: high}, {want: high}}},
+			{want: low}, {want: 2 * low}, {want: 4 * low}, {want: 8 * low}, {want: high}, {want: high}}},
 		{"never nothing", func(int64) int64 { return 0 }, []step{{want: low / 4}, {want: low / 4}}},
 		{"full jitter", func(n int64) int64 { return n / 2 }, []step{{want: low / 2}, {want: low}, {want: 2 * low}}},
 		{"a long life starts anew, a short one does not", func(n int64) int64 { return n - 1 }, []step{
-			{want: low}, {want: 2 * low}, {lived: high - 1, want: 4 * low}, {lived: high, want: low}, {want: 2 * low}}},
+			{want: low}, {want: 2 * low}, {lived: settled - 1, want: 4 * low}, {lived: settled, want: low}, {want: 2 * low}}},
 		{"replaced", func(n int64) int64 { return n - 1 }, []step{
-			{reason: Conflict, lived: 1, want: high}, {reason: Conflict, lived: 1, want: high}, {reason: Closed, lived: 1, want: high}}},
+			{reason: Conflict, lived: 1, want: rare}, {reason: Conflict, lived: 1, want: rare}, {reason: Closed, lived: 1, want: high}}},
 		{"replaced after a long life", func(n int64) int64 { return n - 1 }, []step{
-			{reason: Conflict, lived: time.Hour, want: high}, {want: high}, {lived: time.Hour, want: low}}},
-		{"replaced, shortest", func(int64) int64 { return 0 }, []step{{reason: Conflict, lived: time.Hour, want: high / 2}}},
+			{reason: Conflict, lived: time.Hour, want: rare}, {want: high}, {lived: time.Hour, want: low}}},
+		{"replaced, shortest", func(int64) int64 { return 0 }, []step{{reason: Conflict, lived: time.Hour, want: rare / 2}}},
 		{"the name is taken", func(n int64) int64 { return n - 1 }, []step{{reason: Conflict, want: low}, {reason: Conflict, want: 2 * low}}},
 		{"configuration does not end the series", func(n int64) int64 { return n - 1 }, []step{
-			{want: low}, {config: true, want: high + high/4}, {want: 2 * low}}},
+			{want: low}, {config: true, want: rare + rare/4}, {want: 2 * low}}},
 		{"configuration is slow at once", func(n int64) int64 { return n - 1 }, []step{
-			{config: true, want: high + high/4}, {config: true, want: high + high/4}, {want: low}}},
-		{"configuration, shortest", func(int64) int64 { return 0 }, []step{{config: true, want: high}}},
+			{config: true, want: rare + rare/4}, {config: true, want: rare + rare/4}, {want: low}}},
+		{"configuration, shortest", func(int64) int64 { return 0 }, []step{{config: true, want: rare}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBackoff(low, high)

@@ -204,6 +204,7 @@ func TestKinds(t *testing.T) {
 			},
 			[]string{
 				"room-join alice@localhost/r1 room=" + room + " nick=ally",
+				"message-received alice@localhost/r1 to=alice@localhost/r1 [message ]", // the subject
 				"room-join x@other.localhost/y room=" + room + " nick=Éx <y",
 				"message-sent alice@localhost/r1 to=" + room + " [message In]",
 				"message-received alice@localhost/r1 to=alice@localhost/r1 [message In]",
@@ -215,7 +216,12 @@ func TestKinds(t *testing.T) {
 			"history and subject for one who enters", func() {
 				carol.Join("tea", "carol")
 			},
-			[]string{"room-join carol@localhost/r1 room=" + room + " nick=carol"},
+			[]string{
+				"room-join carol@localhost/r1 room=" + room + " nick=carol",
+				"message-received carol@localhost/r1 to=carol@localhost/r1 [message In]",
+				"message-received carol@localhost/r1 to=carol@localhost/r1 [message Out]",
+				"message-received carol@localhost/r1 to=carol@localhost/r1 [message ]",
+			},
 		},
 		{
 			"a subject, a private message, a new nick, the end of a connection", func() {

@@ -189,7 +189,6 @@ about_to_receive(Acc) ->
 is_first(#message{from = #jid{luser = LUser, lserver = LServer}} = Message) ->
     not (LUser /= <<>> andalso is_served(LServer))
 	andalso not is_archived(Message)
-	andalso not mod_event_feed_rooms:is_replay(Message)
 	andalso is_new_for(Message).
 
 %% An answer from an archive (XEP-0313) has nothing but the result.

@@ -5,7 +5,7 @@
 %%% the nick, and nothing but the last hook tells a live message from a replay.
 -module(mod_event_feed_rooms).
 
--export([start/1, stop/1, hosts/1, is_replay/1]).
+-export([start/1, stop/1, hosts/1]).
 -export([presence/3, message/3, joined/4, left/4]).
 
 -include("xmpp.hrl").
@@ -38,15 +38,6 @@ hosts(Host) ->
 	true -> gen_mod:get_module_opt_hosts(Host, mod_muc);
 	false -> []
     end.
-
-%% is_replay says whether a room sends a message again: its history and its
-%% subject, for somebody who enters.
--spec is_replay(message()) -> boolean().
-is_replay(#message{type = groupchat, subject = Subject, body = Body} = Message) ->
-    element(1, last()) == presence
-	andalso (xmpp:has_subtag(Message, #delay{stamp = {0, 0, 0}}) orelse (Subject /= [] andalso Body == []));
-is_replay(_Message) ->
-    false.
 
 last() ->
     case get(?LAST) of

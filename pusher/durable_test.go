@@ -351,7 +351,7 @@ func TestReplayToTheBackends(t *testing.T) {
 // TestParkedFullIsCounted lets more events of failing conversations wait than may
 // be parked; the status and the metric must show what became of the rest.
 func TestParkedFullIsCounted(t *testing.T) {
-	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}, ParkedEvents: 3, ParkAttempts: 1})
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}, WindowLimits: outbox.WindowLimits{ParkedEvents: 3, ParkAttempts: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}

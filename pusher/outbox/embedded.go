@@ -238,7 +238,7 @@ func (e *Embedded) Err() error {
 func (e *Embedded) Replay(f LetterFilter) (int, error) {
 	type moved struct {
 		r *embeddedReader
-		p parkedRecord
+		p ParkedEvent
 	}
 	var batch []moved
 	now, readers := time.Now(), e.readers()
@@ -252,7 +252,7 @@ func (e *Embedded) Replay(f LetterFilter) (int, error) {
 		return true, err
 	}, func() {
 		for _, m := range batch {
-			m.r.addReplayed(&m.p)
+			m.r.AddReplayed(&m.p, Size(m.p.Event))
 			m.r.notify()
 		}
 		batch = nil

@@ -41,33 +41,6 @@ func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, e
 	return mine > 0
 }
 
-// admit puts an event of the log where it belongs.
-func (r *embeddedReader) admit(number uint64, e *event.Event, key uint64, bytes int, accepted time.Time) {
-	if number < r.mark && !r.isGap(number) {
-		return // settled before a restart
-	}
-	if pk := r.parked[key]; pk != nil && pk.last() < number {
-		r.passed(number)
-		if r.append(pk, parkedRecord{id: newParkedID(r.id, parkedEvent, number), event: e, accepted: accepted}, bytes) {
-			r.promote(pk)
-		}
-		return
-	}
-	r.queue.add(e, key, bytes, accepted).number = number
-}
-
-// isGap reports whether a number is among the gaps, and drops those up to it.
-func (r *embeddedReader) isGap(number uint64) bool {
-	for len(r.gaps) > 0 && r.gaps[0] < number {
-		r.gaps = r.gaps[1:]
-	}
-	if len(r.gaps) == 0 || r.gaps[0] != number {
-		return false
-	}
-	r.gaps = r.gaps[1:]
-	return true
-}
-
 // feed fills the window from the log whenever the reader has fallen behind and
 // there is room again.
 func (r *embeddedReader) feed() {
@@ -142,14 +115,6 @@ func (f *feeder) seek(number uint64) (err error) {
 	return err
 }
 
-// admission is one event on its way into the window.
-type admission struct {
-	number uint64
-	event  *event.Event
-	key    uint64
-	bytes  int
-}
-
 // refill reads one pack into the window and reports whether it should be called
 // again at once.
 func (f *feeder) refill() (again bool, err error) {
@@ -196,7 +161,7 @@ func (f *feeder) refill() (again bool, err error) {
 	if r.head == from {
 		for i := range list {
 			a := &list[i]
-			r.admit(a.number, a.event, a.key, a.bytes, accepted)
+			r.admit(a.Number, a.Event, a.Key, a.Bytes, accepted)
 		}
 		r.arrived(next)
 	}
@@ -207,7 +172,7 @@ func (f *feeder) refill() (again bool, err error) {
 }
 
 // decode returns the reader's events of a pack, from the given number on.
-func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list []admission, err error) {
+func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list []Admission, err error) {
 	r := f.r
 	pack, err := readPack(p.Payload)
 	if err != nil {
@@ -223,7 +188,7 @@ func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list [
 			return accepted, nil, fmt.Errorf("outbox: event %d: %w", number, err)
 		}
 		if e != nil {
-			list = append(list, admission{number, e, maphash.String(r.engine.seed, e.Key()), Size(e)})
+			list = append(list, Admission{number, e, maphash.String(r.engine.seed, e.Key()), Size(e)})
 		}
 	}
 	return pack.header.accepted, list, nil
@@ -247,11 +212,7 @@ func (f *feeder) passOver(c *segment.CorruptionError, from uint64) {
 
 // arrived moves the head forward to next.
 func (r *embeddedReader) arrived(next uint64) {
-	r.head, r.dirty = next, true
+	r.Window.arrived(next)
 	r.tail = max(r.tail, next)
-	for len(r.gaps) > 0 && r.gaps[0] < next {
-		r.gaps = r.gaps[1:]
-	}
 	r.settleCount()
-	r.promoteAll()
 }

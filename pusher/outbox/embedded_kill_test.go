@@ -39,7 +39,7 @@ const (
 func killOptions(dir string) outbox.EmbeddedOptions {
 	return outbox.EmbeddedOptions{
 		Dir: dir, Backends: []string{"quick", "picky", "slow"},
-		WindowEvents: 128, Redelivery: killWindow, ParkAttempts: 3,
+		WindowLimits: outbox.WindowLimits{WindowEvents: 128, Redelivery: killWindow, ParkAttempts: 3},
 	}.Quick(5*time.Millisecond, 64<<10)
 }
 

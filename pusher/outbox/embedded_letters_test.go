@@ -192,7 +192,7 @@ func TestEmbeddedKeepsTheLatestLetters(t *testing.T) {
 }
 
 func TestEmbeddedBoundsWhatIsParked(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, ParkedEvents: 3, ParkAttempts: 1}
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkedEvents: 3, ParkAttempts: 1}}
 	d := openDurable(t, o)
 	r := d.readers["a"]
 	d.append(t, pack(1, chat("bad", "1"), chat("bad", "2"), chat("good", "g")))

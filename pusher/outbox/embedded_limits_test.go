@@ -26,7 +26,7 @@ func heap() uint64 {
 // TestEmbeddedBacklogStaysOnDisk lets far more events wait than a window holds.
 func TestEmbeddedBacklogStaysOnDisk(t *testing.T) {
 	const events, size = 200_000, 500
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"behind", "ahead"}, WindowEvents: 1000}
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"behind", "ahead"}, WindowLimits: outbox.WindowLimits{WindowEvents: 1000}}
 	d := openDurable(t, o)
 	before := heap()
 	for n := 0; n < events; n += size {
@@ -228,7 +228,7 @@ func TestEmbeddedSurvivesADiskThatIsFull(t *testing.T) {
 // TestEmbeddedBoundsWhatIsDeliveredAgain keeps the outbox from saving what was
 // delivered.
 func TestEmbeddedBoundsWhatIsDeliveredAgain(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, Redelivery: 10}
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{Redelivery: 10}}
 	d := openDurable(t, o)
 	d.append(t, benchPack(0, 100, 1))
 	release := d.BlockSaves()

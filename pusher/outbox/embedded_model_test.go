@@ -27,7 +27,7 @@ func TestEmbeddedActsAsMemory(t *testing.T) {
 func sameAsMemory(t *testing.T, rnd *rand.Rand) {
 	memory, inMemory := open(t, outbox.MemoryOptions{DeadLetters: outbox.NewRing(10_000)})
 	d := openDurable(t, outbox.EmbeddedOptions{
-		Dir: t.TempDir(), Backends: []string{"b"}, ParkAttempts: 1 << 30, ParkAfter: 1 << 60, Redelivery: 1 << 30,
+		Dir: t.TempDir(), Backends: []string{"b"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 1 << 30, ParkAfter: 1 << 60, Redelivery: 1 << 30},
 	})
 	onDisk := d.readers["b"]
 	var flights [2][]*outbox.Item

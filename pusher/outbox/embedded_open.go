@@ -198,7 +198,7 @@ func (e *Embedded) recover(rec *Recovery) error {
 			if r.cursor < next {
 				b.Waiting = int(e.end.appended[r.id] - min(r.done, e.end.appended[r.id]))
 			}
-			err := eachParked(tx, r.id, func(parkedID, []byte) error {
+			err := eachParked(tx, r.id, func(ParkedID, []byte) error {
 				b.Parked++
 				return nil
 			})

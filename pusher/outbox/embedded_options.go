@@ -33,21 +33,8 @@ type EmbeddedOptions struct {
 	// MaxSize bounds the log in bytes. Beyond it the backend that is furthest behind
 	// gives up its oldest events, unless a source can wait.
 	MaxSize int64
-	// WindowEvents and WindowBytes bound what each backend holds in memory; one
-	// pack may exceed them. The rest waits on disk.
-	WindowEvents int
-	WindowBytes  int64
-	// Redelivery bounds, for each backend, how many events can be delivered a
-	// second time after a crash.
-	Redelivery int
-	// ParkedEvents and ParkedBytes bound what is parked for each backend. What
-	// would exceed them becomes a dead letter.
-	ParkedEvents int
-	ParkedBytes  int64
-	// An event is parked with all later ones of its key after so many attempts that
-	// counted, or when a failure comes so long after its first one.
-	ParkAttempts int
-	ParkAfter    time.Duration
+	// WindowLimits are those of each backend; what does not fit waits on disk.
+	WindowLimits
 	// MaxLetters and MaxLetterBytes bound the dead letters: the oldest go.
 	MaxLetters     int
 	MaxLetterBytes int64
@@ -63,28 +50,12 @@ type EmbeddedOptions struct {
 }
 
 func (o *EmbeddedOptions) complete() {
-	def := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def64 := func(v *int64, d int64) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	def64(&o.MaxSize, DefaultMaxSize)
-	def(&o.WindowEvents, DefaultWindowEvents)
-	def64(&o.WindowBytes, DefaultWindowBytes)
-	def(&o.Redelivery, DefaultRedelivery)
-	def(&o.ParkedEvents, DefaultParkedEvents)
-	def64(&o.ParkedBytes, DefaultParkedBytes)
-	def(&o.ParkAttempts, DefaultParkAttempts)
-	def64((*int64)(&o.ParkAfter), int64(DefaultParkAfter))
+	o.WindowLimits.complete()
+	def(&o.MaxSize, DefaultMaxSize)
 	def(&o.MaxLetters, DefaultMaxLetters)
-	def64(&o.MaxLetterBytes, DefaultMaxLetterBytes)
-	def64((*int64)(&o.saveInterval), int64(defaultSaveInterval))
-	def64(&o.segmentSize, min(max(o.MaxSize/segmentsWithinMaxSize, smallestSegment), segment.DefaultSegmentSize))
+	def(&o.MaxLetterBytes, DefaultMaxLetterBytes)
+	def(&o.saveInterval, defaultSaveInterval)
+	def(&o.segmentSize, min(max(o.MaxSize/segmentsWithinMaxSize, smallestSegment), segment.DefaultSegmentSize))
 	if o.LockTimeout == 0 {
 		o.LockTimeout = DefaultLockTimeout
 	}

@@ -32,7 +32,7 @@ func numbered(peer string, first, n int) []string {
 // through.
 func TestEmbeddedAFailingKeyDoesNotFillTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowEvents: 16})
+		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{WindowEvents: 16}})
 		r := d.readers["a"]
 		d.append(t, manyOf("bad", 0, 16))
 		settle(t, r, outbox.Settlement{Item: take(r, 1, false)[0], Outcome: outbox.Retry, Delay: time.Hour})
@@ -67,7 +67,7 @@ func TestEmbeddedAHangingKeyDoesNotFillTheWindow(t *testing.T) {
 	for _, end := range []string{"delivered", "released", "failed", "crash"} {
 		t.Run(end, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowEvents: 16, ParkAttempts: 1}
+				o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{WindowEvents: 16, ParkAttempts: 1}}
 				d := openDurable(t, o)
 				r := d.readers["a"]
 				d.append(t, manyOf("bad", 0, 16))
@@ -120,7 +120,7 @@ func TestEmbeddedAHangingKeyDoesNotFillTheWindow(t *testing.T) {
 // attempt at a time, with a rest after it, however many there are.
 func TestEmbeddedParkedEventsTakeFewLanes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, ParkAttempts: 1})
+		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 1}})
 		r := d.readers["a"]
 		const keys = 50
 		for n := range keys {

@@ -336,7 +336,7 @@ func TestEmbeddedPositions(t *testing.T) {
 // it, and parked.
 func TestEmbeddedExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowEvents: 20, ParkAttempts: 1}
+		o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{WindowEvents: 20, ParkAttempts: 1}}
 		d := openDurable(t, o)
 		r := d.readers["a"]
 		d.append(t, pack(1, chat("bad", "bad1"), chat("bad", "bad2")))
@@ -377,7 +377,7 @@ func TestEmbeddedExpires(t *testing.T) {
 // TestEmbeddedReportsADamagedState damages the database at random: whatever then
 // happens, it is an error and no panic, and no fault either.
 func TestEmbeddedReportsADamagedState(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, ParkAttempts: 1}.Quick(time.Millisecond, 1<<20)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 1}}.Quick(time.Millisecond, 1<<20)
 	d := openDurable(t, o)
 	r := d.readers["a"]
 	for n := range 20 {

@@ -80,8 +80,7 @@ func (e *Embedded) flush() error {
 type snapshot struct {
 	r      *embeddedReader
 	record readerRecord
-	out    changes
-	count  int // of unsaved
+	cut    Cut
 }
 
 // snapshot returns what is to be saved, nil when nothing has changed.
@@ -91,42 +90,20 @@ func (r *embeddedReader) snapshot() *snapshot {
 	if !r.dirty {
 		return nil
 	}
-	cursor := r.cursor()
-	s := &snapshot{r: r, out: r.out, count: r.unsaved, record: readerRecord{
-		id: r.id, cursor: cursor, mark: max(r.mark, cursor),
+	c := r.cut()
+	return &snapshot{r: r, cut: c, record: readerRecord{
+		id: r.id, cursor: c.Cursor, mark: c.Mark, gaps: c.Gaps,
 		done: r.appended - min(uint64(max(r.remaining, 0)), r.appended), shed: r.shed, lost: r.lost,
 	}}
-	for it := r.queue.oldest; it != nil && it.number < r.mark; it = it.newer {
-		s.record.gaps = append(s.record.gaps, it.number)
-	}
-	s.record.gaps = append(s.record.gaps, r.gaps...)
-	r.out, r.dirty = changes{}, false
-	return s
-}
-
-// taken back after a transaction that failed.
-func (s *snapshot) undo() {
-	r := s.r
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.dirty = true
-	r.out = changes{
-		letters: append(s.out.letters, r.out.letters...),
-		puts:    append(s.out.puts, r.out.puts...),
-		tries:   append(s.out.tries, r.out.tries...),
-		dels:    append(s.out.dels, r.out.dels...),
-	}
 }
 
 // confirm tells the reader that the snapshot is on disk.
 func (s *snapshot) confirm() {
 	r := s.r
 	r.mu.Lock()
-	r.unsaved -= s.count
+	notify := r.Window.saved(&s.cut)
 	r.saved = s.record.cursor
-	r.savedParked(s.out.puts)
-	notify, refill := r.stalled, r.behind() && r.halfEmpty()
-	r.stalled = false
+	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()
 	if notify {
 		r.notify()
@@ -139,22 +116,22 @@ func (s *snapshot) confirm() {
 // write puts a snapshot into a transaction.
 func (s *snapshot) write(tx *bolt.Tx, letters *Letters) (lost int, err error) {
 	parked := tx.Bucket(bucketParked)
-	for i := range s.out.puts {
-		if err := s.out.puts[i].save(tx); err != nil {
+	for i := range s.cut.Parked {
+		if err := s.cut.Parked[i].save(tx); err != nil {
 			return 0, err
 		}
 	}
-	for _, t := range s.out.tries {
+	for _, t := range s.cut.Tries {
 		if err := t.save(tx); err != nil {
 			return 0, err
 		}
 	}
-	for i := range s.out.dels {
-		if err := parked.Delete(s.out.dels[i][:]); err != nil {
+	for i := range s.cut.Freed {
+		if err := parked.Delete(s.cut.Freed[i][:]); err != nil {
 			return 0, err
 		}
 	}
-	if lost, err = letters.put(tx, s.out.letters); err != nil {
+	if lost, err = letters.put(tx, s.cut.Letters); err != nil {
 		return 0, err
 	}
 	return lost, tx.Bucket(bucketReaders).Put([]byte(s.r.backend), s.record.append(nil))
@@ -206,7 +183,7 @@ func (e *Embedded) save(closing bool) error {
 	if err != nil {
 		err = fmt.Errorf("outbox: save: %w", err)
 		for _, s := range list {
-			s.undo()
+			s.r.Undo(&s.cut)
 		}
 		e.markEnd()
 	} else {
@@ -293,19 +270,7 @@ func (e *Embedded) makeSpace() bool {
 func (r *embeddedReader) giveUp(limit int) (n int, episode bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for it := r.queue.oldest; it != nil && n < limit; {
-		newer := it.newer
-		if !it.taken {
-			key := it.Key
-			r.passed(it.number)
-			r.queue.cut(it)
-			r.queue.forget(it)
-			r.unhold(key)
-			n++
-		}
-		it = newer
-	}
-	if n > 0 {
+	if n = r.Window.giveUp(limit); n > 0 {
 		episode = !r.shedding
 		r.shedding = true
 		r.shed += uint64(n)

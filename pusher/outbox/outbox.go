@@ -124,10 +124,11 @@ type Item struct {
 	older, newer *Item // neighbours in order of acceptance
 	taken        bool
 
-	// Of the embedded engine only.
+	// Of durable engines only.
+	window  *Window    // that has handed it out
 	number  uint64     // place in the log
 	parked  *parkedKey // what it is the head of; nil for an event of the log
-	id      parkedID   // the same
+	id      ParkedID   // the same
 	since   time.Time  // of the first failure that counted
 	takenAt time.Time
 }
@@ -135,6 +136,9 @@ type Item struct {
 // Parked reports whether the event is one that has failed so often that it waits
 // apart from the others, so that another failure says little about the service.
 func (it *Item) Parked() bool { return it.parked != nil }
+
+// Window returns what has handed the item out, nil if that is Memory.
+func (it *Item) Window() *Window { return it.window }
 
 // Outcome is what became of an item.
 type Outcome uint8

@@ -170,14 +170,18 @@ func (s *schedule) postpone(it *Item, due time.Time, firm bool) {
 	heap.Push(&s.delayed, q)
 }
 
-// withdraw treats a waiting head as if it had been taken.
-func (s *schedule) withdraw(it *Item) {
-	q := it.lane
-	if q.state == keyDelayed {
+// hurry makes a waiting head ready.
+func (s *schedule) hurry(it *Item) {
+	if q := it.lane; q.state == keyDelayed {
 		heap.Remove(&s.delayed, q.slot)
 		s.pushReady(q)
 	}
-	s.seize(q)
+}
+
+// withdraw treats a waiting head as if it had been taken.
+func (s *schedule) withdraw(it *Item) {
+	s.hurry(it)
+	s.seize(it.lane)
 }
 
 // release puts an item in flight back. Other keys come first: a probe that

@@ -269,10 +269,10 @@ func (l *Letters) remove(f LetterFilter, take func(tx *bolt.Tx, d DeadLetter) (b
 
 // replay moves a letter to what is parked for its backend, in the transaction.
 // It gets its own key and its whole time anew.
-func replay(tx *bolt.Tx, d DeadLetter, reader uint8, now time.Time) (parkedRecord, error) {
+func replay(tx *bolt.Tx, d DeadLetter, reader uint8, now time.Time) (ParkedEvent, error) {
 	e := *d.Event
 	e.Replayed = true
-	p := parkedRecord{id: newParkedID(reader, parkedReplay, d.ID), event: &e, accepted: now}
+	p := ParkedEvent{ID: ReplayID(reader, d.ID), Event: &e, Accepted: now}
 	return p, p.save(tx)
 }
 

@@ -10,37 +10,46 @@ import (
 	"eventpusher/event"
 )
 
-// parkedID is the place of a parked event: the backend's number, a class, then
+// ParkedID is the place of a parked event: the backend's number, a class, then
 // the event's number in the log or, for replayed dead letters, the letter's.
-type parkedID [10]byte
+type ParkedID [10]byte
 
 const (
 	parkedEvent  = 0
 	parkedReplay = 1
 )
 
-func newParkedID(reader, class uint8, seq uint64) (id parkedID) {
+func newParkedID(reader, class uint8, seq uint64) (id ParkedID) {
 	id[0], id[1] = reader, class
 	binary.BigEndian.PutUint64(id[2:], seq)
 	return id
 }
 
-func (id parkedID) replay() bool { return id[1] == parkedReplay }
-func (id parkedID) seq() uint64  { return binary.BigEndian.Uint64(id[2:]) }
+// ReplayID is the place of a dead letter that goes to a backend once more.
+func ReplayID(reader uint8, letter uint64) ParkedID { return newParkedID(reader, parkedReplay, letter) }
 
-// parkedRecord is one parked event.
-type parkedRecord struct {
-	id       parkedID
-	event    *event.Event
-	accepted time.Time
-	attempts int
+// EventID is the place of a parked event of the log.
+func EventID(reader uint8, number uint64) ParkedID { return newParkedID(reader, parkedEvent, number) }
+
+// Replay reports whether it is that of a replayed dead letter.
+func (id ParkedID) Replay() bool { return id[1] == parkedReplay }
+
+// Number is the event's number in the log, or the dead letter's.
+func (id ParkedID) Number() uint64 { return binary.BigEndian.Uint64(id[2:]) }
+
+// ParkedEvent is one parked event.
+type ParkedEvent struct {
+	ID       ParkedID
+	Event    *event.Event
+	Accepted time.Time
+	Attempts int // that counted, before it was parked
 }
 
 // save writes the record. The key stands before the event, so that a start
 // decodes no event.
-func (p *parkedRecord) save(tx *bolt.Tx) error {
-	b := appendParkedHead(nil, p.accepted, p.attempts, p.event.Key())
-	return tx.Bucket(bucketParked).Put(p.id[:], event.AppendBinary(b, p.event))
+func (p *ParkedEvent) save(tx *bolt.Tx) error {
+	b := appendParkedHead(nil, p.Accepted, p.Attempts, p.Event.Key())
+	return tx.Bucket(bucketParked).Put(p.ID[:], event.AppendBinary(b, p.Event))
 }
 
 func appendParkedHead(dst []byte, accepted time.Time, attempts int, key string) []byte {
@@ -49,19 +58,19 @@ func appendParkedHead(dst []byte, accepted time.Time, attempts int, key string) 
 	return appendText(dst, key)
 }
 
-// parkedTry says how often a parked event has been tried by now.
-type parkedTry struct {
-	id       parkedID
-	attempts int
+// ParkedTry says how often a parked event has been tried by now.
+type ParkedTry struct {
+	ID       ParkedID
+	Attempts int
 }
 
 // save changes the record of the event, so that neither the pauses between its
 // attempts nor the count that its dead letter shows begin anew after a restart. It
 // writes the event once more, which is little: of all that is parked for a backend,
 // few are tried at a time.
-func (t parkedTry) save(tx *bolt.Tx) error {
+func (t ParkedTry) save(tx *bolt.Tx) error {
 	parked := tx.Bucket(bucketParked)
-	v := parked.Get(t.id[:])
+	v := parked.Get(t.ID[:])
 	if v == nil {
 		return nil // it became a dead letter instead
 	}
@@ -69,8 +78,8 @@ func (t parkedTry) save(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	b := appendParkedHead(make([]byte, 0, len(v)+binary.MaxVarintLen64), accepted, t.attempts, string(key))
-	return parked.Put(t.id[:], append(b, encoded...))
+	b := appendParkedHead(make([]byte, 0, len(v)+binary.MaxVarintLen64), accepted, t.Attempts, string(key))
+	return parked.Put(t.ID[:], append(b, encoded...))
 }
 
 // parkedHead decodes everything but the event.
@@ -81,7 +90,7 @@ func parkedHead(v []byte) (accepted time.Time, attempts int, key, encoded []byte
 }
 
 // loadParked returns one parked event.
-func loadParked(db database, id parkedID) (e *event.Event, err error) {
+func loadParked(db database, id ParkedID) (e *event.Event, err error) {
 	err = db.View(func(tx *bolt.Tx) error {
 		_, _, _, encoded, err := parkedHead(tx.Bucket(bucketParked).Get(id[:]))
 		if err == nil {
@@ -93,11 +102,11 @@ func loadParked(db database, id parkedID) (e *event.Event, err error) {
 }
 
 // eachParked calls f with every parked event of a backend, oldest first.
-func eachParked(tx *bolt.Tx, reader uint8, f func(id parkedID, v []byte) error) error {
+func eachParked(tx *bolt.Tx, reader uint8, f func(id ParkedID, v []byte) error) error {
 	c := tx.Bucket(bucketParked).Cursor()
 	prefix := []byte{reader}
 	for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
-		if err := f(parkedID(k), v); err != nil {
+		if err := f(ParkedID(k), v); err != nil {
 			return err
 		}
 	}
@@ -105,8 +114,8 @@ func eachParked(tx *bolt.Tx, reader uint8, f func(id parkedID, v []byte) error) 
 }
 
 func forgetParked(tx *bolt.Tx, reader uint8) (n int, err error) {
-	var ids []parkedID
-	err = eachParked(tx, reader, func(id parkedID, _ []byte) error {
+	var ids []ParkedID
+	err = eachParked(tx, reader, func(id ParkedID, _ []byte) error {
 		ids = append(ids, id)
 		return nil
 	})

@@ -7,54 +7,56 @@ import (
 )
 
 // oldestParked returns when the oldest head was accepted, zero without one.
-func (r *embeddedReader) oldestParked() time.Time {
-	if len(r.ages) == 0 {
+func (w *Window) oldestParked() time.Time {
+	if len(w.ages) == 0 {
 		return time.Time{}
 	}
-	return r.ages[0].refs[0].accepted
+	return w.ages[0].refs[0].accepted
 }
 
 // expiredParked takes heads that were accepted too early out of the schedule.
-func (r *embeddedReader) expiredParked(before time.Time, limit int) []*parkedKey {
+func (w *Window) expiredParked(before time.Time, limit int) []*parkedKey {
 	var old, busy []*parkedKey
-	for limit > 0 && len(r.ages) > 0 && r.ages[0].refs[0].accepted.Before(before) {
-		pk := heap.Pop(&r.ages).(*parkedKey)
+	for limit > 0 && len(w.ages) > 0 && w.ages[0].refs[0].accepted.Before(before) {
+		pk := heap.Pop(&w.ages).(*parkedKey)
 		if pk.head == nil || pk.head.taken {
 			busy = append(busy, pk)
 			continue
 		}
-		r.parkedQueue.withdraw(pk.head)
+		w.parkedQueue.withdraw(pk.head)
 		old = append(old, pk)
 		limit--
 	}
 	for _, pk := range append(busy, old...) {
-		heap.Push(&r.ages, pk)
+		heap.Push(&w.ages, pk)
 	}
 	return old
 }
 
 // buryParked makes dead letters of heads that expiredParked has returned.
-func (r *embeddedReader) buryParked(list []*parkedKey, now time.Time) (n int, err error) {
+func (w *Window) buryParked(list []*parkedKey, now time.Time) (n int, err error) {
 	for _, pk := range list {
-		r.mu.Lock()
+		w.mu.Lock()
 		ref := pk.refs[0]
-		r.mu.Unlock()
+		w.mu.Unlock()
 		e, fault := ref.event, error(nil)
 		if e == nil {
-			e, fault = loadParked(r.engine.db, ref.id)
+			e, fault = w.o.Load(ref.id)
 		}
-		r.mu.Lock()
+		w.mu.Lock()
 		if fault == nil {
-			r.out.letters = append(r.out.letters, r.letter(e, ref.accepted, ref.attempts, ReasonMaxAge, now))
-			r.parkedQueue.settled(pk.head)
-			r.unpark(pk)
-			r.promote(pk)
+			w.out.Letters = append(w.out.Letters, w.letter(e, ref.accepted, ref.attempts, ReasonMaxAge, now))
+			w.parkedQueue.settled(pk.head)
+			w.unpark(pk)
+			w.promote(pk)
 			n++
 		} else {
-			r.parkedQueue.retry(pk.head, now.Add(longestRest), true)
+			w.again(pk.head, now, fault)
 		}
-		r.mu.Unlock()
-		err = errors.Join(err, fault)
+		w.mu.Unlock()
+		if !errors.Is(fault, ErrLoading) {
+			err = errors.Join(err, fault)
+		}
 	}
 	return n, err
 }

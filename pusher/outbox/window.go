@@ -1,0 +1,308 @@
+package outbox
+
+import (
+	"errors"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"eventpusher/event"
+)
+
+// ErrLoading says that a parked event is being fetched; Loaded brings it.
+var ErrLoading = errors.New("outbox: the parked event is on its way")
+
+// loadingPause is when a parked event that is on its way is asked for again, in
+// case nobody brings it.
+const loadingPause = 5 * time.Second
+
+// Window is the half of a durable reader that does not depend on where the
+// events are kept. It holds the oldest events that one backend has to get, hands
+// them out, parks what keeps failing, and collects what has to be saved. The
+// engine admits events in the order of their numbers and saves what Cut returns.
+//
+// All methods are safe for concurrent use.
+type Window struct {
+	o WindowOptions
+
+	mu    sync.Mutex
+	queue *schedule
+	// Events below head have been looked at, and from mark on none is settled. gaps
+	// lists the unsettled ones between head and mark: there are such events only
+	// after a restart.
+	head, mark uint64
+	gaps       []uint64
+
+	parking
+
+	out     Changes
+	unsaved int  // settled, which a crash would forget
+	stalled bool // Take found unsaved too high
+	dirty   bool
+	looked  time.Time // when makeRoom was last tried
+}
+
+// WindowLimits bound what a Window holds.
+type WindowLimits struct {
+	// WindowEvents and WindowBytes bound what is held in memory; one pack may exceed
+	// them.
+	WindowEvents int
+	WindowBytes  int64
+	// Redelivery bounds how many events can be delivered a second time after a
+	// crash.
+	Redelivery int
+	// ParkedEvents and ParkedBytes bound what is parked. What would exceed them
+	// becomes a dead letter.
+	ParkedEvents int
+	ParkedBytes  int64
+	// An event is parked with all later ones of its key after so many attempts that
+	// counted, or when a failure comes so long after its first one.
+	ParkAttempts int
+	ParkAfter    time.Duration
+}
+
+// complete fills in the defaults.
+func (l *WindowLimits) complete() {
+	def(&l.WindowEvents, DefaultWindowEvents)
+	def(&l.WindowBytes, DefaultWindowBytes)
+	def(&l.Redelivery, DefaultRedelivery)
+	def(&l.ParkedEvents, DefaultParkedEvents)
+	def(&l.ParkedBytes, DefaultParkedBytes)
+	def(&l.ParkAttempts, DefaultParkAttempts)
+	def(&l.ParkAfter, DefaultParkAfter)
+}
+
+// def replaces what is not set.
+func def[T int | int64 | time.Duration](v *T, otherwise T) {
+	if *v <= 0 {
+		*v = otherwise
+	}
+}
+
+// WindowOptions are what an engine gives to a Window. The functions are called
+// with the Window's lock held, Load excepted: they must neither block nor call it.
+type WindowOptions struct {
+	WindowLimits
+	Backend string
+	Reader  uint8        // the backend's number
+	Seed    maphash.Seed // of the keys given to Admit
+	// Head, Mark and Gaps are where the reader stood when it was last saved: events
+	// below Head and those below Mark that are not among Gaps are settled.
+	Head, Mark uint64
+	Gaps       []uint64
+	// Load returns a parked event, or ErrLoading when Loaded will bring it.
+	Load func(ParkedID) (*event.Event, error)
+	// Failed is told that a parked event cannot be loaded.
+	Failed func(error)
+	// Passed is told that an event is settled, parked or given up; nil: nobody is.
+	Passed func(number uint64)
+	// Overfull is told that an event became a dead letter because too much was parked.
+	Overfull func()
+	// Changed is told that something was parked that is to be saved soon.
+	Changed func()
+}
+
+// Admission is one event on its way into a Window.
+type Admission struct {
+	Number uint64
+	Event  *event.Event
+	Key    uint64 // maphash of Event.Key() with the Window's seed
+	Bytes  int    // Size of the event
+}
+
+// Changes is what has to be saved beside how far the reader has come.
+type Changes struct {
+	Letters []DeadLetter
+	Parked  []ParkedEvent
+	Tries   []ParkedTry // applied after Parked
+	Freed   []ParkedID  // not parked any more; applied after Tries
+}
+
+// Cut is a state of a Window that can be saved: what is settled, and what else
+// has to be kept before that may be forgotten.
+type Cut struct {
+	Changes
+	// Everything below Cursor is settled, from Mark on nothing is; between them Gaps
+	// lists what is not.
+	Cursor, Mark uint64
+	Gaps         []uint64
+	settled      int
+}
+
+// NewWindow returns an empty Window. What is parked is added with Restore.
+func NewWindow(o WindowOptions) *Window {
+	w := new(Window)
+	w.init(o)
+	return w
+}
+
+func (w *Window) init(o WindowOptions) {
+	o.complete()
+	w.o, w.queue, w.parking = o, newSchedule(), newParking()
+	w.head, w.mark, w.gaps = o.Head, o.Mark, o.Gaps
+}
+
+// Admit takes the reader's events of a pack; next is the number behind the pack.
+func (w *Window) Admit(list []Admission, accepted time.Time, next uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range list {
+		a := &list[i]
+		w.admit(a.Number, a.Event, a.Key, a.Bytes, accepted)
+	}
+	w.arrived(next)
+}
+
+// admit puts an event of the log where it belongs.
+func (w *Window) admit(number uint64, e *event.Event, key uint64, bytes int, accepted time.Time) {
+	if number < w.mark && !w.isGap(number) {
+		return // settled before a restart
+	}
+	pk := w.parked[key]
+	switch {
+	case pk != nil && pk.last() < number:
+		w.passed(number)
+		if w.append(pk, ParkedEvent{ID: EventID(w.o.Reader, number), Event: e, Accepted: accepted}, bytes) {
+			w.promote(pk)
+		}
+	case pk != nil && pk.has(number):
+		w.passed(number) // parked by somebody who died before saving that it was
+	default:
+		w.queue.add(e, key, bytes, accepted).number = number
+	}
+}
+
+// isGap reports whether a number is among the gaps, and drops those up to it.
+func (w *Window) isGap(number uint64) bool {
+	for len(w.gaps) > 0 && w.gaps[0] < number {
+		w.gaps = w.gaps[1:]
+	}
+	if len(w.gaps) == 0 || w.gaps[0] != number {
+		return false
+	}
+	w.gaps = w.gaps[1:]
+	return true
+}
+
+// arrived moves the head forward to next.
+func (w *Window) arrived(next uint64) {
+	w.head, w.dirty = next, true
+	for len(w.gaps) > 0 && w.gaps[0] < next {
+		w.gaps = w.gaps[1:]
+	}
+	w.promoteAll()
+}
+
+// passed notes that an event of the log is settled, parked or given up.
+func (w *Window) passed(number uint64) {
+	w.mark = max(w.mark, number+1)
+	w.dirty = true
+	if w.o.Passed != nil {
+		w.o.Passed(number)
+	}
+}
+
+// cursor returns the first event that is not settled.
+func (w *Window) cursor() uint64 {
+	if w.queue.oldest != nil {
+		return w.queue.oldest.number
+	}
+	return w.head
+}
+
+// full reports whether the window has no room; parked events that are not saved
+// take room too.
+func (w *Window) full() bool {
+	return w.queue.waiting+w.queue.busy+w.fresh >= w.o.WindowEvents || w.queue.bytes+w.freshBytes >= w.o.WindowBytes
+}
+
+func (w *Window) halfEmpty() bool {
+	return w.queue.waiting+w.queue.busy+w.fresh <= w.o.WindowEvents/2 && w.queue.bytes+w.freshBytes <= w.o.WindowBytes/2
+}
+
+// Full reports whether nothing more should be admitted.
+func (w *Window) Full() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.full()
+}
+
+// HalfEmpty reports whether there is room for more after the window was full.
+func (w *Window) HalfEmpty() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.halfEmpty()
+}
+
+// Cut returns what is to be saved and reports whether something has changed
+// since the last time. The owner saves it and calls Saved, or Undo.
+func (w *Window) Cut() (c Cut, changed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.dirty {
+		return c, false
+	}
+	return w.cut(), true
+}
+
+func (w *Window) cut() Cut {
+	cursor := w.cursor()
+	c := Cut{Changes: w.out, Cursor: cursor, Mark: max(w.mark, cursor), settled: w.unsaved}
+	for it := w.queue.oldest; it != nil && it.number < w.mark; it = it.newer {
+		c.Gaps = append(c.Gaps, it.number)
+	}
+	c.Gaps = append(c.Gaps, w.gaps...)
+	w.out, w.dirty = Changes{}, false
+	return c
+}
+
+// Undo takes back a cut that could not be saved.
+func (w *Window) Undo(c *Cut) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dirty = true
+	w.out = Changes{
+		Letters: append(c.Letters, w.out.Letters...),
+		Parked:  append(c.Parked, w.out.Parked...),
+		Tries:   append(c.Tries, w.out.Tries...),
+		Freed:   append(c.Freed, w.out.Freed...),
+	}
+}
+
+// Saved says that a cut is kept. It reports whether Take had to wait for that.
+func (w *Window) Saved(c *Cut) (waited bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.saved(c)
+}
+
+func (w *Window) saved(c *Cut) (waited bool) {
+	w.unsaved -= c.settled
+	w.savedParked(c.Parked)
+	waited, w.stalled = w.stalled, false
+	return waited
+}
+
+// GiveUp drops at most limit of the oldest events that no lane holds, because
+// there is no room for them.
+func (w *Window) GiveUp(limit int) (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.giveUp(limit)
+}
+
+func (w *Window) giveUp(limit int) (n int) {
+	for it := w.queue.oldest; it != nil && n < limit; {
+		newer := it.newer
+		if !it.taken {
+			key := it.Key
+			w.passed(it.number)
+			w.queue.cut(it)
+			w.queue.forget(it)
+			w.unhold(key)
+			n++
+		}
+		it = newer
+	}
+	return n
+}

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs what the tests run: Debian's prosody, prosody-modules, ejabberd,
-# rabbitmq-server, postgresql and buildah, gcc and the C library's headers for the race
+# rabbitmq-server, nats-server, postgresql and buildah, gcc and the C library's
+# headers for the race
 # detector, openssl - and the SNS emulator, by npm, from the lock file in sns/.
 #
 # Only what is missing is installed, without a question, and no package may
@@ -29,6 +30,7 @@ need /usr/bin/prosody prosody
 need /usr/lib/prosody/modules/mod_firewall prosody-modules
 need /usr/sbin/ejabberdctl ejabberd
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
+need /usr/sbin/nats-server nats-server
 need /usr/bin/gcc gcc
 need /usr/include/stdlib.h libc6-dev
 need /usr/bin/openssl openssl

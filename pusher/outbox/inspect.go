@@ -41,7 +41,7 @@ func Inspect(dir string, timeout time.Duration) (*Inspection, error) {
 		}
 		for name, r := range all {
 			b := BackendRecovery{Name: name, Shed: r.shed, Lost: r.lost, Waiting: int(end.appended[r.id] - min(r.done, end.appended[r.id]))}
-			err := eachParked(tx, r.id, func(parkedID, []byte) error {
+			err := eachParked(tx, r.id, func(ParkedID, []byte) error {
 				b.Parked++
 				return nil
 			})

@@ -34,6 +34,9 @@ func EventID(reader uint8, number uint64) ParkedID { return newParkedID(reader, 
 // Replay reports whether it is that of a replayed dead letter.
 func (id ParkedID) Replay() bool { return id[1] == parkedReplay }
 
+// Reader is the backend's number.
+func (id ParkedID) Reader() uint8 { return id[0] }
+
 // Number is the event's number in the log, or the dead letter's.
 func (id ParkedID) Number() uint64 { return binary.BigEndian.Uint64(id[2:]) }
 

@@ -1,0 +1,97 @@
+package outbox
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"eventpusher/event"
+)
+
+// This file is for engines in other packages: they keep packs, parked events and
+// dead letters in the same form as Embedded.
+
+// AppendPackHeader begins a pack; so many entries have to follow.
+func AppendPackHeader(dst []byte, accepted time.Time, events int) []byte {
+	return (&packHeader{accepted: accepted}).append(dst, events)
+}
+
+// AppendPackEntry appends one event with the numbers of the readers that want it.
+func AppendPackEntry(dst []byte, readers Takers, e *event.Event) []byte {
+	return appendEntry(dst, readers, e)
+}
+
+// ReadPack calls visit with each event of a pack that the reader with this number
+// wants, and its place in the pack. It returns when the pack was accepted and how
+// many events it has in all.
+func ReadPack(payload []byte, reader uint8, visit func(place int, e *event.Event)) (accepted time.Time, events int, err error) {
+	p, err := readPack(payload)
+	if err != nil {
+		return accepted, 0, err
+	}
+	events = p.events
+	for place := range events {
+		readers, encoded, err := p.next()
+		var e *event.Event
+		if err == nil && readers.Has(int(reader)) {
+			e, err = decodeEvent(encoded)
+		}
+		if err != nil {
+			return accepted, 0, fmt.Errorf("event %d of the pack: %w", place, err)
+		}
+		if e != nil {
+			visit(place, e)
+		}
+	}
+	return p.header.accepted, events, nil
+}
+
+// AppendLetter encodes a dead letter without its number.
+func AppendLetter(dst []byte, d *DeadLetter) []byte { return appendLetter(dst, d) }
+
+// DecodeLetter decodes what AppendLetter wrote; number becomes its ID.
+func DecodeLetter(number uint64, b []byte) (DeadLetter, error) {
+	return decodeLetter(letterKey(number), b)
+}
+
+// AppendPositions encodes positions.
+func AppendPositions(dst []byte, list []Position) []byte { return appendPositions(dst, list) }
+
+// DecodePositions decodes what AppendPositions wrote.
+func DecodePositions(b []byte) ([]Position, error) {
+	d := decoder{b: b}
+	list := d.positions()
+	return list, d.err()
+}
+
+// MergePositions puts news into a list that is sorted by source, as the list that
+// it returns. It may change sorted.
+func MergePositions(sorted, news []Position) []Position { return merge(sorted, news) }
+
+// AppendCut encodes how far a reader has come.
+func AppendCut(dst []byte, c *Cut) []byte {
+	r := readerRecord{cursor: c.Cursor, mark: c.Mark, gaps: c.Gaps}
+	return r.append(dst)
+}
+
+// DecodeCut decodes what AppendCut wrote.
+func DecodeCut(b []byte) (Cut, error) {
+	r, err := decodeReader(b)
+	return Cut{Cursor: r.cursor, Mark: r.mark, Gaps: r.gaps}, err
+}
+
+// DecodeEvent decodes what event.AppendBinary wrote, and nothing behind it.
+func DecodeEvent(b []byte) (*event.Event, error) { return decodeEvent(b) }
+
+// Numbers calls f with the number of every reader that wants the event.
+func (t Takers) Numbers(f func(n int)) { t.each(f) }
+
+// LockDir takes a directory for this process until the result is closed; it waits
+// for at most timeout for another one, and then returns a *LockedError.
+func LockDir(dir string, timeout time.Duration) (io.Closer, error) {
+	f, err := lockDir(dir, timeout)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}

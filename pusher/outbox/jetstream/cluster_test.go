@@ -1,0 +1,372 @@
+package jetstream_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/jetstream"
+)
+
+// worker takes and delivers everything of a backend until it is stopped, as one
+// of the pusher's lanes would.
+type worker struct {
+	i    *instance
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// work delivers through deliver, which is told each event in order.
+func (i *instance) work(backend string, deliver func(id string)) *worker {
+	w := &worker{i: i, stop: make(chan struct{})}
+	w.done.Go(func() {
+		var items []*outbox.Item
+		for {
+			select {
+			case <-w.stop:
+				return
+			default:
+			}
+			items, _, _ = i.readers[backend].Take(items[:0], 8, false)
+			if len(items) == 0 {
+				select {
+				case <-w.stop:
+					return
+				case <-i.wake[backend]:
+				case <-time.After(20 * time.Millisecond):
+				}
+				continue
+			}
+			var list []outbox.Settlement
+			for _, it := range items {
+				deliver(it.Event.ID)
+				list = append(list, outbox.Settlement{Item: it, Outcome: outbox.Delivered})
+			}
+			if err := i.readers[backend].Settle(list); err != nil {
+				panic(err)
+			}
+		}
+	})
+	return w
+}
+
+func (w *worker) end() {
+	close(w.stop)
+	w.done.Wait()
+}
+
+// journal notes deliveries of all instances in order.
+type journal struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (j *journal) note(id string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.list = append(j.list, id)
+}
+
+func (j *journal) all() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.list)
+}
+
+// different returns the first delivery of each.
+func different(list []string) (first []string) {
+	seen := make(map[string]bool)
+	for _, id := range list {
+		if !seen[id] {
+			seen[id] = true
+			first = append(first, id)
+		}
+	}
+	return first
+}
+
+// TestPartitionsMove lets instances come, go in order and die under load, and
+// expects every event, in order within its conversation, and few twice.
+func TestPartitionsMove(t *testing.T) {
+	const peers = 23
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	var j journal
+	first := open(t, o)
+	first.owns(4)
+	w1 := first.work("a", j.note)
+	sent := 0
+	load := func(n int) {
+		for range n {
+			first.append(pack(1, numbered(sent, 10, peers)...))
+			sent += 10
+		}
+	}
+	load(20)
+
+	second := open(t, o)
+	w2 := second.work("a", j.note)
+	for first.Standing().Partitions != 2 || second.Standing().Partitions != 2 {
+		load(1) // while the partitions move
+	}
+	load(20)
+	if s := first.Standing(); s.Instances != 2 {
+		t.Errorf("standing: %+v", s)
+	}
+
+	w2.end() // it dies: what it had taken and not delivered comes again
+	second.crash()
+	died := time.Now()
+	for first.Standing().Partitions != 4 {
+		load(1)
+	}
+	t.Logf("taken over after %v", time.Since(died))
+	load(20)
+
+	third := open(t, o)
+	w3 := third.work("a", j.note)
+	third.owns(2)
+	w3.end()
+	third.close() // it leaves in order, at once
+	first.owns(4)
+	load(5)
+	await(t, "all events", func() bool { return len(different(j.all())) == sent })
+	w1.end()
+	checkOrder(t, different(j.all()), peers)
+	if again := len(j.all()) - sent; again > outbox.DefaultRedelivery {
+		t.Errorf("%d of %d events were delivered again", again, sent)
+	} else {
+		t.Logf("%d events, %d again", sent, again)
+	}
+}
+
+// leader runs Lead and tells what it does.
+type leader struct {
+	leading atomic.Bool
+	times   atomic.Int32
+	stop    context.CancelFunc
+	done    chan error
+}
+
+func (i *instance) lead(holders *atomic.Int32, t *testing.T) *leader {
+	ctx, stop := context.WithCancel(context.Background())
+	l := &leader{stop: stop, done: make(chan error, 1)}
+	go func() {
+		l.done <- i.Lead(ctx, func(ctx context.Context) error {
+			if holders.Add(1) > 1 {
+				t.Error("two instances hold the link")
+			}
+			l.times.Add(1)
+			l.leading.Store(true)
+			<-ctx.Done()
+			l.leading.Store(false)
+			holders.Add(-1)
+			return nil
+		})
+	}()
+	t.Cleanup(stop)
+	return l
+}
+
+func (l *leader) end(t *testing.T) {
+	t.Helper()
+	l.stop()
+	if err := <-l.done; err != nil {
+		t.Errorf("lead: %v", err)
+	}
+}
+
+func TestLinkMoves(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	var holders atomic.Int32
+	o.Instance = "one"
+	one := open(t, o)
+	first := one.lead(&holders, t)
+	await(t, "the first leader", first.leading.Load)
+	p := pack(1, chat("x", "1"))
+	p.Positions = []outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}
+	one.append(p)
+
+	o.Instance = "two"
+	two := open(t, o)
+	second := two.lead(&holders, t)
+	await(t, "the second to know the first", func() bool { s := two.Standing(); return s.Leader == "one" && !s.Leading })
+	first.end(t) // in order: the second has it at once
+	await(t, "the second leader", second.leading.Load)
+	if got := two.Positions(); len(got) != 1 || got[0].Seq != 1 {
+		t.Errorf("the second leader finds positions %v", got)
+	}
+	p.Positions[0].Seq = 2
+	if err := one.Append(p); err == nil {
+		t.Error("an instance that has lost the link writes positions")
+	}
+	again := one.lead(&holders, t)
+	second.stop()
+	two.crash()
+	<-second.done
+	await(t, "the first to lead again", again.leading.Load)
+	one.append(p)
+	again.end(t)
+}
+
+// TestOutOfTouchStopsByItself freezes NATS: nobody can be told anything, so
+// everything stops, and goes on when it thaws.
+func TestOutOfTouchStopsByItself(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a"))
+	var holders atomic.Int32
+	l := i.lead(&holders, t)
+	i.owns(4)
+	await(t, "the leader", l.leading.Load)
+	i.append(pack(1, numbered(0, 10, 10)...))
+	await(t, "the events", func() bool { return i.readers["a"].Stats().Waiting == 10 })
+	server.Pause()
+	await(t, "the end of leading", func() bool { return !l.leading.Load() })
+	i.nothing("a")
+	if err := i.Append(pack(1, chat("x", "late"))); err == nil {
+		t.Error("a frozen server takes events")
+	}
+	server.Resume()
+	await(t, "leading again", l.leading.Load)
+	got := i.deliver("a", 10)
+	if len(different(got)) != 10 {
+		t.Errorf("delivered %v", got)
+	}
+	l.end(t)
+}
+
+// TestServerDies kills nats-server under load: Append fails and is repeated, the
+// deliveries wait, and nothing is lost or out of order.
+func TestServerDies(t *testing.T) {
+	const peers = 11
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a"))
+	i.owns(4)
+	var j journal
+	w := i.work("a", j.note)
+	failed := 0
+	insist := func(p outbox.Pack) {
+		for deadline := time.Now().Add(limit); ; failed++ {
+			err := i.Append(p)
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}
+	sent := 0
+	for round := range 3 {
+		down := make(chan struct{})
+		go func() {
+			defer close(down)
+			if round == 1 {
+				server.Stop()
+			} else {
+				server.Kill()
+			}
+			server.Start()
+		}()
+		for running := true; running; {
+			select {
+			case <-down:
+				running = false
+			default:
+			}
+			insist(pack(1, numbered(sent, 20, peers)...))
+			sent += 20
+		}
+	}
+	if failed == 0 {
+		t.Error("no Append has failed: nothing was tested")
+	}
+	await(t, "all events", func() bool { return len(different(j.all())) == sent })
+	w.end()
+	checkOrder(t, different(j.all()), peers)
+	t.Logf("%d events, %d again, %d appends failed", sent, len(j.all())-sent, failed)
+	if again := len(j.all()) - sent; again > 3*outbox.DefaultRedelivery {
+		t.Errorf("%d events were delivered again", again)
+	}
+	await(t, "a healthy engine", func() bool { return i.Err() == nil })
+}
+
+func TestStartsBeforeTheServer(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	server.Kill()
+	o := options(t, server, "a")
+	i := open(t, o)
+	if i.Err() == nil || i.Append(pack(1, chat("x", "0"))) == nil {
+		t.Error("it works without a server")
+	}
+	var holders atomic.Int32
+	l := i.lead(&holders, t)
+	server.Start()
+	await(t, "the leader", l.leading.Load)
+	i.append(pack(1, chat("x", "1")))
+	if got := i.deliver("a", 1); got[0] != "1" {
+		t.Errorf("delivered %v", got)
+	}
+	l.end(t)
+	i.close()
+
+	server.Kill() // what is wrong for good is found later, and ends Lead
+	o.Partitions = 5
+	wrong := open(t, o)
+	server.Start()
+	err := wrong.Lead(t.Context(), func(context.Context) error { return errors.New("led") })
+	var partitions *jetstream.PartitionsError
+	if !errors.As(err, &partitions) {
+		t.Errorf("Lead: %v", err)
+	}
+}
+
+func TestFullOutbox(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "slow")
+	o.MaxSize = 256 << 10
+	i := open(t, o)
+	i.owns(4)
+	shed := make(chan int, 1000)
+	i.OnShed(func(_ string, n int, _ bool) { shed <- n })
+	position := func(n int) outbox.Pack {
+		p := pack(1, numbered(n*20, 20, 50)...)
+		for _, e := range p.Entries {
+			e.Event.Packet = string(make([]byte, 1000))
+		}
+		p.Positions = []outbox.Position{{Source: "s", Epoch: "e", Seq: uint64(n)}}
+		return p
+	}
+	n, err := 0, error(nil)
+	for ; err == nil && n < 1000; n++ {
+		err = i.Append(position(n))
+	}
+	if !errors.Is(err, outbox.ErrFull) {
+		t.Fatalf("after %d packs: %v", n, err)
+	}
+	if i.Err() != nil {
+		t.Errorf("a full outbox is no failure: %v", i.Err())
+	}
+	// A source that cannot wait is taken at the cost of the oldest.
+	await(t, "events to be shed", func() bool {
+		p := position(n)
+		n++
+		p.Positions = nil
+		if err := i.Append(p); err != nil && !errors.Is(err, outbox.ErrFull) {
+			t.Fatal(err)
+		}
+		return i.readers["slow"].Stats().Shed > 0
+	})
+	if len(shed) == 0 {
+		t.Error("nobody was told")
+	}
+	await(t, "room for those who wait", func() bool { return i.Append(position(9999)) == nil })
+}

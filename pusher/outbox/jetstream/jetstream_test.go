@@ -1,0 +1,314 @@
+package jetstream_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/event"
+	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/jetstream"
+)
+
+// numbered are n events of so many conversations, called 0, 1, 2 ...
+func numbered(from, n, peers int) (list []*event.Event) {
+	for i := from; i < from+n; i++ {
+		list = append(list, chat(fmt.Sprint("peer", i%peers), fmt.Sprint(i)))
+	}
+	return list
+}
+
+func TestDeliversInOrderAndTrims(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a", "b"))
+	i.owns(4)
+	i.append(pack(2, numbered(0, 200, 7)...))
+	i.append(pack(1, numbered(200, 50, 7)...)) // for a alone
+	for backend, n := range map[string]int{"a": 250, "b": 200} {
+		got := i.deliver(backend, n)
+		checkOrder(t, got, 7)
+		if slices.Sort(got); len(slices.Compact(got)) != n {
+			t.Errorf("%s got only %d different events", backend, len(slices.Compact(got)))
+		}
+		i.nothing(backend)
+	}
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Trim(); err != nil {
+		t.Fatal(err)
+	}
+	if _, messages := i.LogSize(); messages != 0 {
+		t.Errorf("%d messages are left in the log", messages)
+	}
+	for name, r := range i.readers {
+		await(t, "the count to become zero", func() bool { return r.Stats().Waiting == 0 })
+		if diff := cmp.Diff(outbox.Stats{}, r.Stats()); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if err := i.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkOrder fails if the numbers of a conversation are not ascending.
+func checkOrder(t *testing.T, got []string, peers int) {
+	t.Helper()
+	last := make(map[int]int)
+	for _, id := range got {
+		n := 0
+		fmt.Sscan(id, &n)
+		if before, ok := last[n%peers]; ok && n < before {
+			t.Errorf("%d came after %d of the same conversation", n, before)
+		}
+		last[n%peers] = n
+	}
+}
+
+func TestGoesOnAfterCloseAndCrash(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	first := open(t, o)
+	first.owns(4)
+	first.append(pack(1, numbered(0, 40, 40)...))
+	got := first.deliver("a", 15)
+	held := first.take("a", 5)
+	first.settle("a", outbox.Release, held...)
+	first.close()
+
+	second := open(t, o)
+	second.owns(4)
+	got = append(got, second.deliver("a", 25)...)
+	second.nothing("a")
+	if slices.Sort(got); len(slices.Compact(got)) != 40 {
+		t.Errorf("%d different events in 40 deliveries", len(slices.Compact(got)))
+	}
+	second.append(pack(1, numbered(40, 30, 30)...))
+	second.deliver("a", 10)
+	if err := second.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	second.deliver("a", 5) // not saved
+	second.crash()
+
+	third := open(t, o)
+	third.owns(4) // when the claims of the dead one are free
+	got = third.deliver("a", 20)
+	third.nothing("a")
+	if slices.Sort(got); len(slices.Compact(got)) != 20 {
+		t.Errorf("%d different events in 20 deliveries", len(slices.Compact(got)))
+	}
+}
+
+func TestPositionsSurvive(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	first := open(t, o)
+	p := pack(1, chat("x", "1"))
+	p.Positions = []outbox.Position{{Source: "s2", Epoch: "e", Seq: 3}, {Source: "s1", Epoch: "e", Seq: 1}}
+	first.append(p)
+	first.append(outbox.Pack{Positions: []outbox.Position{{Source: "s1", Epoch: "e", Seq: 2}}})
+	want := []outbox.Position{{Source: "s1", Epoch: "e", Seq: 2}, {Source: "s2", Epoch: "e", Seq: 3}}
+	if diff := cmp.Diff(want, first.Positions()); diff != "" {
+		t.Error(diff)
+	}
+	first.close()
+	if diff := cmp.Diff(want, open(t, o).Positions()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNewBackendBeginsAtTheEnd(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	first := open(t, options(t, server, "old"))
+	first.append(pack(1, numbered(0, 5, 5)...))
+	first.close()
+	second := open(t, options(t, server, "old", "new"))
+	second.owns(4)
+	second.append(pack(2, numbered(5, 3, 5)...))
+	if got := second.deliver("new", 3); !slices.Equal(slices.Sorted(slices.Values(got)), []string{"5", "6", "7"}) {
+		t.Errorf("new got %v", got)
+	}
+	second.nothing("new")
+	second.deliver("old", 8)
+	second.close()
+
+	_, err := jetstream.Open(options(t, server, "new"))
+	var orphan *jetstream.OrphanError
+	if !errors.As(err, &orphan) || !strings.Contains(err.Error(), "outbox forget old") {
+		t.Errorf("an orphan: %v", err)
+	}
+}
+
+func TestRefusesWhatDoesNotFit(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	open(t, options(t, server, "a")).close()
+	o := options(t, server, "a")
+	o.Partitions = 3
+	_, err := jetstream.Open(o)
+	var partitions *jetstream.PartitionsError
+	if !errors.As(err, &partitions) || partitions.Have != 4 || partitions.Want != 3 {
+		t.Errorf("other partitions: %v", err)
+	}
+	o = options(t, server, "a")
+	o.Replicas = 3
+	var settings *jetstream.SettingsError
+	if _, err := jetstream.Open(o); !errors.As(err, &settings) || !strings.Contains(err.Error(), "replicas is 1, and must be 3") {
+		t.Errorf("other replicas: %v", err)
+	}
+	o.Prefix = "OTHER" // nothing is there, and one server cannot keep three copies
+	if _, err := jetstream.Open(o); err == nil || !strings.Contains(err.Error(), "replicas") {
+		t.Errorf("too many replicas: %v", err)
+	}
+}
+
+func TestServersThatCannotServe(t *testing.T) {
+	t.Run("no JetStream", func(t *testing.T) {
+		server := harness.NATS(t, harness.NATSOptions{NoJetStream: true})
+		if _, err := jetstream.Open(options(t, server, "a")); err == nil || !strings.Contains(err.Error(), "start nats-server with JetStream") {
+			t.Errorf("error: %v", err)
+		}
+	})
+	t.Run("credentials", func(t *testing.T) {
+		server := harness.NATS(t, harness.NATSOptions{Username: "u", Password: "right"})
+		o := options(t, server, "a")
+		if _, err := jetstream.Open(o); err == nil || !strings.Contains(err.Error(), "check credentials_file") {
+			t.Errorf("without: %v", err)
+		}
+		o.Username, o.Password = "u", "wrong-secret"
+		if _, err := jetstream.Open(o); err == nil || strings.Contains(err.Error(), "wrong-secret") {
+			t.Errorf("wrong: %v", err)
+		}
+		o.Password = "right"
+		open(t, o).owns(4)
+	})
+}
+
+func TestParkedAndRetried(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	o.ParkAttempts = 1
+	first := open(t, o)
+	first.owns(4)
+	first.append(pack(1, chat("bad", "b1"), chat("good", "g1"), chat("bad", "b2")))
+	items := first.take("a", 2) // b1 and g1
+	for _, it := range items {
+		if it.Event.ID == "b1" {
+			if err := first.readers["a"].Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Retry, Delay: time.Hour}}); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			first.settle("a", outbox.Delivered, it)
+		}
+	}
+	first.append(pack(1, chat("bad", "b3")))
+	await(t, "three parked events", func() bool { return first.readers["a"].Stats().Parked == 3 })
+	first.nothing("a")
+	first.close()
+
+	second := open(t, o) // which does not know of the hour
+	second.owns(4)
+	if got := second.deliver("a", 3); !slices.Equal(got, []string{"b1", "b2", "b3"}) {
+		t.Errorf("parked events came as %v", got)
+	}
+	second.append(pack(1, chat("bad", "b4")))
+	if items := second.take("a", 1); items[0].Parked() {
+		t.Error("a conversation that works again is parked")
+	} else {
+		second.settle("a", outbox.Delivered, items...)
+	}
+	second.close()
+	third := open(t, o)
+	third.owns(4)
+	<-time.After(200 * time.Millisecond) // nothing is to be seen, however long one waits
+	third.nothing("a")
+}
+
+func TestDeadLettersAndReplay(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a", "b")
+	i := open(t, o)
+	i.owns(4)
+	i.append(pack(2, chat("x", "1"), chat("y", "2")))
+	i.settle("a", outbox.Dead, i.take("a", 2)...)
+	i.deliver("b", 2)
+	if err := i.Bury(outbox.DeadLetter{Event: chat("z", "3"), Reason: "filter", Err: "why"}); err != nil {
+		t.Fatal(err)
+	}
+	var list []outbox.DeadLetter
+	await(t, "dead letters", func() (done bool) {
+		var err error
+		if list, err = i.DeadLetters().List(outbox.LetterFilter{}); err != nil {
+			t.Fatal(err)
+		}
+		return len(list) == 3
+	})
+	letters, err := jetstream.OpenLetters(t.Context(), o) // as a command does
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer letters.Close()
+	for name, f := range map[string]struct {
+		filter outbox.LetterFilter
+		want   int
+	}{
+		"all": {outbox.LetterFilter{}, 3}, "backend": {outbox.LetterFilter{Backend: "a"}, 2}, "none": {outbox.LetterFilter{Backend: outbox.NoBackend}, 1},
+		"event": {outbox.LetterFilter{EventID: "2"}, 1}, "number": {outbox.LetterFilter{ID: list[1].ID}, 1}, "unknown": {outbox.LetterFilter{ID: 99}, 0},
+		"page": {outbox.LetterFilter{After: list[0].ID, Limit: 1}, 1},
+	} {
+		got, err := letters.List(f.filter)
+		if err != nil || len(got) != f.want {
+			t.Errorf("%s: %d, want %d (%v)", name, len(got), f.want, err)
+		}
+	}
+	if _, err := letters.Get(99); !errors.Is(err, outbox.ErrNoLetter) {
+		t.Errorf("a letter that is not there: %v", err)
+	}
+	if d, err := letters.Get(list[0].ID); err != nil || cmp.Diff(list[0], d) != "" {
+		t.Errorf("one letter: %v %s", err, cmp.Diff(list[0], d))
+	}
+	one := slices.IndexFunc(list, func(d outbox.DeadLetter) bool { return d.Event.ID == "1" })
+	if n, err := letters.Replay(outbox.LetterFilter{ID: list[one].ID}); n != 1 || err != nil {
+		t.Errorf("replay: %d, %v", n, err)
+	}
+	items := i.take("a", 1)
+	if e := items[0].Event; e.ID != "1" || !e.Replayed {
+		t.Errorf("replayed: %+v", e)
+	}
+	i.settle("a", outbox.Delivered, items...)
+	i.close()
+	if n, err := letters.Replay(outbox.LetterFilter{}); n != 1 || err != nil { // not the one of no backend
+		t.Errorf("replay while nobody runs: %d, %v", n, err)
+	}
+	if n, err := letters.Drop(outbox.LetterFilter{}); n != 1 || err != nil {
+		t.Errorf("drop: %d, %v", n, err)
+	}
+	again := open(t, o)
+	again.owns(4)
+	if got := again.deliver("a", 1); got[0] != "2" {
+		t.Errorf("replayed after the start: %v", got)
+	}
+}
+
+func TestEventThatIsTooLarge(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{Extra: "max_payload: 65536\n"})
+	i := open(t, options(t, server, "a"))
+	i.owns(4)
+	big := chat("x", "big")
+	big.Packet = strings.Repeat("x", 70_000)
+	i.append(pack(1, chat("x", "1"), big, chat("x", "2")))
+	if got := i.deliver("a", 2); !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("delivered %v", got)
+	}
+	list, err := i.DeadLetters().List(outbox.LetterFilter{})
+	if err != nil || len(list) != 1 || list[0].Event.ID != "big" || list[0].Reason != "too_large" || list[0].Backend != "a" || !strings.Contains(list[0].Err, "max_payload") {
+		t.Errorf("dead letters: %+v, %v", list, err)
+	}
+}

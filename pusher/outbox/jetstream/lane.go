@@ -1,0 +1,378 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
+)
+
+// The numbers of events in a Window: the sequence of the pack in its stream, and
+// the place in the pack.
+const (
+	placeBits = 12
+	ackWait   = 2 * time.Minute
+	// maxAckPending bounds the packs of which some event is not settled.
+	maxAckPending = 4096
+	// pulled is how many packs wait in the client, beside those in the window.
+	pulled = 8
+	// loads is how many parked events may be asked for at a time.
+	loads = 64
+)
+
+func numberOf(seq uint64, place int) uint64 { return seq<<placeBits | uint64(place) }
+
+// owned is a partition that this instance has.
+type owned struct {
+	e       *Engine
+	n       int
+	leaving atomic.Bool // nothing more is handed out
+	trimmed uint64      // of sizeLoop: up to where the stream was purged
+
+	mu    sync.Mutex
+	lanes []*lane // of all backends, once they are open
+}
+
+func newOwned(e *Engine, n int) *owned { return &owned{e: e, n: n} }
+
+// run serves all backends until ctx ends.
+func (o *owned) run(ctx context.Context) {
+	var lanes sync.WaitGroup
+	for _, r := range *o.e.readers.Load() {
+		lanes.Go(func() { o.serve(ctx, r) })
+	}
+	lanes.Wait()
+}
+
+// serve reads the partition for one backend.
+func (o *owned) serve(ctx context.Context, r *reader) {
+	for ctx.Err() == nil {
+		l, err := r.openLane(ctx, o)
+		if err == nil {
+			o.mu.Lock()
+			o.lanes = append(o.lanes, l)
+			o.mu.Unlock()
+			r.failure.set(nil)
+			l.run(ctx)
+			r.remove(l)
+			return
+		}
+		if ctx.Err() == nil && r.failure.set(err) {
+			o.e.log.Warn("a partition cannot be taken over yet", "backend", r.backend, "partition", o.n, "err", err)
+		}
+		pause(ctx, time.Second)
+	}
+}
+
+// settle waits until nothing of the partition is on its way, and saves that.
+func (o *owned) settle(ctx context.Context) {
+	for ctx.Err() == nil {
+		idle := true
+		o.mu.Lock()
+		for _, l := range o.lanes {
+			idle = idle && l.w.Idle()
+		}
+		o.mu.Unlock()
+		if idle {
+			if err := o.e.save(); err == nil {
+				return
+			}
+		}
+		pause(ctx, saveInterval)
+	}
+}
+
+// lane is one partition as one backend reads it.
+type lane struct {
+	r      *reader
+	o      *owned
+	number uint8
+	w      *outbox.Window
+	wake   chan struct{} // there may be room in the window
+	toLoad chan outbox.ParkedID
+	open   atomic.Bool // something may be handed out
+
+	mu       sync.Mutex
+	packs    []*waitingPack             // not acknowledged, ascending
+	next     uint64                     // the sequence that comes next
+	saved    uint64                     // below it all is settled and saved
+	revision uint64                     // of the progress record
+	pending  uint64                     // packs in the stream behind next
+	packed   float64                    // events of the backend in a pack, on average
+	places   map[outbox.ParkedID]uint64 // where parked events are kept
+}
+
+// waitingPack is a pack in the window.
+type waitingPack struct {
+	seq     uint64
+	msg     js.Msg
+	touched time.Time // when the server last heard of it
+}
+
+// openLane takes over a partition: whoever had it before can not write any more.
+func (r *reader) openLane(ctx context.Context, o *owned) (*lane, error) {
+	e := r.engine
+	s := e.set.Load()
+	reg := s.meta.Backends[r.backend]
+	l := &lane{
+		r: r, o: o, number: reg.Number, wake: make(chan struct{}, 1), toLoad: make(chan outbox.ParkedID, loads),
+		places: make(map[outbox.ParkedID]uint64), packed: 1,
+	}
+	start, err := l.seize(ctx, s, reg.From[o.n])
+	if err != nil {
+		return nil, err
+	}
+	l.next = start.Cursor >> placeBits
+	l.saved = l.next
+	l.w = outbox.NewWindow(outbox.WindowOptions{
+		WindowLimits: e.o.lane(), Backend: r.backend, Reader: reg.Number, Seed: e.seed,
+		Head: numberOf(l.next, 0), Mark: start.Mark, Gaps: start.Gaps,
+		Load: l.load,
+		Failed: func(err error) {
+			e.log.Error("a parked event cannot be read", "backend", r.backend, "partition", o.n, "err", err)
+		},
+		Overfull: func() {
+			if f := e.full.Load(); f != nil {
+				(*f)(r.backend)
+			}
+		},
+		Changed: e.saver.touch,
+	})
+	parked, err := l.parked(ctx, s, ">")
+	if err != nil {
+		return nil, err
+	}
+	l.w.Restore(parked)
+	r.add(l)
+	// What was replayed since then, and not told to a lane that was not there.
+	replayed, err := l.parked(ctx, s, "replay.>")
+	if err != nil {
+		r.remove(l)
+		return nil, err
+	}
+	for _, p := range replayed {
+		l.replayed(p)
+	}
+	l.open.Store(true)
+	r.notify()
+	return l, nil
+}
+
+// seize reads how far the backend has come and writes it again, so that the
+// write of a predecessor that is still on its way fails.
+func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, error) {
+	key := keyProgress(l.o.n, l.number)
+	for {
+		cut := outbox.Cut{Cursor: numberOf(from, 0), Mark: numberOf(from, 0)}
+		entry, err := s.state.Get(ctx, key)
+		revision := uint64(0)
+		switch {
+		case err == nil:
+			if _, cut, err = decodeProgress(entry.Value()); err != nil {
+				return cut, fmt.Errorf("outbox: key %s of %s: %w", key, s.names.state(), err)
+			}
+			revision = entry.Revision()
+		case !errors.Is(err, js.ErrKeyNotFound):
+			return cut, fmt.Errorf("outbox: %s: %w", s.names.state(), err)
+		}
+		l.revision, err = s.state.Update(ctx, key, encodeProgress(l.r.engine.cluster.token(), &cut), revision)
+		if err == nil || !errors.Is(err, js.ErrKeyRevisionMismatch) {
+			return cut, err
+		}
+	}
+}
+
+// encodeProgress writes a progress record: who has written it, then the cut.
+func encodeProgress(token string, c *outbox.Cut) []byte {
+	b := append(binary.AppendUvarint(nil, uint64(len(token))), token...)
+	return outbox.AppendCut(b, c)
+}
+
+func decodeProgress(b []byte) (token string, c outbox.Cut, err error) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > uint64(len(b)-used) {
+		return "", c, errors.New("outbox: damaged entry")
+	}
+	token = string(b[used : used+int(n)])
+	c, err = outbox.DecodeCut(b[used+int(n):])
+	return token, c, err
+}
+
+// run reads the stream until ctx ends.
+func (l *lane) run(ctx context.Context) {
+	defer l.open.Store(false)
+	var loader sync.WaitGroup
+	defer loader.Wait()
+	loader.Go(func() { l.loadLoop(ctx) })
+	for ctx.Err() == nil {
+		err := l.consume(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if !errors.Is(err, errMissed) {
+			if l.r.failure.set(err) {
+				l.r.engine.log.Warn("the events that wait for a backend cannot be read; it will be tried again", "backend", l.r.backend, "partition", l.o.n, "err", err)
+			}
+			pause(ctx, time.Second/2)
+		}
+	}
+}
+
+// errMissed says that the server has sent something that did not arrive. It would
+// come again, but behind later ones.
+var errMissed = errors.New("outbox: a message was lost on the way")
+
+// consume reads from the first pack that is not settled, through a consumer of its
+// own. That is made anew each time: the server would hold back what a former one
+// has been sent, and send it behind what is newer.
+func (l *lane) consume(ctx context.Context) error {
+	s := l.r.engine.set.Load()
+	l.mu.Lock()
+	start := l.next
+	if len(l.packs) > 0 {
+		start = l.packs[0].seq
+	}
+	l.mu.Unlock()
+	name := consumerName(l.r.backend, l.number)
+	stream := s.logs[l.o.n]
+	if err := stream.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
+		return fmt.Errorf("outbox: consumer %s: %w", name, explain(err))
+	}
+	consumer, err := stream.CreateConsumer(ctx, js.ConsumerConfig{
+		Durable: name, Description: "eventpusher: how far " + l.r.backend + " has come",
+		DeliverPolicy: js.DeliverByStartSequencePolicy, OptStartSeq: max(start, 1),
+		AckPolicy: js.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
+	})
+	if err != nil {
+		return fmt.Errorf("outbox: consumer %s: %w", name, explain(err))
+	}
+	messages, err := consumer.Messages(js.PullMaxMessages(pulled), js.WithMessagesErrOnMissingHeartbeat(false))
+	if err != nil {
+		return fmt.Errorf("outbox: consumer %s: %w", name, err)
+	}
+	defer messages.Stop()
+	l.r.failure.set(nil)
+	for delivered := uint64(1); ; delivered++ {
+		msg, err := messages.Next(js.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("outbox: consumer %s: %w", name, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("outbox: consumer %s: %w", name, err)
+		}
+		if meta.Sequence.Consumer != delivered {
+			return errMissed
+		}
+		if err := l.arrive(msg, meta); err != nil {
+			return err
+		}
+		for l.w.Full() {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-l.wake:
+			}
+		}
+	}
+}
+
+// arrive takes a pack into the window.
+func (l *lane) arrive(msg js.Msg, meta *js.MsgMetadata) error {
+	seq := meta.Sequence.Stream
+	l.mu.Lock()
+	next := l.next
+	l.pending = meta.NumPending
+	if seq < next { // we have it, or are done with it
+		known := false
+		for _, p := range l.packs {
+			if p.seq == seq {
+				p.msg, p.touched, known = msg, time.Now(), true
+			}
+		}
+		l.mu.Unlock()
+		if !known {
+			_ = msg.Ack() // a lost one only makes the server ask again
+		}
+		return nil
+	}
+	l.mu.Unlock()
+	if seq > next {
+		l.r.missing(l, next, seq)
+	}
+	var list []outbox.Admission
+	accepted, events, err := outbox.ReadPack(msg.Data(), l.number, func(place int, e *event.Event) {
+		list = append(list, outbox.Admission{
+			Number: numberOf(seq, place), Event: e, Key: maphash.String(l.r.engine.seed, e.Key()), Bytes: outbox.Size(e),
+		})
+	})
+	if err == nil && events > 1<<placeBits {
+		err = fmt.Errorf("%d events in one pack", events)
+	}
+	if err != nil {
+		return fmt.Errorf("outbox: %s, sequence %d: %w", l.r.engine.set.Load().names.log(l.o.n), seq, err)
+	}
+	l.mu.Lock()
+	l.packs = append(l.packs, &waitingPack{seq: seq, msg: msg, touched: time.Now()})
+	l.next = seq + 1
+	l.packed += (float64(len(list)) - l.packed) / 16
+	l.mu.Unlock()
+	l.w.Admit(list, accepted, numberOf(seq+1, 0))
+	l.r.engine.saver.touch()
+	if len(list) > 0 {
+		l.r.notify()
+	}
+	return nil
+}
+
+// behind reports whether the stream holds events that are not in the window.
+func (l *lane) behind() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pending > 0
+}
+
+// acknowledge tells the server which packs are settled as a whole. How far we
+// have come stands in the progress record; this is for those who look at the
+// consumer, and keeps it from sending the packs again.
+func (l *lane) acknowledge(c *outbox.Cut) {
+	cursor, mark := c.Cursor>>placeBits, c.Mark>>placeBits
+	open := make(map[uint64]bool, len(c.Gaps))
+	for _, g := range c.Gaps {
+		open[g>>placeBits] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	kept := l.packs[:0]
+	for _, p := range l.packs {
+		if p.seq < cursor || p.seq < mark && !open[p.seq] {
+			_ = p.msg.Ack()
+			continue
+		}
+		kept = append(kept, p)
+	}
+	clear(l.packs[len(kept):])
+	l.packs = kept
+	l.saved = cursor
+}
+
+// extend tells the server that packs which wait are not forgotten.
+func (l *lane) extend(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.packs {
+		if now.Sub(p.touched) > ackWait/4 {
+			p.touched = now
+			_ = p.msg.InProgress()
+		}
+	}
+}

@@ -1,0 +1,112 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Lead implements outbox.Elector.
+func (e *Engine) Lead(ctx context.Context, lead func(ctx context.Context) error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-e.isSet:
+	}
+	if err := e.never.Load(); err != nil {
+		return *err
+	}
+	c := e.cluster
+	for {
+		c.want(true)
+		var life context.Context
+		select {
+		case <-ctx.Done():
+			c.want(false)
+			select {
+			case <-c.link: // it came at the last moment
+			default:
+			}
+			c.release(claimLink)
+			return nil
+		case life = <-c.link:
+		}
+		err := e.leadOnce(ctx, life, lead)
+		c.release(claimLink)
+		if ctx.Err() != nil || err != nil {
+			return err
+		}
+	}
+}
+
+// leadOnce leads for one life.
+func (e *Engine) leadOnce(ctx, life context.Context, lead func(ctx context.Context) error) error {
+	if life.Err() != nil {
+		return nil
+	}
+	// Positions first: from here on no predecessor can write any.
+	request, cancel := context.WithTimeout(life, requestTimeout)
+	err := e.positions.seize(request, e.set.Load().layout, e.cluster.token())
+	cancel()
+	if err != nil {
+		e.log.Warn("the link cannot be taken over yet", "err", err)
+		pause(life, time.Second)
+		return nil
+	}
+	e.log.Info("this instance holds the link to the XMPP server now")
+	leading, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(life, stop)()
+	err = lead(leading)
+	if life.Err() != nil && ctx.Err() == nil {
+		e.log.Warn("this instance has given up the link to the XMPP server")
+	}
+	return err
+}
+
+func (c *cluster) want(link bool) {
+	c.mu.Lock()
+	c.wantLink = link
+	c.mu.Unlock()
+	signal(c.changed)
+}
+
+// leave gives up everything in order.
+func (c *cluster) leave() error {
+	c.mu.Lock()
+	c.leaving = true
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	mine := c.mine
+	c.mine = make(map[string]*held)
+	live := !c.renewed.IsZero()
+	id := c.id
+	c.mu.Unlock()
+	if !live || !c.e.nc.IsConnected() {
+		return nil // others see that by themselves
+	}
+	for _, h := range mine {
+		if h.own != nil {
+			h.own.leaving.Store(true)
+		}
+	}
+	saved := c.e.save()
+	var parts sync.WaitGroup
+	for what, h := range mine {
+		parts.Go(func() {
+			h.stop()
+			<-h.done
+			c.release(what)
+		})
+	}
+	parts.Wait()
+	ctx, cancel := c.e.request()
+	defer cancel()
+	if err := c.e.set.Load().cluster.Purge(ctx, instancePrefix+id); err != nil {
+		return errors.Join(saved, fmt.Errorf("outbox: sign off: %w", err))
+	}
+	return saved
+}

@@ -1,0 +1,197 @@
+package jetstream_test
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"eventpusher/event"
+	"eventpusher/internal/harness"
+	"eventpusher/internal/jid"
+	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/jetstream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// limit bounds every wait; it only matters when something is broken.
+const limit = 60 * time.Second
+
+func await(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for %s", limit, what)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+}
+
+// testLog writes into the test's log until the test ends.
+type testLog struct {
+	t  testing.TB
+	mu *sync.Mutex
+	on *bool
+}
+
+func (l testLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if *l.on {
+		l.t.Log(strings.TrimSuffix(string(p), "\n"))
+	}
+	return len(p), nil
+}
+
+func logger(t testing.TB) *slog.Logger {
+	l := testLog{t, new(sync.Mutex), new(bool)}
+	*l.on = true
+	t.Cleanup(func() {
+		l.mu.Lock()
+		*l.on = false
+		l.mu.Unlock()
+	})
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// chat is an event of the conversation of a user with peer.
+func chat(peer, id string) *event.Event {
+	return &event.Event{
+		ID: id, Kind: event.Chat, Type: "chat", Direction: event.In, From: "user@example.org/r", To: jid.JID(peer + "@example.org"),
+		User: "user@example.org", Body: "hello " + id, HasBody: true, Class: event.Content, Time: time.Unix(1700000000, 0).UTC(),
+		Packet: "<message>" + id + "</message>",
+	}
+}
+
+// pack is a pack of events for all the first n readers.
+func pack(readers int, events ...*event.Event) outbox.Pack {
+	var p outbox.Pack
+	for _, e := range events {
+		p.Entries = append(p.Entries, outbox.Entry{Event: e, Takers: 1<<readers - 1})
+	}
+	return p
+}
+
+// instance is an engine with its readers.
+type instance struct {
+	*jetstream.Engine
+	t       testing.TB
+	readers map[string]outbox.Reader
+	wake    map[string]chan struct{}
+	closed  bool
+}
+
+func options(t testing.TB, server *harness.NATSServer, backends ...string) jetstream.Options {
+	return jetstream.Options{
+		URL: server.URL(), Prefix: "TEST", Partitions: 4, Backends: backends, Takeover: jetstream.MinTakeover, Log: logger(t),
+	}
+}
+
+// open opens an engine and its readers; the test closes it if nobody has.
+func open(t testing.TB, o jetstream.Options) *instance {
+	t.Helper()
+	e, err := jetstream.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &instance{Engine: e, t: t, readers: make(map[string]outbox.Reader), wake: make(map[string]chan struct{})}
+	t.Cleanup(func() {
+		if !i.closed {
+			i.close()
+		}
+	})
+	for _, b := range o.Backends {
+		wake := make(chan struct{}, 1)
+		i.wake[b] = wake
+		r, err := e.Reader(b, func() {
+			select {
+			case wake <- struct{}{}:
+			default:
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.readers[b] = r
+	}
+	return i
+}
+
+func (i *instance) close() {
+	i.t.Helper()
+	i.closed = true
+	if err := i.Close(); err != nil {
+		i.t.Errorf("close: %v", err)
+	}
+}
+
+func (i *instance) crash() {
+	i.closed = true
+	i.Crash()
+}
+
+// owns waits until the instance has so many partitions.
+func (i *instance) owns(n int) {
+	i.t.Helper()
+	await(i.t, fmt.Sprint(n, " partitions"), func() bool { return i.Standing().Partitions == n })
+}
+
+func (i *instance) append(p outbox.Pack) {
+	i.t.Helper()
+	if err := i.Append(p); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// take waits for n events of a backend.
+func (i *instance) take(backend string, n int) (items []*outbox.Item) {
+	i.t.Helper()
+	await(i.t, fmt.Sprint(n, " events of ", backend), func() bool {
+		items, _, _ = i.readers[backend].Take(items, n-len(items), false)
+		return len(items) == n
+	})
+	return items
+}
+
+// nothing takes from a backend, and fails if there is anything.
+func (i *instance) nothing(backend string) {
+	i.t.Helper()
+	if items, _, _ := i.readers[backend].Take(nil, 10, false); len(items) > 0 {
+		i.t.Errorf("%s has %v", backend, ids(items))
+	}
+}
+
+func (i *instance) settle(backend string, o outbox.Outcome, items ...*outbox.Item) {
+	i.t.Helper()
+	var list []outbox.Settlement
+	for _, it := range items {
+		list = append(list, outbox.Settlement{Item: it, Outcome: o, Reason: "permanent"})
+	}
+	if err := i.readers[backend].Settle(list); err != nil {
+		i.t.Fatal(err)
+	}
+}
+
+// deliver takes n events and delivers them one by one, so that each key's next
+// one comes.
+func (i *instance) deliver(backend string, n int) (list []string) {
+	i.t.Helper()
+	for range n {
+		items := i.take(backend, 1)
+		list = append(list, ids(items)...)
+		i.settle(backend, outbox.Delivered, items...)
+	}
+	return list
+}
+
+func ids(items []*outbox.Item) (list []string) {
+	for _, it := range items {
+		list = append(list, it.Event.ID)
+	}
+	return list
+}

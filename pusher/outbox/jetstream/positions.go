@@ -1,0 +1,106 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"eventpusher/pusher/outbox"
+)
+
+// errDeposed says that another instance has written positions meanwhile.
+var errDeposed = errors.New("outbox: another instance has taken over the feeds")
+
+// positions are those of the feeds, in the state bucket. Each write names the
+// revision that it replaces, so that an instance that does not know yet that it
+// has lost the link cannot overwrite what its successor wrote.
+type positions struct {
+	mu       sync.Mutex
+	sorted   []outbox.Position
+	revision uint64
+	deposed  bool // by another instance, until seize
+}
+
+// load reads what is kept.
+func (p *positions) load(ctx context.Context, l *layout) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := p.read(ctx, l)
+	p.deposed = p.deposed && err != nil
+	return err
+}
+
+// read returns who has written last.
+func (p *positions) read(ctx context.Context, l *layout) (writer string, err error) {
+	entry, err := l.state.Get(ctx, keyPositions)
+	if errors.Is(err, js.ErrKeyNotFound) {
+		p.sorted, p.revision = nil, 0
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("outbox: positions: %w", explain(err))
+	}
+	b := entry.Value()
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > uint64(len(b)-used) {
+		return "", fmt.Errorf("outbox: positions: key %s of %s is damaged", keyPositions, l.names.state())
+	}
+	writer, b = string(b[used:used+int(n)]), b[used+int(n):]
+	list, err := outbox.DecodePositions(b)
+	if err != nil {
+		return "", fmt.Errorf("outbox: positions: key %s of %s: %w", keyPositions, l.names.state(), err)
+	}
+	p.sorted, p.revision = list, entry.Revision()
+	return writer, nil
+}
+
+// advance writes news over what is there. token tells instances apart.
+func (p *positions) advance(ctx context.Context, l *layout, news []outbox.Position, token string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.deposed {
+		return errDeposed
+	}
+	for again := true; ; again = false {
+		merged := outbox.MergePositions(slices.Clone(p.sorted), news)
+		b := append(binary.AppendUvarint(nil, uint64(len(token))), token...)
+		revision, err := l.state.Update(ctx, keyPositions, outbox.AppendPositions(b, merged), p.revision)
+		switch {
+		case err == nil:
+			p.sorted, p.revision = merged, revision
+			return nil
+		case !errors.Is(err, js.ErrKeyRevisionMismatch):
+			return fmt.Errorf("outbox: positions: %w", explain(err))
+		}
+		// It may have been us: an answer that did not come.
+		before := p.sorted
+		writer, err := p.read(ctx, l)
+		if err != nil {
+			return err
+		}
+		if writer != token || !again {
+			p.sorted, p.deposed = before, true
+			return errDeposed
+		}
+	}
+}
+
+// seize takes over what is there and makes every write of a predecessor fail.
+func (p *positions) seize(ctx context.Context, l *layout, token string) error {
+	if err := p.load(ctx, l); err != nil {
+		return err
+	}
+	return p.advance(ctx, l, nil, token)
+}
+
+// Positions implements outbox.Outbox.
+func (e *Engine) Positions() []outbox.Position {
+	e.positions.mu.Lock()
+	defer e.positions.mu.Unlock()
+	return slices.Clone(e.positions.sorted)
+}

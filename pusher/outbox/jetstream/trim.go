@@ -1,0 +1,206 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	js "github.com/nats-io/nats.go/jetstream"
+)
+
+// How often the streams are measured and trimmed: usually, and while they are
+// too large.
+const (
+	sizePause  = time.Second
+	spacePause = 100 * time.Millisecond
+	// shedStep is how many events are given up between two looks at the size.
+	shedStep = 1024
+)
+
+// sizeLoop measures the log, removes what every backend has had, and makes space.
+func (e *Engine) sizeLoop() {
+	extended := time.Now()
+	for wait := sizePause; ; {
+		pause(e.ctx, wait)
+		if e.ctx.Err() != nil {
+			return
+		}
+		wait = sizePause
+		if !e.nc.IsConnected() {
+			continue
+		}
+		over, err := e.trim()
+		if e.ctx.Err() != nil {
+			return
+		}
+		if e.sizing.set(err) && err != nil {
+			e.log.Warn("the streams cannot be trimmed", "err", err)
+		}
+		if over {
+			wait = spacePause
+		}
+		if now := time.Now(); now.Sub(extended) > ackWait/8 {
+			extended = now
+			for _, r := range *e.readers.Load() {
+				for _, l := range *r.lanes.Load() {
+					l.extend(now)
+				}
+			}
+		}
+	}
+}
+
+// trim does one round and reports whether the log is still too large.
+func (e *Engine) trim() (over bool, err error) {
+	ctx, cancel := context.WithTimeout(e.ctx, 2*requestTimeout)
+	defer cancel()
+	s := e.set.Load()
+	// How far everybody has come is taken before the registry is read: a backend
+	// that is registered later begins behind that.
+	mine := e.partitions()
+	least := make(map[int]uint64, len(mine))
+	for n, o := range mine {
+		least[n] = o.least()
+	}
+	grown := e.size.grown.Load()
+	total := int64(0)
+	states := make([]js.StreamState, len(s.logs))
+	for p, stream := range s.logs {
+		info, err := stream.Info(ctx)
+		if err != nil {
+			return false, fmt.Errorf("outbox: stream %s: %w", s.names.log(p), explain(err))
+		}
+		states[p] = info.State
+		total += int64(info.State.Bytes)
+	}
+	e.size.measured.Store(total)
+	e.size.grown.Add(-grown)
+	var m *meta
+	for n, o := range mine {
+		if least[n] <= states[n].FirstSeq || states[n].Msgs == 0 {
+			continue
+		}
+		if m == nil {
+			read, _, err := s.readMeta(ctx)
+			if err != nil {
+				return false, err
+			}
+			m = &read
+		}
+		upTo, err := e.othersIn(ctx, s, m, n, least[n])
+		if err != nil {
+			return false, err
+		}
+		if upTo > states[n].FirstSeq && upTo > o.trimmed {
+			if err := s.logs[n].Purge(ctx, js.WithPurgeSequence(upTo)); err != nil {
+				return false, fmt.Errorf("outbox: trim %s: %w", s.names.log(n), explain(err))
+			}
+			o.trimmed = upTo
+		}
+	}
+	if over = total > e.o.MaxSize; over {
+		e.makeSpace(mine, states, total)
+	} else {
+		for _, r := range *e.readers.Load() {
+			r.shedding.Store(false)
+		}
+	}
+	return over, nil
+}
+
+// partitions returns what this instance has.
+func (e *Engine) partitions() map[int]*owned {
+	c := e.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	mine := make(map[int]*owned)
+	for _, h := range c.mine {
+		if h.own != nil {
+			mine[h.own.n] = h.own
+		}
+	}
+	return mine
+}
+
+// least returns the sequence below which every backend of this instance has had
+// everything; 0 while not all have begun.
+func (o *owned) least() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.lanes) < len(*o.e.readers.Load()) || len(o.lanes) == 0 {
+		return 0
+	}
+	least := ^uint64(0)
+	for _, l := range o.lanes {
+		l.mu.Lock()
+		least = min(least, l.saved)
+		l.mu.Unlock()
+	}
+	return least
+}
+
+// slowest returns the lane that is furthest behind, nil without one.
+func (o *owned) slowest() (slowest *lane) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	least := ^uint64(0)
+	for _, l := range o.lanes {
+		l.mu.Lock()
+		if l.saved < least {
+			slowest, least = l, l.saved
+		}
+		l.mu.Unlock()
+	}
+	return slowest
+}
+
+// othersIn lowers upTo to what backends have had that only other instances know.
+func (e *Engine) othersIn(ctx context.Context, s *setup, m *meta, partition int, upTo uint64) (uint64, error) {
+	for name, r := range m.Backends {
+		if _, ours := s.meta.Backends[name]; ours {
+			continue
+		}
+		entry, err := s.state.Get(ctx, keyProgress(partition, r.Number))
+		switch {
+		case errors.Is(err, js.ErrKeyNotFound):
+			upTo = min(upTo, r.From[partition])
+		case err != nil:
+			return 0, fmt.Errorf("outbox: %s: %w", s.names.state(), explain(err))
+		default:
+			_, cut, err := decodeProgress(entry.Value())
+			if err != nil {
+				return 0, err
+			}
+			upTo = min(upTo, cut.Cursor>>placeBits)
+		}
+	}
+	return upTo, nil
+}
+
+// makeSpace makes the backend that is furthest behind give up its oldest events,
+// in the partitions that take more than their share.
+func (e *Engine) makeSpace(mine map[int]*owned, states []js.StreamState, total int64) {
+	for n, o := range mine {
+		if int64(states[n].Bytes)*int64(len(states)) < total {
+			continue
+		}
+		slowest := o.slowest()
+		if slowest == nil {
+			continue
+		}
+		given := slowest.w.GiveUp(shedStep)
+		if given == 0 {
+			slowest.refill()
+			continue // in flight, or not read yet
+		}
+		r := slowest.r
+		r.shed.Add(uint64(given))
+		episode := !r.shedding.Swap(true)
+		e.saver.hurry() // saved, it can be trimmed
+		slowest.refill()
+		if f := e.shed.Load(); f != nil {
+			(*f)(r.backend, given, episode)
+		}
+	}
+}

@@ -447,14 +447,20 @@ func (c *cluster) handOver(life context.Context, what string, h *held) {
 	}
 }
 
-// release says that nobody holds a claim of ours.
+// release says that nobody holds a claim of ours. Until then it stays among mine,
+// or plan would begin it again.
 func (c *cluster) release(what string) {
 	c.mu.Lock()
-	k := c.claims[what]
-	id := c.id
-	delete(c.mine, what)
-	if k == nil || k.owner != id {
+	h, k, id := c.mine[what], c.claims[what], c.id
+	done := func() {
+		if c.mine[what] == h {
+			delete(c.mine, what)
+		}
 		c.mu.Unlock()
+		signal(c.changed)
+	}
+	if k == nil || k.owner != id {
+		done()
 		return
 	}
 	revision := k.revision
@@ -462,14 +468,14 @@ func (c *cluster) release(what string) {
 	ctx, cancel := c.e.request()
 	defer cancel()
 	revision, err := c.e.set.Load().cluster.Update(ctx, claimPrefix+what, nil, revision)
+	c.mu.Lock()
+	if err == nil {
+		c.note(what, "", revision)
+	}
+	done()
 	if err != nil {
 		c.e.log.Warn("a claim could not be given up; other instances wait until they see that this one is gone", "claim", what, "err", err)
-		return
 	}
-	c.mu.Lock()
-	c.note(what, "", revision)
-	c.mu.Unlock()
-	signal(c.changed)
 }
 
 // forgotten is after how many times Takeover the last sign of a dead instance is

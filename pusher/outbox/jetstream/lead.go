@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 )
@@ -19,8 +20,8 @@ func (e *Engine) Lead(ctx context.Context, lead func(ctx context.Context) error)
 		return *err
 	}
 	c := e.cluster
+	c.want(true)
 	for {
-		c.want(true)
 		var life context.Context
 		select {
 		case <-ctx.Done():
@@ -34,8 +35,10 @@ func (e *Engine) Lead(ctx context.Context, lead func(ctx context.Context) error)
 		case life = <-c.link:
 		}
 		err := e.leadOnce(ctx, life, lead)
+		over := ctx.Err() != nil || err != nil
+		c.want(!over)
 		c.release(claimLink)
-		if ctx.Err() != nil || err != nil {
+		if over {
 			return err
 		}
 	}
@@ -80,8 +83,7 @@ func (c *cluster) leave() error {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	mine := c.mine
-	c.mine = make(map[string]*held)
+	mine := maps.Clone(c.mine)
 	live := !c.renewed.IsZero()
 	id := c.id
 	c.mu.Unlock()

@@ -37,12 +37,20 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	reasons := s.notReady()
 	switch {
 	case len(reasons) == 0:
-		writeText(w, http.StatusOK, "ready")
+		writeText(w, http.StatusOK, s.state())
 	case !s.authorized(r):
 		writeText(w, http.StatusServiceUnavailable, "the reasons are in the log and shown with the token")
 	default:
 		writeText(w, http.StatusServiceUnavailable, strings.Join(reasons, "\n"))
 	}
+}
+
+// state says in a word what a process that is ready does.
+func (s *Server) state() string {
+	if s.o.State == nil {
+		return "ready"
+	}
+	return s.o.State()
 }
 
 func (s *Server) notReady() []string {

@@ -41,6 +41,9 @@ type Options struct {
 	// can. It is called by several requests at once and must not block.
 	// A reason is one line without secrets. nil means always ready.
 	Ready func() []string
+	// State is what /readyz answers when there is no such reason, one line without
+	// secrets; it is called like Ready. nil means "ready".
+	State func() string
 	// Status returns what /api/status and the page show; it is marshalled as JSON
 	// and must hold no secrets. It is called by several requests at once and must
 	// not block. nil leaves the status out.

@@ -78,8 +78,8 @@ type Options struct {
 	Version string           // what jabber:iq:version says
 }
 
-// Link is the connection to the XMPP server. Run runs once; the other methods may
-// be called by any goroutine at any time.
+// Link is the connection to the XMPP server. One Run runs at a time; the other
+// methods may be called by any goroutine at any time.
 type Link struct {
 	cfg         config.Component
 	address     xmppjid.JID

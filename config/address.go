@@ -112,10 +112,13 @@ func isServiceHost(s string) *complaint {
 	return nil
 }
 
+// natsSchemes are those that the NATS client knows.
+var natsSchemes = []string{"nats", "tls", "ws", "wss"}
+
 func isNATSURL(s string) *complaint {
 	// The client takes several servers in one text, separated by commas.
 	for one := range strings.SplitSeq(s, ",") {
-		if _, bad := parseURL(strings.TrimSpace(one), "nats", "tls", "ws", "wss"); bad != nil {
+		if _, bad := parseURL(strings.TrimSpace(one), natsSchemes...); bad != nil {
 			if bad.remedy == "" {
 				bad.remedy = `write a URL such as "nats://localhost:4222"`
 			}
@@ -125,10 +128,15 @@ func isNATSURL(s string) *complaint {
 	return nil
 }
 
-// isStreamName follows JetStream: no space, dot, wildcard or path separator.
+// isStreamName is the prefix of streams, of buckets, which allow least, and of
+// subjects.
 func isStreamName(s string) *complaint {
-	if s == "" || strings.ContainsAny(s, " .*>/\\\t\r\n") {
-		return &complaint{"is not the name of a stream", "write letters, digits, - and _"}
+	const longest = 64
+	other := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_')
+	}
+	if s == "" || len(s) > longest || strings.ContainsFunc(s, other) {
+		return &complaint{"is not the name of a stream", "write letters, digits, - and _, " + strconv.Itoa(longest) + " at most"}
 	}
 	return nil
 }

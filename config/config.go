@@ -221,10 +221,14 @@ type Outbox struct {
 
 // NATS is [outbox.nats].
 type NATS struct {
-	URL             string
-	CredentialsFile string
-	Stream          string
-	Replicas        int
+	URL             string        // of one or more servers, separated by commas; default nats://localhost:4222
+	CredentialsFile string        // of a NATS user; it excludes Username
+	Username        string        // with Password
+	Password        Secret        //
+	Stream          string        // prefix of all streams, buckets and subjects; default EVENTPUSHER
+	Replicas        int           // of each stream; default 1
+	Partitions      int           // fixed once the streams exist; default 16
+	Takeover        time.Duration // silence after which others take an instance's place; default 10 s
 	TLS             *TLS
 }
 

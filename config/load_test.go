@@ -70,7 +70,7 @@ func TestDefault(t *testing.T) {
 		},
 		Outbox: Outbox{
 			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second, OnDamage: "stop",
-			NATS: NATS{URL: "nats://localhost:4222", Stream: "EVENTPUSHER", Replicas: 1},
+			NATS: NATS{URL: "nats://localhost:4222", Stream: "EVENTPUSHER", Replicas: 1, Partitions: 16, Takeover: 10 * time.Second},
 		},
 		Log: Log{Level: slog.LevelInfo, Format: "text"},
 	}

@@ -4,9 +4,6 @@ package config
 // checks but does not act on, in a stable order. It is no error: the rest works.
 func (c *Config) NotBuilt() []string {
 	var lines []string
-	if c.Outbox.Engine == "nats" {
-		lines = append(lines, "outbox.engine, outbox.nats: NATS is not part of this build; the embedded engine is used instead")
-	}
 	if p := c.Pusher.Push; p != nil && p.Backend == "nats" {
 		lines = append(lines, "modules.mod_event_pusher.push.backend: registrations are not kept in NATS by this build; the embedded store is used instead")
 	}

@@ -108,10 +108,26 @@ func (l *loader) filters(filters []Filter) {
 }
 
 func (l *loader) outbox(c *Config) {
-	if c.Outbox.NATS.CredentialsFile != "" {
-		c.Outbox.NATS.CredentialsFile = l.file(c.Outbox.NATS.CredentialsFile, "outbox.nats.credentials_file", c.Outbox.Engine == "nats")
+	n, used := &c.Outbox.NATS, c.Outbox.Engine == "nats"
+	n.CredentialsFile = l.file(n.CredentialsFile, "outbox.nats.credentials_file", used)
+	l.tls(n.TLS, "outbox.nats.tls", used)
+	if !used {
+		return
 	}
-	l.tls(c.Outbox.NATS.TLS, "outbox.nats.tls", c.Outbox.Engine == "nats")
+	l.require("outbox.nats.password", "set password, password_file or "+keyPath{"outbox", "nats", "password"}.variable()+", the password of username",
+		n.Username != "" && n.Password == "")
+	l.require("outbox.nats.username", "name the user of the password", n.Username == "" && n.Password != "")
+	if n.CredentialsFile != "" && n.Username != "" {
+		l.errorf("outbox.nats.username", "stands beside credentials_file, and only one of them can be used", "remove one of them")
+	}
+	for one := range strings.SplitSeq(n.URL, ",") {
+		u, bad := parseURL(strings.TrimSpace(one), natsSchemes...)
+		if bad == nil && n.TLS == nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback.Host(u.Hostname()) {
+			l.warn("outbox.nats.url", quote(u.Host)+" is reached over the network without TLS: every message is readable on the way",
+				"add [outbox.nats.tls], or write tls:// and let the server speak TLS")
+			break
+		}
+	}
 }
 
 func (l *loader) admin(c *Config) {

@@ -38,7 +38,7 @@ type App struct {
 	link     *component.Link
 	pusher   *pusher.Pusher
 	backends []backends.Backend
-	box      *outbox.Embedded
+	box      outbox.Outbox
 	admin    *admin.Server   // nil without [admin] listen
 	control  *control.Server // nil if its socket could not be made
 	began    time.Time
@@ -89,7 +89,10 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
+	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends))
+	if e, ok := box.(*outbox.Embedded); ok {
+		registry.MustRegister(newOutboxCollector(e, found))
+	}
 	feed := newFeeder(tr, a.pusher, a.box)
 	if a.registrar, err = newRegistrar(cfg, a.backends, o.Log); err != nil {
 		return nil, err
@@ -114,7 +117,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	}
 	if cfg.Admin.Listen != "" {
 		a.admin, err = admin.New(cfg.Admin, admin.Options{
-			Gatherer: registry, Ready: a.notReady, Status: func() any { return a.Status() }, Log: o.Log,
+			Gatherer: registry, Ready: a.notReady, State: a.state, Status: func() any { return a.Status() }, Log: o.Log,
 		})
 		if err == nil {
 			err = a.admin.Listen()
@@ -161,7 +164,7 @@ func (a *App) Run(ctx context.Context) error {
 	for _, b := range a.backends {
 		parts.Go(func() error { prepare(ctx, b, a.log); return nil })
 	}
-	err := a.link.Run(ctx)
+	err := a.runLink(ctx)
 
 	drain, cancel := context.WithTimeout(lanes, a.cfg.Outbox.ShutdownTimeout)
 	drainErr := a.pusher.Drain(drain)
@@ -173,6 +176,15 @@ func (a *App) Run(ctx context.Context) error {
 		a.log.Info("stopped")
 	}
 	return err
+}
+
+// runLink runs the link, where several instances share the outbox only while it
+// is this one's turn.
+func (a *App) runLink(ctx context.Context) error {
+	if e, ok := a.box.(outbox.Elector); ok {
+		return e.Lead(ctx, a.link.Run)
+	}
+	return a.link.Run(ctx)
 }
 
 // announce says in one line each what this instance is about to do.
@@ -200,18 +212,43 @@ func (a *App) AdminAddr() net.Addr {
 type Status struct {
 	Component component.Status `json:"component"`
 	Pusher    pusher.Status    `json:"pusher"`
+	// Cluster is there when several instances can share the outbox.
+	Cluster *outbox.Standing `json:"cluster,omitempty"`
 }
 
 // Status returns a snapshot without secrets and without content of messages.
 func (a *App) Status() Status {
-	return Status{Component: a.link.Status(), Pusher: a.pusher.Status()}
+	return Status{Component: a.link.Status(), Pusher: a.pusher.Status(), Cluster: a.standing()}
+}
+
+// standing is nil when there is only this instance.
+func (a *App) standing() *outbox.Standing {
+	e, ok := a.box.(outbox.Elector)
+	if !ok {
+		return nil
+	}
+	s := e.Standing()
+	return &s
+}
+
+// state is what /readyz says when there is nothing to complain of.
+func (a *App) state() string {
+	if s := a.standing(); s != nil && !s.Leading {
+		return "standby: " + s.Leader + " holds the link to the XMPP server"
+	}
+	return "ready"
 }
 
 // notReady lists why events cannot be taken at the moment.
 func (a *App) notReady() []string {
 	var reasons []string
-	if !a.link.Connected() {
-		reasons = append(reasons, "not connected to the XMPP server")
+	switch s := a.standing(); {
+	case s == nil || s.Leading:
+		if !a.link.Connected() {
+			reasons = append(reasons, "not connected to the XMPP server")
+		}
+	case s.Leader == "":
+		reasons = append(reasons, "no instance holds the link to the XMPP server")
 	}
 	if err := a.pusher.Healthy(); err != nil {
 		reasons = append(reasons, err.Error())

@@ -26,6 +26,7 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 		problems = append(problems, found...)
 	}
 	problems = append(problems, catalog.Check(cfg, earlier)...)
+	problems = append(problems, checkOutbox(cfg.Outbox, earlier)...)
 	return append(problems, checkLink(cfg, earlier)...)
 }
 

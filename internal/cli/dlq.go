@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"eventpusher/backends/catalog"
+	"eventpusher/internal/app"
 	"eventpusher/internal/control"
 	"eventpusher/pusher/outbox"
 )
@@ -245,30 +246,17 @@ const lockTimeout = 3 * time.Second
 // openLetters reaches the dead letters through the running instance, or opens
 // them itself when none runs.
 func openLetters(ctx context.Context, p Process, path string) (control.Letters, func() error, error) {
-	dir, err := outboxDir(p, path)
-	if err != nil {
-		return nil, nil, err
-	}
-	if c, err := control.Dial(ctx, dir); err == nil {
-		return c, func() error { return nil }, nil
-	}
-	letters, err := outbox.OpenLetters(dir, lockTimeout)
-	if err != nil {
-		return nil, nil, err
-	}
-	return letters, letters.Close, nil
-}
-
-// outboxDir returns the directory that the configuration names.
-func outboxDir(p Process, path string) (string, error) {
 	cfg, err := mustLoad(p, path)
 	if err != nil {
-		return "", err
+		return nil, nil, err
 	}
-	return cfg.Outbox.Path, nil
+	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
+		return c, func() error { return nil }, nil
+	}
+	return app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
 }
 
-func runForget(_ context.Context, p Process, o options) error {
+func runForget(ctx context.Context, p Process, o options) error {
 	if len(o.args) != 1 {
 		return usageError("say which: eventpusher outbox forget NAME")
 	}
@@ -286,13 +274,13 @@ func runForget(_ context.Context, p Process, o options) error {
 			return fmt.Errorf("%s is configured: take it out of the configuration first", b.Name())
 		}
 	}
-	waiting, err := outbox.Forget(cfg.Outbox.Path, o.args[0], lockTimeout)
+	waited, unit, err := app.Forget(ctx, cfg.Outbox, o.args[0], lockTimeout)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the outbox in %s keeps nothing for %q", cfg.Outbox.Path, o.args[0])
+		return fmt.Errorf("the outbox in %s keeps nothing for %q", app.Place(cfg.Outbox), o.args[0])
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", o.args[0], plural(waiting, "event"))
+	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", o.args[0], plural(waited, unit))
 	return nil
 }

@@ -46,9 +46,12 @@ type sign struct {
 // member is an instance as the watch shows it.
 type member struct {
 	sign
+	id       string
 	revision uint64
 	seen     time.Time
 }
+
+func readSign(b []byte) (s sign, ok bool) { return s, json.Unmarshal(b, &s) == nil }
 
 // claim is the right to one thing.
 type claim struct {
@@ -274,11 +277,11 @@ func (c *cluster) see(entry js.KeyValueEntry) {
 		if m != nil && m.revision == entry.Revision() {
 			return // shown again by a new watch: no news
 		}
-		var s sign
-		if json.Unmarshal(entry.Value(), &s) != nil {
+		s, ok := readSign(entry.Value())
+		if !ok {
 			return
 		}
-		c.members[id] = &member{sign: s, revision: entry.Revision(), seen: time.Now()}
+		c.members[id] = &member{sign: s, id: id, revision: entry.Revision(), seen: time.Now()}
 		if id == c.id {
 			if sent, ok := c.sent[s.Beat]; ok {
 				c.echo = sent

@@ -108,7 +108,7 @@ func Open(o Options) (*Engine, error) {
 	if e.nc, reachable, err = dial(&o, e.lost, e.back); err != nil {
 		return nil, err
 	}
-	e.js, err = js.New(e.nc, js.WithDefaultTimeout(requestTimeout), js.WithPublishAsyncTimeout(requestTimeout))
+	e.js, err = js.New(e.nc, js.WithDefaultTimeout(requestTimeout), js.WithPublishAsyncTimeout(o.answer()))
 	if err == nil && reachable {
 		err = e.prepare()
 		if err != nil && temporary(err) {

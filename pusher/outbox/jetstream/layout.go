@@ -158,6 +158,9 @@ func openStream(ctx context.Context, j js.JetStream, want js.StreamConfig, creat
 			s, err = j.Stream(ctx, want.Name)
 		}
 	}
+	if errors.Is(err, js.ErrStreamNotFound) {
+		return nil, fmt.Errorf("outbox: there is none in NATS: %s: %w; run makes it", want.Name, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("outbox: stream %s: %w", want.Name, explain(err))
 	}

@@ -114,5 +114,9 @@ func (o *Options) lane() outbox.WindowLimits {
 // fence is how long after its last sign of life an instance stops by itself.
 func (o *Options) fence() time.Duration { return o.Takeover - outbox.LinkGrace }
 
+// answer is how long the answer to what is written may take: whoever waits for it
+// must not hold up the end of the link.
+func (o *Options) answer() time.Duration { return min(requestTimeout, o.fence()) }
+
 // beat is the time between two signs of life.
 func (o *Options) beat() time.Duration { return o.fence() / 4 }

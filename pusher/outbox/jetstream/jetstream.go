@@ -139,6 +139,11 @@ func (e *Engine) back() {
 	if e.set.Load() != nil {
 		e.connection.set(nil)
 	}
+	for _, r := range *e.readers.Load() {
+		for _, l := range *r.lanes.Load() {
+			l.reopen()
+		}
+	}
 	e.saver.touch()
 	e.notifyAll()
 }

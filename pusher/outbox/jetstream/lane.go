@@ -5,14 +5,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 
-	"eventpusher/event"
 	"eventpusher/pusher/outbox"
 )
 
@@ -96,6 +95,7 @@ type lane struct {
 	r      *reader
 	o      *owned
 	number uint8
+	token  string // tells it from every other that ever had the partition
 	w      *outbox.Window
 	wake   chan struct{} // there may be room in the window
 	toLoad chan outbox.ParkedID
@@ -109,6 +109,7 @@ type lane struct {
 	pending  uint64                     // packs in the stream behind next
 	packed   float64                    // events of the backend in a pack, on average
 	places   map[outbox.ParkedID]uint64 // where parked events are kept
+	again    context.CancelFunc         // ends consume, to begin it anew; nil while it does not run
 }
 
 // waitingPack is a pack in the window.
@@ -124,7 +125,7 @@ func (r *reader) openLane(ctx context.Context, o *owned) (*lane, error) {
 	s := e.set.Load()
 	reg := s.meta.Backends[r.backend]
 	l := &lane{
-		r: r, o: o, number: reg.Number, wake: make(chan struct{}, 1), toLoad: make(chan outbox.ParkedID, loads),
+		r: r, o: o, number: reg.Number, token: nuid.Next(), wake: make(chan struct{}, 1), toLoad: make(chan outbox.ParkedID, loads),
 		places: make(map[outbox.ParkedID]uint64), packed: 1,
 	}
 	start, err := l.seize(ctx, s, reg.From[o.n])
@@ -184,7 +185,7 @@ func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, er
 		case !errors.Is(err, js.ErrKeyNotFound):
 			return cut, fmt.Errorf("outbox: %s: %w", s.names.state(), err)
 		}
-		l.revision, err = s.state.Update(ctx, key, encodeProgress(l.r.engine.cluster.token(), &cut), revision)
+		l.revision, err = s.state.Update(ctx, key, encodeProgress(l.token, &cut), revision)
 		if err == nil || !errors.Is(err, js.ErrKeyRevisionMismatch) {
 			return cut, err
 		}
@@ -209,7 +210,7 @@ func decodeProgress(b []byte) (token string, c outbox.Cut, err error) {
 
 // run reads the stream until ctx ends.
 func (l *lane) run(ctx context.Context) {
-	defer l.open.Store(false)
+	defer context.AfterFunc(ctx, func() { l.open.Store(false) })()
 	var loader sync.WaitGroup
 	defer loader.Wait()
 	loader.Go(func() { l.loadLoop(ctx) })
@@ -218,7 +219,7 @@ func (l *lane) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !errors.Is(err, errMissed) {
+		if !errors.Is(err, errMissed) && !errors.Is(err, context.Canceled) {
 			if l.r.failure.set(err) {
 				l.r.engine.log.Warn("the events that wait for a backend cannot be read; it will be tried again", "backend", l.r.backend, "partition", l.o.n, "err", err)
 			}
@@ -227,152 +228,12 @@ func (l *lane) run(ctx context.Context) {
 	}
 }
 
-// errMissed says that the server has sent something that did not arrive. It would
-// come again, but behind later ones.
-var errMissed = errors.New("outbox: a message was lost on the way")
-
-// consume reads from the first pack that is not settled, through a consumer of its
-// own. That is made anew each time: the server would hold back what a former one
-// has been sent, and send it behind what is newer.
-func (l *lane) consume(ctx context.Context) error {
-	s := l.r.engine.set.Load()
-	l.mu.Lock()
-	start := l.next
-	if len(l.packs) > 0 {
-		start = l.packs[0].seq
-	}
-	l.mu.Unlock()
-	name := consumerName(l.r.backend, l.number)
-	stream := s.logs[l.o.n]
-	if err := stream.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
-		return fmt.Errorf("outbox: consumer %s: %w", name, explain(err))
-	}
-	consumer, err := stream.CreateConsumer(ctx, js.ConsumerConfig{
-		Durable: name, Description: "eventpusher: how far " + l.r.backend + " has come",
-		DeliverPolicy: js.DeliverByStartSequencePolicy, OptStartSeq: max(start, 1),
-		AckPolicy: js.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
-	})
-	if err != nil {
-		return fmt.Errorf("outbox: consumer %s: %w", name, explain(err))
-	}
-	messages, err := consumer.Messages(js.PullMaxMessages(pulled), js.WithMessagesErrOnMissingHeartbeat(false))
-	if err != nil {
-		return fmt.Errorf("outbox: consumer %s: %w", name, err)
-	}
-	defer messages.Stop()
-	l.r.failure.set(nil)
-	for delivered := uint64(1); ; delivered++ {
-		msg, err := messages.Next(js.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("outbox: consumer %s: %w", name, err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("outbox: consumer %s: %w", name, err)
-		}
-		if meta.Sequence.Consumer != delivered {
-			return errMissed
-		}
-		if err := l.arrive(msg, meta); err != nil {
-			return err
-		}
-		for l.w.Full() {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-l.wake:
-			}
-		}
-	}
-}
-
-// arrive takes a pack into the window.
-func (l *lane) arrive(msg js.Msg, meta *js.MsgMetadata) error {
-	seq := meta.Sequence.Stream
-	l.mu.Lock()
-	next := l.next
-	l.pending = meta.NumPending
-	if seq < next { // we have it, or are done with it
-		known := false
-		for _, p := range l.packs {
-			if p.seq == seq {
-				p.msg, p.touched, known = msg, time.Now(), true
-			}
-		}
-		l.mu.Unlock()
-		if !known {
-			_ = msg.Ack() // a lost one only makes the server ask again
-		}
-		return nil
-	}
-	l.mu.Unlock()
-	if seq > next {
-		l.r.missing(l, next, seq)
-	}
-	var list []outbox.Admission
-	accepted, events, err := outbox.ReadPack(msg.Data(), l.number, func(place int, e *event.Event) {
-		list = append(list, outbox.Admission{
-			Number: numberOf(seq, place), Event: e, Key: maphash.String(l.r.engine.seed, e.Key()), Bytes: outbox.Size(e),
-		})
-	})
-	if err == nil && events > 1<<placeBits {
-		err = fmt.Errorf("%d events in one pack", events)
-	}
-	if err != nil {
-		return fmt.Errorf("outbox: %s, sequence %d: %w", l.r.engine.set.Load().names.log(l.o.n), seq, err)
-	}
-	l.mu.Lock()
-	l.packs = append(l.packs, &waitingPack{seq: seq, msg: msg, touched: time.Now()})
-	l.next = seq + 1
-	l.packed += (float64(len(list)) - l.packed) / 16
-	l.mu.Unlock()
-	l.w.Admit(list, accepted, numberOf(seq+1, 0))
-	l.r.engine.saver.touch()
-	if len(list) > 0 {
-		l.r.notify()
-	}
-	return nil
-}
-
-// behind reports whether the stream holds events that are not in the window.
-func (l *lane) behind() bool {
+// reopen makes consume begin anew: what was on the way when the connection broke
+// is not sent again for as long as ackWait.
+func (l *lane) reopen() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pending > 0
-}
-
-// acknowledge tells the server which packs are settled as a whole. How far we
-// have come stands in the progress record; this is for those who look at the
-// consumer, and keeps it from sending the packs again.
-func (l *lane) acknowledge(c *outbox.Cut) {
-	cursor, mark := c.Cursor>>placeBits, c.Mark>>placeBits
-	open := make(map[uint64]bool, len(c.Gaps))
-	for _, g := range c.Gaps {
-		open[g>>placeBits] = true
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	kept := l.packs[:0]
-	for _, p := range l.packs {
-		if p.seq < cursor || p.seq < mark && !open[p.seq] {
-			_ = p.msg.Ack()
-			continue
-		}
-		kept = append(kept, p)
-	}
-	clear(l.packs[len(kept):])
-	l.packs = kept
-	l.saved = cursor
-}
-
-// extend tells the server that packs which wait are not forgotten.
-func (l *lane) extend(now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, p := range l.packs {
-		if now.Sub(p.touched) > ackWait/4 {
-			p.touched = now
-			_ = p.msg.InProgress()
-		}
+	if l.again != nil {
+		l.again()
 	}
 }

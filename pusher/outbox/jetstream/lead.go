@@ -7,6 +7,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"eventpusher/pusher/outbox"
 )
 
 // Lead implements outbox.Elector.
@@ -111,4 +113,27 @@ func (c *cluster) leave() error {
 		return errors.Join(saved, fmt.Errorf("outbox: sign off: %w", err))
 	}
 	return saved
+}
+
+// Standing implements outbox.Elector.
+func (e *Engine) Standing() outbox.Standing {
+	c := e.cluster
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := outbox.Standing{Instance: e.o.Instance, Leading: c.mine[claimLink] != nil && c.touchLocked(time.Now()), Of: e.o.Partitions}
+	if e.set.Load() == nil {
+		return s
+	}
+	s.Instances = len(c.living())
+	for _, h := range c.mine {
+		if h.own != nil {
+			s.Partitions++
+		}
+	}
+	if k := c.claims[claimLink]; s.Leading {
+		s.Leader = s.Instance
+	} else if k != nil && k.owner != c.id && c.lives(k.owner) {
+		s.Leader = c.members[k.owner].Name
+	}
+	return s
 }

@@ -88,7 +88,7 @@ type instance struct {
 
 func options(t testing.TB, server *harness.NATSServer, backends ...string) jetstream.Options {
 	return jetstream.Options{
-		URL: server.URL(), Prefix: "TEST", Partitions: 4, Backends: backends, Takeover: jetstream.MinTakeover, Log: logger(t),
+		URL: server.URL(), Prefix: "TEST", Partitions: 4, Backends: backends, Takeover: jetstream.MinTakeover, MaxLetterBytes: 16 << 20, Log: logger(t),
 	}
 }
 

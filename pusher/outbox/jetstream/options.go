@@ -17,7 +17,9 @@ const (
 	DefaultReplicas   = 1
 	DefaultPartitions = 16
 	DefaultTakeover   = 10 * time.Second
-	MaxPartitions     = 64
+	// DefaultMaxLetterBytes is what JetStream sets aside for dead letters at once.
+	DefaultMaxLetterBytes = 256 << 20
+	MaxPartitions         = 64
 )
 
 // MinTakeover is the shortest Takeover: an instance that has lost touch needs
@@ -86,7 +88,7 @@ func (o *Options) complete() {
 	o.Takeover = max(o.Takeover, MinTakeover)
 	or(&o.MaxSize, outbox.DefaultMaxSize)
 	or(&o.MaxLetters, outbox.DefaultMaxLetters)
-	or(&o.MaxLetterBytes, outbox.DefaultMaxLetterBytes)
+	or(&o.MaxLetterBytes, DefaultMaxLetterBytes)
 	or(&o.WindowEvents, outbox.DefaultWindowEvents)
 	or(&o.WindowBytes, outbox.DefaultWindowBytes)
 	or(&o.Redelivery, outbox.DefaultRedelivery)

@@ -88,10 +88,12 @@ func (e *Engine) save() error {
 	e.saver.mu.Lock()
 	defer e.saver.mu.Unlock()
 	s := e.set.Load()
-	token := e.cluster.token()
 	var jobs []*saveJob
 	for _, r := range *e.readers.Load() {
 		for _, l := range *r.lanes.Load() {
+			if !l.open.Load() {
+				continue // not ours any more: whoever has it now writes
+			}
 			if cut, changed := l.w.Cut(); changed {
 				jobs = append(jobs, &saveJob{l: l, cut: cut})
 			}
@@ -118,7 +120,7 @@ func (e *Engine) save() error {
 			j.answer(f)
 		}
 		if j.err == nil {
-			j.record = j.publish(e, j.l.progress(s, token, &j.cut), js.WithExpectLastSequencePerSubject(j.l.revision))
+			j.record = j.publish(e, j.l.progress(s, &j.cut), js.WithExpectLastSequencePerSubject(j.l.revision))
 		}
 	}
 	var errs []error
@@ -127,7 +129,7 @@ func (e *Engine) save() error {
 			if ack := j.answer(j.record); ack != nil {
 				j.l.revision = ack.Sequence
 			} else if wrongRevision(j.err) {
-				j.err = j.l.recover(e, s, token, &j.cut)
+				j.err = j.l.recover(e, s, &j.cut)
 			}
 		}
 		if j.err != nil {
@@ -175,9 +177,9 @@ func (j *saveJob) answer(f js.PubAckFuture) *js.PubAck {
 }
 
 // progress is the record of how far the lane has come.
-func (l *lane) progress(s *setup, token string, c *outbox.Cut) *nats.Msg {
+func (l *lane) progress(s *setup, c *outbox.Cut) *nats.Msg {
 	m := nats.NewMsg(subject(s.names.state(), keyProgress(l.o.n, l.number)))
-	m.Data = encodeProgress(token, c)
+	m.Data = encodeProgress(l.token, c)
 	return m
 }
 
@@ -190,7 +192,7 @@ func wrongRevision(err error) bool {
 // recover finds out who has written the record instead of us. When it was we
 // ourselves, and the answer got lost, it is written again; otherwise the partition
 // is not ours any more, and neither is what we have parked of it just now.
-func (l *lane) recover(e *Engine, s *setup, token string, c *outbox.Cut) error {
+func (l *lane) recover(e *Engine, s *setup, c *outbox.Cut) error {
 	ctx, cancel := e.request()
 	defer cancel()
 	key := keyProgress(l.o.n, l.number)
@@ -202,8 +204,8 @@ func (l *lane) recover(e *Engine, s *setup, token string, c *outbox.Cut) error {
 	if err != nil {
 		return err
 	}
-	if writer == token {
-		l.revision, err = s.state.Update(ctx, key, encodeProgress(token, c), entry.Revision())
+	if writer == l.token {
+		l.revision, err = s.state.Update(ctx, key, encodeProgress(l.token, c), entry.Revision())
 		return err
 	}
 	for i := range c.Parked {

@@ -8,11 +8,12 @@ import (
 )
 
 // share is how many partitions this instance should have.
-func (c *cluster) share() int {
-	ids := c.living()
-	total := len(c.e.set.Load().logs)
-	n := total / len(ids)
-	if slices.Index(ids, c.id) < total%len(ids) {
+func (c *cluster) share() int { return shareOf(c.living(), c.id, len(c.e.set.Load().logs)) }
+
+// shareOf divides evenly; the first of the ids have what is left over.
+func shareOf(ids []string, id string, partitions int) int {
+	n := partitions / len(ids)
+	if slices.Index(ids, id) < partitions%len(ids) {
 		n++
 	}
 	return n

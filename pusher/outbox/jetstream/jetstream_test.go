@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
@@ -310,5 +311,46 @@ func TestEventThatIsTooLarge(t *testing.T) {
 	list, err := i.DeadLetters().List(outbox.LetterFilter{})
 	if err != nil || len(list) != 1 || list[0].Event.ID != "big" || list[0].Reason != "too_large" || list[0].Backend != "a" || !strings.Contains(list[0].Err, "max_payload") {
 		t.Errorf("dead letters: %+v, %v", list, err)
+	}
+}
+
+func TestForget(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a", "b")
+	o.ParkAttempts = 1
+	i := open(t, o)
+	i.owns(4)
+	i.append(pack(2, numbered(0, 6, 6)...))
+	i.deliver("b", 6)
+	for _, it := range i.take("a", 2) { // parked
+		if err := i.readers["a"].Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Retry, Delay: time.Hour}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := jetstream.Forget(t.Context(), o, "a"); err == nil || !strings.Contains(err.Error(), "stop every instance") {
+		t.Errorf("while an instance has it: %v", err)
+	}
+	i.close()
+	if _, err := jetstream.Forget(t.Context(), o, "nobody"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an unknown backend: %v", err)
+	}
+	if n, err := jetstream.Forget(t.Context(), o, "a"); n == 0 || err != nil {
+		t.Errorf("%d packs, %v", n, err)
+	}
+	o.Backends = []string{"b", "a"} // which is new now
+	again := open(t, o)
+	again.owns(4)
+	again.append(pack(2, chat("x", "new")))
+	for _, backend := range o.Backends {
+		if got := again.deliver(backend, 1); got[0] != "new" {
+			t.Errorf("%s got %v", backend, got)
+		}
+		again.nothing(backend)
+	}
+	if _, err := jetstream.OpenLetters(t.Context(), jetstream.Options{URL: server.URL(), Prefix: "NOTHING"}); err == nil || !strings.Contains(err.Error(), "there is none in NATS") {
+		t.Errorf("letters of an outbox that is not there: %v", err)
 	}
 }

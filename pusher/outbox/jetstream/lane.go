@@ -172,7 +172,7 @@ func (r *reader) openLane(ctx context.Context, o *owned) (*lane, error) {
 // write of a predecessor that is still on its way fails.
 func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, error) {
 	key := keyProgress(l.o.n, l.number)
-	for {
+	for ctx.Err() == nil {
 		cut := outbox.Cut{Cursor: numberOf(from, 0), Mark: numberOf(from, 0)}
 		entry, err := s.state.Get(ctx, key)
 		revision := uint64(0)
@@ -185,11 +185,18 @@ func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, er
 		case !errors.Is(err, js.ErrKeyNotFound):
 			return cut, fmt.Errorf("outbox: %s: %w", s.names.state(), err)
 		}
-		l.revision, err = s.state.Update(ctx, key, encodeProgress(l.token, &cut), revision)
-		if err == nil || !errors.Is(err, js.ErrKeyRevisionMismatch) {
+		value := encodeProgress(l.token, &cut)
+		if revision == 0 { // or was removed with a backend that had our number
+			l.revision, err = s.state.Create(ctx, key, value)
+		} else {
+			l.revision, err = s.state.Update(ctx, key, value, revision)
+		}
+		if err == nil || !errors.Is(err, js.ErrKeyRevisionMismatch) && !errors.Is(err, js.ErrKeyExists) {
 			return cut, err
 		}
+		pause(ctx, saveInterval) // a predecessor has written meanwhile
 	}
+	return outbox.Cut{}, ctx.Err()
 }
 
 // encodeProgress writes a progress record: who has written it, then the cut.

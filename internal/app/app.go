@@ -85,6 +85,9 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if e, ok := a.box.(outbox.Elector); ok {
+		registry.MustRegister(newClusterCollector(e))
+	}
 	a.control = listenControl(cfg.Outbox.Path, letters{a.box, a.pusher}, a.examine, o.Log)
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,

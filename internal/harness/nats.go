@@ -17,11 +17,18 @@ import (
 // natsServer is where Debian puts it.
 const natsServer = "/usr/sbin/nats-server"
 
+// The files of a server with TLS.
+const (
+	natsCA          = "ca.pem"
+	natsCertificate = "server.pem"
+)
+
 // NATSOptions say how a nats-server differs from a plain one with JetStream.
 type NATSOptions struct {
 	NoJetStream bool
 	// Username and Password are asked for when they are not empty.
 	Username, Password string
+	TLS                bool // only TLS is spoken, with a certificate that CAFile vouches for
 	// Extra is put at the end of the configuration.
 	Extra string
 }
@@ -30,6 +37,8 @@ type NATSOptions struct {
 type NATSServer struct {
 	// Port is where it listens on 127.0.0.1; it survives Stop and Start.
 	Port int
+	// CAFile is the authority's certificate, with NATSOptions.TLS.
+	CAFile string
 
 	t testing.TB
 	s *server
@@ -39,15 +48,31 @@ type NATSServer struct {
 func NATS(t testing.TB, o NATSOptions) *NATSServer {
 	t.Helper()
 	s, ports := startServer(t, "nats", 1, func(s *server, ports []int) error { return prepareNATS(s, ports[0], o) })
-	return &NATSServer{Port: ports[0], t: t, s: s}
+	return &NATSServer{Port: ports[0], CAFile: filepath.Join(s.dir, natsCA), t: t, s: s}
 }
 
-// NATSDown reserves a port and prepares a nats-server on it, but does not start it.
-func NATSDown(t testing.TB, o NATSOptions) *NATSServer {
+// NATSCluster starts three servers that keep JetStream's data together. They
+// need some seconds to agree about a leader, which nothing waits for here.
+func NATSCluster(t testing.TB) [3]*NATSServer {
 	t.Helper()
-	n := NATS(t, o)
-	n.Kill()
-	return n
+	var all [3]*NATSServer
+	ports, release, err := freePorts(2 * len(all))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
+	routes := ports[len(all):]
+	var urls []string
+	for _, p := range routes {
+		urls = append(urls, fmt.Sprintf("nats-route://127.0.0.1:%d", p))
+	}
+	for i := range all {
+		o := NATSOptions{Extra: fmt.Sprintf("server_name: n%d\ncluster { name: harness, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
+			i, routes[i], strings.Join(urls, ", "))}
+		s, _ := startServer(t, "nats", 0, func(s *server, _ []int) error { return prepareNATS(s, ports[i], o) })
+		all[i] = &NATSServer{Port: ports[i], t: t, s: s}
+	}
+	return all
 }
 
 // URL is where clients connect.
@@ -86,6 +111,13 @@ func prepareNATS(s *server, port int, o NATSOptions) error {
 	}
 	if o.Username != "" {
 		fmt.Fprintf(&conf, "authorization { user: %q, password: %q }\n", o.Username, o.Password)
+	}
+	if o.TLS {
+		pem := filepath.Join(s.dir, natsCertificate)
+		if err := writeCertificate(pem, filepath.Join(s.dir, natsCA), []string{"localhost"}); err != nil {
+			return err
+		}
+		fmt.Fprintf(&conf, "tls { cert_file: %q, key_file: %q }\n", pem, pem)
 	}
 	conf.WriteString(o.Extra)
 	file := filepath.Join(s.dir, "nats.conf")

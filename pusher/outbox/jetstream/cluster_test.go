@@ -94,6 +94,7 @@ func different(list []string) (first []string) {
 // TestPartitionsMove lets instances come, go in order and die under load, and
 // expects every event, in order within its conversation, and few twice.
 func TestPartitionsMove(t *testing.T) {
+	t.Parallel()
 	const peers = 23
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a")
@@ -183,6 +184,7 @@ func (l *leader) end(t *testing.T) {
 }
 
 func TestLinkMoves(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a")
 	var holders atomic.Int32
@@ -219,6 +221,7 @@ func TestLinkMoves(t *testing.T) {
 // TestOutOfTouchStopsByItself freezes NATS: nobody can be told anything, so
 // everything stops, and goes on when it thaws.
 func TestOutOfTouchStopsByItself(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	i := open(t, options(t, server, "a"))
 	var holders atomic.Int32
@@ -245,6 +248,7 @@ func TestOutOfTouchStopsByItself(t *testing.T) {
 // TestServerDies kills nats-server under load: Append fails and is repeated, the
 // deliveries wait, and nothing is lost or out of order.
 func TestServerDies(t *testing.T) {
+	t.Parallel()
 	const peers = 11
 	server := harness.NATS(t, harness.NATSOptions{})
 	i := open(t, options(t, server, "a"))
@@ -300,6 +304,7 @@ func TestServerDies(t *testing.T) {
 }
 
 func TestStartsBeforeTheServer(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	server.Kill()
 	o := options(t, server, "a")
@@ -330,6 +335,7 @@ func TestStartsBeforeTheServer(t *testing.T) {
 }
 
 func TestFullOutbox(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "slow")
 	o.MaxSize = 256 << 10
@@ -369,4 +375,39 @@ func TestFullOutbox(t *testing.T) {
 		t.Error("nobody was told")
 	}
 	await(t, "room for those who wait", func() bool { return i.Append(position(9999)) == nil })
+}
+
+// TestReplicas loses one of three servers, the one that it is connected to.
+func TestReplicas(t *testing.T) {
+	t.Parallel()
+	servers := harness.NATSCluster(t)
+	o := options(t, servers[0], "a")
+	for _, s := range servers[1:] {
+		o.URL += "," + s.URL()
+	}
+	o.Replicas = 3
+	i := open(t, o) // before the servers have agreed
+	i.owns(4)
+	var j journal
+	w := i.work("a", j.note)
+	sent := 0
+	load := func(n int) {
+		for range n {
+			p := pack(1, numbered(sent, 10, 11)...)
+			await(t, "an append", func() bool { return i.Append(p) == nil })
+			sent += 10
+		}
+	}
+	load(10)
+	for _, s := range servers {
+		if i.ConnectedTo(s.URL()) {
+			s.Kill()
+			break
+		}
+	}
+	load(10)
+	await(t, "all events", func() bool { return len(different(j.all())) == sent })
+	w.end()
+	checkOrder(t, different(j.all()), 11)
+	await(t, "a healthy engine", func() bool { return i.Err() == nil })
 }

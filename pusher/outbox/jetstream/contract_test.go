@@ -11,6 +11,7 @@ import (
 )
 
 func TestKeepsTheContract(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	n := 0
 	outboxtest.Run(t, func(t *testing.T, backends ...string) outbox.Outbox {

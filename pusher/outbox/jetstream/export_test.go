@@ -28,3 +28,6 @@ func (e *Engine) LogSize() (bytes, messages uint64) {
 	}
 	return bytes, messages
 }
+
+// ConnectedTo reports whether the client is connected to the server at url.
+func (e *Engine) ConnectedTo(url string) bool { return e.nc.ConnectedUrl() == url }

@@ -6,13 +6,16 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/harness"
+	"eventpusher/internal/tlsconfig"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/jetstream"
 )
@@ -26,6 +29,7 @@ func numbered(from, n, peers int) (list []*event.Event) {
 }
 
 func TestDeliversInOrderAndTrims(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	i := open(t, options(t, server, "a", "b"))
 	i.owns(4)
@@ -74,6 +78,7 @@ func checkOrder(t *testing.T, got []string, peers int) {
 }
 
 func TestGoesOnAfterCloseAndCrash(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a")
 	first := open(t, o)
@@ -109,6 +114,7 @@ func TestGoesOnAfterCloseAndCrash(t *testing.T) {
 }
 
 func TestPositionsSurvive(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a")
 	first := open(t, o)
@@ -127,6 +133,7 @@ func TestPositionsSurvive(t *testing.T) {
 }
 
 func TestNewBackendBeginsAtTheEnd(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	first := open(t, options(t, server, "old"))
 	first.append(pack(1, numbered(0, 5, 5)...))
@@ -149,6 +156,7 @@ func TestNewBackendBeginsAtTheEnd(t *testing.T) {
 }
 
 func TestRefusesWhatDoesNotFit(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	open(t, options(t, server, "a")).close()
 	o := options(t, server, "a")
@@ -171,6 +179,7 @@ func TestRefusesWhatDoesNotFit(t *testing.T) {
 }
 
 func TestServersThatCannotServe(t *testing.T) {
+	t.Parallel()
 	t.Run("no JetStream", func(t *testing.T) {
 		server := harness.NATS(t, harness.NATSOptions{NoJetStream: true})
 		if _, err := jetstream.Open(options(t, server, "a")); err == nil || !strings.Contains(err.Error(), "start nats-server with JetStream") {
@@ -193,6 +202,7 @@ func TestServersThatCannotServe(t *testing.T) {
 }
 
 func TestParkedAndRetried(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a")
 	o.ParkAttempts = 1
@@ -233,6 +243,7 @@ func TestParkedAndRetried(t *testing.T) {
 }
 
 func TestDeadLettersAndReplay(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a", "b")
 	i := open(t, o)
@@ -299,6 +310,7 @@ func TestDeadLettersAndReplay(t *testing.T) {
 }
 
 func TestEventThatIsTooLarge(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{Extra: "max_payload: 65536\n"})
 	i := open(t, options(t, server, "a"))
 	i.owns(4)
@@ -315,6 +327,7 @@ func TestEventThatIsTooLarge(t *testing.T) {
 }
 
 func TestForget(t *testing.T) {
+	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "a", "b")
 	o.ParkAttempts = 1
@@ -353,4 +366,46 @@ func TestForget(t *testing.T) {
 	if _, err := jetstream.OpenLetters(t.Context(), jetstream.Options{URL: server.URL(), Prefix: "NOTHING"}); err == nil || !strings.Contains(err.Error(), "there is none in NATS") {
 		t.Errorf("letters of an outbox that is not there: %v", err)
 	}
+}
+
+// TestNarrowRights runs with the rights that docs/scale-out.md names, over TLS.
+func TestNarrowRights(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{TLS: true, Extra: `
+authorization { users: [ { user: u, password: right, permissions: {
+  publish: { allow: ["TEST.>", "$KV.TEST_state.>", "$KV.TEST_cluster.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>"] }
+  subscribe: { allow: ["_INBOX.>"] } } } ] }
+`})
+	o := options(t, server, "a")
+	o.Username, o.Password = "u", "right"
+	if _, err := jetstream.Open(o); err == nil {
+		t.Error("a certificate of a stranger is accepted")
+	}
+	var err error
+	if o.TLS, err = tlsconfig.Client(&config.TLS{CACertFile: server.CAFile}, "127.0.0.1"); err != nil {
+		t.Fatal(err)
+	}
+	i := open(t, o)
+	var holders atomic.Int32
+	l := i.lead(&holders, t)
+	i.owns(4)
+	await(t, "the leader", l.leading.Load)
+	p := pack(1, chat("x", "1"), chat("y", "2"))
+	p.Positions = []outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}
+	i.append(p)
+	i.settle("a", outbox.Dead, i.take("a", 2)...)
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := i.Replay(outbox.LetterFilter{}); n != 2 || err != nil {
+		t.Fatalf("replay: %d, %v", n, err)
+	}
+	i.deliver("a", 2)
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Trim(); err != nil {
+		t.Error(err)
+	}
+	l.end(t)
 }

@@ -151,6 +151,9 @@ func openLayout(ctx context.Context, j js.JetStream, o *Options, create bool) (*
 
 // openStream opens a stream, or creates it, and checks its settings.
 func openStream(ctx context.Context, j js.JetStream, want js.StreamConfig, create bool) (js.Stream, error) {
+	// Servers that have no leader yet do not answer at all.
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	s, err := j.Stream(ctx, want.Name)
 	if errors.Is(err, js.ErrStreamNotFound) && create {
 		s, err = j.CreateStream(ctx, want)

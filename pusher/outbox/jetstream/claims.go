@@ -72,17 +72,21 @@ func (c *cluster) plan() (take []string) {
 // take claims something that is free.
 func (c *cluster) take(what string) {
 	c.mu.Lock()
-	id, revision := c.id, uint64(0)
+	id, owner, revision := c.id, "", uint64(0)
 	if k := c.claims[what]; k != nil {
-		revision = k.revision
+		owner, revision = k.owner, k.revision
 	}
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(c.e.ctx, c.e.o.fence()/2)
 	defer cancel()
+	if owner != "" && !c.confirmDead(ctx, owner) {
+		return
+	}
 	revision, err := c.e.set.Load().cluster.Update(ctx, claimPrefix+what, []byte(id), revision)
 	if err != nil {
 		c.e.log.Debug("a claim was not to be had", "claim", what, "err", err)
-		return // somebody was faster, or the watch will tell
+		c.look(ctx, claimPrefix+what) // somebody was faster, or we have missed something
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -81,6 +81,8 @@ type cluster struct {
 	wantLink bool
 	link     chan context.Context // to Lead, capacity 1
 	leaving  bool
+	rewatch  context.CancelFunc // ends the watch, to begin a new one
+	signing  sync.WaitGroup     // a sign of life on its way; begins only while leaving is unset
 }
 
 func newCluster(e *Engine) *cluster {
@@ -143,6 +145,9 @@ func (c *cluster) deposed() {
 	c.lose()
 }
 
+// lookEvery is after how many signs of life everything is looked at again.
+const lookEvery = 4
+
 // run gives signs of life and acts on what it sees, until the engine closes.
 func (c *cluster) run() {
 	tick := time.NewTicker(c.e.o.beat())
@@ -150,12 +155,17 @@ func (c *cluster) run() {
 	var beating sync.WaitGroup
 	defer beating.Wait()
 	busy := make(chan struct{}, 1)
+	round := 0 // changes only while nobody is busy
 	for {
 		// A request that hangs must not keep us from seeing that time runs out.
 		select {
 		case busy <- struct{}{}:
+			round++
 			beating.Go(func() {
 				c.beat()
+				if round%lookEvery == 0 {
+					c.lookAgain()
+				}
 				<-busy
 				signal(c.changed)
 			})
@@ -193,7 +203,16 @@ func (c *cluster) beat() {
 	}
 	ctx, cancel := context.WithTimeout(c.e.ctx, c.e.o.fence()/2)
 	defer cancel()
-	if _, err := c.e.set.Load().cluster.Put(ctx, instancePrefix+id, b); err != nil {
+	c.mu.Lock()
+	if c.leaving { // whoever leaves removes its sign, which must not come back
+		c.mu.Unlock()
+		return
+	}
+	c.signing.Add(1)
+	c.mu.Unlock()
+	_, err = c.e.set.Load().cluster.Put(ctx, instancePrefix+id, b)
+	c.signing.Done()
+	if err != nil {
 		c.e.log.Debug("no sign of life could be given", "err", err)
 		return
 	}

@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -137,6 +138,20 @@ func TestPartitionsMove(t *testing.T) {
 	third.close() // it leaves in order, at once
 	first.owns(4)
 	load(5)
+	defer func() {
+		if t.Failed() {
+			t.Log(first.Dump())
+			seen := make(map[string]bool)
+			for _, id := range j.all() {
+				seen[id] = true
+			}
+			for n := range sent {
+				if !seen[fmt.Sprint(n)] {
+					t.Log("missing", n)
+				}
+			}
+		}
+	}()
 	await(t, "all events", func() bool { return len(different(j.all())) == sent })
 	w1.end()
 	checkOrder(t, different(j.all()), peers)

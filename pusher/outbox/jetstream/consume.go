@@ -62,7 +62,7 @@ func (l *lane) consume(ctx context.Context) error {
 		if meta.Sequence.Consumer != delivered {
 			return errMissed
 		}
-		if err := l.arrive(msg, meta); err != nil {
+		if err := l.arrive(ctx, msg, meta); err != nil {
 			return err
 		}
 		for l.w.Full() {
@@ -75,8 +75,50 @@ func (l *lane) consume(ctx context.Context) error {
 	}
 }
 
+// hole finds out what is between the pack that should come next and the one that
+// has come. Consumers of NATS 2.9 were seen to pass over messages that are there:
+// then errMissed makes them begin anew. What is not there is lost.
+func (l *lane) hole(ctx context.Context, next, seq uint64) error {
+	s := l.r.engine.set.Load()
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	first := seq
+	m, err := s.logs[l.o.n].GetMsg(ctx, next, js.WithGetMsgSubject(s.names.logSubject(l.o.n)))
+	switch {
+	case err == nil:
+		first = min(first, m.Sequence)
+	case !errors.Is(err, js.ErrMsgNotFound):
+		return fmt.Errorf("outbox: %s, sequence %d: %w", s.names.log(l.o.n), next, explain(err))
+	}
+	if first > next {
+		l.r.missing(l, next, first)
+		l.mu.Lock()
+		l.next = first
+		l.mu.Unlock()
+	}
+	if first < seq {
+		return errMissed
+	}
+	return nil
+}
+
+// stalled reports whether packs up to last are in the stream, nothing keeps the
+// lane from taking them, and none has come since the last call.
+func (l *lane) stalled(last uint64) bool {
+	room := l.w.HalfEmpty()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	waiting := l.next <= last && room
+	stalled := waiting && l.waited == l.next
+	l.waited = 0
+	if waiting && !stalled {
+		l.waited = l.next
+	}
+	return stalled
+}
+
 // arrive takes a pack into the window.
-func (l *lane) arrive(msg js.Msg, meta *js.MsgMetadata) error {
+func (l *lane) arrive(ctx context.Context, msg js.Msg, meta *js.MsgMetadata) error {
 	seq := meta.Sequence.Stream
 	l.mu.Lock()
 	next := l.next
@@ -96,7 +138,9 @@ func (l *lane) arrive(msg js.Msg, meta *js.MsgMetadata) error {
 	}
 	l.mu.Unlock()
 	if seq > next {
-		l.r.missing(l, next, seq)
+		if err := l.hole(ctx, next, seq); err != nil {
+			return err
+		}
 	}
 	var list []outbox.Admission
 	accepted, events, err := outbox.ReadPack(msg.Data(), l.number, func(place int, e *event.Event) {

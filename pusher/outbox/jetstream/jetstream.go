@@ -144,6 +144,7 @@ func (e *Engine) back() {
 			l.reopen()
 		}
 	}
+	e.cluster.watchAgain()
 	e.saver.touch()
 	e.notifyAll()
 }

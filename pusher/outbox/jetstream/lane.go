@@ -107,6 +107,7 @@ type lane struct {
 	saved    uint64                     // below it all is settled and saved
 	revision uint64                     // of the progress record
 	pending  uint64                     // packs in the stream behind next
+	waited   uint64                     // what next was when stalled looked, if it may have been
 	packed   float64                    // events of the backend in a pack, on average
 	places   map[outbox.ParkedID]uint64 // where parked events are kept
 	again    context.CancelFunc         // ends consume, to begin it anew; nil while it does not run

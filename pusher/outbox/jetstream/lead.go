@@ -86,10 +86,9 @@ func (c *cluster) leave() error {
 		c.timer.Stop()
 	}
 	mine := maps.Clone(c.mine)
-	live := !c.renewed.IsZero()
-	id := c.id
+	signed, id := c.beats > 0, c.id
 	c.mu.Unlock()
-	if !live || !c.e.nc.IsConnected() {
+	if !signed || !c.e.nc.IsConnected() {
 		return nil // others see that by themselves
 	}
 	for _, h := range mine {
@@ -107,6 +106,7 @@ func (c *cluster) leave() error {
 		})
 	}
 	parts.Wait()
+	c.signing.Wait()
 	ctx, cancel := c.e.request()
 	defer cancel()
 	if err := c.e.set.Load().cluster.Purge(ctx, instancePrefix+id); err != nil {

@@ -138,6 +138,11 @@ func (i *instance) crash() {
 // owns waits until the instance has so many partitions.
 func (i *instance) owns(n int) {
 	i.t.Helper()
+	defer func() {
+		if i.t.Failed() {
+			i.t.Log(i.Dump())
+		}
+	}()
 	await(i.t, fmt.Sprint(n, " partitions"), func() bool { return i.Standing().Partitions == n })
 }
 

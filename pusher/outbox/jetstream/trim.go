@@ -74,6 +74,9 @@ func (e *Engine) trim() (over bool, err error) {
 		states[p] = info.State
 		total += int64(info.State.Bytes)
 	}
+	for n, o := range mine {
+		o.wakeStalled(states[n].LastSeq)
+	}
 	e.size.measured.Store(total)
 	e.size.grown.Add(-grown)
 	var m *meta
@@ -138,6 +141,19 @@ func (o *owned) least() uint64 {
 		l.mu.Unlock()
 	}
 	return least
+}
+
+// wakeStalled makes consumers begin anew that should have sent something and have
+// not.
+func (o *owned) wakeStalled(last uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.lanes {
+		if l.stalled(last) {
+			o.e.log.Debug("a consumer has stalled and is made anew", "backend", l.r.backend, "partition", o.n)
+			l.reopen()
+		}
+	}
 }
 
 // slowest returns the lane that is furthest behind, nil without one.

@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -11,9 +13,13 @@ import (
 // watch follows the cluster bucket.
 func (c *cluster) watch() {
 	for c.e.ctx.Err() == nil {
-		w, err := c.e.set.Load().cluster.WatchAll(c.e.ctx)
+		ctx, again := context.WithCancel(c.e.ctx)
+		c.mu.Lock()
+		c.rewatch = again
+		c.mu.Unlock()
+		w, err := c.e.set.Load().cluster.WatchAll(ctx)
 		if err == nil {
-			c.follow(w)
+			c.follow(ctx, w)
 			_ = w.Stop() // it may have ended by itself
 		} else {
 			c.e.log.Debug("the instances cannot be watched", "err", err)
@@ -21,15 +27,29 @@ func (c *cluster) watch() {
 		c.mu.Lock()
 		c.complete = false // what comes next begins with everything there is
 		c.mu.Unlock()
-		pause(c.e.ctx, time.Second)
+		broken := ctx.Err() == nil
+		again()
+		if broken {
+			pause(c.e.ctx, time.Second)
+		}
 	}
 }
 
-func (c *cluster) follow(w js.KeyWatcher) {
+// watchAgain begins a new watch: after a reconnection the old one may find out
+// only much later that its consumer is gone.
+func (c *cluster) watchAgain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.rewatch != nil {
+		c.rewatch()
+	}
+}
+
+func (c *cluster) follow(ctx context.Context, w js.KeyWatcher) {
 	fresh := make(map[string]bool)
 	for {
 		select {
-		case <-c.e.ctx.Done():
+		case <-ctx.Done():
 			return
 		case entry, ok := <-w.Updates():
 			if !ok {
@@ -116,4 +136,58 @@ func (c *cluster) living() []string {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// A watch may miss a change: consumers of NATS 2.9 were seen to pass over one now
+// and then. So nothing is taken from anybody without asking for the last sign of
+// life, and everything is looked at again now and then.
+
+// look reads a key again.
+func (c *cluster) look(ctx context.Context, key string) {
+	entry, err := c.e.set.Load().cluster.Get(ctx, key)
+	if err != nil {
+		return // there is none, or the next time
+	}
+	c.mu.Lock()
+	c.see(entry)
+	c.mu.Unlock()
+}
+
+// confirmDead reports whether an instance that seems dead has not given a sign of
+// life that we have missed.
+func (c *cluster) confirmDead(ctx context.Context, id string) bool {
+	entry, err := c.e.set.Load().cluster.Get(ctx, instancePrefix+id)
+	if errors.Is(err, js.ErrKeyNotFound) {
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.members[id]
+	if m != nil && m.revision == entry.Revision() {
+		return !c.lives(id)
+	}
+	c.see(entry)
+	return false
+}
+
+// lookAgain reads all claims and signs of life that the watch may have got wrong.
+func (c *cluster) lookAgain() {
+	c.mu.Lock()
+	var keys []string
+	for what := range c.claims {
+		keys = append(keys, claimPrefix+what)
+	}
+	for id := range c.members {
+		keys = append(keys, instancePrefix+id)
+	}
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(c.e.ctx, requestTimeout)
+	defer cancel()
+	for _, key := range keys {
+		c.look(ctx, key)
+	}
+	signal(c.changed)
 }

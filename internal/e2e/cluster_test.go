@@ -281,7 +281,9 @@ func TestCluster(t *testing.T) {
 		if code := b.end(syscall.SIGTERM); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
+		left := time.Now()
 		session = c.accept() // at once
+		t.Logf("the link has moved after %v", time.Since(left))
 		a.ready("ready")
 		c.load(session, 6, 1, 100)
 		c.all(6, 100)

@@ -282,7 +282,7 @@ func (e *Engine) request() (context.Context, context.CancelFunc) {
 func (e *Engine) Close() error {
 	err := e.cluster.leave()
 	e.stop()
+	e.nc.Close() // what still waits for an answer need not wait any longer
 	e.running.Wait()
-	e.nc.Close()
 	return err
 }

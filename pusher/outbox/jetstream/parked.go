@@ -140,8 +140,12 @@ func (e *Engine) watchReplays() {
 }
 
 func (e *Engine) followReplays(s *setup) error {
-	consumer, err := s.parked.OrderedConsumer(e.ctx, js.OrderedConsumerConfig{
-		FilterSubjects: []string{s.names.prefix + ".parked.*.*.replay.>"}, DeliverPolicy: js.DeliverAllPolicy, HeadersOnly: true,
+	// No ordered consumer of the library: it goes on trying after the context's end.
+	ctx, cancel := e.request()
+	defer cancel()
+	consumer, err := s.parked.CreateConsumer(ctx, js.ConsumerConfig{
+		FilterSubject: s.names.prefix + ".parked.*.*.replay.>", DeliverPolicy: js.DeliverAllPolicy, HeadersOnly: true,
+		AckPolicy: js.AckNonePolicy, InactiveThreshold: time.Minute, MemoryStorage: true, Replicas: 1,
 	})
 	if err != nil {
 		return err

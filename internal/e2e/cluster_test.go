@@ -116,7 +116,7 @@ func (n *node) start() {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t, cmd}
+	p := &process{t: t, cmd: cmd}
 	n.process = p
 	t.Cleanup(func() { p.end(syscall.SIGKILL) })
 }

@@ -164,7 +164,7 @@ func TestEmbeddedParkedEventsTakeFewLanes(t *testing.T) {
 // so that a restart neither tries a dead conversation at the first pace again nor
 // forgets in the dead letter how often it was tried.
 func TestEmbeddedParkedAttemptsSurvive(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, ParkAttempts: 2}
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 2}}
 	d := openDurable(t, o)
 	d.append(t, manyOf("bad", 0, 2))
 	for n := range 7 {

@@ -92,10 +92,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends))
-	if e, ok := box.(*outbox.Embedded); ok {
-		registry.MustRegister(newOutboxCollector(e, found))
-	}
+	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
 	feed := newFeeder(tr, a.pusher, a.box)
 	if a.registrar, err = newRegistrar(cfg, a.backends, o.Log); err != nil {
 		return nil, err

@@ -101,12 +101,12 @@ func (c *backendCollector) Collect(ch chan<- prometheus.Metric) {
 // outboxCollector exports whether the outbox works, and what it found when it was
 // opened.
 type outboxCollector struct {
-	box                      *outbox.Embedded
+	box                      outbox.Outbox
 	torn, unreadable         float64
 	failing, cut, startHoles *prometheus.Desc
 }
 
-func newOutboxCollector(box *outbox.Embedded, found outbox.Recovery) *outboxCollector {
+func newOutboxCollector(box outbox.Outbox, found outbox.Recovery) *outboxCollector {
 	desc := func(name, help string) *prometheus.Desc {
 		return prometheus.NewDesc("eventpusher_outbox_"+name, help, nil, nil)
 	}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,26 +36,10 @@ type node struct {
 	*process
 	c      *cluster
 	config string
-	log    *nodeLog
 }
 
-// nodeLog looks in the log of an instance for the address of its admin listener.
-type nodeLog struct {
-	testLog
-	mu    sync.Mutex
-	admin string
-}
-
+// adminLine is where an instance says what address its admin listener has.
 var adminLine = regexp.MustCompile(`msg="admin listening" address=(\S+)`)
-
-func (l *nodeLog) Write(p []byte) (int, error) {
-	if m := adminLine.FindSubmatch(p); m != nil {
-		l.mu.Lock()
-		l.admin = string(m[1])
-		l.mu.Unlock()
-	}
-	return l.testLog.Write(p)
-}
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
@@ -106,26 +89,14 @@ takeover = "5s"
 }
 
 // start runs the program.
-func (n *node) start() {
-	t := n.c.t
-	t.Helper()
-	n.log = &nodeLog{testLog: testLog{t}}
-	cmd := exec.Command(n.c.program, "run", "-config", n.config)
-	cmd.Stderr = n.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t: t, cmd: cmd}
-	n.process = p
-	t.Cleanup(func() { p.end(syscall.SIGKILL) })
-}
+func (n *node) start() { n.process = run(n.c.t, n.c.program, n.config) }
 
 // get asks the admin listener; nothing is there before the program listens.
 func (n *node) get(path string) (status int, body string) {
-	n.log.mu.Lock()
-	admin := n.log.admin
-	n.log.mu.Unlock()
+	admin := ""
+	if m := adminLine.FindStringSubmatch(n.process.log.String()); m != nil {
+		admin = m[1]
+	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}, Timeout: limit}
 	if admin == "" {
 		return 0, ""

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what the tests run: Debian's prosody, prosody-modules, ejabberd,
 # rabbitmq-server, nats-server, postgresql and buildah, gcc and the C library's
-# headers for the race
-# detector, openssl - and the SNS emulator, by npm, from the lock file in sns/.
+# headers for the race detector, openssl - and the SNS emulator, by npm, from the
+# lock file in sns/.
 #
 # Only what is missing is installed, without a question, and no package may
 # start a service of its own. When nothing is missing it takes a fraction of a

@@ -169,6 +169,9 @@ func (l *loader) push(c *Config) {
 	case p.Backend == "rdbms" && pool != nil && pool.Driver == "mysql":
 		l.warn("outgoing_pools.rdbms.default.connection.driver", "registrations are kept in PostgreSQL (or CockroachDB), not in MySQL",
 			`write driver = "pgsql", or backend = "mnesia" for the embedded store`)
+	case p.Backend == "mnesia" && c.Outbox.Engine == "nats":
+		l.errorf(backend, "registrations that one instance keeps are unknown to the others that share the outbox in NATS",
+			`write backend = "rdbms", or engine = "embedded" under [outbox]`)
 	case p.Backend == "nats" && c.Outbox.Engine != "nats":
 		l.errorf(backend, `"nats" keeps registrations beside the outbox, whose engine is "`+c.Outbox.Engine+`"`, `write engine = "nats" under [outbox], or another backend`)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"eventpusher/config"
+	"eventpusher/internal/app"
 	"eventpusher/internal/control"
 	"eventpusher/internal/doctor"
 	"eventpusher/internal/finding"
@@ -39,7 +40,9 @@ func runDoctor(ctx context.Context, p Process, o options) error {
 func examine(ctx context.Context, cfg *config.Config, version string) []finding.Finding {
 	c, err := control.Dial(ctx, cfg.Outbox.Path)
 	if err != nil {
-		return doctor.Alone(ctx, cfg, version)
+		return doctor.Alone(ctx, cfg, version, func(ctx context.Context) (doctor.Lister, func() error, error) {
+			return app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
+		})
 	}
 	list, err := c.Doctor(ctx)
 	if err != nil {

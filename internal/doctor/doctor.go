@@ -61,7 +61,10 @@ func Sinks(ctx context.Context, list []backends.Backend) []finding.Finding {
 // the two. If another process has the lock, nothing is attached. What the server sends
 // in these seconds is not taken: a feed that acknowledges keeps it, others lose it, as
 // they lose all while no instance runs.
-func Alone(ctx context.Context, cfg *config.Config, version string) []finding.Finding {
+//
+// Of an outbox that several instances share, nobody here can tell whether one of
+// them is attached, so nothing is; letters opens what it keeps.
+func Alone(ctx context.Context, cfg *config.Config, version string, letters Letters) []finding.Finding {
 	silent := slog.New(slog.DiscardHandler)
 	built, err := catalog.Build(cfg, silent)
 	if err != nil {
@@ -71,6 +74,9 @@ func Alone(ctx context.Context, cfg *config.Config, version string) []finding.Fi
 	for _, b := range built {
 		configured[b.Name()] = true
 		defer b.Close()
+	}
+	if cfg.Outbox.Engine == "nats" {
+		return append(shared(ctx, cfg, letters), Sinks(ctx, built)...)
 	}
 	list := []finding.Finding{finding.Okf("instance", "none runs on %s, so this is what one would find", cfg.Outbox.Path), Disk(cfg.Outbox)}
 	box, err := outbox.Inspect(cfg.Outbox.Path, lockLimit)

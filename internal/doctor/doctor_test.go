@@ -104,7 +104,9 @@ func examine(t *testing.T, cfg *config.Config) []finding.Finding {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), doctor.Limit)
 	defer cancel()
-	got := doctor.Alone(ctx, cfg, "test")
+	got := doctor.Alone(ctx, cfg, "test", func(ctx context.Context) (doctor.Lister, func() error, error) {
+		return app.OpenLetters(ctx, cfg.Outbox, 0)
+	})
 	if ctx.Err() != nil {
 		t.Error("it has taken too long")
 	}
@@ -316,4 +318,35 @@ func TestSilence(t *testing.T) {
 	if took := time.Since(began); took > doctor.Limit {
 		t.Errorf("took %v", took)
 	}
+}
+
+// An outbox that several instances share is looked at, and nothing is attached: the
+// link may be another instance's.
+func TestSharedOutbox(t *testing.T) {
+	nats := harness.NATS(t, harness.NATSOptions{})
+	url, _ := sink(t)
+	cfg := configure(t, "127.0.0.1:1", "secret", url, `"localhost"`, fmt.Sprintf("[outbox.nats]\nurl = %q\n", nats.URL()))
+	cfg.Outbox.Engine = "nats"
+	wantLines(t, examine(t, cfg), "FAIL outbox", "WARN server not attached")
+	a, err := app.New(cfg, app.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	for a.Status().Cluster == nil || a.Status().Cluster.Partitions == 0 {
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, examine(t, cfg), "OK outbox NATS keeps it under EVENTPUSHER", "OK outbox no dead letters", "WARN server not attached")
+	nats.Kill()
+	wantLines(t, examine(t, cfg), "FAIL outbox NATS cannot be reached", "WARN server not attached")
 }

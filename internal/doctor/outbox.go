@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,13 +28,31 @@ const (
 	mostLetters = 1000
 )
 
-// lister lists dead letters.
-type lister interface {
+// Lister lists dead letters.
+type Lister interface {
 	List(outbox.LetterFilter) ([]outbox.DeadLetter, error)
 }
 
+// Letters opens the dead letters of an outbox that several instances share; the
+// function that it returns ends that.
+type Letters func(context.Context) (Lister, func() error, error)
+
+// shared examines an outbox that may have instances on other machines.
+func shared(ctx context.Context, cfg *config.Config, open Letters) []finding.Finding {
+	list := []finding.Finding{
+		finding.Okf("instance", "none runs on this machine"),
+		finding.Warnf(subjectServer, "run doctor where an instance runs, it answers for itself", "not attached: another instance may be, and a name has one connection"),
+	}
+	letters, end, err := open(ctx)
+	if err != nil {
+		return append(list, finding.Failf(subjectOutbox, "start NATS, correct [outbox.nats], or start an instance for the first time", "%v", err))
+	}
+	defer end()
+	return append(list, finding.Okf(subjectOutbox, "NATS keeps it under %s", cfg.Outbox.NATS.Stream), deadLetters(letters))
+}
+
 // Waiting says what waits for the backends of a running instance, and for how long.
-func Waiting(s pusher.Status, letters lister) []finding.Finding {
+func Waiting(s pusher.Status, letters Lister) []finding.Finding {
 	var list []finding.Finding
 	for _, b := range s.Backends {
 		text := fmt.Sprintf("%s to deliver, %d parked, breaker %s", events(b.Waiting+b.InFlight), b.Parked, b.State)
@@ -74,7 +93,7 @@ func kept(i *outbox.Inspection, configured map[string]bool) []finding.Finding {
 	return append(list, deadLetters(i))
 }
 
-func deadLetters(letters lister) finding.Finding {
+func deadLetters(letters Lister) finding.Finding {
 	list, err := letters.List(outbox.LetterFilter{Limit: mostLetters})
 	switch {
 	case err != nil:

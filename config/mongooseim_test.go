@@ -106,18 +106,6 @@ func TestWholeMongooseIMFile(t *testing.T) {
 	if diff := cmp.Diff([]string{"example.org", "chat.example.net"}, c.General.Hosts); diff != "" {
 		t.Errorf("hosts are not prepared (-want +got):\n%s", diff)
 	}
-	if got := c.NotBuilt(); len(got) != 0 {
-		t.Errorf("not built: %q", got)
-	}
-}
-
-func TestNotBuilt(t *testing.T) {
-	if got := parsed(t, minimal+"[outbox]\npath = 'x'\nmax_size = '1GiB'\nmax_age = '1h'\n[outbox.nats]\nreplicas = 3").NotBuilt(); len(got) != 0 {
-		t.Errorf("%q, want nothing: the embedded engine is built", got)
-	}
-	if got := parsed(t, minimal+"[outbox]\nengine = 'nats'").NotBuilt(); len(got) != 0 {
-		t.Errorf("%q, want nothing: the nats engine is built", got)
-	}
 }
 
 // Values that mean something else here than in MongooseIM, one by one.

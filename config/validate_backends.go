@@ -171,7 +171,7 @@ func (l *loader) push(c *Config) {
 			`write driver = "pgsql", or backend = "mnesia" for the embedded store`)
 	case p.Backend == "mnesia" && c.Outbox.Engine == "nats":
 		l.errorf(backend, "registrations that one instance keeps are unknown to the others that share the outbox in NATS",
-			`write backend = "rdbms", or engine = "embedded" under [outbox]`)
+			`write backend = "nats" or "rdbms", or engine = "embedded" under [outbox]`)
 	case p.Backend == "nats" && c.Outbox.Engine != "nats":
 		l.errorf(backend, `"nats" keeps registrations beside the outbox, whose engine is "`+c.Outbox.Engine+`"`, `write engine = "nats" under [outbox], or another backend`)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 
@@ -15,6 +16,7 @@ import (
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
+	"eventpusher/pusher/outbox/jetstream"
 )
 
 // pushQueue is how many requests of users wait to be stored. Whoever asks when it is
@@ -70,7 +72,24 @@ func openRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store
 	if c.Backend == "rdbms" && cfg.Pools.RDBMS != nil {
 		return registration.OpenSQL(cfg.Pools.RDBMS, c.MaxRegistrations, log)
 	}
+	if c.Backend == engineNATS {
+		return openSharedRegistrations(cfg, log)
+	}
 	return registration.OpenEmbedded(filepath.Join(cfg.Outbox.Path, registration.FileName), c.MaxRegistrations)
+}
+
+// openSharedRegistrations opens the store beside the shared outbox.
+func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
+	o, err := natsOptions(cfg.Outbox)
+	if err != nil {
+		return nil, fmt.Errorf("[outbox.nats.tls]: %w", err)
+	}
+	o.Log = log
+	bucket, err := jetstream.OpenBucket(o, "push")
+	if err != nil {
+		return nil, fmt.Errorf("[outbox.nats]: %w", err)
+	}
+	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
 }
 
 // Set implements push.Services by the link.

@@ -44,11 +44,6 @@ func runCheck(_ context.Context, p Process, o options) error {
 	for _, problem := range problems {
 		fmt.Fprintln(p.Stdout, problem)
 	}
-	if cfg != nil {
-		for _, line := range cfg.NotBuilt() {
-			fmt.Fprintf(p.Stdout, "note: %s\n", line)
-		}
-	}
 	summarise(p.Stdout, o.config, problems)
 	if cfg == nil {
 		return errFailed

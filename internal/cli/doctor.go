@@ -65,9 +65,6 @@ func configFindings(path string, cfg *config.Config, problems []config.Problem) 
 	if cfg == nil {
 		return list
 	}
-	for _, line := range cfg.NotBuilt() {
-		list = append(list, finding.Warnf("config", "", "%s", line))
-	}
 	return append(list, finding.Okf("config", "%s can be used", path))
 }
 

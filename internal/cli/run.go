@@ -29,9 +29,6 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 			log.Info("configuration", "key", problem.Path, "note", problem.Text)
 		}
 	}
-	for _, line := range cfg.NotBuilt() {
-		log.Warn("configured but not part of this build", "section", line)
-	}
 	a, err := app.New(cfg, app.Options{Log: log, Version: p.Version})
 	if err != nil {
 		return err

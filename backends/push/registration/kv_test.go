@@ -1,0 +1,57 @@
+//go:build linux
+
+package registration
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox/jetstream"
+)
+
+func TestKV(t *testing.T) {
+	nats := harness.NATS(t, harness.NATSOptions{})
+	ctx := context.Background()
+	n := 0
+	open := func(t *testing.T) *KV {
+		t.Helper()
+		b, err := jetstream.OpenBucket(jetstream.Options{URL: nats.URL(), Prefix: fmt.Sprint("T", n)}, "push")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := OpenKV(b, testLimit)
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	t.Run("as every store", func(t *testing.T) {
+		storeSuite(t, func(t *testing.T) Store { n++; return open(t) })
+	})
+	t.Run("shared, and kept over a restart of the server", func(t *testing.T) {
+		n++
+		one, two := open(t), open(t)
+		want := Service{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}
+		if err := one.Enable(ctx, "alice@x", want); err != nil {
+			t.Fatal(err)
+		}
+		nats.Kill()
+		if _, err := two.Services(ctx, "alice@x"); err == nil {
+			t.Error("no error while NATS is away")
+		}
+		nats.Start()
+		for tick := time.Tick(10 * time.Millisecond); ; <-tick {
+			got, err := two.Services(ctx, "alice@x")
+			if err != nil {
+				continue // it is connecting
+			}
+			if diff := cmp.Diff([]Service{want}, got); diff != "" {
+				t.Error(diff)
+			}
+			return
+		}
+	})
+}

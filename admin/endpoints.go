@@ -19,13 +19,17 @@ func (s *Server) handler() http.Handler {
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: 4,
 	})
-	return s.guard(map[string]endpoint{
+	endpoints := map[string]endpoint{
 		"/healthz":    {open: true, serve: serveHealth},
 		"/readyz":     {open: true, serve: s.serveReady},
 		"/metrics":    {serve: metrics.ServeHTTP},
 		"/api/status": {serve: s.serveStatus},
 		"/":           {serve: s.servePage},
-	})
+	}
+	for path, handler := range s.o.API {
+		endpoints[path] = endpoint{changes: true, serve: handler.ServeHTTP}
+	}
+	return s.guard(endpoints)
 }
 
 // serveHealth says that the process is alive: it answers.

@@ -11,11 +11,12 @@ import (
 	"eventpusher/internal/loopback"
 )
 
-// endpoint is one path. Only the path itself matches: there are no directories,
-// redirects or other methods than GET and HEAD.
+// endpoint is one path. Only the path itself matches: there are no directories and
+// redirects.
 type endpoint struct {
-	open  bool // answers without a token
-	serve http.HandlerFunc
+	open    bool // answers without a token
+	changes bool // takes other methods than GET and HEAD, and nothing without a token
+	serve   http.HandlerFunc
 }
 
 // guard lets through what may be answered, in this order: is the request meant for
@@ -42,7 +43,9 @@ func (s *Server) guard(endpoints map[string]endpoint) http.Handler {
 		switch {
 		case !known:
 			http.Error(w, "there is nothing here", http.StatusNotFound)
-		case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		case e.changes && s.cfg.Token == "":
+			http.Error(w, "set token or token_file in [admin] to use this", http.StatusForbidden)
+		case !e.changes && r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
 			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
 		default:

@@ -1,7 +1,7 @@
 // Package admin is the HTTP listener for operators and machines: health,
 // readiness, metrics and a status page.
 //
-// It only reads. On a loopback address it trusts whoever can connect, but checks
+// What the package serves by itself only reads. On a loopback address it trusts whoever can connect, but checks
 // that a browser was not tricked into asking (Host and Origin); on any other
 // address all but the two probes demand a bearer token.
 package admin
@@ -48,6 +48,10 @@ type Options struct {
 	// and must hold no secrets. It is called by several requests at once and must
 	// not block. nil leaves the status out.
 	Status func() any
+	// API are further paths, each with the handler that answers all methods. They may
+	// change things: they demand the token wherever the server listens, and refuse
+	// everything where there is none.
+	API map[string]http.Handler
 	// Log takes the server's own complaints; nil discards them.
 	Log *slog.Logger
 }

@@ -104,6 +104,22 @@ func (e *RetryAfterError) Unwrap() error { return e.Err }
 // RetryAfter marks err as transient, with the pause that the service asked for.
 func RetryAfter(d time.Duration, err error) error { return &RetryAfterError{After: d, Err: err} }
 
+// WaitError says that this event has to wait, for a reason of its own: it says nothing
+// about the service as a whole, and delays no other event.
+type WaitError struct {
+	After time.Duration // at least this long
+	Err   error
+}
+
+// Error returns what the cause says, and the pause.
+func (e *WaitError) Error() string { return fmt.Sprintf("%v (waits for %v)", e.Err, e.After) }
+
+// Unwrap returns the cause.
+func (e *WaitError) Unwrap() error { return e.Err }
+
+// Wait marks err as one that passes by itself for this event alone.
+func Wait(d time.Duration, err error) error { return &WaitError{After: d, Err: err} }
+
 // PausedError says that the service refuses everything until an operator acts,
 // as with wrong credentials: the backend pauses loudly, attempts do not count.
 type PausedError struct{ Err error }
@@ -124,12 +140,13 @@ var ErrTooLarge = errors.New("event is larger than the service takes")
 var ErrGone = errors.New("registration is gone")
 
 // Reason classifies an error for metrics: "permanent", "retry_after", "paused",
-// "too_large", "gone", "timeout" or "transient"; "" for nil.
+// "too_large", "gone", "waiting", "timeout" or "transient"; "" for nil.
 func Reason(err error) string {
 	var (
 		permanent *PermanentError
 		after     *RetryAfterError
 		paused    *PausedError
+		wait      *WaitError
 	)
 	switch {
 	case err == nil:
@@ -140,6 +157,8 @@ func Reason(err error) string {
 		return "gone"
 	case errors.As(err, &permanent):
 		return "permanent"
+	case errors.As(err, &wait):
+		return "waiting"
 	case errors.As(err, &after):
 		return "retry_after"
 	case errors.As(err, &paused):

@@ -23,6 +23,8 @@ func TestReason(t *testing.T) {
 		{context.DeadlineExceeded, "timeout"},
 		{backends.Permanent(cause), "permanent"},
 		{backends.RetryAfter(time.Second, cause), "retry_after"},
+		{backends.Wait(time.Second, cause), "waiting"},
+		{backends.Wait(time.Second, backends.RetryAfter(time.Second, cause)), "waiting"},
 		{backends.Paused(cause), "paused"},
 		{backends.ErrGone, "gone"},
 		{backends.Permanent(backends.ErrTooLarge), "too_large"},

@@ -27,12 +27,17 @@ type IQHandler struct {
 	// Node restricts the handler to requests whose child has this node; without it,
 	// it takes those of every node that no other handler names.
 	Node string
-	// Features are what disco#info lists for it (XEP-0030).
+	// Features are what disco#info lists for it (XEP-0030), Identity what the component
+	// is because of it, beside its own; empty: nothing.
 	Features []string
+	Identity Identity
 	// Handle takes the request in the order of the stream, from the goroutine that
 	// reads it: it must not block, and answers later whatever takes time.
 	Handle func(*IQ)
 }
+
+// Identity is one of the registered pairs of category and type (XEP-0030).
+type Identity struct{ Category, Type string }
 
 // iqKey is what an IQHandler is chosen by.
 type iqKey struct {
@@ -67,6 +72,7 @@ func newResponder(name, softwareVersion string, more []IQHandler, c *checker, m 
 		{Name: "version", Element: xml.Name{Space: version.NS, Local: "query"}, Type: Get, Features: []string{version.NS}, Handle: r.softwareVersion},
 	}, more...)
 	var features []string
+	identities := []Identity{{"component", "generic"}}
 	for i := range all {
 		h := &all[i]
 		key := iqKey{h.Element, h.Type, h.Node}
@@ -78,9 +84,16 @@ func newResponder(name, softwareVersion string, more []IQHandler, c *checker, m 
 		}
 		r.handlers[key] = h
 		features = append(features, h.Features...)
+		if h.Identity != (Identity{}) && !slices.Contains(identities, h.Identity) {
+			identities = append(identities, h.Identity)
+		}
 	}
 	slices.Sort(features)
-	r.info = append(r.info, "<query xmlns='"+disco.NSInfo+"'><identity category='component' type='generic' name='"+software+"'/>"...)
+	r.info = append(r.info, "<query xmlns='"+disco.NSInfo+"'>"...)
+	for _, id := range identities {
+		r.info = append(appendEscaped(append(r.info, "<identity category='"...), id.Category), "' type='"...)
+		r.info = append(appendEscaped(r.info, id.Type), "' name='"+software+"'/>"...)
+	}
 	for _, f := range slices.Compact(features) {
 		r.info = append(r.info, "<feature var='"...)
 		r.info = append(appendEscaped(r.info, f), "'/>"...)

@@ -16,6 +16,7 @@ type Config struct {
 	Component Component
 	General   General
 	Pusher    Modules
+	AppServer AppServer
 	Pools     Pools
 	Filters   []Filter
 	Outbox    Outbox

@@ -25,6 +25,12 @@ const (
 	// It follows the message's Chat events and is no second one of them: it is for
 	// push alone. From is the sender, User the account, RecipientOffline true.
 	Stored
+	// Notification: somebody's server asks us, as its user's push service, to notify a
+	// device that is registered here (XEP-0357 section 6). It is for push alone.
+	// From is the sender that the summary names, else the server; To is the component
+	// with the device's node as the resource, User the device's owner, empty if nobody
+	// said, Body what the summary tells, Packet the notification element.
+	Notification
 )
 
 // String returns the kind as expressions and metrics name it.
@@ -38,6 +44,8 @@ func (k Kind) String() string {
 		return "unack"
 	case Stored:
 		return "stored"
+	case Notification:
+		return "notification"
 	}
 	return "unknown"
 }
@@ -159,13 +167,16 @@ type Event struct {
 
 // Key returns the key within which order is kept: in events by sender and
 // conversation, out events by recipient and conversation together with what
-// becomes of the message, presence by user.
+// becomes of the message, presence by user. Each notification has a key of its own:
+// when a device is told little, the newest must not wait behind the older ones.
 func (e *Event) Key() string {
 	switch {
 	case e.Direction == In:
 		return string(e.From.Bare()) + " " + string(e.To.Bare())
 	case e.Direction == Out, e.Kind == Unack, e.Kind == Stored:
 		return string(e.To.Bare()) + " " + string(e.From.Bare())
+	case e.Kind == Notification:
+		return string(e.To) + " " + e.ID
 	}
 	return string(e.User)
 }

@@ -119,8 +119,8 @@ func allParked(items []*outbox.Item) bool {
 // longest pause that it asked for.
 func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
 	var (
-		delivered, refused, transient int
-		longest                       time.Duration
+		delivered, refused, transient, waiting int
+		longest                                time.Duration
 	)
 	for _, err := range errs {
 		if err == nil {
@@ -130,6 +130,8 @@ func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
 		switch reason := backends.Reason(err); {
 		case reason == "paused":
 			refused++
+		case reason == "waiting":
+			waiting++
 		case !isFinal(reason):
 			transient++
 			longest = max(longest, askedPause(err))
@@ -144,6 +146,8 @@ func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
 		return refusing, 0
 	case transient > 0:
 		return failing, longest
+	case waiting == len(errs):
+		return noEvidence, 0
 	}
 	return reachable, 0
 }
@@ -151,6 +155,12 @@ func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
 // judgeEvent decides what becomes of one event that failed.
 func (d *dispatcher) judgeEvent(s *outbox.Settlement, err error, v verdict, ch change, now time.Time) {
 	reason := backends.Reason(err)
+	var wait *backends.WaitError
+	if errors.As(err, &wait) {
+		s.Outcome, s.Delay, s.Firm = outbox.Retry, min(wait.After, retryLongest), true
+		d.metrics.failures(reason).Inc()
+		return
+	}
 	if v == noEvidence && !isFinal(reason) {
 		s.Outcome = outbox.Release
 		return

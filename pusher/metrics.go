@@ -24,7 +24,7 @@ type Metrics struct {
 	shed         *prometheus.CounterVec
 	breaker      *prometheus.GaugeVec
 	panics       *prometheus.CounterVec
-	byKind       [event.Stored + 1][event.Out + 1]prometheus.Counter
+	byKind       [event.Notification + 1][event.Out + 1]prometheus.Counter
 	droppedBy    map[dropReason]prometheus.Counter
 	deadByFilter prometheus.Counter
 	deadUnread   prometheus.Counter

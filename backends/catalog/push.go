@@ -9,7 +9,9 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/mongoosepush"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
@@ -33,7 +35,22 @@ func newPush(cfg *config.Config, c *config.Push, log *slog.Logger) (*push.Backen
 		}
 		o.Gateway = mongooseGateway{client}
 	}
+	if len(cfg.AppServer.Apps) > 0 {
+		apps, err := devices.NewApps(cfg.AppServer.Apps)
+		if err != nil {
+			return nil, err
+		}
+		o.Devices = devices.NewDelivery(devices.Options{
+			Apps: apps, Content: contents[decide.Content(c.Content)], MaxAge: c.MaxAge,
+			Burst: cfg.AppServer.Burst, Interval: cfg.AppServer.Interval, Log: log,
+		})
+	}
 	return push.New(o), nil
+}
+
+// contents are the content modes as providers' notifications know them.
+var contents = map[decide.Content]notify.Content{
+	decide.NoContent: notify.ContentNone, decide.SenderOnly: notify.ContentSender, decide.WithBody: notify.ContentBody,
 }
 
 // mongooseGateway hands notifications to MongoosePush.

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/registration"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -73,8 +75,8 @@ type Options struct {
 	Gateway Gateway // nil: the virtual ones take nothing
 	// Own is the component's own domain; what is registered there goes to Devices.
 	Own     jid.JID
-	Devices Gateway // nil: like any other service
-	Lanes   int     // at least 1
+	Devices *devices.Delivery // nil: like any other service
+	Lanes   int               // at least 1
 	// MaxAge is how old a message may be; 0 means DefaultMaxAge.
 	MaxAge time.Duration
 	Log    *slog.Logger     // nil is silent
@@ -88,11 +90,13 @@ type Backend struct {
 	// our own.
 	services Services
 	store    registration.Store
-	seen     *seen
-	unread   *unread
-	slots    *slots
-	history  *history
-	tally    *tally
+	// enqueue keeps an event and lets it come back by Publish.
+	enqueue func(context.Context, event.Event) error
+	seen    *seen
+	unread  *unread
+	slots   *slots
+	history *history
+	tally   *tally
 }
 
 // New returns the backend. It starts nothing. Before the first Publish it has to be
@@ -119,6 +123,16 @@ func (b *Backend) Attach(store registration.Store, services Services) {
 	b.store, b.services = store, services
 }
 
+// AttachDevices says how the backend keeps an event that it will be given again: nil
+// means that it is on disk, or that a filter has decided against it. With devices it
+// is called once, as Attach.
+func (b *Backend) AttachDevices(enqueue func(context.Context, event.Event) error) {
+	b.enqueue = enqueue
+}
+
+// Devices returns how devices are reached, nil if there are none.
+func (b *Backend) Devices() *devices.Delivery { return b.o.Devices }
+
 // Name implements backends.Backend.
 func (b *Backend) Name() string { return Name }
 
@@ -136,6 +150,8 @@ func (b *Backend) Wants(e *event.Event) bool {
 	case e.Kind == event.Chat && e.Direction == event.In:
 		b.unread.read(e.User, e.To.Bare())
 		return false
+	case e.Kind == event.Notification:
+		return b.o.Devices != nil
 	}
 	r := b.o.Decider.Concerns(e)
 	if r == decide.Push {
@@ -153,10 +169,11 @@ func (b *Backend) Limits() backends.Limits {
 // Close implements backends.Backend. It closes the gateways.
 func (b *Backend) Close() error {
 	var errs []error
-	for _, g := range [...]Gateway{b.o.Gateway, b.o.Devices} {
-		if c, ok := g.(io.Closer); ok {
-			errs = append(errs, c.Close())
-		}
+	if c, ok := b.o.Gateway.(io.Closer); ok {
+		errs = append(errs, c.Close())
+	}
+	if b.o.Devices != nil {
+		errs = append(errs, b.o.Devices.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -168,15 +185,43 @@ func (b *Backend) Counts() map[string]uint64 { return b.tally.counts() }
 func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 	errs := make([]error, len(batch))
 	if len(batch) == 1 {
-		errs[0] = b.notify(ctx, &batch[0])
+		errs[0] = b.handle(ctx, &batch[0])
 		return errs
 	}
 	var all sync.WaitGroup
 	for i := range batch {
-		all.Go(func() { errs[i] = b.notify(ctx, &batch[i]) })
+		if followsSameDevice(batch, i) {
+			continue
+		}
+		all.Go(func() {
+			errs[i] = b.handle(ctx, &batch[i])
+			// What is for one device goes one after the other.
+			for j := i + 1; batch[i].Kind == event.Notification && j < len(batch); j++ {
+				if batch[j].Kind == event.Notification && batch[j].To == batch[i].To {
+					errs[j] = b.handle(ctx, &batch[j])
+				}
+			}
+		})
 	}
 	all.Wait()
 	return errs
+}
+
+// followsSameDevice reports whether an earlier notification is for the same device.
+func followsSameDevice(batch []event.Event, i int) bool {
+	if batch[i].Kind != event.Notification {
+		return false
+	}
+	return slices.ContainsFunc(batch[:i], func(e event.Event) bool {
+		return e.Kind == event.Notification && e.To == batch[i].To
+	})
+}
+
+func (b *Backend) handle(ctx context.Context, e *event.Event) error {
+	if e.Kind == event.Notification {
+		return b.deliver(ctx, e)
+	}
+	return b.notify(ctx, e)
 }
 
 // notify deals with one event: nil when every service that is to know does, or

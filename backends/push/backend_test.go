@@ -347,7 +347,7 @@ func TestUnread(t *testing.T) {
 		e := f.message(id)
 		e.From = from
 		var told *Summary
-		f.Backend.o.Own, f.Backend.o.Devices = "push.example.org", gatewayFunc(func(s *Summary) { told = s })
+		f.Backend.o.Virtual, f.Backend.o.Gateway = []string{"push.example.org"}, gatewayFunc(func(s *Summary) { told = s })
 		if err := f.publish(t, e); err != nil || told == nil {
 			t.Fatal(err, told)
 		}

@@ -106,6 +106,13 @@ const (
 	timedOut   outcome = "timeout"
 	failed     outcome = "failed"
 
+	// What becomes of a notification for a device of ours.
+	queued    outcome = "queued"       // on its way to the device
+	coalesced outcome = "coalesced"    // a newer one has taken its place
+	limited   outcome = "rate_limited" // waits, since the device had too many
+	waiting   outcome = "waiting"      // waits for its provider
+	dead      outcome = "device_gone"  // the device was removed
+
 	enabled outcome = "registered"
 	byUser  outcome = "unregistered"
 	tooMany outcome = "too_many_registrations"

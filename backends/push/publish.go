@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/registration"
 )
 
@@ -24,27 +25,13 @@ func publishPayload(s *registration.Service, fields []decide.Field) []byte {
 	b.WriteString("<pubsub xmlns='" + nsPubSub + "'><publish node='")
 	xml.EscapeText(&b, []byte(s.Node))
 	b.WriteString("'><item><notification xmlns='" + registration.NS + "'>")
-	writeForm(&b, formSummary, len(fields), func(i int) (string, string) { return fields[i].Name, fields[i].Value })
+	dataform.Write(&b, dataform.Submit, formSummary, len(fields), func(i int) (string, string) { return fields[i].Name, fields[i].Value })
 	b.WriteString("</notification></item></publish>")
 	if len(s.Options) > 0 {
 		b.WriteString("<publish-options>")
-		writeForm(&b, formOptions, len(s.Options), func(i int) (string, string) { return s.Options[i].Name, s.Options[i].Value })
+		dataform.Write(&b, dataform.Submit, formOptions, len(s.Options), func(i int) (string, string) { return s.Options[i].Name, s.Options[i].Value })
 		b.WriteString("</publish-options>")
 	}
 	b.WriteString("</pubsub>")
 	return b.Bytes()
-}
-
-// writeForm writes a submitted data form (XEP-0004).
-func writeForm(b *bytes.Buffer, purpose string, n int, field func(int) (name, value string)) {
-	b.WriteString("<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>" + purpose + "</value></field>")
-	for i := range n {
-		name, value := field(i)
-		b.WriteString("<field var='")
-		xml.EscapeText(b, []byte(name))
-		b.WriteString("'><value>")
-		xml.EscapeText(b, []byte(value))
-		b.WriteString("</value></field>")
-	}
-	b.WriteString("</x>")
 }

@@ -37,6 +37,8 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 	var refusal *Refusal
 	var permanent *backends.PermanentError
 	switch {
+	case err == nil && b.own(s):
+		return queued, nil
 	case err == nil:
 		return pushed, nil
 	case errors.Is(err, backends.ErrGone),
@@ -65,10 +67,15 @@ func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summar
 			return backends.Permanent(errors.New("no gateway is configured for virtual_pubsub_hosts: add [modules.mod_push_service_mongoosepush]"))
 		}
 		return b.o.Gateway.Push(ctx, s, sum)
-	case domain == b.o.Own && b.o.Devices != nil:
-		return b.o.Devices.Push(ctx, s, sum)
+	case b.own(s):
+		return b.toDevice(ctx, s, sum)
 	}
 	return b.services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields))
+}
+
+// own reports whether we are the push service ourselves.
+func (b *Backend) own(s *registration.Service) bool {
+	return b.o.Devices != nil && s.PubSub.Bare() == b.o.Own
 }
 
 // hostPlaceholder stands for the recipient's domain at the end of a virtual host.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,8 @@ type App struct {
 	began    time.Time
 	// registrar is nil without push.
 	registrar *registrar
+	// devices is nil where no application is configured.
+	devices *deviceDesk
 }
 
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
@@ -100,6 +103,13 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	var iqs []component.IQHandler
 	if a.registrar != nil {
 		iqs = a.registrar.handlers()
+		if a.devices, err = newDeviceDesk(cfg, a.registrar.push, a.pusher, o.Log); err != nil {
+			return nil, err
+		}
+	}
+	var api map[string]http.Handler
+	if a.devices != nil {
+		iqs, api = append(iqs, a.devices.handlers()...), a.devices.api()
 	}
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		Handler:  feed.handle,
@@ -117,7 +127,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	}
 	if cfg.Admin.Listen != "" {
 		a.admin, err = admin.New(cfg.Admin, admin.Options{
-			Gatherer: registry, Ready: a.notReady, State: a.state, Status: func() any { return a.Status() }, Log: o.Log,
+			Gatherer: registry, Ready: a.notReady, State: a.state, Status: func() any { return a.Status() }, API: api, Log: o.Log,
 		})
 		if err == nil {
 			err = a.admin.Listen()
@@ -154,6 +164,9 @@ func (a *App) Run(ctx context.Context) error {
 	parts.Go(part(a.pusher.Run, lanes))
 	if a.registrar != nil {
 		parts.Go(part(a.registrar.run, lanes))
+	}
+	if a.devices != nil {
+		parts.Go(part(a.devices.run, lanes))
 	}
 	if a.admin != nil {
 		parts.Go(part(a.admin.Run, listener))
@@ -275,6 +288,9 @@ func (a *App) closeAll() error {
 	}
 	if a.registrar != nil {
 		errs = append(errs, a.registrar.Close())
+	}
+	if a.devices != nil {
+		errs = append(errs, a.devices.Close())
 	}
 	if a.box != nil {
 		errs = append(errs, a.box.Close())

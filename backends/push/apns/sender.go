@@ -137,7 +137,7 @@ func (s *Sender) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 		return backends.Permanent(errors.New("a device of Apple's other service (sandbox or production)"))
 	}
 	token := t.Address.Reveal()
-	if !isToken(token) {
+	if !IsToken(token) {
 		return &notify.DeadError{Err: errors.New("the device token is not hexadecimal")}
 	}
 	topic := t.Topic
@@ -232,7 +232,8 @@ func (s *Sender) post(ctx context.Context, target *url.URL, header http.Header, 
 // bytes.
 const maxToken = 200
 
-func isToken(s string) bool {
+// IsToken reports whether s has the form of a device token.
+func IsToken(s string) bool {
 	for i := range len(s) {
 		if b := s[i]; (b < '0' || b > '9') && (b < 'a' || b > 'f') && (b < 'A' || b > 'F') {
 			return false

@@ -1,0 +1,261 @@
+package appserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/xml"
+	"errors"
+	"time"
+
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/internal/dataform"
+	"eventpusher/internal/jid"
+)
+
+// NSCommands is the namespace of ad-hoc commands (XEP-0050), and the node under which
+// they are listed.
+const NSCommands = "http://jabber.org/protocol/commands"
+
+const (
+	nsDiscoInfo  = "http://jabber.org/protocol/disco#info"
+	nsDiscoItems = "http://jabber.org/protocol/disco#items"
+)
+
+// The commands' nodes.
+const (
+	registerDevice   = "register-device"
+	unregisterDevice = "unregister-device"
+	listDevices      = "list-devices"
+)
+
+// commandNames are the commands in the order of the list.
+var commandNames = [...]struct{ node, name string }{
+	{registerDevice, "Register a device for push notifications"},
+	{unregisterDevice, "Remove a device"},
+	{listDevices, "List the devices of the account"},
+}
+
+// CommandNodes returns the commands' nodes.
+func CommandNodes() []string {
+	nodes := make([]string, len(commandNames))
+	for i, c := range commandNames {
+		nodes[i] = c.node
+	}
+	return nodes
+}
+
+// Items returns the answer to disco#items for NSCommands (XEP-0050 section 2.2).
+func (s *Server) Items() []byte {
+	var b bytes.Buffer
+	b.WriteString("<query xmlns='" + nsDiscoItems + "' node='" + NSCommands + "'>")
+	for _, c := range commandNames {
+		b.WriteString("<item jid='" + string(s.o.Own) + "' node='" + c.node + "' name='" + c.name + "'/>")
+	}
+	b.WriteString("</query>")
+	return b.Bytes()
+}
+
+// Info returns the answer to disco#info for a command's node (XEP-0050 section 2.3).
+func Info(node string) []byte {
+	name := ""
+	for _, c := range commandNames {
+		if c.node == node {
+			name = c.name
+		}
+	}
+	return []byte("<query xmlns='" + nsDiscoInfo + "' node='" + node + "'><identity category='automation' type='command-node' name='" + name +
+		"'/><feature var='" + NSCommands + "'/><feature var='" + dataform.NS + "'/></query>")
+}
+
+// command is a request by XEP-0050.
+type command struct {
+	Node    string         `xml:"node,attr"`
+	Action  string         `xml:"action,attr"`
+	Session string         `xml:"sessionid,attr"`
+	Form    *dataform.Form `xml:"jabber:x:data x"`
+}
+
+// Command carries out an IQ of type set with a command and returns the payload of the
+// result. Sessions are not kept: a command is carried out when its form comes, which
+// may be at once. The error is an *Error.
+//
+// To register an endpoint it asks the DNS, for up to 5 s.
+func (s *Server) Command(ctx context.Context, from jid.JID, iq []byte) ([]byte, error) {
+	if from.Local() == "" || !s.o.Served(from.Domain()) {
+		return nil, &Error{Type: "auth", Condition: "forbidden", Text: "only users of the served hosts may do that"}
+	}
+	var q struct {
+		Command command `xml:"http://jabber.org/protocol/commands command"`
+	}
+	if err := xml.Unmarshal(iq, &q); err != nil {
+		return nil, &Error{Type: "modify", Condition: "bad-request"}
+	}
+	c := &q.Command
+	if len(c.Session) > 128 {
+		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "the session is none of ours"}
+	}
+	if c.Session == "" {
+		c.Session = rand.Text()
+	}
+	switch {
+	case c.Action == "cancel" || c.Form != nil && c.Form.Type == "cancel":
+		return c.answer("canceled", nil), nil
+	case c.Action == "prev":
+		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "there is one step only"}
+	}
+	switch owner := from.Bare(); c.Node {
+	case registerDevice:
+		return s.register(ctx, owner, c)
+	case unregisterDevice:
+		return s.unregister(owner, c)
+	case listDevices:
+		return s.list(owner, c)
+	}
+	return nil, &Error{Type: "cancel", Condition: "item-not-found"}
+}
+
+func (s *Server) register(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
+	if c.Form == nil {
+		return c.answer("executing", s.registrationForm), nil
+	}
+	credentials, err := s.o.Registry.Register(ctx, devices.Request{
+		Owner: owner, Kind: c.Form.Value("kind"), App: c.Form.Value("app"),
+		Token: c.Form.Value("token"), Topic: c.Form.Value("topic"),
+		Endpoint: c.Form.Value("endpoint"), P256DH: c.Form.Value("p256dh"), Auth: c.Form.Value("auth"),
+	})
+	if err != nil {
+		return nil, s.refuse(err)
+	}
+	fields := [...][2]string{{"jid", string(s.o.Own)}, {"node", credentials.Node}, {"secret", credentials.Secret}}
+	return c.answer("completed", func(b *bytes.Buffer) {
+		dataform.Write(b, dataform.Result, "", len(fields), func(i int) (string, string) { return fields[i][0], fields[i][1] })
+	}), nil
+}
+
+func (s *Server) unregister(owner jid.JID, c *command) ([]byte, error) {
+	if c.Form == nil {
+		return c.answer("executing", func(b *bytes.Buffer) {
+			beginForm(b, "Remove a device")
+			textField(b, "node", "The device's node", true)
+			b.WriteString("</x>")
+		}), nil
+	}
+	if err := s.o.Registry.Unregister(owner, c.Form.Value("node")); err != nil {
+		return nil, s.refuse(err)
+	}
+	return c.answer("completed", nil), nil
+}
+
+func (s *Server) list(owner jid.JID, c *command) ([]byte, error) {
+	all, err := s.o.Registry.List(owner)
+	if err != nil {
+		return nil, s.refuse(err)
+	}
+	return c.answer("completed", func(b *bytes.Buffer) {
+		b.WriteString("<x xmlns='" + dataform.NS + "' type='" + dataform.Result + "'><reported>")
+		for _, name := range [...]string{"node", "app", "kind", "registered", "used"} {
+			b.WriteString("<field var='" + name + "' label='" + name + "' type='text-single'/>")
+		}
+		b.WriteString("</reported>")
+		for i := range all {
+			d := &all[i]
+			b.WriteString("<item>")
+			for _, f := range [...][2]string{
+				{"node", d.Node}, {"app", d.App}, {"kind", string(d.Target.Kind)}, {"registered", stamp(d.Registered)}, {"used", stamp(d.Used)},
+			} {
+				b.WriteString("<field var='" + f[0] + "'><value>")
+				escape(b, f[1])
+				b.WriteString("</value></field>")
+			}
+			b.WriteString("</item>")
+		}
+		b.WriteString("</x>")
+	}), nil
+}
+
+// stamp writes a time as XEP-0082 has it, nothing for the zero time.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// refuse turns an error of the registry into an answer.
+func (s *Server) refuse(err error) *Error {
+	var invalid *devices.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		return &Error{Type: "modify", Condition: "bad-request", Text: invalid.Error()}
+	case errors.Is(err, devices.ErrTooMany):
+		return &Error{Type: "cancel", Condition: "not-allowed", Text: err.Error()}
+	case errors.Is(err, devices.ErrUnknown):
+		return &Error{Type: "cancel", Condition: "item-not-found"}
+	}
+	s.o.Log.Warn("push: a device could not be registered or removed, its owner was told to try again", "err", err)
+	return Busy()
+}
+
+// answer writes the command element of a result.
+func (c *command) answer(status string, payload func(*bytes.Buffer)) []byte {
+	var b bytes.Buffer
+	b.WriteString("<command xmlns='" + NSCommands + "' node='")
+	escape(&b, c.Node)
+	b.WriteString("' sessionid='")
+	escape(&b, c.Session)
+	b.WriteString("' status='" + status + "'>")
+	if status == "executing" {
+		b.WriteString("<actions execute='complete'><complete/></actions>")
+	}
+	if payload != nil {
+		payload(&b)
+	}
+	b.WriteString("</command>")
+	return b.Bytes()
+}
+
+// registrationForm asks for a device.
+func (s *Server) registrationForm(b *bytes.Buffer) {
+	apps, kinds := s.o.Registry.Choices()
+	beginForm(b, "Register a device")
+	listField(b, "kind", "Provider", kinds)
+	listField(b, "app", "Application", apps)
+	for _, f := range [...][2]string{
+		{"token", "Token (apns, fcm)"}, {"topic", "Bundle id (apns)"},
+		{"endpoint", "Endpoint (webpush)"}, {"p256dh", "Public key (webpush)"}, {"auth", "Authentication secret (webpush)"},
+	} {
+		textField(b, f[0], f[1], false)
+	}
+	b.WriteString("</x>")
+}
+
+func beginForm(b *bytes.Buffer, title string) {
+	b.WriteString("<x xmlns='" + dataform.NS + "' type='" + dataform.Ask + "'><title>" + title + "</title>")
+}
+
+func textField(b *bytes.Buffer, name, label string, required bool) {
+	b.WriteString("<field var='" + name + "' type='text-single' label='" + label + "'>")
+	if required {
+		b.WriteString("<required/>")
+	}
+	b.WriteString("</field>")
+}
+
+// listField offers options; a single one is chosen already.
+func listField(b *bytes.Buffer, name, label string, options []string) {
+	b.WriteString("<field var='" + name + "' type='list-single' label='" + label + "'>")
+	if len(options) == 1 {
+		b.WriteString("<value>")
+		escape(b, options[0])
+		b.WriteString("</value>")
+	}
+	for _, option := range options {
+		b.WriteString("<option><value>")
+		escape(b, option)
+		b.WriteString("</value></option>")
+	}
+	b.WriteString("</field>")
+}
+
+func escape(b *bytes.Buffer, s string) { _ = xml.EscapeText(b, []byte(s)) } // a buffer takes everything

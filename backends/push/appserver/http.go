@@ -1,0 +1,177 @@
+package appserver
+
+import (
+	"encoding/json"
+	"errors"
+	"mime"
+	"net/http"
+	"time"
+
+	xmppjid "mellium.im/xmpp/jid"
+
+	"eventpusher/backends/push/devices"
+	"eventpusher/internal/jid"
+)
+
+// Path is where the HTTP API belongs.
+const Path = "/api/push/devices"
+
+// maxBody bounds a request; a subscription has some 500 bytes.
+const maxBody = 16 << 10
+
+// registrationBody is what POST takes.
+type registrationBody struct {
+	User     string `json:"user"`
+	Kind     string `json:"kind"`
+	App      string `json:"app"`
+	Token    string `json:"token"`
+	Topic    string `json:"topic"`
+	Endpoint string `json:"endpoint"`
+	P256DH   string `json:"p256dh"`
+	Auth     string `json:"auth"`
+}
+
+// deviceBody is a device as GET lists it: nothing by which anybody could reach it.
+type deviceBody struct {
+	Node       string    `json:"node"`
+	App        string    `json:"app"`
+	Kind       string    `json:"kind"`
+	Created    time.Time `json:"created"`
+	Registered time.Time `json:"registered"`
+	Used       time.Time `json:"used,omitzero"`
+}
+
+// ServeHTTP implements http.Handler. Whoever calls has made sure that the request is
+// the operator's own: it may name any user.
+//
+//	POST    {user?, kind, app?, token | endpoint, p256dh, auth; topic?}   201 {jid, node, secret}
+//	GET     ?user=JID                                                   200 {devices: [...]}
+//	DELETE  ?node=NODE                                                  204, 404
+//	DELETE  ?user=JID                                                   200 {removed: n}
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodPost:
+		s.post(w, r)
+	case http.MethodGet:
+		s.get(w, r)
+	case http.MethodDelete:
+		s.delete(w, r)
+	default:
+		w.Header().Set("Allow", "GET, POST, DELETE")
+		fail(w, http.StatusMethodNotAllowed, "", "only GET, POST and DELETE")
+	}
+}
+
+func (s *Server) post(w http.ResponseWriter, r *http.Request) {
+	// No web page can send this type elsewhere without asking first.
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		fail(w, http.StatusUnsupportedMediaType, "", "send Content-Type: application/json")
+		return
+	}
+	var q registrationBody
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&q); err != nil {
+		fail(w, http.StatusBadRequest, "", "the body is no JSON object with the fields user, kind, app, token, topic, endpoint, p256dh, auth")
+		return
+	}
+	owner, err := parseUser(q.User)
+	if err != nil {
+		s.failWith(w, err)
+		return
+	}
+	c, err := s.o.Registry.Register(r.Context(), devices.Request{
+		Owner: owner, Kind: q.Kind, App: q.App, Token: q.Token, Topic: q.Topic, Endpoint: q.Endpoint, P256DH: q.P256DH, Auth: q.Auth,
+	})
+	if err != nil {
+		s.failWith(w, err)
+		return
+	}
+	reply(w, http.StatusCreated, map[string]string{"jid": string(s.o.Own), "node": c.Node, "secret": c.Secret})
+}
+
+func (s *Server) get(w http.ResponseWriter, r *http.Request) {
+	owner, err := parseUser(r.URL.Query().Get("user"))
+	if err == nil && owner == "" {
+		err = &devices.InvalidError{Field: "user", Text: "is missing"}
+	}
+	var all []devices.Device
+	if err == nil {
+		all, err = s.o.Registry.List(owner)
+	}
+	if err != nil {
+		s.failWith(w, err)
+		return
+	}
+	list := make([]deviceBody, 0, len(all))
+	for _, d := range all {
+		list = append(list, deviceBody{d.Node, d.App, string(d.Target.Kind), d.Created, d.Registered, d.Used})
+	}
+	reply(w, http.StatusOK, map[string]any{"devices": list})
+}
+
+func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	owner, err := parseUser(query.Get("user"))
+	node := query.Get("node")
+	if err == nil && (owner == "") == (node == "") {
+		err = &devices.InvalidError{Field: "node", Text: "give either node or user"}
+	}
+	switch {
+	case err != nil:
+	case node != "":
+		if err = s.o.Registry.Remove(node); err == nil {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+	default:
+		var n int
+		if n, err = s.o.Registry.Forget(owner); err == nil {
+			reply(w, http.StatusOK, map[string]int{"removed": n})
+			return
+		}
+	}
+	s.failWith(w, err)
+}
+
+// parseUser reads the address of an account, which may be missing.
+func parseUser(user string) (jid.JID, error) {
+	if user == "" {
+		return "", nil
+	}
+	parsed, err := xmppjid.Parse(user)
+	if err != nil || parsed.Localpart() == "" || parsed.Resourcepart() != "" {
+		return "", &devices.InvalidError{Field: "user", Text: "is not the address of an account, such as alice@example.org"}
+	}
+	return jid.Prepare(user), nil
+}
+
+// failWith answers with what an error means.
+func (s *Server) failWith(w http.ResponseWriter, err error) {
+	var invalid *devices.InvalidError
+	switch {
+	case errors.As(err, &invalid):
+		fail(w, http.StatusBadRequest, invalid.Field, invalid.Text)
+	case errors.Is(err, devices.ErrTooMany):
+		fail(w, http.StatusConflict, "user", err.Error())
+	case errors.Is(err, devices.ErrUnknown):
+		fail(w, http.StatusNotFound, "node", err.Error())
+	default:
+		s.o.Log.Warn("push: a request about devices failed", "err", err)
+		fail(w, http.StatusServiceUnavailable, "", "try again in a while; the log says more")
+	}
+}
+
+func fail(w http.ResponseWriter, status int, field, text string) {
+	body := map[string]string{"error": text}
+	if field != "" {
+		body["field"] = field
+	}
+	reply(w, status, body)
+}
+
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the peer has gone: nobody to tell
+}

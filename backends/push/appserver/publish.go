@@ -1,0 +1,117 @@
+// Package appserver is the XMPP and HTTP side of being an app server (XEP-0357): it
+// takes what users' servers publish for devices, and lets users and applications
+// register devices, by ad-hoc commands (XEP-0050) and over HTTP.
+package appserver
+
+import (
+	"encoding/xml"
+	"errors"
+	"log/slog"
+	"time"
+
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/internal/dataform"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// NSPubSub is the namespace of the requests that publish (XEP-0060).
+const NSPubSub = "http://jabber.org/protocol/pubsub"
+
+// Error is what a request is answered with (RFC 6120 section 8.3).
+type Error struct {
+	Type, Condition string
+	Text            string // for people; may be empty
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Text != "" {
+		return e.Condition + " (" + e.Type + "): " + e.Text
+	}
+	return e.Condition + " (" + e.Type + ")"
+}
+
+// Busy is the answer to what may be repeated in a while. Servers keep a registration
+// that was answered so, while an error of another type ends it: at ejabberd at once,
+// at Prosody after some of them (push_max_errors).
+func Busy() *Error { return &Error{Type: "wait", Condition: "resource-constraint"} }
+
+// Options are what a Server needs.
+type Options struct {
+	Own      jid.JID // the component's domain
+	Registry *devices.Registry
+	// Served reports whether a domain is one whose users may register devices.
+	Served func(domain string) bool
+	Log    *slog.Logger     // nil is silent
+	Now    func() time.Time // default time.Now
+}
+
+// Server answers requests. It is safe for concurrent use.
+type Server struct{ o Options }
+
+// New returns a Server.
+func New(o Options) *Server {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Server{o: o}
+}
+
+// published is an IQ that publishes a notification, as far as it matters: mod_push and
+// mod_cloud_notify write forms of different types, and not all fields.
+type published struct {
+	PubSub struct {
+		Publish *struct {
+			Node  string `xml:"node,attr"`
+			Items []struct {
+				Notification *struct {
+					Form dataform.Form `xml:"jabber:x:data x"`
+				} `xml:"urn:xmpp:push:0 notification"`
+			} `xml:"http://jabber.org/protocol/pubsub item"`
+		} `xml:"http://jabber.org/protocol/pubsub publish"`
+		Options struct {
+			Form dataform.Form `xml:"jabber:x:data x"`
+		} `xml:"http://jabber.org/protocol/pubsub publish-options"`
+	} `xml:"http://jabber.org/protocol/pubsub pubsub"`
+}
+
+// Accept judges an IQ of type set with a pubsub element and returns the event that it
+// is. The result may be answered once the event is kept.
+//
+// The error is an *Error. Those of type cancel and auth make the user's server end
+// the registration, as it should: the device is not registered (any more), or the
+// secret is another's (XEP-0357 section 6).
+func (s *Server) Accept(from jid.JID, iq []byte) (event.Event, error) {
+	if !from.IsBare() {
+		// Servers and, where there is no other way, accounts publish; no session does.
+		return event.Event{}, &Error{Type: "auth", Condition: "forbidden", Text: "only servers publish notifications"}
+	}
+	var q published
+	if err := xml.Unmarshal(iq, &q); err != nil {
+		return event.Event{}, &Error{Type: "modify", Condition: "bad-request"}
+	}
+	p := q.PubSub.Publish
+	switch {
+	case p == nil:
+		return event.Event{}, &Error{Type: "cancel", Condition: "feature-not-implemented"}
+	case len(p.Items) != 1 || p.Items[0].Notification == nil:
+		return event.Event{}, &Error{Type: "modify", Condition: "bad-request", Text: "one item with a notification is published here"}
+	}
+	device, err := s.o.Registry.Verify(p.Node, q.PubSub.Options.Form.Value("secret"))
+	switch {
+	case errors.Is(err, devices.ErrUnknown):
+		return event.Event{}, &Error{Type: "cancel", Condition: "item-not-found"}
+	case errors.Is(err, devices.ErrSecret):
+		return event.Event{}, &Error{Type: "auth", Condition: "forbidden"}
+	case err != nil:
+		s.o.Log.Error("push: a device could not be read; the server was told to try again", "err", err)
+		return event.Event{}, Busy()
+	}
+	summary := devices.NewSummary(&p.Items[0].Notification.Form)
+	return push.NewNotification(from, s.o.Own, device.Node, device.Owner, summary, s.o.Now()), nil
+}

@@ -1,0 +1,157 @@
+package devices
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"eventpusher/backends/push/apns"
+	"eventpusher/backends/push/fcm"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/webpush"
+	"eventpusher/config"
+)
+
+// App is an application with its access to the providers.
+type App struct {
+	Name    string
+	senders map[notify.Kind]notify.Sender
+	topics  []string
+	sandbox bool
+	// checkEndpoint says whether a subscription may be registered.
+	checkEndpoint func(context.Context, notify.Target) error
+}
+
+// What is under way at once at a provider, at a push service of Web Push, and how
+// long a provider may take for an answer.
+const (
+	places          = 96
+	placesPerOrigin = 16
+	sendTimeout     = 10 * time.Second
+)
+
+// NewApps returns the applications of the configuration. It connects to nothing. All
+// errors are reported at once, joined.
+func NewApps(list []config.PushApp) ([]App, error) {
+	var errs []error
+	apps := make([]App, 0, len(list))
+	keys := make(map[[2]string]*apns.Key)
+	for i := range list {
+		a, err := newApp(&list[i], keys)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("push.app %q: %w", list[i].Name, err))
+			continue
+		}
+		apps = append(apps, a)
+	}
+	if len(errs) > 0 {
+		for i := range apps {
+			_ = apps[i].close() // nothing is open yet
+		}
+		return nil, errors.Join(errs...)
+	}
+	return apps, nil
+}
+
+func newApp(c *config.PushApp, keys map[[2]string]*apns.Key) (App, error) {
+	a := App{Name: c.Name, senders: make(map[notify.Kind]notify.Sender)}
+	var errs []error
+	if c.APNs != nil {
+		errs = append(errs, a.addAPNs(c.APNs, keys))
+	}
+	if c.FCM != nil {
+		s, err := fcm.New(fcm.Options{
+			ServiceAccount: c.FCM.Credentials, DataOnly: c.FCM.DataOnly, Concurrency: places, Timeout: sendTimeout,
+			URL: c.FCM.URL, TLS: authorities(c.FCM.CACertFile),
+		})
+		if err == nil {
+			a.senders[notify.FCM] = s
+		}
+		errs = append(errs, err)
+	}
+	if c.WebPush != nil {
+		errs = append(errs, a.addWebPush(c.WebPush))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return App{}, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// authorities returns options that trust those of the file, nil for the system's.
+func authorities(file string) *config.TLS {
+	if file == "" {
+		return nil
+	}
+	return &config.TLS{CACertFile: file}
+}
+
+// addAPNs adds the sender to Apple. Applications of one account share its key, since
+// Apple counts the tokens made with it together.
+func (a *App) addAPNs(c *config.PushAPNs, keys map[[2]string]*apns.Key) error {
+	id := [2]string{c.KeyID, c.TeamID}
+	key := keys[id]
+	if key == nil {
+		var err error
+		if key, err = apns.NewKey(c.KeyID, c.TeamID, c.Key); err != nil {
+			return err
+		}
+		keys[id] = key
+	}
+	s, err := apns.New(apns.Options{
+		Key: key, Sandbox: c.Sandbox, Topics: c.Topics, MutableContent: c.MutableContent, Concurrency: places, Timeout: sendTimeout,
+		URL: c.URL, TLS: authorities(c.CACertFile),
+	})
+	if err != nil {
+		return err
+	}
+	a.senders[notify.APNs], a.topics, a.sandbox = s, c.Topics, c.Sandbox
+	return nil
+}
+
+func (a *App) addWebPush(c *config.PushWebPush) error {
+	var hosts []string
+	var networks []netip.Prefix
+	for _, allowed := range c.Allow {
+		if network, err := netip.ParsePrefix(allowed); err == nil {
+			networks = append(networks, network)
+		} else {
+			hosts = append(hosts, allowed)
+		}
+	}
+	guard, err := webpush.NewGuard(hosts, networks)
+	if err != nil {
+		return err
+	}
+	o := webpush.Options{Guard: guard, Concurrency: places, PerOrigin: placesPerOrigin, Timeout: sendTimeout, CACertFile: c.CACertFile}
+	if c.VAPIDKey != "" {
+		if o.VAPID, err = webpush.NewVAPID(config.Secret(strings.TrimSpace(c.VAPIDKey.Reveal())), c.Subject); err != nil {
+			return err
+		}
+	}
+	s, err := webpush.New(o)
+	if err != nil {
+		return err
+	}
+	a.senders[notify.WebPush], a.checkEndpoint = s, s.Check
+	return nil
+}
+
+// hasTopic reports whether the application may send to a topic of APNs.
+func (a *App) hasTopic(topic string) bool { return slices.Contains(a.topics, topic) }
+
+// close releases the connections of the senders.
+func (a *App) close() error {
+	var errs []error
+	for _, s := range a.senders {
+		if c, ok := s.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

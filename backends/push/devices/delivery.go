@@ -1,0 +1,262 @@
+package devices
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/notify"
+)
+
+const (
+	// patience is how long Deliver waits for a provider. What takes longer goes on by
+	// itself, and the next attempt finds the answer.
+	patience = time.Second
+	// slowRetry is when that attempt makes sense.
+	slowRetry = 2 * time.Second
+	// failedRetry is the pause after an error that says nothing of one.
+	failedRetry = 5 * time.Second
+	// answersKept bounds the answers that wait for the next attempt.
+	answersKept = 8192
+)
+
+// Options configure a Delivery.
+type Options struct {
+	Apps    []App
+	Content notify.Content
+	// MaxAge is how long after its event a notification still makes sense.
+	MaxAge time.Duration
+	// Burst is how many notifications a device gets at once, and Interval how long it
+	// takes until it may get one more; both are positive.
+	Burst    int
+	Interval time.Duration
+	Log      *slog.Logger // nil is silent
+}
+
+// Delivery brings notifications to devices. It is safe for concurrent use.
+type Delivery struct {
+	o         Options
+	store     *Store
+	providers map[providerKey]*provider
+	pacer     *pacer
+	patience  time.Duration
+	now       func() time.Time
+
+	ctx    context.Context // of what goes on by itself
+	cancel context.CancelFunc
+	sends  sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	answers map[answerKey]*answer
+}
+
+type providerKey struct {
+	app  string
+	kind notify.Kind
+}
+
+type answerKey struct{ node, event string }
+
+// answer is that of a provider, once done is closed.
+type answer struct {
+	done chan struct{}
+	err  error
+}
+
+// NewDelivery returns a Delivery, which has to be attached before the first Deliver.
+// The applications are its own from then on.
+func NewDelivery(o Options) *Delivery {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &Delivery{
+		o: o, providers: make(map[providerKey]*provider), pacer: newPacer(o.Burst, o.Interval, o.MaxAge),
+		patience: patience, now: time.Now, answers: make(map[answerKey]*answer),
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	for i := range o.Apps {
+		for kind, sender := range o.Apps[i].senders {
+			d.providers[providerKey{o.Apps[i].Name, kind}] = newProvider(o.Apps[i].Name, kind, sender, o.Log)
+		}
+	}
+	return d
+}
+
+// Attach says where the devices are kept. The store stays the caller's.
+func (d *Delivery) Attach(store *Store) { d.store = store }
+
+// Apps returns the applications.
+func (d *Delivery) Apps() []App { return d.o.Apps }
+
+// Verify returns nil if the secret is that of the device, else ErrUnknown, ErrSecret
+// or what is wrong with the store.
+func (d *Delivery) Verify(node, secret string) error {
+	_, err := d.store.Verify(node, secret)
+	return err
+}
+
+// Deliver notifies the device of that node. It holds its caller up for about a second
+// at most, however slow the provider is. The error is
+//
+//	nil                        the provider has taken it
+//	ErrUnknown                 there is no such device (any more)
+//	ErrCoalesced               a newer notification takes its place
+//	backends.ErrGone           the device is dead and was removed
+//	*backends.WaitError        to be delivered later; ErrLimited in it says that the device
+//	                           had too many lately
+//	*backends.PermanentError   the provider will never take it; the device stays
+//
+// or says what is wrong with the store.
+func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
+	device, err := d.store.Get(node)
+	if err != nil {
+		return err
+	}
+	p := d.providers[providerKey{device.App, device.Target.Kind}]
+	if p == nil {
+		return backends.Permanent(fmt.Errorf("application %q with %s is not configured any more", device.App, device.Target.Kind))
+	}
+	key := answerKey{node, m.EventID}
+	a := d.earlier(key)
+	if a == nil {
+		if wait, err := d.pacer.enter(node, m, d.now()); err != nil {
+			return err
+		} else if wait > 0 {
+			return backends.Wait(wait, ErrLimited)
+		}
+		leave, err := p.enter(&device.Target)
+		if err != nil {
+			d.pacer.left(node, m, false)
+			return err
+		}
+		if a = d.start(p, key, device.Target, m, leave); a == nil {
+			leave(context.Canceled)
+			return backends.Wait(slowRetry, context.Canceled)
+		}
+	}
+	timer := time.NewTimer(d.patience)
+	defer timer.Stop()
+	select {
+	case <-a.done:
+	case <-timer.C:
+		return backends.Wait(slowRetry, errBusy)
+	case <-ctx.Done():
+		return backends.Wait(slowRetry, ctx.Err())
+	}
+	d.forget(key)
+	err = d.conclude(p, &device, a.err)
+	var wait *backends.WaitError
+	d.pacer.left(node, m, !errors.As(err, &wait))
+	return err
+}
+
+// earlier returns the answer to an earlier attempt, nil if there was none.
+func (d *Delivery) earlier(key answerKey) *answer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.answers[key]
+}
+
+// start sends by itself; nil says that the end has come.
+func (d *Delivery) start(p *provider, key answerKey, t notify.Target, m *Message, leave func(error)) *answer {
+	a := &answer{done: make(chan struct{})}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	if len(d.answers) >= answersKept {
+		d.dropLocked()
+	}
+	d.answers[key] = a
+	n := m.notification(key.node, d.o.Content, d.o.MaxAge)
+	d.sends.Go(func() {
+		a.err = p.sender.Send(d.ctx, t, n)
+		leave(a.err)
+		close(a.done)
+	})
+	return a
+}
+
+// dropLocked forgets the answers that are there: nobody has come for them, such as
+// after an operator has dropped the event.
+func (d *Delivery) dropLocked() {
+	for key, a := range d.answers {
+		select {
+		case <-a.done:
+			delete(d.answers, key)
+		default:
+		}
+	}
+}
+
+func (d *Delivery) forget(key answerKey) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.answers, key)
+}
+
+// conclude says what a provider's answer means for the device.
+func (d *Delivery) conclude(p *provider, device *Device, err error) error {
+	if err == nil {
+		if err := d.store.Touch(device, d.now()); err != nil {
+			d.o.Log.Error("push: when a device was last notified could not be stored", "err", err)
+		}
+		return nil
+	}
+	var dead *notify.DeadError
+	if errors.As(err, &dead) {
+		return d.bury(p, device, dead)
+	}
+	var after *backends.RetryAfterError
+	switch backends.Reason(err) {
+	case "permanent", "too_large":
+		return err
+	case "paused":
+		d.o.Log.Error("push: a provider refuses our access; its notifications wait until that is put right", "provider", p.name, "err", err)
+	}
+	pause := failedRetry
+	if errors.As(err, &after) {
+		pause = max(pause, after.After)
+	}
+	return backends.Wait(pause, err)
+}
+
+// bury removes a device that is dead, unless it has registered again since.
+func (d *Delivery) bury(p *provider, device *Device, dead *notify.DeadError) error {
+	if !p.believes(dead) {
+		d.o.Log.Warn("push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", "provider", p.name, "device", device.Target, "err", dead)
+		return backends.Permanent(dead.Err)
+	}
+	if !dead.Since.IsZero() && dead.Since.Before(device.Registered) {
+		return backends.Permanent(fmt.Errorf("%w, before the device registered again", dead.Err))
+	}
+	same := func(now *Device) bool { return now.Registered.Equal(device.Registered) }
+	switch err := d.store.Remove(same, device.Node); {
+	case errors.Is(err, ErrUnknown):
+		return backends.Permanent(dead.Err)
+	case err != nil:
+		return fmt.Errorf("push: a device that is dead cannot be removed: %w", err)
+	}
+	d.o.Log.Debug("push: a device is dead and was removed", "device", device.Target, "node", device.Node, "err", dead)
+	return backends.ErrGone
+}
+
+// Close ends what is under way and releases the connections.
+func (d *Delivery) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.cancel()
+	d.sends.Wait()
+	var errs []error
+	for i := range d.o.Apps {
+		errs = append(errs, d.o.Apps[i].close())
+	}
+	return errors.Join(errs...)
+}

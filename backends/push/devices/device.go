@@ -1,0 +1,137 @@
+// Package devices is the part of an app server (XEP-0357 section 3) that has nothing
+// to do with XMPP: which devices are registered here, by which unguessable name, and
+// how a notification that was published for one reaches it through its provider.
+package devices
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"eventpusher/backends/push/notify"
+	"eventpusher/internal/jid"
+)
+
+// Device is one installation of an application.
+type Device struct {
+	// Node names the device to the users' servers. Nobody can guess it.
+	Node string
+	// Owner is the bare JID of the account that registered it, empty if the
+	// application's own server did without saying for whom.
+	Owner  jid.JID
+	App    string // by its name in the configuration
+	Target notify.Target
+	// Created is when it was first registered, Registered when last, Used when it was
+	// last told something, to the day; zero if never.
+	Created, Registered, Used time.Time
+}
+
+// Credentials are what the device's owner tells his server.
+type Credentials struct {
+	Node string
+	// Secret goes along with each notification, as publish-option "secret". It is
+	// known to nobody else: only its digest is kept.
+	Secret string
+}
+
+// The errors of this package. Others are the store's own troubles.
+var (
+	ErrUnknown = errors.New("there is no such device")
+	ErrSecret  = errors.New("the secret is not the device's")
+	ErrTooMany = errors.New("this account has as many devices as are allowed")
+	// ErrCoalesced says that a newer notification takes the place of this one, which
+	// is done with so.
+	ErrCoalesced = errors.New("a newer notification takes its place")
+	// ErrLimited is the cause of a backends.WaitError: the device was told much lately.
+	ErrLimited = errors.New("the device was notified too often lately")
+)
+
+// InvalidError says what is wrong with a registration, in words that whoever sent it
+// may see.
+type InvalidError struct{ Field, Text string }
+
+// Error implements error.
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Text }
+
+// Request asks for the registration of a device. The texts are as they came.
+type Request struct {
+	Owner jid.JID // bare, prepared; may be empty
+	Kind  string  // apns, fcm or webpush
+	App   string  // may be empty where only one application has the kind
+	Token string  // apns, fcm
+	Topic string  // apns; may be empty
+	// Endpoint, P256DH and Auth are a Web Push subscription's.
+	Endpoint, P256DH, Auth string
+}
+
+// Registry registers devices. It is safe for concurrent use.
+type Registry struct {
+	store *Store
+	apps  []App
+	now   func() time.Time
+}
+
+// NewRegistry returns the registry of the applications' devices in a store.
+func NewRegistry(store *Store, apps []App) *Registry {
+	return &Registry{store: store, apps: apps, now: time.Now}
+}
+
+// Register checks and keeps a device, and returns when it is on disk. Who registers
+// the same token or endpoint again gets the same node with another secret.
+//
+// The error is an *InvalidError, ErrTooMany, or says why the store or the look-up of
+// an endpoint's host has failed. For an endpoint it asks the DNS.
+func (r *Registry) Register(ctx context.Context, q Request) (Credentials, error) {
+	app, target, err := r.check(ctx, &q)
+	if err != nil {
+		return Credentials{}, err
+	}
+	return r.store.Put(Device{Owner: q.Owner, App: app.Name, Target: target}, r.now())
+}
+
+// Verify returns the device that a notification is for if the secret is the device's,
+// else ErrUnknown or ErrSecret.
+func (r *Registry) Verify(node, secret string) (Device, error) { return r.store.Verify(node, secret) }
+
+// Unregister removes a device of that owner, ErrUnknown if he has none of that node.
+func (r *Registry) Unregister(owner jid.JID, node string) error {
+	return r.store.Remove(func(d *Device) bool { return d.Owner == owner }, node)
+}
+
+// Remove removes a device whoever owns it; ErrUnknown if there is none of that node.
+func (r *Registry) Remove(node string) error {
+	return r.store.Remove(func(*Device) bool { return true }, node)
+}
+
+// Forget removes all devices of an owner and says how many there were.
+func (r *Registry) Forget(owner jid.JID) (int, error) { return r.store.Forget(owner) }
+
+// List returns the devices of an owner, in the order of their nodes.
+func (r *Registry) List(owner jid.JID) ([]Device, error) { return r.store.List(owner) }
+
+// Choices returns the names of the applications and the kinds that they have, for
+// forms.
+func (r *Registry) Choices() (apps, kinds []string) {
+	seen := make(map[notify.Kind]bool)
+	for i := range r.apps {
+		apps = append(apps, r.apps[i].Name)
+		for kind := range r.apps[i].senders {
+			seen[kind] = true
+		}
+	}
+	for _, kind := range kindOrder {
+		if seen[kind] {
+			kinds = append(kinds, string(kind))
+		}
+	}
+	return apps, kinds
+}
+
+// kindOrder lists the kinds of devices that can be registered.
+var kindOrder = [...]notify.Kind{notify.APNs, notify.FCM, notify.WebPush}
+
+// invalid returns an InvalidError.
+func invalid(field, format string, args ...any) error {
+	return &InvalidError{Field: field, Text: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,190 @@
+package devices
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/xml"
+	"strconv"
+	"strings"
+	"time"
+
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/internal/dataform"
+	"eventpusher/backends/push/notify"
+	"eventpusher/internal/jid"
+)
+
+// NS is the namespace of notifications (XEP-0357).
+const NS = "urn:xmpp:push:0"
+
+// formSummary is the FORM_TYPE of what a notification tells (XEP-0357 section 8.1).
+const formSummary = "urn:xmpp:push:summary"
+
+// fieldCallSender is how the hints plugin calls the sender of a call.
+const fieldCallSender = "message-sender"
+
+// Bounds of a summary: no provider takes more than 4 KiB.
+const (
+	maxFields  = 32
+	maxSummary = 8 << 10
+)
+
+// Summary is what a notification tells, field by field.
+type Summary []decide.Field
+
+// notification is the element as servers write it.
+type notification struct {
+	XMLName xml.Name      `xml:"urn:xmpp:push:0 notification"`
+	Form    dataform.Form `xml:"jabber:x:data x"`
+}
+
+// ReadSummary reads a notification element as servers publish it: Prosody's form is of
+// type form and has fields without a value, ejabberd's notification may have no form.
+// Fields without a value are left out, and what no provider would take: more than 32
+// of them, or 8 KiB.
+func ReadSummary(packet string) (Summary, error) {
+	var n notification
+	if err := xml.Unmarshal([]byte(packet), &n); err != nil {
+		return nil, err
+	}
+	return NewSummary(&n.Form), nil
+}
+
+// NewSummary takes the fields out of a form as ReadSummary does.
+func NewSummary(f *dataform.Form) Summary {
+	var s Summary
+	size := 0
+	for i := range f.Fields {
+		name, value := f.Fields[i].Name, f.Fields[i].Value()
+		if name == "" || name == dataform.FormType || value == "" {
+			continue
+		}
+		if size += len(name) + len(value); len(s) == maxFields || size > maxSummary {
+			break
+		}
+		s = append(s, decide.Field{Name: name, Value: value})
+	}
+	return s
+}
+
+// Packet returns the summary as a notification element.
+func (s Summary) Packet() string {
+	var b bytes.Buffer
+	b.WriteString("<notification xmlns='" + NS + "'>")
+	if len(s) > 0 {
+		dataform.Write(&b, dataform.Submit, formSummary, len(s), func(i int) (string, string) { return s[i].Name, s[i].Value })
+	}
+	b.WriteString("</notification>")
+	return b.String()
+}
+
+func (s Summary) value(name string) string {
+	for i := range s {
+		if s[i].Name == name {
+			return s[i].Value
+		}
+	}
+	return ""
+}
+
+// Sender returns who wrote, prepared, empty if the summary does not say.
+func (s Summary) Sender() jid.JID {
+	if sender := s.value(notify.KeySender); sender != "" {
+		return jid.Prepare(sender)
+	}
+	return jid.Prepare(s.value(fieldCallSender))
+}
+
+// Body returns the last message's text, or what stands for it.
+func (s Summary) Body() string { return s.value(notify.KeyBody) }
+
+// number returns a count, 0 if there is none.
+func (s Summary) number(name string) int {
+	n, err := strconv.Atoi(s.value(name))
+	if err != nil || n < 0 || n > 1<<20 {
+		return 0
+	}
+	return n
+}
+
+// Silent reports whether there is nothing to show: servers also publish for chat
+// states and the like, to let the application wake up.
+func (s Summary) Silent() bool {
+	for i := range s {
+		switch s[i].Name {
+		case notify.KeyMessageCount, "pending-subscription-count", notify.KeyBadge:
+		default:
+			return false
+		}
+	}
+	return s.number("pending-subscription-count") == 0
+}
+
+// Message is a notification for a device.
+type Message struct {
+	EventID string
+	Time    time.Time // when it was published
+	Owner   jid.JID   // of the device
+	Summary Summary
+}
+
+// notification turns a message into what a provider takes, within the content mode.
+// Fields that the providers do not know go along as data, if bodies do.
+func (m *Message) notification(node string, c notify.Content, ttl time.Duration) notify.Notification {
+	s := m.Summary
+	n := notify.Notification{
+		ID: m.EventID, Time: m.Time, TTL: ttl, Body: s.Body(), Priority: notify.High,
+		MessageCount: s.number(notify.KeyMessageCount),
+	}
+	if badge := s.value(notify.KeyBadge); badge != "" {
+		total := s.number(notify.KeyBadge)
+		n.Badge = &total
+	}
+	if s.Silent() {
+		n.Priority, n.Silent = notify.Normal, true
+		return n
+	}
+	conversation := ""
+	if sender := s.Sender(); sender != "" {
+		n.Sender, n.Title = string(sender), string(sender)
+		conversation = string(sender.Bare())
+	}
+	n.Thread = thread(node, conversation)
+	n = n.Redacted(c, decide.GenericBody)
+	if n.Title == "" && n.Body == "" {
+		n.Title = decide.GenericBody
+	}
+	if c < notify.ContentBody || n.Body == "" {
+		n.CollapseID = n.Thread // each would say the same again
+	}
+	if c == notify.ContentBody {
+		n.Data = s.data()
+	}
+	return n
+}
+
+// thread names a conversation without saying with whom.
+func thread(node, conversation string) string {
+	digest := sha256.Sum256([]byte(node + "\x00" + conversation))
+	return base64.RawURLEncoding.EncodeToString(digest[:12])
+}
+
+// data returns the fields by agreement between a server and an application, nil if
+// there are none.
+func (s Summary) data() map[string]string {
+	var data map[string]string
+	for i := range s {
+		switch name := s[i].Name; {
+		case name == notify.KeyMessageCount, name == notify.KeySender, name == notify.KeyBody, name == notify.KeyBadge, name == fieldCallSender,
+			name == "aps", name == "from", name == "message_type", strings.HasPrefix(name, "google"), strings.HasPrefix(name, "gcm"):
+			// Sent in their places, or the providers' own.
+		default:
+			if data == nil {
+				data = make(map[string]string)
+			}
+			data[name] = s[i].Value
+		}
+	}
+	return data
+}

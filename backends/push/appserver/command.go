@@ -137,7 +137,7 @@ func (s *Server) unregister(owner jid.JID, c *command) ([]byte, error) {
 	if c.Form == nil {
 		return c.answer("executing", func(b *bytes.Buffer) {
 			beginForm(b, "Remove a device")
-			textField(b, "node", "The device's node", true)
+			textField(b, "node", "Node of the device", true)
 			b.WriteString("</x>")
 		}), nil
 	}

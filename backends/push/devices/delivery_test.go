@@ -1,0 +1,284 @@
+package devices
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/notify"
+)
+
+// waits returns how long an error wants to wait, 0 if it does not.
+func waits(err error) time.Duration {
+	var wait *backends.WaitError
+	if errors.As(err, &wait) {
+		return wait.After
+	}
+	return 0
+}
+
+// TestPace: a burst goes out at once; then the newest waits and stands for the others.
+func TestPace(t *testing.T) {
+	f := newFixture(t, nil)
+	start := f.now
+	deliver := func(m *Message) string {
+		switch err := f.Deliver(t.Context(), f.iphone.Node, m); {
+		case err == nil:
+			return "sent"
+		case errors.Is(err, ErrCoalesced):
+			return "coalesced"
+		case errors.Is(err, ErrLimited):
+			return "waits " + waits(err).Round(time.Millisecond).String()
+		default:
+			return err.Error()
+		}
+	}
+	at := func(seconds int, body string) *Message {
+		return message(body, start.Add(time.Duration(seconds)*time.Second))
+	}
+	silent := func(seconds int) *Message {
+		m := at(seconds, "")
+		m.EventID = fmt.Sprint("silent ", seconds)
+		return m
+	}
+	for _, step := range []struct {
+		now  int
+		m    *Message
+		want string
+	}{
+		{0, at(0, "1"), "sent"}, {1, at(1, "2"), "sent"}, {2, at(2, "3"), "sent"},
+		{3, at(3, "4"), "waits 17s"}, {4, at(4, "5"), "waits 16s"},
+		{5, at(3, "4"), "coalesced"},
+		{6, silent(6), "coalesced"}, // what waits is shown and wakes the application too
+		{20, at(4, "5"), "sent"},
+		{21, silent(21), "waits 19s"}, {22, silent(22), "waits 18s"}, {22, silent(21), "coalesced"},
+		{23, at(23, "6"), "waits 17s"}, {24, silent(22), "coalesced"},
+		{40, at(23, "6"), "sent"}, {60, silent(60), "sent"},
+		{120, at(90, "older"), "sent"}, // nothing waits, so that nothing is lost
+		{120, at(80, "oldest"), "sent"},
+	} {
+		f.now = start.Add(time.Duration(step.now) * time.Second)
+		if got := deliver(step.m); got != step.want {
+			t.Errorf("%s at %d s: %s, want %s", step.m.EventID, step.now, got, step.want)
+		}
+	}
+	if diff := cmp.Diff([]string{"1", "2", "3", "5", "6", "", "older", "oldest"}, f.apple.bodies()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	// Another device has its own pace.
+	if err := f.Deliver(t.Context(), f.android.Node, message("first", f.now)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFailedAttemptsCostOneToken: a notification that has to be tried again takes the
+// place of older ones, and needs no second token.
+func TestFailedAttemptsCostOneToken(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Burst = 2 })
+	f.apple.answers(func(context.Context, notify.Target) error { return errors.New("no route") })
+	old, recent := message("old", f.now), message("recent", f.now.Add(time.Second))
+	for _, m := range []*Message{old, recent} {
+		if err := f.Deliver(t.Context(), f.iphone.Node, m); waits(err) != failedRetry {
+			t.Fatalf("%v, want to be tried again", err)
+		}
+	}
+	f.apple.answers(nil)
+	if err := f.Deliver(t.Context(), f.iphone.Node, old); !errors.Is(err, ErrCoalesced) {
+		t.Errorf("%v, want the newer one in its place", err)
+	}
+	if err := f.Deliver(t.Context(), f.iphone.Node, recent); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"recent"}, f.apple.bodies()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestVerdicts: what each answer of a provider means for the notification and for the
+// device.
+func TestVerdicts(t *testing.T) {
+	gone := func(since time.Duration, doubtful bool) func(f *fixture) error {
+		return func(f *fixture) error {
+			d := &notify.DeadError{Doubtful: doubtful, Err: errors.New("answered 410")}
+			if since != 0 {
+				d.Since = f.now.Add(since)
+			}
+			return d
+		}
+	}
+	answers := func(err error) func(*fixture) error { return func(*fixture) error { return err } }
+	for name, tc := range map[string]struct {
+		answer  func(*fixture) error
+		reason  string
+		after   time.Duration
+		removed bool
+	}{
+		"taken":                    {answers(nil), "", 0, false},
+		"dead":                     {gone(0, false), "gone", 0, true},
+		"dead since":               {gone(time.Minute, false), "gone", 0, true},
+		"dead before registration": {gone(-time.Minute, false), "permanent", 0, false},
+		"doubtful":                 {gone(0, true), "permanent", 0, false},
+		"never":                    {answers(backends.Permanent(errors.New("answered 400"))), "permanent", 0, false},
+		"too large":                {answers(backends.Permanent(backends.ErrTooLarge)), "too_large", 0, false},
+		"busy":                     {answers(backends.RetryAfter(time.Minute, errors.New("answered 429"))), "waiting", time.Minute, false},
+		"no access":                {answers(backends.Paused(errors.New("answered 403"))), "waiting", failedRetry, false},
+		"broken":                   {answers(errors.New("reset")), "waiting", failedRetry, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, nil)
+			f.apple.answers(func(context.Context, notify.Target) error { return tc.answer(f) })
+			err := f.Deliver(t.Context(), f.iphone.Node, message("hello", f.now))
+			if backends.Reason(err) != tc.reason || waits(err) != tc.after {
+				t.Errorf("%v (%s), want %s", err, backends.Reason(err), tc.reason)
+			}
+			if _, err := f.store.Get(f.iphone.Node); errors.Is(err, ErrUnknown) != tc.removed {
+				t.Errorf("the device: %v, want removed %v", err, tc.removed)
+			}
+			if _, err := f.store.Get(f.android.Node); err != nil {
+				t.Errorf("another device: %v", err)
+			}
+		})
+	}
+}
+
+// TestDoubtfulDeaths are believed of a provider that has taken something, a few in a
+// row.
+func TestDoubtfulDeaths(t *testing.T) {
+	f := newFixture(t, nil)
+	if err := f.Deliver(t.Context(), f.iphone.Node, message("hello", f.now)); err != nil {
+		t.Fatal(err)
+	}
+	f.apple.answers(func(context.Context, notify.Target) error {
+		return &notify.DeadError{Doubtful: true, Err: errors.New("answered 400 BadDeviceToken")}
+	})
+	var got []string
+	for i := range maxDoubts + 2 {
+		c := f.register(t, notify.APNs, fmt.Sprint("c0ffee", i))
+		got = append(got, backends.Reason(f.Deliver(t.Context(), c.Node, message("hello", f.now))))
+	}
+	want := strings.Fields(strings.Repeat("gone ", maxDoubts) + "permanent permanent")
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestRenewedMeanwhile: a device that registers while its death is on its way lives.
+func TestRenewedMeanwhile(t *testing.T) {
+	f := newFixture(t, nil)
+	f.apple.answers(func(context.Context, notify.Target) error {
+		f.now = f.now.Add(time.Second)
+		f.register(t, notify.APNs, "c0ffee")
+		return &notify.DeadError{Err: errors.New("answered 410")}
+	})
+	if err := f.Deliver(t.Context(), f.iphone.Node, message("hello", f.now)); backends.Reason(err) != "permanent" {
+		t.Errorf("got %v", err)
+	}
+	if _, err := f.store.Get(f.iphone.Node); err != nil {
+		t.Errorf("the device: %v", err)
+	}
+}
+
+// TestSlowProvider holds nobody up: its notifications are answered for later, once
+// each, and another provider's are not touched.
+func TestSlowProvider(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Burst = 2 * places })
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDelivery(f.o)
+		d.Attach(f.store)
+		release := make(chan struct{})
+		f.apple.answers(func(ctx context.Context, _ notify.Target) error {
+			select {
+			case <-release:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		now := time.Now()
+		began := time.Now()
+		results := make(chan error, places)
+		for i := range places {
+			go func() { results <- d.Deliver(t.Context(), f.iphone.Node, message(fmt.Sprint(i), now)) }()
+		}
+		for range places {
+			if err := <-results; waits(err) == 0 {
+				t.Errorf("%v, want to come again", err)
+			}
+		}
+		if took := time.Since(began); took != patience {
+			t.Errorf("callers were held up for %v, want %v", took, patience)
+		}
+		began = time.Now()
+		if err := d.Deliver(t.Context(), f.iphone.Node, message("one more", now)); !errors.Is(err, errBusy) || time.Since(began) != 0 {
+			t.Errorf("%v after %v, want to be turned away at once", err, time.Since(began))
+		}
+		if err := d.Deliver(t.Context(), f.android.Node, message("other", now)); err != nil || time.Since(began) >= patience {
+			t.Errorf("another provider: %v after %v", err, time.Since(began))
+		}
+		close(release)
+		synctest.Wait()
+		for i := range places {
+			if err := d.Deliver(t.Context(), f.iphone.Node, message(fmt.Sprint(i), now)); err != nil {
+				t.Errorf("the answer: %v", err)
+			}
+		}
+		if n := len(f.apple.bodies()); n != places {
+			t.Errorf("sent %d times, want %d", n, places)
+		}
+		d.cancel()
+		d.sends.Wait()
+	})
+}
+
+// TestFailingProviderRests and is tried with one notification at a time.
+func TestFailingProviderRests(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Burst = 100 })
+	synctest.Test(t, func(t *testing.T) {
+		d := NewDelivery(f.o)
+		d.Attach(f.store)
+		calls := 0
+		f.apple.answers(func(context.Context, notify.Target) error { calls++; return errors.New("reset") })
+		for i := range tripFailures + 3 {
+			if err := d.Deliver(t.Context(), f.iphone.Node, message(fmt.Sprint(i), time.Now().Add(time.Duration(i)))); waits(err) == 0 {
+				t.Errorf("got %v", err)
+			}
+		}
+		if calls != tripFailures {
+			t.Errorf("%d calls of a provider that fails, want %d", calls, tripFailures)
+		}
+		time.Sleep(restFor + time.Millisecond) // synctest's clock
+		f.apple.answers(nil)
+		if err := d.Deliver(t.Context(), f.iphone.Node, message("back", time.Now())); err != nil {
+			t.Errorf("the provider is back: %v", err)
+		}
+		d.cancel()
+		d.sends.Wait()
+	})
+}
+
+func TestDeliverRefuses(t *testing.T) {
+	f := newFixture(t, nil)
+	if err := f.Deliver(t.Context(), "nobody", message("x", f.now)); !errors.Is(err, ErrUnknown) {
+		t.Errorf("unknown: %v", err)
+	}
+	c, err := f.store.Put(Device{App: "removed", Target: notify.Target{Kind: notify.FCM, Address: "x"}}, f.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Deliver(t.Context(), c.Node, message("x", f.now)); backends.Reason(err) != "permanent" {
+		t.Errorf("an application that is not configured: %v", err)
+	}
+	if err := f.Verify(f.iphone.Node, f.iphone.Secret); err != nil {
+		t.Error(err)
+	}
+	if err := f.Verify(f.iphone.Node, f.android.Secret); !errors.Is(err, ErrSecret) {
+		t.Errorf("another's secret: %v", err)
+	}
+}

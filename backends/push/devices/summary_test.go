@@ -1,0 +1,98 @@
+package devices
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/notify"
+)
+
+// TestNotification: what a summary becomes in each content mode.
+func TestNotification(t *testing.T) {
+	at := time.Unix(1_700_000_000, 0)
+	two, zero := 2, 0
+	told := Summary{field("message-count", "3"), field("last-message-sender", "Alice@example.org/desk"), field("last-message-body", "hi"), field("badge", "2"), field("x-app", "y"), field("google.x", "z")}
+	full := notify.Notification{
+		ID: "e1", Time: at, TTL: time.Hour, Title: "alice@example.org/desk", Body: "hi", Sender: "alice@example.org/desk", Thread: thread("n", "alice@example.org"),
+		Badge: &two, MessageCount: 3, Priority: notify.High, Data: map[string]string{"x-app": "y"},
+	}
+	senderOnly := full
+	senderOnly.Body, senderOnly.Data, senderOnly.CollapseID = "", nil, full.Thread
+	none := senderOnly
+	none.Title, none.Sender = decide.GenericBody, ""
+	generic := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Body: "New Message!", MessageCount: 1, Priority: notify.High, Thread: thread("n", "")}
+	genericHidden := generic
+	genericHidden.Title, genericHidden.Body, genericHidden.CollapseID = decide.GenericBody, "", generic.Thread
+	silent := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Silent: true, MessageCount: 1}
+	cleared := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Silent: true, Badge: &zero}
+	subscription := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Title: decide.GenericBody, Priority: notify.High, Thread: thread("n", ""), CollapseID: thread("n", ""), Data: map[string]string{"pending-subscription-count": "1"}}
+	call := notify.Notification{
+		ID: "e1", Time: at, TTL: time.Hour, Title: "alice@example.org", Sender: "alice@example.org", Priority: notify.High, Thread: thread("n", "alice@example.org"),
+		CollapseID: thread("n", "alice@example.org"), Data: map[string]string{"jingle-message": "propose", "jingle-session-id": "s"},
+	}
+	for name, tc := range map[string]struct {
+		summary Summary
+		content notify.Content
+		want    notify.Notification
+	}{
+		"body":              {told, notify.ContentBody, full},
+		"sender":            {told, notify.ContentSender, senderOnly},
+		"none":              {told, notify.ContentNone, none},
+		"generic":           {Summary{field("message-count", "1"), field("last-message-body", "New Message!")}, notify.ContentBody, generic},
+		"generic, sender":   {Summary{field("message-count", "1"), field("last-message-body", "New Message!")}, notify.ContentSender, genericHidden},
+		"silent":            {Summary{field("message-count", "1")}, notify.ContentNone, silent},
+		"badge taken away":  {Summary{field("badge", "0")}, notify.ContentBody, cleared},
+		"a contact request": {Summary{field("pending-subscription-count", "1")}, notify.ContentBody, subscription},
+		"a call": {
+			Summary{field("message-sender", "alice@example.org"), field("jingle-message", "propose"), field("jingle-session-id", "s")}, notify.ContentBody, call,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &Message{EventID: "e1", Time: at, Summary: tc.summary}
+			if diff := cmp.Diff(tc.want, m.notification("n", tc.content, time.Hour)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestReadSummary(t *testing.T) {
+	for name, tc := range map[string]struct {
+		packet string
+		want   Summary
+	}{
+		"no form": {"<notification xmlns='urn:xmpp:push:0'/>", nil},
+		"empty fields": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='form'><field var='a'/><field var='b'><value> </value></field>" +
+			"<field><value>x</value></field><field var='c'><value>1</value><value>2</value></field></x></notification>", Summary{field("c", "1")}},
+		"too many": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'>" + strings.Repeat("<field var='a'><value>1</value></field>", maxFields+1) + "</x></notification>",
+			Summary(repeat(field("a", "1"), maxFields))},
+		"too large": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='a'><value>1</value></field><field var='b'><value>" +
+			strings.Repeat("x", maxSummary) + "</value></field></x></notification>", Summary{field("a", "1")}},
+	} {
+		got, err := ReadSummary(tc.packet)
+		if diff := cmp.Diff(tc.want, got); diff != "" || err != nil {
+			t.Errorf("%s: %v (-want +got):\n%s", name, err, diff)
+		}
+		again, err := ReadSummary(got.Packet())
+		if diff := cmp.Diff(got, again); diff != "" || err != nil {
+			t.Errorf("%s, written and read: %v (-want +got):\n%s", name, err, diff)
+		}
+	}
+	for _, packet := range []string{"", "<notification/>", "<notification xmlns='urn:xmpp:push:0'>", "<x xmlns='urn:xmpp:push:0'/>"} {
+		if s, err := ReadSummary(packet); err == nil {
+			t.Errorf("%q is read as %v", packet, s)
+		}
+	}
+}
+
+func repeat[T any](v T, n int) []T {
+	var list []T
+	for range n {
+		list = append(list, v)
+	}
+	return list
+}

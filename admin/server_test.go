@@ -218,6 +218,34 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// TestAPI: further paths answer all methods, and nobody without the token, wherever the
+// server listens.
+func TestAPI(t *testing.T) {
+	api := map[string]http.Handler{"/api/x": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeText(w, http.StatusOK, r.Method) })}
+	guarded := start(t, config.Admin{Listen: "127.0.0.1:0", Token: "s3cret"}, Options{API: api})
+	open := start(t, config.Admin{Listen: "127.0.0.1:0"}, Options{API: api})
+	const right = "Authorization: Bearer s3cret"
+	for name, tc := range map[string]struct {
+		addr, method, path string
+		header             []string
+		want               int
+	}{
+		"post":            {guarded, "POST", "/api/x", []string{right}, http.StatusOK},
+		"delete":          {guarded, "DELETE", "/api/x", []string{right}, http.StatusOK},
+		"get":             {guarded, "GET", "/api/x", []string{right}, http.StatusOK},
+		"below":           {guarded, "POST", "/api/x/y", []string{right}, http.StatusNotFound},
+		"without token":   {guarded, "POST", "/api/x", nil, http.StatusUnauthorized},
+		"a foreign page":  {guarded, "POST", "/api/x", []string{right, "Origin: https://evil.example"}, http.StatusForbidden},
+		"no token is set": {open, "POST", "/api/x", nil, http.StatusForbidden},
+		"nor for reading": {open, "GET", "/api/x", nil, http.StatusForbidden},
+		"others as ever":  {guarded, "POST", "/metrics", []string{right}, http.StatusMethodNotAllowed},
+	} {
+		if got := ask(t, tc.method, tc.addr, tc.path, tc.header...); got.code != tc.want {
+			t.Errorf("%s: %d %s, want %d", name, got.code, got.body, tc.want)
+		}
+	}
+}
+
 func TestReady(t *testing.T) {
 	ready := func() []string { return []string{"not connected to\nthe XMPP server", "queue of rabbit is full"} }
 	closed := loopbackOf(start(t, config.Admin{Listen: ":0", Token: token}, Options{Ready: ready}))

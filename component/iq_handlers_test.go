@@ -41,7 +41,7 @@ func TestIQHandlerAnswersLater(t *testing.T) {
 	}
 	command := xml.Name{Space: nsCommands, Local: "command"}
 	w, session := newHandling(t,
-		IQHandler{Name: "command", Element: command, Type: Set, Features: []string{nsCommands}, Handle: handle},
+		IQHandler{Name: "command", Element: command, Type: Set, Features: []string{nsCommands}, Identity: Identity{"pubsub", "push"}, Handle: handle},
 		IQHandler{Name: "command_list", Element: command, Type: Set, Node: "list", Handle: func(q *IQ) {
 			if err := q.Result([]byte("<command xmlns='" + nsCommands + "' status='completed'/>")); err != nil {
 				t.Error(err)
@@ -93,7 +93,7 @@ func TestIQHandlerAnswersLater(t *testing.T) {
 		}
 	}
 	send(t, session, "<iq type='get' id='5' from='alice@example.org/R' to='events.example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
-	if info := receive(t, session); !strings.Contains(info.Inner, "<feature var='"+nsCommands+"'/>") {
+	if info := receive(t, session); !strings.Contains(info.Inner, "<feature var='"+nsCommands+"'/>") || !strings.Contains(info.Inner, "<identity category='pubsub' type='push' name='eventpusher'/>") {
 		t.Errorf("disco#info: %s", info.Inner)
 	}
 	if n := w.counter("eventpusher_iqs_total", "command"); n != 2 {

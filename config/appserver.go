@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 )
@@ -47,6 +48,24 @@ type PushWebPush struct {
 	Subject    string   // mailto: or https:
 	Allow      []string // hosts and networks that are not on the public Internet
 	CACertFile string
+}
+
+// Format writes the fields as %+v does, whatever the verb.
+func (p PushAPNs) Format(s fmt.State, _ rune) {
+	type plain PushAPNs
+	_, _ = fmt.Fprintf(s, "%+v", plain(p))
+}
+
+// Format writes the fields as %+v does, whatever the verb.
+func (p PushFCM) Format(s fmt.State, _ rune) {
+	type plain PushFCM
+	_, _ = fmt.Fprintf(s, "%+v", plain(p))
+}
+
+// Format writes the fields as %+v does, whatever the verb.
+func (p PushWebPush) Format(s fmt.State, _ rune) {
+	type plain PushWebPush
+	_, _ = fmt.Fprintf(s, "%+v", plain(p))
 }
 
 func (a *AppServer) fields() []field {

@@ -255,14 +255,21 @@ path = "hunter2-other"
 [outgoing_pools.http.http_pool.connection]
 host = "http://localhost"
 path_prefix = "/joined"
+[modules.mod_event_pusher.push]
+[[push.app]]
+name = "chat"
+apns = { key = "hunter2-apns", key_id = "id", team_id = "team", topics = ["t"] }
+fcm = { credentials = "hunter2-fcm" }
+webpush = { vapid_key = "hunter2-vapid", subject = "mailto:x@example.org" }
 `
 	c, problems := Parse([]byte(file), []string{"EVENTPUSHER_COMPONENT_SECRETS=hunter2-env"}, "")
 	if c == nil {
 		t.Fatalf("refused:\n%s", lines(problems))
 	}
-	secrets := []Secret{c.Component.Secret, c.Component.TLS.KeyPassword, c.Admin.Token, c.Pusher.SNS.SecretAccessKey, c.Pools.Rabbit.Password, c.Pools.RDBMS.Password, c.Pusher.HTTP.Handlers[0].Path}
+	app := c.AppServer.Apps[0]
+	secrets := []Secret{app.APNs.Key, app.FCM.Credentials, app.WebPush.VAPIDKey, c.Component.Secret, c.Component.TLS.KeyPassword, c.Admin.Token, c.Pusher.SNS.SecretAccessKey, c.Pools.Rabbit.Password, c.Pools.RDBMS.Password, c.Pusher.HTTP.Handlers[0].Path}
 	var out strings.Builder
-	values := []any{c, *c, *c.Component.TLS, *c.Pusher.SNS, *c.Pusher.HTTP, c.Pusher.HTTP.Handlers, *c.Pools.Rabbit, *c.Pools.RDBMS, problems}
+	values := []any{c, *c, *c.Component.TLS, *c.Pusher.SNS, *c.Pusher.HTTP, c.Pusher.HTTP.Handlers, *c.Pools.Rabbit, *c.Pools.RDBMS, problems, c.AppServer, app, *app.APNs, *app.FCM, *app.WebPush}
 	for _, s := range secrets {
 		if !strings.HasPrefix(s.Reveal(), "hunter2-") {
 			t.Errorf("%q is not the secret of the file", s.Reveal())

@@ -17,6 +17,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		{ID: "c3", Kind: event.Unack, Class: event.Call},
 		{ID: "d4", Kind: event.Stored, RecipientOffline: true},
 		{ID: "e5", Packet: "<message"}, // what nobody could read
+		{ID: "f6", Kind: event.Notification, To: "push.h/node"},
 	} {
 		data, err := json.Marshal(e)
 		if err != nil {

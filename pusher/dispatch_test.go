@@ -96,6 +96,46 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 	})
 }
 
+// TestWaitingConcernsOneEvent: what waits for itself says nothing about the service, is
+// not tried before its time, and delays no other.
+func TestWaitingConcernsOneEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4, Batch: 4}, publish: func(_ context.Context, batch []event.Event) []error {
+			errs := make([]error, len(batch))
+			for i := range batch {
+				if strings.HasPrefix(batch[i].ID, "w") && time.Since(began) < 20*time.Second {
+					errs[i] = backends.Wait(20*time.Second-time.Since(began), errDown)
+				}
+			}
+			return errs
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		var events []event.Event
+		for i := range 40 { // many keys and calls, as opens the breaker
+			events = append(events, of(fmt.Sprint("waiting", i), fmt.Sprint("w", i)))
+		}
+		p.Push(events)
+		synctest.Wait()
+		p.Push([]event.Event{of("bob", "1")})
+		synctest.Wait()
+		if got := b.delivered(); len(got) != 1 || got[0].ID != "1" || time.Since(began) > time.Second {
+			t.Errorf("delivered %d after %v, want the one that does not wait at once", len(got), time.Since(began))
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := b.count(); n != 41 {
+			t.Errorf("delivered %d, want 41", n)
+		}
+		for i := range 40 {
+			if got := b.pauses(fmt.Sprint("w", i)); len(got) != 1 || got[0] < 20*time.Second-time.Millisecond {
+				t.Errorf("pauses %v, want one of 20 s", got)
+			}
+		}
+	})
+}
+
 func TestFinalErrorsGoToTheDeadLetters(t *testing.T) {
 	for _, tc := range []struct {
 		reason string

@@ -192,6 +192,7 @@ func TestWants(t *testing.T) {
 		"empty body":     {change(func(e *event.Event) { e.Body = "" }), false},
 		"status":         {change(func(e *event.Event) { e.Kind = event.UserStatus }), false},
 		"unacknowledged": {change(func(e *event.Event) { e.Kind = event.Unack }), false},
+		"notification":   {change(func(e *event.Event) { e.Kind = event.Notification }), false},
 		"stored":         {change(func(e *event.Event) { e.Kind = event.Stored }), false},
 	} {
 		t.Run(name, func(t *testing.T) {

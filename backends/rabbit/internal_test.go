@@ -46,6 +46,7 @@ func TestExchangeFor(t *testing.T) {
 		{"no body", all, noBody, "", ""},
 		{"no direction", all, message("chat", event.NoDirection), "", ""},
 		{"unacknowledged", all, event.Event{Kind: event.Unack, Type: "chat", HasBody: true}, "", ""},
+		{"notification", all, event.Event{Kind: event.Notification, Type: "normal", HasBody: true}, "", ""},
 		{"stored", all, event.Event{Kind: event.Stored, Type: "chat", HasBody: true}, "", ""},
 		{"no presence section", config.Rabbit{Chat: all.Chat}, event.Event{Kind: event.UserStatus}, "", ""},
 		{"no chat section", config.Rabbit{Presence: all.Presence}, message("chat", event.In), "", ""},

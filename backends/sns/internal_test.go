@@ -64,6 +64,7 @@ func TestTopicOfEvent(t *testing.T) {
 		{"online", all, event.Event{Kind: event.UserStatus, Online: true}, "presence"},
 		{"offline", all, event.Event{Kind: event.UserStatus}, "presence"},
 		{"unacknowledged", all, event.Event{Kind: event.Unack, HasBody: true, Type: "chat", Direction: event.In}, ""},
+		{"notification", all, event.Event{Kind: event.Notification, HasBody: true, Type: "normal"}, ""},
 		{"stored", all, event.Event{Kind: event.Stored, HasBody: true, Type: "chat", Direction: event.In}, ""},
 		{"no topics", config.SNS{}, message("chat", event.In, "b@localhost", true), ""},
 		{"no presence topic", config.SNS{PMMessagesTopic: "pm"}, event.Event{Kind: event.UserStatus}, ""},

@@ -129,7 +129,7 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 		} else if wait > 0 {
 			return backends.Wait(wait, ErrLimited)
 		}
-		leave, err := p.enter(&device.Target)
+		leave, err := p.enter(ctx, &device.Target)
 		if err != nil {
 			d.pacer.left(node, m, false)
 			return err

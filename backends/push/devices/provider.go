@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -19,6 +20,9 @@ const (
 	// tripFailures in a row stop all sends for restFor; then one at a time tries.
 	tripFailures = 5
 	restFor      = 5 * time.Second
+	// placeWait is how long a notification waits for a place: at a provider that works,
+	// one is free in milliseconds.
+	placeWait = 250 * time.Millisecond
 	// groupsKept bounds the services that are remembered: those of Web Push are
 	// whatever users name.
 	groupsKept = 4096
@@ -41,9 +45,10 @@ type provider struct {
 	perGroup int
 	log      *slog.Logger
 
-	mu      sync.Mutex
-	running int
-	groups  *simplelru.LRU[string, *group]
+	all crowd
+
+	mu     sync.Mutex
+	groups *simplelru.LRU[string, *group]
 	// succeeded says that we are set up rightly; doubts counts doubtful deaths since.
 	succeeded bool
 	doubts    int
@@ -52,13 +57,50 @@ type provider struct {
 // group is one service of a provider: all of Apple's or Google's, one push service of
 // Web Push.
 type group struct {
-	running int
+	crowd
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+}
+
+// crowd bounds what is under way at once.
+type crowd struct {
+	places chan struct{}
+	// slow says that nobody gets a place by waiting for a moment.
+	slow atomic.Bool
+}
+
+// enter takes a place, for which it waits a moment unless that is in vain.
+func (c *crowd) enter(ctx context.Context) bool {
+	select {
+	case c.places <- struct{}{}:
+		return true
+	default:
+	}
+	if c.slow.Load() {
+		return false
+	}
+	timer := time.NewTimer(placeWait)
+	defer timer.Stop()
+	select {
+	case c.places <- struct{}{}:
+		return true
+	case <-timer.C:
+		c.slow.Store(true)
+	case <-ctx.Done():
+	}
+	return false
+}
+
+func (c *crowd) leave(quick bool) {
+	<-c.places
+	if quick {
+		c.slow.Store(false)
+	}
 }
 
 func newProvider(app string, kind notify.Kind, s notify.Sender, log *slog.Logger) *provider {
 	groups, _ := simplelru.NewLRU[string, *group](groupsKept, nil) // it fails for no size but one below 1
 	p := &provider{name: app + "/" + string(kind), sender: s, perGroup: places, groups: groups, log: log}
+	p.all.places = make(chan struct{}, places)
 	if kind == notify.WebPush {
 		p.perGroup = placesPerOrigin
 	}
@@ -79,34 +121,45 @@ func groupOf(t *notify.Target) string {
 
 // enter takes a place, or returns how long to wait for one and why. leave gives it
 // back with what became of the notification.
-func (p *provider) enter(t *notify.Target) (leave func(error), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	name := groupOf(t)
-	g, ok := p.groups.Get(name)
-	if !ok {
-		g = &group{breaker: p.newBreaker()}
-		p.groups.Add(name, g)
+func (p *provider) enter(ctx context.Context, t *notify.Target) (leave func(error), err error) {
+	g := p.group(groupOf(t))
+	if !g.enter(ctx) {
+		return nil, backends.Wait(time.Second, errBusy)
 	}
-	if p.running >= places || g.running >= p.perGroup {
+	if !p.all.enter(ctx) {
+		g.leave(false)
 		return nil, backends.Wait(time.Second, errBusy)
 	}
 	done, err := g.breaker.Allow()
 	if err != nil {
+		g.leave(true)
+		p.all.leave(true)
 		return nil, backends.Wait(restFor, errResting)
 	}
-	p.running++
-	g.running++
+	began := time.Now()
 	return func(err error) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.running--
-		g.running--
+		quick := time.Since(began) < patience
+		g.leave(quick)
+		p.all.leave(quick)
 		done(err)
 		if err == nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
 			p.succeeded, p.doubts = true, 0
 		}
 	}, nil
+}
+
+func (p *provider) group(name string) *group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g, ok := p.groups.Get(name)
+	if !ok {
+		g = &group{breaker: p.newBreaker()}
+		g.places = make(chan struct{}, p.perGroup)
+		p.groups.Add(name, g)
+	}
+	return g
 }
 
 func (p *provider) newBreaker() *gobreaker.TwoStepCircuitBreaker[struct{}] {

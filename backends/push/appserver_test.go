@@ -1,0 +1,154 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/pushtest"
+	"eventpusher/config"
+	"eventpusher/event"
+)
+
+// ownDevices makes the fixture an app server: the component is events.example.org, FCM
+// a stand-in, and what is enqueued is kept.
+func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devices.Registry, queued *[]event.Event) {
+	t.Helper()
+	google = pushtest.StartFCM(t, time.Hour)
+	apps, err := devices.NewApps([]config.PushApp{{Name: "chat", FCM: &config.PushFCM{Credentials: google.ServiceAccount(t), URL: google.URL, CACertFile: google.CAFile}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := devices.OpenStore(filepath.Join(t.TempDir(), devices.FileName), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := devices.NewDelivery(devices.Options{Apps: apps, Content: notify.ContentBody, MaxAge: time.Hour, Burst: 2, Interval: time.Hour})
+	d.Attach(store)
+	f.o.Own, f.o.Devices = "events.example.org", d
+	t.Cleanup(func() {
+		if err := errors.Join(f.Backend.Close(), store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	queued = new([]event.Event)
+	f.AttachDevices(func(_ context.Context, e event.Event) error { *queued = append(*queued, e); return nil })
+	return google, devices.NewRegistry(store, apps), queued
+}
+
+// TestOwnDevice: a registration that names the component is notified without an IQ, by
+// an event of its own.
+func TestOwnDevice(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.now = time.Now()
+	google, registry, queued := f.ownDevices(t)
+	c, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "bobs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.enable(t, "events.example.org", c.Node, secretField(c.Secret))
+	if err := f.publish(t, f.message("m1")); err != nil || len(*queued) != 1 {
+		t.Fatalf("%v, queued %v", err, *queued)
+	}
+	e := (*queued)[0]
+	if !f.Wants(&e) || e.Kind != event.Notification || e.User != "bob@example.org" || e.To.Resource() != c.Node || e.Body == "" {
+		t.Errorf("queued %+v", e)
+	}
+	if err := f.publish(t, e); err != nil {
+		t.Error(err)
+	}
+	if got := google.Requests(); len(got) != 1 || got[0].Token != "bobs" || !strings.Contains(got[0].Message, "alice@example.org") || !strings.Contains(got[0].Message, `"badge":1`) && !strings.Contains(got[0].Message, `"badge":"1"`) {
+		t.Errorf("got %+v", got)
+	}
+	if got := f.network.take(); len(got) != 0 {
+		t.Errorf("an IQ to ourselves: %q", got)
+	}
+	// A wrong secret tells nobody anything; the registration stays, it may be put right.
+	f.enable(t, "events.example.org", c.Node, secretField("wrong"))
+	if err := f.publish(t, f.message("m2")); err != nil || len(*queued) != 1 {
+		t.Errorf("%v, queued %v", err, *queued)
+	}
+	// A device that is gone ends it.
+	if err := registry.Remove(c.Node); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.publish(t, f.message("m3")); err != nil || len(f.nodes(t)) != 0 {
+		t.Errorf("%v, registered %v", err, f.nodes(t))
+	}
+	want := map[string]uint64{"queued": 1, "pushed": 1, "refused": 1, "disabled": 1, "registered": 2}
+	if diff := cmp.Diff(want, f.Counts()); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+func secretField(secret string) string {
+	return "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field><field var='secret'><value>" + secret + "</value></field></x>"
+}
+
+// TestDeviceOutcomes: what is decided about published notifications, with its reason.
+func TestDeviceOutcomes(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.now = time.Now()
+	google, registry, _ := f.ownDevices(t)
+	c, err := registry.Register(t.Context(), devices.Request{Kind: "fcm", Token: "shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	publish := func(node, body string) event.Event {
+		n++
+		return NewNotification("example.net", "events.example.org", node, "", devices.Summary{{Name: notify.KeyBody, Value: body}}, f.now.Add(time.Duration(n)))
+	}
+	about := c.Node
+	expired := publish(about, "old")
+	expired.Time = f.now.Add(-2 * time.Hour)
+	broken := publish(about, "broken")
+	broken.Packet = "<notification"
+	// In one call, in order for the device.
+	batch := []event.Event{expired, publish(about, "1"), publish("nobody", "x"), publish(about, "2"), publish(about, "3"), broken}
+	errs := f.Publish(t.Context(), batch)
+	var got []string
+	for _, err := range errs {
+		got = append(got, backends.Reason(err))
+	}
+	if diff := cmp.Diff([]string{"", "", "", "", "waiting", "permanent"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	later := publish(about, "4")
+	if err := f.publish(t, later); backends.Reason(err) != "waiting" {
+		t.Errorf("got %v", err)
+	}
+	if err := f.publish(t, batch[4]); err != nil { // 4 stands for it
+		t.Error(err)
+	}
+	var bodies []string
+	for _, r := range google.Requests() {
+		bodies = append(bodies, r.Message)
+	}
+	if len(bodies) != 2 || !strings.Contains(bodies[0], `"1"`) || !strings.Contains(bodies[1], `"2"`) {
+		t.Errorf("sent %q", bodies)
+	}
+	want := map[string]uint64{"pushed": 2, "expired": 1, "device_gone": 1, "rate_limited": 2, "coalesced": 1, "failed": 1}
+	if diff := cmp.Diff(want, f.Counts()); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	if list := f.Decisions(batch[1].To); len(list) != 7 || list[len(list)-1].Outcome != "coalesced" {
+		t.Errorf("explained as %+v", list)
+	}
+}
+
+func TestNotificationsWithoutDevices(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	e := NewNotification("example.net", "events.example.org", "node", "", nil, f.now)
+	if f.Wants(&e) {
+		t.Error("wants a notification for nobody's device")
+	}
+}

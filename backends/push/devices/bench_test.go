@@ -1,0 +1,73 @@
+package devices
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"eventpusher/backends/push/notify"
+	"eventpusher/config"
+	"eventpusher/internal/jid"
+)
+
+// fill makes n devices in few transactions and returns their nodes and secrets.
+func fill(tb testing.TB, s *Store, n int) []Credentials {
+	tb.Helper()
+	all := make([]Credentials, n)
+	before := s.db.MaxBatchDelay
+	s.db.NoSync = true
+	s.db.MaxBatchDelay = 0
+	defer func() { s.db.NoSync, s.db.MaxBatchDelay = false, before }()
+	for i := range all {
+		d := Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: notify.Target{Kind: notify.FCM, Address: config.Secret(fmt.Sprintf("%0160d", i))}}
+		var err error
+		if all[i], err = s.Put(d, time.Now()); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return all
+}
+
+// resident returns the memory of the process in RAM, in MiB, files that are mapped
+// included.
+func resident(tb testing.TB) float64 {
+	tb.Helper()
+	debug.FreeOSMemory()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return float64(pages*os.Getpagesize()) / (1 << 20)
+}
+
+// BenchmarkVerify looks devices up among 100 000 and checks their secrets. It also says
+// how much more memory the process has for them.
+func BenchmarkVerify(b *testing.B) {
+	before := resident(b)
+	s := newStore(b, 0)
+	all := fill(b, s, 100_000)
+	for _, c := range all {
+		if _, err := s.Get(c.Node); err != nil {
+			b.Fatal(err)
+		}
+	}
+	grown := resident(b) - before
+	b.ReportAllocs()
+	b.ResetTimer()
+	for b.Loop() {
+		c := &all[rand.IntN(len(all))]
+		if _, err := s.Verify(c.Node, c.Secret); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(grown, "MiB-RSS")
+}

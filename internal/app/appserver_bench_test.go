@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -84,10 +85,12 @@ cacertfile = %q
 	const known = 1000
 	var payloads [known]string
 	registry := devices.NewRegistry(a.devices.store, a.registrar.push.Devices().Apps())
-	for i := range payloads {
+	var all sync.WaitGroup
+	register := func(i int) {
 		c, err := registry.Register(ctx, devices.Request{Kind: "apns", Token: fmt.Sprintf("%064x", i)})
 		if err != nil {
-			b.Fatal(err)
+			b.Error(err)
+			return
 		}
 		payloads[i] = "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='" + c.Node + "'><item><notification xmlns='urn:xmpp:push:0'><x type='form' xmlns='jabber:x:data'>" +
 			"<field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field><field var='message-count' type='text-single'><value>1</value></field>" +
@@ -95,6 +98,10 @@ cacertfile = %q
 			"</notification></item></publish><publish-options><x type='submit' xmlns='jabber:x:data'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
 			"<field var='secret'><value>" + c.Secret + "</value></field></x></publish-options></pubsub></iq>"
 	}
+	for i := range payloads {
+		all.Go(func() { register(i) })
+	}
+	all.Wait()
 	backend := a.backends[0].(*push.Backend)
 	const window = 512
 	places := make(chan struct{}, window)

@@ -9,10 +9,11 @@ import (
 )
 
 // outboundQueue is how many answers wait for the writer; a user who asks faster
-// than the server takes the answers loses them, never the link. ownQueue is how many
+// than the server takes the answers loses them, never the link. One commit can answer
+// for a thousand publishes and more. ownQueue is how many
 // stanzas wait that nobody has asked for, more than there can be requests at once.
 const (
-	outboundQueue = 256
+	outboundQueue = 4096
 	ownQueue      = 2 * maxRequests
 )
 

@@ -36,6 +36,8 @@ type EjabberdOptions struct {
 	Eval string
 	// DelegatePush delegates urn:xmpp:push:0 to the components (XEP-0355).
 	DelegatePush bool
+	// Federation lets the server talk to those that Federate makes.
+	Federation bool
 	// Modules is YAML below "modules:", indented by two spaces.
 	Modules string
 }
@@ -52,13 +54,20 @@ func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
 	o.Components = orDefault(o.Components, defaultComponents)
 	o.MUC = cmp.Or(o.MUC, defaultMUC)
 
-	s, ports := startServer(t, "ejabberd", 1+2*len(o.Components), func(s *server, ports []int) error {
+	n := 1 + 2*len(o.Components)
+	if o.Federation {
+		n++
+	}
+	s, ports := startServer(t, "ejabberd", n, func(s *server, ports []int) error {
 		return prepareEjabberd(s, ports, o)
 	})
 	x := &XMPPServer{
 		Domain: o.Hosts[0], MUC: o.MUC, Component: o.Components[0], Secret: defaultSecret,
 		CAFile: filepath.Join(s.dir, "ca.pem"),
 		t:      t, s: s, c2s: loopback(ports[0]), components: ejabberdComponents(o.Components, ports[1:]),
+	}
+	if o.Federation {
+		x.s2s = loopback(ports[n-1])
 	}
 	for _, host := range o.Hosts {
 		for _, user := range o.Users {
@@ -105,11 +114,16 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	for i, name := range o.Components {
 		listeners = append(listeners, listener{name, ports[1+2*i], ports[2+2*i]})
 	}
+	federationPort := 0
+	if o.Federation {
+		federationPort = ports[len(ports)-1]
+	}
 	err = s.render("ejabberd.yml", "ejabberd.yml", map[string]any{
 		"Hosts": o.Hosts, "Certificate": certificate, "C2SPort": ports[0], "Listeners": listeners,
 		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
 		"Privilege": o.Privilege, "Modules": o.Modules,
 		"EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush, "EventFeedOptions": o.EventFeedOptions,
+		"FederationPort": federationPort,
 	})
 	if err != nil {
 		return err

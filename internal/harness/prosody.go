@@ -40,6 +40,8 @@ type ProsodyOptions struct {
 	Privilege bool
 	// DelegatePush delegates urn:xmpp:push:0 to the first component (XEP-0355).
 	DelegatePush bool
+	// Federation lets the server talk to those that Federate makes.
+	Federation bool
 	// Config is Lua for the global section.
 	Config string
 }
@@ -52,13 +54,21 @@ func Prosody(t testing.TB, o ProsodyOptions) *XMPPServer {
 	o.Components = orDefault(o.Components, defaultComponents)
 	o.MUC = cmp.Or(o.MUC, defaultMUC)
 
-	s, ports := startServer(t, "prosody", 2, func(s *server, ports []int) error {
+	n := 2
+	if o.Federation {
+		n = 3
+	}
+	s, ports := startServer(t, "prosody", n, func(s *server, ports []int) error {
 		return prepareProsody(s, ports, o)
 	})
-	return &XMPPServer{
+	x := &XMPPServer{
 		Domain: o.Hosts[0], MUC: o.MUC, Component: o.Components[0], Secret: defaultSecret,
 		t: t, s: s, c2s: loopback(ports[0]), components: prosodyComponents(o.Components, ports[1]),
 	}
+	if o.Federation {
+		x.s2s = loopback(ports[2])
+	}
+	return x
 }
 
 func prosodyComponents(names []string, port int) map[string]componentPorts {
@@ -103,6 +113,11 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	if o.DelegatePush {
 		modules = append(modules, "delegation")
 	}
+	federationPort := 0
+	if o.Federation {
+		modules = append(modules, "dialback")
+		federationPort = ports[2]
+	}
 	plugins := o.PluginPaths
 	if o.EventFeed {
 		plugins = append([]string{"feeds/prosody"}, plugins...)
@@ -114,6 +129,7 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 		"Dir": s.dir, "C2SPort": ports[0], "ComponentPort": ports[1], "Modules": modules, "Rules": rules,
 		"Privilege": o.Privilege, "Components": o.Components, "Config": o.Config, "Hosts": o.Hosts, "MUC": o.MUC,
 		"Secret": defaultSecret, "PluginPaths": plugins, "EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush,
+		"FederationPort": federationPort,
 	})
 	if err != nil {
 		return err

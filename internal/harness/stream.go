@@ -23,6 +23,10 @@ type stream struct {
 	name string // for messages
 	conn net.Conn
 
+	// on, if set, takes each element in place of the collection; the start tag of
+	// the peer's stream too, as an element of its own.
+	on func(name, text string)
+
 	write sync.Mutex
 
 	mu      sync.Mutex
@@ -51,6 +55,12 @@ func openStream(namespace, to string) string {
 		namespace, to, version)
 }
 
+// newStream is a stream that nobody reads yet; one without a connection only
+// collects.
+func newStream(t testing.TB, name string, conn net.Conn) *stream {
+	return &stream{t: t, name: name, conn: conn, arrived: make(chan struct{}), ended: make(chan struct{})}
+}
+
 // dialStream connects and starts reading. The connection ends with the test.
 func dialStream(t testing.TB, name, addr string) *stream {
 	t.Helper()
@@ -58,7 +68,7 @@ func dialStream(t testing.TB, name, addr string) *stream {
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
-	s := &stream{t: t, name: name, conn: conn, arrived: make(chan struct{}), ended: make(chan struct{})}
+	s := newStream(t, name, conn)
 	go s.read()
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -106,6 +116,9 @@ func (s *stream) document(in io.Reader) (rest []byte, err error) {
 			if depth == 0 {
 				tag := string(raw.Bytes()[before-base : d.InputOffset()-base])
 				s.change(func() { s.root = tag })
+				if s.on != nil {
+					s.on(tok.Name.Local, tag+"</stream:stream>")
+				}
 			}
 			if depth == 1 {
 				raw.Next(int(before - base))
@@ -131,6 +144,10 @@ func (s *stream) document(in io.Reader) (rest []byte, err error) {
 // received keeps an element and, with stream management, answers requests for
 // acknowledgement.
 func (s *stream) received(name, text string) {
+	if s.on != nil {
+		s.on(name, text)
+		return
+	}
 	answer := ""
 	s.change(func() {
 		s.got = append(s.got, element{text: text})

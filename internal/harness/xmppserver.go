@@ -37,6 +37,7 @@ type XMPPServer struct {
 	t          testing.TB
 	s          *server
 	c2s        string
+	s2s        string // empty: it does not federate
 	components map[string]componentPorts
 }
 

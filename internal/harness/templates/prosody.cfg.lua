@@ -9,10 +9,16 @@ interfaces = { "127.0.0.1" }
 local_interfaces = { "127.0.0.1" }
 c2s_ports = { {{.C2SPort}} }
 component_ports = { {{.ComponentPort}} }
+{{- if .FederationPort}}
+s2s_ports = { {{.FederationPort}} }
+s2s_require_encryption = false
+s2s_secure_auth = false
+{{- else}}
 s2s_ports = { }
+modules_disabled = { "s2s" }
+{{- end}}
 http_ports = { }
 https_ports = { }
-modules_disabled = { "s2s" }
 authentication = "internal_plain"
 storage = "internal"
 c2s_require_encryption = false

@@ -46,9 +46,9 @@ func numbers(first, n int) (all []string) {
 // What goes over the wire when, on one server with a small ring and window.
 func TestFlow(t *testing.T) {
 	t.Parallel()
-	erlang := newShell(t)
+	erlang := harness.NewErlangShell(t)
 	s := harness.Ejabberd(t, harness.EjabberdOptions{
-		EventFeed: true, EventFeedOptions: smallFeed, Eval: erlang.eval(""),
+		EventFeed: true, EventFeedOptions: smallFeed, Eval: erlang.Eval(""),
 		Components: []string{"events.localhost", "other.localhost"},
 	})
 	other := s.AttachComponent(t, "other.localhost")
@@ -178,7 +178,7 @@ func TestFlow(t *testing.T) {
 		alice.Ping()
 		// A component may write another's name if it shares its listener, or if
 		// check_from is off; what counts is the name that its connection has proved.
-		got := erlang.run(`M = xmpp:decode({xmlel, <<"message">>,
+		got := erlang.Run(`M = xmpp:decode({xmlel, <<"message">>,
 			[{<<"from">>, <<"events.localhost">>}, {<<"to">>, <<"localhost">>}],
 			[{xmlel, <<"snapshot">>, [{<<"xmlns">>, <<"urn:eventpusher:feed:1">>}, {<<"source">>, <<"xmpp1">>}], []}]},
 			<<"jabber:client">>, [ignore_els]),
@@ -228,14 +228,14 @@ func TestFlow(t *testing.T) {
 	t.Run("a source that does not keep up", func(t *testing.T) {
 		from, position := c.count(), 0
 		c.locked(func() { position, c.losses = c.last, nil })
-		if got := erlang.run("sys:suspend(mod_event_feed_source)"); got != "{ok,ok}" {
+		if got := erlang.Run("sys:suspend(mod_event_feed_source)"); got != "{ok,ok}" {
 			t.Fatal(got)
 		}
 		chat(alice, "bob@localhost", 3000, 310)
 		bob.WaitFor("<body>3309</body>")
 		alice.Send("<presence><show>away</show></presence>")
 		alice.Ping()
-		erlang.run("sys:resume(mod_event_feed_source)")
+		erlang.Run("sys:resume(mod_event_feed_source)")
 		// The presence was too much as well, but its place in the table was not.
 		users := make(map[string]string)
 		for _, e := range c.snapshot("kept up") {

@@ -3,80 +3,23 @@
 package ejabberd_test
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/internal/harness"
 )
 
-// shell evaluates Erlang inside a server, as the server's own debug shell does:
-// a process there waits for files.
-type shell struct {
-	t   *testing.T
-	dir string
-}
-
-func newShell(t *testing.T) *shell { return &shell{t: t, dir: t.TempDir()} }
-
-// eval is for EjabberdOptions.Eval; first is evaluated before the server starts.
-func (s *shell) eval(first string) string {
-	return fmt.Sprintf(`%s Dir = %q, spawn(fun Wait() ->
-		timer:sleep(20),
-		case file:rename(Dir ++ "/todo", Dir ++ "/doing") of
-			ok ->
-				Result = (catch file:script(Dir ++ "/doing")),
-				ok = file:write_file(Dir ++ "/result", io_lib:format("~0p", [Result])),
-				ok = file:rename(Dir ++ "/result", Dir ++ "/done");
-			_ -> ok
-		end,
-		Wait() end).`, first, s.dir)
-}
-
-// run evaluates an expression and returns its value.
-func (s *shell) run(expression string) string {
-	s.t.Helper()
-	done := filepath.Join(s.dir, "done")
-	os.Remove(done)
-	draft := filepath.Join(s.dir, "draft")
-	if err := os.WriteFile(draft, []byte(expression+"."), 0o644); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.Rename(draft, filepath.Join(s.dir, "todo")); err != nil {
-		s.t.Fatal(err)
-	}
-	deadline := time.After(harness.WaitLimit)
-	again := time.NewTicker(10 * time.Millisecond)
-	defer again.Stop()
-	for {
-		result, err := os.ReadFile(done)
-		if err == nil {
-			return string(result)
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			s.t.Fatal(err)
-		}
-		select {
-		case <-again.C:
-		case <-deadline:
-			s.t.Fatalf("no answer to %s", expression)
-		}
-	}
-}
-
 func TestRestarts(t *testing.T) {
 	t.Parallel()
-	erlang := newShell(t)
+	erlang := harness.NewErlangShell(t)
 	s := harness.Ejabberd(t, harness.EjabberdOptions{
-		EventFeed: true, Eval: erlang.eval(""), Hosts: []string{"localhost", "second.localhost"},
+		EventFeed: true, Eval: erlang.Eval(""), Hosts: []string{"localhost", "second.localhost"},
 	})
 	c := attach(t, s)
 	login := func(user, resource string) *harness.Client {
@@ -143,7 +86,7 @@ func TestRestarts(t *testing.T) {
 	t.Run("other options without a restart", func(t *testing.T) {
 		hellos := 0
 		c.locked(func() { c.ackEvery, hellos = 1, len(c.hellos) })
-		got := erlang.run(`mod_event_feed:reload(<<"localhost">>, maps:put(window, 3,
+		got := erlang.Run(`mod_event_feed:reload(<<"localhost">>, maps:put(window, 3,
 			gen_mod:get_module_opts(<<"localhost">>, mod_event_feed)), #{})`)
 		if got != "{ok,ok}" {
 			t.Fatal(got)
@@ -160,7 +103,7 @@ func TestRestarts(t *testing.T) {
 
 	t.Run("a stanza that is no XML goes without itself", func(t *testing.T) {
 		from := c.count()
-		erlang.run(`ejabberd_router:route(xmpp:decode({xmlel, <<"message">>,
+		erlang.Run(`ejabberd_router:route(xmpp:decode({xmlel, <<"message">>,
 			[{<<"from">>, <<"x@other.example/y">>}, {<<"to">>, <<"bob@localhost">>}, {<<"type">>, <<"headline">>}],
 			[{xmlel, <<"body">>, [], [{xmlcdata, <<"a", 1, "b">>}]}]}))`)
 		<-c.ended
@@ -227,7 +170,7 @@ func TestRestarts(t *testing.T) {
 		bob := login("bob", "desk")
 		c.snapshot("bob")
 		// A message that comes while there is no source is in no epoch.
-		erlang.run(`exit(whereis(mod_event_feed_source), kill)`)
+		erlang.Run(`exit(whereis(mod_event_feed_source), kill)`)
 		chat(alice, "bob@localhost", 80, 3)
 		bob.WaitFor("<body>82</body>")
 		c.until("a hello", func() bool {
@@ -278,9 +221,9 @@ func TestModuleInstall(t *testing.T) {
 		}
 	}
 
-	erlang := newShell(t)
+	erlang := harness.NewErlangShell(t)
 	s := harness.Ejabberd(t, harness.EjabberdOptions{
-		Eval: erlang.eval(fmt.Sprintf(`os:putenv("CONTRIB_MODULES_PATH", %q),`, modules)),
+		Eval: erlang.Eval(fmt.Sprintf(`os:putenv("CONTRIB_MODULES_PATH", %q),`, modules)),
 	})
 	c := attach(t, s)
 	alice := s.Login(t, "alice", "r1")
@@ -288,7 +231,7 @@ func TestModuleInstall(t *testing.T) {
 	bob := s.Login(t, "bob", "desk")
 	bob.Ping()
 
-	if got := erlang.run(`ext_mod:install(<<"mod_event_feed">>)`); got != "{ok,ok}" {
+	if got := erlang.Run(`ext_mod:install(<<"mod_event_feed">>)`); got != "{ok,ok}" {
 		t.Fatalf("install: %s\n%s", got, s.Log())
 	}
 	want := []string{"snapshot alice@localhost/r1 [presence xa]", "snapshot bob@localhost/desk"}
@@ -300,7 +243,7 @@ func TestModuleInstall(t *testing.T) {
 	chat(alice, "bob@localhost", 1, 5)
 
 	// The events wait for the new code, and so do the sessions.
-	if got := erlang.run(`ext_mod:upgrade(<<"mod_event_feed">>)`); got != "{ok,ok}" {
+	if got := erlang.Run(`ext_mod:upgrade(<<"mod_event_feed">>)`); got != "{ok,ok}" {
 		t.Fatalf("upgrade: %s\n%s", got, s.Log())
 	}
 	bob.CloseStream()
@@ -313,7 +256,7 @@ func TestModuleInstall(t *testing.T) {
 	if diff := cmp.Diff(numbers(1, 10), bodies(c.since(from))); diff != "" || c.epoch != epoch {
 		t.Errorf("epoch %s, before %s; bodies (-want +got):\n%s", c.epoch, epoch, diff)
 	}
-	if got := erlang.run(`ext_mod:uninstall(<<"mod_event_feed">>)`); got != "{ok,ok}" {
+	if got := erlang.Run(`ext_mod:uninstall(<<"mod_event_feed">>)`); got != "{ok,ok}" {
 		t.Fatalf("uninstall: %s\n%s", got, s.Log())
 	}
 	chat(alice, "alice@localhost", 11, 1)

@@ -248,7 +248,7 @@ func (c tally) repeats(round int) int {
 	return again
 }
 
-// received counts what each service has got.
+// received counts the messages that each service has got.
 func (w *world) received(t *testing.T) map[string]tally {
 	t.Helper()
 	got := map[string]tally{"http": {}, "sns": {}, "rabbit sent": {}, "rabbit received": {}}
@@ -261,6 +261,9 @@ func (w *world) received(t *testing.T) map[string]tally {
 		got["sns"].add(t, messageOf(t, []byte(m.Message)))
 	}
 	for _, d := range w.consumer.All() {
+		if d.Exchange == w.exchange("presence") {
+			continue
+		}
 		name := "rabbit sent"
 		if strings.HasSuffix(d.RoutingKey, ".chat_msg_recv") {
 			name = "rabbit received"

@@ -139,65 +139,6 @@ func feedProcess(t *testing.T, server *harness.XMPPServer) (w *world, start func
 	return w, func() *process { return run(t, program, config) }
 }
 
-// chatter lets senders send numbered messages to each other's absent friends until
-// stopped, and returns how many there were.
-func chatter(t *testing.T, server *harness.XMPPServer, rate int) (stop func() int) {
-	const senders = 4
-	var from [senders]*harness.Client
-	for i := range from {
-		from[i] = server.Login(t, users[i%2], fmt.Sprint("load", i))
-	}
-	end, sent := make(chan struct{}), make(chan int)
-	go func() {
-		tick := time.NewTicker(time.Second / time.Duration(rate))
-		defer tick.Stop()
-		n := 0
-		for {
-			select {
-			case <-end:
-				sent <- n
-				return
-			case <-tick.C:
-				n++
-				from[n%senders].Sendf("<message to='%s@localhost' type='chat' id='l%d'><body>0 %d</body><no-store xmlns='urn:xmpp:hints'/></message>", users[2+n%2], n, n)
-			}
-		}
-	}()
-	return func() int {
-		close(end)
-		return <-sent
-	}
-}
-
-// complete waits until every service has every message and says how many came
-// again.
-func complete(t *testing.T, w *world, sent int) {
-	t.Helper()
-	missing := func() (list []string) {
-		for name, got := range w.received(t) {
-			n := 0
-			for i := 1; i <= sent; i++ {
-				if !got.has(0, i) {
-					n++
-				}
-			}
-			if n > 0 {
-				list = append(list, fmt.Sprintf("%s lacks %d of %d", name, n, sent))
-			}
-		}
-		return list
-	}
-	for range 4 {
-		w.patiently(func() bool { return len(missing()) == 0 })
-	}
-	if list := missing(); len(list) > 0 {
-		t.Fatal(strings.Join(list, "; "))
-	}
-	for name, got := range w.received(t) {
-		t.Logf("%s: %d messages, %d of them again", name, sent, got.repeats(0))
-	}
-}
-
 // TestFeedKill ends the program with kill -9 under load through a real server, and
 // starts it again after a while: what was sent meanwhile arrives too.
 func TestFeedKill(t *testing.T) {
@@ -209,30 +150,19 @@ func feedKill(t *testing.T, f flavour, away time.Duration) {
 	server := f.start(t)
 	w, start := feedProcess(t, server)
 	p := start()
-	stop := chatter(t, server, rate)
+	load := press(t, server, 0, rate)
 	w.consumer.Wait(rate)
 	p.end(syscall.SIGKILL)
 	<-time.After(away)
+	missed := time.Now()
 	start()
 	w.consumer.Wait(2 * rate)
-	complete(t, w, stop())
-}
-
-// TestFeedServerRestart restarts the server under load: what it had kept is not lost,
-// and sessions that are gone are reported.
-func TestFeedServerRestart(t *testing.T) {
-	acknowledged(t, func(t *testing.T, f flavour) {
-		server := f.start(t)
-		w := newWorld(t, server.ComponentAddr(server.Component), "")
-		gone := server.Login(t, "carol", "gone")
-		gone.Presence()
-		w.wait("online", statusLines("carol@localhost/gone", true))
-		server.Stop()
-		server.Start()
-		await(t, "readiness", w.ready)
-		w.wait("offline", statusLines("carol@localhost/gone", false))
-		back := server.Login(t, "carol", "back")
-		back.Presence()
-		w.wait("online again", statusLines("carol@localhost/back", true))
-	})
+	sent := load.stop(false)
+	w.arrived(0, sent)
+	repeated := 0
+	for _, got := range w.received(t) {
+		repeated = max(repeated, got.repeats(0))
+	}
+	t.Logf("figures: %s, killed for %v under %d messages/s: %d sent, missing: %v, all there %v after the start; a service got at most %d again",
+		f.name, away, rate, len(sent), t.Failed(), time.Since(missed).Round(100*time.Millisecond), repeated)
 }

@@ -150,7 +150,7 @@ func imposture(t *testing.T, remote *harness.RemoteServer, to, stanza string) {
 		if strings.Contains(answer, "valid") && !strings.Contains(answer, "invalid") {
 			t.Errorf("another server is taken for %s: %s", domain, answer)
 		}
-		s.TrySend(stanza)
+		_ = s.TrySend(stanza) // it may be closed by now
 		s.WaitEnd()
 	}
 	s, answer := remote.Claim(remote.Domain, to)

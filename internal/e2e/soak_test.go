@@ -14,6 +14,11 @@ func TestSoakKill(t *testing.T) {
 	killUnderLoad(t, 20, 1000, 500*time.Millisecond, 2*time.Second)
 }
 
+// TestSoakFeedKill is TestFeedKill with twenty seconds without the program.
+func TestSoakFeedKill(t *testing.T) {
+	acknowledged(t, func(t *testing.T, f flavour) { feedKill(t, f, 20*time.Second) })
+}
+
 // leastRate is the part of its own rate that RabbitMQ must keep while another
 // service is in trouble.
 const leastRate = 0.95

@@ -176,9 +176,6 @@ func (r *RemoteServer) Claim(from, to string) (s RemoteStream, answer string) {
 	return s, answer
 }
 
-// TrySend is Send for a stream that the server may have ended already.
-func (s RemoteStream) TrySend(text string) { s.send(text) }
-
 // Stream returns a stream on which the server under test has verified that we
 // are who we say, for stanzas to one of its domains.
 func (r *RemoteServer) Stream(to string) RemoteStream {

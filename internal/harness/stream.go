@@ -191,6 +191,10 @@ func (s *stream) Send(text string) {
 	}
 }
 
+// TrySend is Send for a stream that the server may have ended, and for other
+// goroutines than the test's.
+func (s *stream) TrySend(text string) error { return s.send(text) }
+
 // Sendf is Send with fmt.Sprintf. It escapes nothing.
 func (s *stream) Sendf(format string, args ...any) {
 	s.t.Helper()

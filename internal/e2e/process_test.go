@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"eventpusher/component"
 	"eventpusher/pusher"
 )
 
@@ -83,6 +84,29 @@ func (w *world) backend(name string) pusher.BackendStatus {
 	}
 	w.t.Fatalf("no backend %s in %s", name, body)
 	return pusher.BackendStatus{}
+}
+
+// sources returns the status of the sources of the event-feed.
+func (w *world) sources() []component.SourceStatus {
+	w.t.Helper()
+	_, body := w.get("/api/status")
+	var status struct {
+		Component struct{ Sources []component.SourceStatus }
+	}
+	if err := json.Unmarshal([]byte(body), &status); err != nil {
+		w.t.Fatal(err)
+	}
+	return status.Component.Sources
+}
+
+// source returns the status of the only source.
+func (w *world) source() component.SourceStatus {
+	w.t.Helper()
+	all := w.sources()
+	if len(all) != 1 {
+		w.t.Fatalf("sources: %+v", all)
+	}
+	return all[0]
 }
 
 // metric returns the sample of /metrics that is written name{labels}.

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"eventpusher/component"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
 )
@@ -225,20 +223,4 @@ func foreignForgeries(w *world, mark func(string), remote *harness.RemoteServer)
 	if got := w.metric(w.t, `eventpusher_component_connects_total{result="connected"}`); got != "1" {
 		w.t.Errorf("the link was set up %s times", got)
 	}
-}
-
-// source returns the status of the one source of the event-feed.
-func (w *world) source() component.SourceStatus {
-	w.t.Helper()
-	_, body := w.get("/api/status")
-	var status struct {
-		Component struct{ Sources []component.SourceStatus }
-	}
-	if err := json.Unmarshal([]byte(body), &status); err != nil {
-		w.t.Fatal(err)
-	}
-	if len(status.Component.Sources) != 1 {
-		w.t.Fatalf("sources: %+v", status.Component.Sources)
-	}
-	return status.Component.Sources[0]
 }

@@ -3,10 +3,15 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"eventpusher/internal/harness"
 )
 
 // TestSoakKill is TestKill with more load and longer rounds.
@@ -17,6 +22,76 @@ func TestSoakKill(t *testing.T) {
 // TestSoakFeedKill is TestFeedKill with twenty seconds without the program.
 func TestSoakFeedKill(t *testing.T) {
 	acknowledged(t, func(t *testing.T, f flavour) { feedKill(t, f, 20*time.Second) })
+}
+
+// replayed is how many events the servers' modules keep for TestSoakFeedReplay.
+const replayed = 100_000
+
+// TestSoakFeedReplay starts the program when a module has kept 100 000 events, and has
+// a user chat and ping while they come. The program is a process of its own, so that
+// the user waits for the server and not for Go's scheduler.
+func TestSoakFeedReplay(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T) *harness.XMPPServer{
+		"prosody": func(t *testing.T) *harness.XMPPServer {
+			return harness.Prosody(t, harness.ProsodyOptions{EventFeed: true, Users: users,
+				Config: "log = { error = '/dev/null' }\nevent_feed_buffer_events = 200000\nevent_feed_buffer_bytes = 256 * 1024 * 1024"})
+		},
+		"ejabberd": func(t *testing.T) *harness.XMPPServer {
+			return harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, Users: users,
+				EventFeedOptions: "    buffer_events: 200000\n    buffer_bytes: 268435456\n"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := start(t)
+			w, run := feedProcess(t, server)
+			alice, bob, carol := server.Login(t, "alice", "fill"), server.Login(t, "bob", "desk"), server.Login(t, "carol", "pings")
+			bob.Presence()
+			// Headlines make no event for a service, so that the replay is all that happens.
+			for range replayed / 1000 {
+				alice.Send(strings.Repeat("<message type='headline' to='dave@localhost'><body>What was said while nobody listened, about as long as people write.</body></message>", 1000))
+				alice.Ping()
+			}
+			var chats []int
+			pings := func(done func() bool) (took []time.Duration) {
+				for look := time.Now(); ; {
+					if time.Since(look) > 100*time.Millisecond {
+						if done() {
+							slices.Sort(took)
+							return took
+						}
+						look = time.Now()
+						chats = append(chats, len(chats)+1)
+						carol.Send(fmt.Sprintf("<message type='chat' id='chat%d' to='bob@localhost'><body>0 %[1]d</body></message>", len(chats)))
+					}
+					began := time.Now()
+					carol.Ping()
+					took = append(took, time.Since(began))
+				}
+			}
+			quietUntil := time.Now().Add(5 * time.Second)
+			quiet := pings(func() bool { return time.Now().After(quietUntil) })
+			p := run()
+			w.watch(p)
+			began := time.Now()
+			busy := pings(func() bool {
+				all := w.sources()
+				return len(all) == 1 && all[0].Committed > replayed
+			})
+			took := time.Since(began)
+			t.Logf("figures: %s sends %d events again in %v (%.0f/s): %d pings, median %v, 99 %% %v, worst %v; without a replay worst %v of %d",
+				name, replayed, took.Round(100*time.Millisecond), replayed/took.Seconds(), len(busy), busy[len(busy)/2],
+				busy[len(busy)*99/100], busy[len(busy)-1], quiet[len(quiet)-1], len(quiet))
+			// A replay in one piece stops Prosody for 13 s.
+			if worst := busy[len(busy)-1]; worst > 2*time.Second {
+				t.Errorf("a user has waited %v for an answer", worst)
+			}
+			w.arrived(0, chats)
+			if s := w.source(); s.LostEvents+s.Holes+s.UnknownLosses+s.Duplicates != 0 {
+				t.Errorf("not all has come, or not once: %+v", s)
+			}
+			bob.WaitFor(fmt.Sprintf("<body>0 %d</body>", len(chats)))
+		})
+	}
 }
 
 // leastRate is the part of its own rate that RabbitMQ must keep while another

@@ -2,7 +2,7 @@
 # make build   the program, ./eventpusher, one static binary
 # make test    every test, against real servers (installs them when missing; root)
 # make soak    what takes longer than a test may: outages, kills and a million
-#              events under load, about 10 minutes; it prints what it has measured
+#              events under load, about 12 minutes; it prints what it has measured
 # make bench   the benchmarks, and how much faster than mellium stanzas come in
 # make lint    gofmt, go vet, staticcheck
 # make image   the container image (image.mk)

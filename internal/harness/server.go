@@ -87,7 +87,9 @@ func (s *server) supervise() error {
 	defer stderr.Close()
 
 	s.cmd = exec.Command("/proc/self/exe")
-	s.cmd.Env = append(os.Environ(), supervisorEnv+"="+s.dir)
+	// A program with the race detector sleeps for a second when it ends, and every
+	// test would wait for that once for each of its servers.
+	s.cmd.Env = append(os.Environ(), supervisorEnv+"="+s.dir, "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	s.cmd.Stdin, s.cmd.Stdout, s.cmd.Stderr = orders, reports, stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := s.cmd.Start(); err != nil {

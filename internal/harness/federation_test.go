@@ -45,7 +45,6 @@ func TestFederation(t *testing.T) {
 
 			// What only somebody else could have proved.
 			imposter := s.Federate(t)
-			imposter.secret = []byte("another")
 			_, answer := imposter.Claim(r.Domain, s.Domain)
 			if attributeOf(answer, "type") != "invalid" && !strings.HasPrefix(answer, "<stream:error") {
 				t.Errorf("%s claims to be %s: %q", imposter.Domain, r.Domain, answer)

@@ -96,7 +96,7 @@ type Backend struct {
 	unread  *unread
 	slots   *slots
 	history *history
-	tally   *tally
+	tally   tally
 }
 
 // New returns the backend. It starts nothing. Before the first Publish it has to be

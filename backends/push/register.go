@@ -64,9 +64,3 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 
 // Unavailable is the answer to a client whose request the store could not carry out.
 func Unavailable() *Refusal { return &Refusal{Type: "wait", Condition: "internal-server-error"} }
-
-// Forget removes all registrations of an account that is gone.
-func (b *Backend) Forget(ctx context.Context, owner jid.JID) error {
-	_, err := b.store.Forget(ctx, owner)
-	return err
-}

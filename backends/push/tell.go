@@ -60,14 +60,13 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 
 // send takes the way to the service.
 func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summary) error {
-	domain := jid.JID(s.PubSub.Domain())
-	switch {
-	case b.virtual(domain, sum.Notice.Recipient.Domain()):
+	switch b.way(s, sum.Notice.Recipient.Domain()) {
+	case ByGateway:
 		if b.o.Gateway == nil {
 			return backends.Permanent(errors.New("no gateway is configured for virtual_pubsub_hosts: add [modules.mod_push_service_mongoosepush]"))
 		}
 		return b.o.Gateway.Push(ctx, s, sum)
-	case b.own(s):
+	case ByDevices:
 		return b.toDevice(ctx, s, sum)
 	}
 	return b.services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields))

@@ -1,6 +1,7 @@
 package push
 
 import (
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -47,13 +48,13 @@ func (u *unread) add(user, with jid.JID, key string) (count, total int) {
 	of, ok := u.users.Get(user)
 	if !ok {
 		of = &unreadUser{conversations: make(map[jid.JID]*conversation)}
-		u.users.Add(user, of)
+		u.users.Add(own(user), of)
 	}
 	c := of.conversations[with]
 	if c == nil {
 		c = &conversation{}
 		if len(of.conversations) < unreadConversations {
-			of.conversations[with] = c
+			of.conversations[own(with)] = c
 		}
 	}
 	if c.last != key {
@@ -84,3 +85,6 @@ func (u *unread) back(user jid.JID) {
 	defer u.mu.Unlock()
 	u.users.Remove(user)
 }
+
+// own copies a JID that is a part of an event, which would live as long otherwise.
+func own(j jid.JID) jid.JID { return jid.JID(strings.Clone(string(j))) }

@@ -103,6 +103,9 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	var iqs []component.IQHandler
 	if a.registrar != nil {
 		iqs = a.registrar.handlers()
+		if a.control != nil {
+			a.control.HandlePush(a.registrar)
+		}
 		if a.devices, err = newDeviceDesk(cfg, a.registrar.push, a.pusher, o.Log); err != nil {
 			return nil, err
 		}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"log/slog"
-	"path/filepath"
 
 	"mellium.im/xmpp/disco"
 
@@ -16,7 +14,6 @@ import (
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
-	"eventpusher/pusher/outbox/jetstream"
 )
 
 // pushQueue is how many requests of users wait to be stored. Whoever asks when it is
@@ -44,7 +41,7 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 		if !ok {
 			continue
 		}
-		store, err := openRegistrations(cfg, log)
+		store, err := OpenRegistrations(cfg, log)
 		if err != nil {
 			return nil, err
 		}
@@ -64,32 +61,6 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 		return r, nil
 	}
 	return nil, nil
-}
-
-// openRegistrations opens the store of the configuration.
-func openRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
-	c := cfg.Pusher.Push
-	if c.Backend == "rdbms" && cfg.Pools.RDBMS != nil {
-		return registration.OpenSQL(cfg.Pools.RDBMS, c.MaxRegistrations, log)
-	}
-	if c.Backend == engineNATS {
-		return openSharedRegistrations(cfg, log)
-	}
-	return registration.OpenEmbedded(filepath.Join(cfg.Outbox.Path, registration.FileName), c.MaxRegistrations)
-}
-
-// openSharedRegistrations opens the store beside the shared outbox.
-func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
-	o, err := natsOptions(cfg.Outbox)
-	if err != nil {
-		return nil, fmt.Errorf("[outbox.nats.tls]: %w", err)
-	}
-	o.Log = log
-	bucket, err := jetstream.OpenBucket(o, "push")
-	if err != nil {
-		return nil, fmt.Errorf("[outbox.nats]: %w", err)
-	}
-	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
 }
 
 // Set implements push.Services by the link.
@@ -193,6 +164,29 @@ func (r *registrar) run(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// Explain implements control.Push: what the backend says, and which feeds report on
+// the user's host.
+func (r *registrar) Explain(ctx context.Context, user jid.JID) (push.Explanation, error) {
+	e, err := r.push.Explain(ctx, user)
+	if err != nil {
+		return e, err
+	}
+	e.Feeds = make(map[string]string)
+	for _, h := range r.component.Status().Hosts {
+		if h.Host == user.Domain() {
+			for class, dialect := range h.Authority {
+				e.Feeds[class.String()] = dialect
+			}
+		}
+	}
+	return e, nil
+}
+
+// Remove implements control.Push.
+func (r *registrar) Remove(ctx context.Context, user, service jid.JID, node string) (int, error) {
+	return r.push.Remove(ctx, user, service, node)
 }
 
 // Close closes the store.

@@ -66,6 +66,8 @@ func commands() []command {
 		{"dlq replay", "[NUMBER...]", "give dead letters back to their backends", changeFlags, runLettersReplay},
 		{"dlq drop", "[NUMBER...]", "forget dead letters for good", changeFlags, runLettersDrop},
 		{"outbox forget", "NAME", "forget what waits for a backend that is not configured any more", configFlag, runForget},
+		{"push explain", "USER", "say what a user has registered for push, and why the last messages did or did not push", explainFlags, runExplain},
+		{"push disable", "USER [SERVICE [NODE]]", "remove push registrations of a user", configFlag, runDisable},
 		{"health", "", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},
 		{"version", "", "print the version", noFlags, runVersion},
 	}
@@ -125,22 +127,22 @@ func runCommand(c command, p Process) int {
 	}
 	var o options
 	c.flags(fs, &o)
-	switch err := fs.Parse(p.Args); {
+	args, err := parse(fs, p.Args)
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
 		return exitUsage
-	case fs.NArg() > 0 && c.args == "":
-		fmt.Fprintf(p.Stderr, "eventpusher %s: takes no arguments, only flags: %s\n", c.name, strings.Join(fs.Args(), " "))
+	case len(args) > 0 && c.args == "":
+		fmt.Fprintf(p.Stderr, "eventpusher %s: takes no arguments, only flags: %s\n", c.name, strings.Join(args, " "))
 		return exitUsage
 	}
-	o.args = fs.Args()
+	o.args = args
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	// After the first signal the default handling returns: a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
-	err := c.run(ctx, p, o)
-	if err == nil {
+	if err = c.run(ctx, p, o); err == nil {
 		return exitOK
 	}
 	if !errors.Is(err, errFailed) {
@@ -152,11 +154,26 @@ func runCommand(c command, p Process) int {
 	return exitFailed
 }
 
+// parse reads the flags, which may stand behind arguments as well, up to a "--", and
+// returns the arguments.
+func parse(fs *flag.FlagSet, words []string) (args []string, err error) {
+	for {
+		if err := fs.Parse(words); err != nil {
+			return nil, err
+		}
+		rest := fs.Args()
+		if flags := len(words) - len(rest); len(rest) == 0 || flags > 0 && words[flags-1] == "--" {
+			return append(args, rest...), nil
+		}
+		args, words = append(args, rest[0]), rest[1:]
+	}
+}
+
 func usage(w io.Writer) {
 	fmt.Fprintln(w, "usage: eventpusher COMMAND [flags]")
 	fmt.Fprintln(w)
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-24s %s\n", strings.TrimRight(c.name+" "+c.args, " "), c.summary)
+		fmt.Fprintf(w, "  %-34s %s\n", strings.TrimRight(c.name+" "+c.args, " "), c.summary)
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "eventpusher COMMAND -h lists the flags of a command.")

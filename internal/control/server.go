@@ -22,6 +22,8 @@ import (
 type Server struct {
 	listener net.Listener
 	server   *http.Server
+	mux      *http.ServeMux
+	log      *slog.Logger
 }
 
 // Listen opens the socket, mode 0600, in the outbox's directory dir. The caller
@@ -49,7 +51,7 @@ func Listen(dir string, box Box, doctor func(context.Context) []finding.Finding,
 	mux.HandleFunc("POST /dead-letters/drop", h.change("dropped", h.letters.Drop))
 	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", h.letters.Replay))
 	mux.HandleFunc("GET /doctor", h.examine)
-	return &Server{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}}, nil
+	return &Server{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, mux: mux, log: log}, nil
 }
 
 // Run answers until ctx ends; then it closes the socket and removes it.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -50,6 +51,29 @@ func OpenEmbedded(path string, limit int) (*Embedded, error) {
 		limit = MaxPerUser
 	}
 	return &Embedded{db: db, limit: limit}, nil
+}
+
+// InspectEmbedded opens the store in that file for reading, while no other process
+// has it open for writing; Enable and the others that change something fail. The
+// error of a file that is not there is fs.ErrNotExist.
+func InspectEmbedded(path string) (*Embedded, error) {
+	if _, err := os.Stat(path); err != nil { // bbolt would try to make one
+		return nil, fmt.Errorf("push registrations: %w", err)
+	}
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, ReadOnly: true, NoStatistics: true})
+	if err != nil {
+		return nil, fmt.Errorf("push registrations: %s: %w", path, err)
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		if tx.Bucket(servicesBucket) == nil {
+			return errors.New("it was made by something else")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("push registrations: %s: %w", path, err), db.Close())
+	}
+	return &Embedded{db: db, limit: MaxPerUser}, nil
 }
 
 func ownerPrefix(owner jid.JID) []byte { return []byte(string(owner) + separator) }

@@ -1,0 +1,97 @@
+package push
+
+import (
+	"context"
+	"fmt"
+
+	"eventpusher/backends/push/registration"
+	"eventpusher/internal/jid"
+)
+
+// Explanation says what a user has registered, and what was decided about the
+// latest messages to him. It holds no secret and nothing of messages.
+type Explanation struct {
+	User          jid.JID      `json:"user"` // a bare JID
+	Registrations []Registered `json:"registrations"`
+	// Decisions are the latest that the running instance remembers, oldest first;
+	// nil where none was asked.
+	Decisions []Decision `json:"decisions"`
+	// Feeds names the feed that reports each class of facts, such as message, of
+	// the user's host; nil where no instance was asked, empty if none was heard.
+	Feeds map[string]string `json:"feeds,omitempty"`
+}
+
+// Registered is one registration, without the values of its options: those are
+// between the client and its service, and often secrets.
+type Registered struct {
+	Service jid.JID  `json:"service"`
+	Node    string   `json:"node"`
+	Options []string `json:"options,omitempty"` // names
+	By      Way      `json:"by"`
+}
+
+// Way is how notifications go to a service.
+type Way string
+
+// The ways.
+const (
+	ByIQ      Way = "iq"      // published by an IQ at a service of the network
+	ByGateway Way = "gateway" // handed to MongoosePush, in the name of a virtual service
+	ByDevices Way = "devices" // delivered by us, to a device that is registered here
+)
+
+// way returns how notifications for a recipient on that host go to a service.
+func (b *Backend) way(s *registration.Service, host string) Way {
+	switch {
+	case b.virtual(jid.JID(s.PubSub.Domain()), host):
+		return ByGateway
+	case b.own(s):
+		return ByDevices
+	}
+	return ByIQ
+}
+
+// Explain says what is known about push for a user, given by his bare JID. The
+// error is the store's.
+func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error) {
+	services, err := b.store.Services(ctx, user)
+	if err != nil {
+		return Explanation{}, fmt.Errorf("push registrations: %w", err)
+	}
+	e := Explanation{User: user, Registrations: make([]Registered, len(services)), Decisions: b.Decisions(user)}
+	if e.Decisions == nil {
+		e.Decisions = []Decision{}
+	}
+	for i := range services {
+		s := &services[i]
+		r := Registered{Service: s.PubSub, Node: s.Node, By: b.way(s, user.Domain())}
+		for _, o := range s.Options {
+			r.Options = append(r.Options, o.Name)
+		}
+		e.Registrations[i] = r
+	}
+	return e, nil
+}
+
+// Remove removes registrations of a user in an operator's name: that of a node,
+// with an empty node those of a push service, with an empty service all. It says
+// how many there were.
+func (b *Backend) Remove(ctx context.Context, user, service jid.JID, node string) (n int, err error) {
+	switch {
+	case service == "":
+		n, err = b.store.Forget(ctx, user)
+	case node == "":
+		n, err = b.store.DisableAll(ctx, user, service)
+	default:
+		var there bool
+		if there, err = b.store.Disable(ctx, user, service, node); there {
+			n = 1
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("push registrations: %w", err)
+	}
+	b.slots.forget(user, service, node)
+	b.tally.add(byOperator)
+	return n, nil
+}

@@ -1,0 +1,93 @@
+package push
+
+import (
+	"sync/atomic"
+
+	"eventpusher/backends/push/decide"
+)
+
+// outcome is what became of a notification, for one service, or why there was none.
+type outcome string
+
+// The outcomes beside the reasons of package decide.
+const (
+	pushed     outcome = "pushed"
+	notEnabled outcome = "not_enabled"
+	duplicate  outcome = "duplicate"
+	disabled   outcome = "disabled" // the device is gone, the registration removed
+	refused    outcome = "refused"  // by an error that a repetition does not change
+	timedOut   outcome = "timeout"
+	failed     outcome = "failed"
+
+	// What becomes of a notification for a device of ours.
+	queued    outcome = "queued"       // on its way to the device
+	coalesced outcome = "coalesced"    // a newer one has taken its place
+	limited   outcome = "rate_limited" // waits, since the device had too many
+	waiting   outcome = "waiting"      // waits for its provider
+	dead      outcome = "device_gone"  // the device was removed
+
+	enabled    outcome = "registered"
+	byUser     outcome = "unregistered"
+	byOperator outcome = "removed_by_operator"
+	tooMany    outcome = "too_many_registrations"
+)
+
+// meanings say in a few words what each outcome is.
+var meanings = map[outcome]string{
+	pushed:     "the service has taken it",
+	notEnabled: "nothing is registered for the user, or nothing by the session concerned",
+	duplicate:  "the service knows of the message already",
+	disabled:   "the service said that the device is no more; the registration was removed",
+	refused:    "the service refuses it, and would again",
+	timedOut:   "the service did not answer; it is tried again",
+	failed:     "the service could not take it; it is tried again",
+
+	queued:    "it is on its way to a device that is registered here",
+	coalesced: "a newer one for the device has taken its place",
+	limited:   "the device had too many lately; it waits",
+	waiting:   "it waits for its provider",
+	dead:      "the device that it was for is not registered here any more",
+
+	enabled:    "a registration was stored",
+	byUser:     "the user has taken registrations back",
+	byOperator: "registrations were removed by command",
+	tooMany:    "the user has as many registrations as are allowed",
+
+	outcome(decide.NotMessage): "no message that is routed to a user",
+	outcome(decide.WrongType):  "a message of another type than chat and groupchat",
+	outcome(decide.Online):     "the user has a session",
+	outcome(decide.Unclear):    "the feed does not know for now whether the user has a session",
+	outcome(decide.Unacked):    "a session has not acknowledged it, and the plugin waits for its end",
+	outcome(decide.NoBody):     "it has no text: a chat state, receipt, marker or subject",
+	outcome(decide.NoStore):    "its sender asks that it be not stored (XEP-0334)",
+	outcome(decide.OwnMessage): "the user has written it",
+	outcome(decide.NotOurs):    "the recipient is no user of a served host",
+	outcome(decide.Expired):    "it had waited for longer than max_age",
+}
+
+// Meaning says in a few words what an outcome is; empty for one that is unknown.
+func Meaning(of string) string { return meanings[outcome(of)] }
+
+// tally counts outcomes. It never changes but for the numbers, so it needs no lock.
+type tally map[outcome]*atomic.Uint64
+
+func newTally() tally {
+	t := make(tally, len(meanings))
+	for o := range meanings {
+		t[o] = new(atomic.Uint64)
+	}
+	return t
+}
+
+func (t tally) add(o outcome) { t[o].Add(1) }
+
+// counts returns the outcomes that have occurred.
+func (t tally) counts() map[string]uint64 {
+	m := make(map[string]uint64)
+	for o, n := range t {
+		if n := n.Load(); n > 0 {
+			m[string(o)] = n
+		}
+	}
+	return m
+}

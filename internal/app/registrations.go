@@ -1,0 +1,52 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"eventpusher/backends/push/registration"
+	"eventpusher/config"
+	"eventpusher/pusher/outbox/jetstream"
+)
+
+// OpenRegistrations opens the store of push registrations that the configuration
+// names, which has [modules.mod_event_pusher.push]. A database is not dialled before it
+// is asked for something.
+func OpenRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
+	switch c := cfg.Pusher.Push; {
+	case c.Backend == "rdbms" && cfg.Pools.RDBMS != nil:
+		return registration.OpenSQL(cfg.Pools.RDBMS, c.MaxRegistrations, log)
+	case c.Backend == engineNATS:
+		return openSharedRegistrations(cfg, log)
+	default:
+		return registration.OpenEmbedded(registrationsFile(cfg), c.MaxRegistrations)
+	}
+}
+
+// InspectRegistrations is OpenRegistrations for reading, where no instance runs. The
+// error of a store that no instance has made yet is fs.ErrNotExist.
+func InspectRegistrations(cfg *config.Config) (registration.Store, error) {
+	if c := cfg.Pusher.Push; c.Backend == engineNATS || c.Backend == "rdbms" && cfg.Pools.RDBMS != nil {
+		return OpenRegistrations(cfg, slog.New(slog.DiscardHandler))
+	}
+	return registration.InspectEmbedded(registrationsFile(cfg))
+}
+
+func registrationsFile(cfg *config.Config) string {
+	return filepath.Join(cfg.Outbox.Path, registration.FileName)
+}
+
+// openSharedRegistrations opens the store beside the shared outbox.
+func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
+	o, err := natsOptions(cfg.Outbox)
+	if err != nil {
+		return nil, fmt.Errorf("[outbox.nats.tls]: %w", err)
+	}
+	o.Log = log
+	bucket, err := jetstream.OpenBucket(o, "push")
+	if err != nil {
+		return nil, fmt.Errorf("[outbox.nats]: %w", err)
+	}
+	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
+}

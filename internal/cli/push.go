@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"eventpusher/backends/catalog"
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/registration"
+	"eventpusher/config"
+	"eventpusher/internal/app"
+	"eventpusher/internal/control"
+	"eventpusher/internal/jid"
+)
+
+func explainFlags(fs *flag.FlagSet, o *options) {
+	configFlag(fs, o)
+	jsonFlag(fs, o)
+}
+
+// pushTimeout bounds a command about push; a database may be slow.
+const pushTimeout = 30 * time.Second
+
+func runExplain(ctx context.Context, p Process, o options) error {
+	if len(o.args) != 1 {
+		return usageError("say who: eventpusher push explain USER")
+	}
+	user, cfg, err := pushUser(p, o)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	e, running, err := explain(ctx, cfg, user)
+	if err != nil {
+		return err
+	}
+	if o.letters.json {
+		return json.NewEncoder(p.Stdout).Encode(e)
+	}
+	return printExplanation(p.Stdout, &e, cfg, running)
+}
+
+// explain asks the running instance, or looks into the store when none runs.
+func explain(ctx context.Context, cfg *config.Config, user jid.JID) (e push.Explanation, running bool, err error) {
+	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
+		e, err := c.Explain(ctx, user)
+		return e, true, err
+	}
+	store, err := app.InspectRegistrations(cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return push.Explanation{User: user, Registrations: []push.Registered{}}, false, nil
+	}
+	if err != nil {
+		return e, false, err
+	}
+	b, closeAll, err := pushBackend(cfg, store)
+	if err != nil {
+		return e, false, err
+	}
+	e, err = b.Explain(ctx, user)
+	e.Decisions = nil // nobody has been asked
+	return e, false, errors.Join(err, closeAll())
+}
+
+// pushBackend returns the backend of the configuration with that store, which can be
+// asked and publishes nothing.
+func pushBackend(cfg *config.Config, store registration.Store) (b *push.Backend, closeAll func() error, err error) {
+	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	for _, one := range built {
+		if found, ok := one.(*push.Backend); ok {
+			b = found
+			b.Attach(store, nil)
+		}
+	}
+	return b, func() error {
+		for _, one := range built {
+			_ = one.Close() // nothing is open
+		}
+		return store.Close()
+	}, nil
+}
+
+// pushUser returns the bare JID that the first argument names, and the configuration,
+// which has push.
+func pushUser(p Process, o options) (jid.JID, *config.Config, error) {
+	user := jid.Prepare(o.args[0]).Bare()
+	if user.Local() == "" || user.Domain() == "" {
+		return "", nil, usageError(fmt.Sprintf("%q is no user: write it as alice@example.org", o.args[0]))
+	}
+	cfg, err := mustLoad(p, o.config)
+	if err != nil {
+		return "", nil, err
+	}
+	if cfg.Pusher.Push == nil {
+		return "", nil, errors.New("push is not configured: there is no [modules.mod_event_pusher.push]")
+	}
+	return user, cfg, nil
+}
+
+// printExplanation prints e for people.
+func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, running bool) error {
+	fmt.Fprintf(w, "%s has %s\n", e.User, plural(len(e.Registrations), "registration"))
+	if !slices.ContainsFunc(cfg.General.Hosts, func(h string) bool { return string(jid.Prepare(h)) == e.User.Domain() }) {
+		fmt.Fprintf(w, "%s is none of [general] hosts, so there are no messages to this user\n", e.User.Domain())
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for i, r := range e.Registrations {
+		if i == 0 {
+			fmt.Fprintln(table, "SERVICE\tNODE\tGOES BY\tOPTIONS")
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.Service, printable(r.Node), r.By, printable(strings.Join(r.Options, ", ")))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if !running {
+		fmt.Fprintln(w, "no instance runs; what was decided about messages only a running one knows")
+		return nil
+	}
+	if len(e.Feeds) == 0 {
+		fmt.Fprintf(w, "no feed of %s was heard yet: without one there are no messages to push\n", e.User.Domain())
+	} else {
+		feeds := make([]string, 0, len(e.Feeds))
+		for class, dialect := range e.Feeds {
+			feeds = append(feeds, class+" by "+dialect)
+		}
+		slices.Sort(feeds)
+		fmt.Fprintf(w, "feeds of %s: %s\n", e.User.Domain(), strings.Join(feeds, ", "))
+	}
+	if len(e.Decisions) == 0 {
+		fmt.Fprintln(w, "no decision about a message to this user is remembered")
+		return nil
+	}
+	fmt.Fprintln(table, "DECIDED\tEVENT\tOUTCOME\tWHICH MEANS")
+	for _, d := range e.Decisions {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Time.Format(time.RFC3339), d.EventID, d.Outcome, push.Meaning(d.Outcome))
+	}
+	return table.Flush()
+}
+
+// printable makes what users chose fit for one cell of a table.
+func printable(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func runDisable(ctx context.Context, p Process, o options) error {
+	if len(o.args) < 1 || len(o.args) > 3 {
+		return usageError("say whose: eventpusher push disable USER [SERVICE [NODE]]")
+	}
+	user, cfg, err := pushUser(p, o)
+	if err != nil {
+		return err
+	}
+	var service jid.JID
+	var node string
+	if len(o.args) > 1 {
+		if service = jid.Prepare(o.args[1]).Bare(); service == "" {
+			return usageError("the service must not be empty")
+		}
+	}
+	if len(o.args) > 2 {
+		if node = o.args[2]; node == "" {
+			return usageError("the node must not be empty")
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
+	defer cancel()
+	n, err := remove(ctx, cfg, user, service, node)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Stdout, "%s removed\n", plural(n, "registration"))
+	return nil
+}
+
+// remove has the running instance remove registrations, or does it when none runs.
+func remove(ctx context.Context, cfg *config.Config, user, service jid.JID, node string) (int, error) {
+	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
+		return c.Remove(ctx, user, service, node)
+	}
+	store, err := app.InspectRegistrations(cfg)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, nil
+	case err != nil:
+		return 0, err
+	}
+	if err := store.Close(); err != nil {
+		return 0, err
+	}
+	if store, err = app.OpenRegistrations(cfg, slog.New(slog.DiscardHandler)); err != nil {
+		return 0, err
+	}
+	b, closeAll, err := pushBackend(cfg, store)
+	if err != nil {
+		return 0, err
+	}
+	n, err := b.Remove(ctx, user, service, node)
+	return n, errors.Join(err, closeAll())
+}

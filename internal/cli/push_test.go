@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/registration"
+	"eventpusher/internal/control"
+	"eventpusher/internal/finding"
+	"eventpusher/internal/jid"
+	"eventpusher/pusher/outbox"
+)
+
+// pushSetup returns a configuration with push, and the directory of its outbox,
+// where alice has three registrations.
+func pushSetup(t *testing.T) (path, dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "outbox")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	store, err := registration.OpenEmbedded(filepath.Join(dir, registration.FileName), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	for _, s := range []registration.Service{
+		{PubSub: "push.example.net", Node: "one", Options: []registration.Field{{Name: "secret", Value: "hunter2"}, {Name: "topic", Value: "hunter2"}}},
+		{PubSub: "push.example.net", Node: "two"},
+		{PubSub: "virtual.example.org", Node: "-t\x1bhree", Options: []registration.Field{{Name: "device_id", Value: "hunter2"}}},
+	} {
+		if err := store.Enable(context.Background(), "alice@example.org", s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return write(t, fmt.Sprintf(`
+[component]
+name = "events.example.org"
+secret = "hunter2"
+[general]
+hosts = ["example.org"]
+[outbox]
+path = %q
+[modules.mod_event_pusher.push]
+virtual_pubsub_hosts = ["virtual.@HOST@"]
+`, dir)), dir
+}
+
+func TestPushExplainAlone(t *testing.T) {
+	path, _ := pushSetup(t)
+	code, stdout, stderr := invoke("push", "explain", "Alice@Example.org/phone", "-config", path)
+	want := `alice@example.org has 3 registrations
+SERVICE              NODE     GOES BY  OPTIONS
+push.example.net     one      iq       secret, topic
+push.example.net     two      iq       -
+virtual.example.org  -t?hree  gateway  device_id
+no instance runs; what was decided about messages only a running one knows
+`
+	if diff := cmp.Diff(want, stdout); diff != "" {
+		t.Error(diff)
+	}
+	if code != 0 || strings.Contains(stdout+stderr, "hunter2") {
+		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
+	}
+
+	code, stdout, stderr = invoke("push", "explain", "-json", "-config", path, "bob@elsewhere.org")
+	var e push.Explanation
+	if err := json.Unmarshal([]byte(stdout), &e); err != nil || code != 0 || e.User != "bob@elsewhere.org" || len(e.Registrations) != 0 || e.Decisions != nil {
+		t.Errorf("%v, exit code %d:\n%s%s", err, code, stdout, stderr)
+	}
+	if _, stdout, _ = invoke("push", "explain", "-config", path, "bob@elsewhere.org"); !strings.Contains(stdout, "none of [general] hosts") {
+		t.Errorf("a user of nowhere:\n%s", stdout)
+	}
+}
+
+func TestPushDisableAlone(t *testing.T) {
+	path, dir := pushSetup(t)
+	for _, step := range []struct {
+		args []string
+		says string
+		left int
+	}{
+		{[]string{"bob@example.org"}, "0 registrations removed", 3},
+		{[]string{"alice@example.org", "push.example.net", "three"}, "0 registrations removed", 3},
+		{[]string{"--", "alice@example.org", "virtual.example.org", "-t\x1bhree"}, "1 registration removed", 2},
+		{[]string{"alice@example.org", "Push.example.net/x", "two"}, "1 registration removed", 1},
+		{[]string{"alice@example.org"}, "1 registration removed", 0},
+	} {
+		code, stdout, stderr := invoke(append([]string{"push", "disable", "-config", path}, step.args...)...)
+		if code != 0 || stdout != step.says+"\n" {
+			t.Errorf("%q: exit code %d, %s%s", step.args, code, stdout, stderr)
+		}
+		store, err := registration.InspectEmbedded(filepath.Join(dir, registration.FileName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left, err := store.Services(t.Context(), "alice@example.org"); len(left) != step.left || err != nil {
+			t.Errorf("%q: %d left, %v", step.args, len(left), err)
+		}
+		store.Close()
+	}
+}
+
+func TestPushUsage(t *testing.T) {
+	path, dir := pushSetup(t)
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"explain nobody":   {[]string{"explain", "-config", path}, 2, "say who"},
+		"explain two":      {[]string{"explain", "-config", path, "a@b", "c@d"}, 2, "say who"},
+		"explain a host":   {[]string{"explain", "-config", path, "example.org"}, 2, "is no user"},
+		"disable nobody":   {[]string{"disable", "-config", path}, 2, "say whose"},
+		"disable too much": {[]string{"disable", "-config", path, "a@b", "c", "d", "e"}, 2, "say whose"},
+		"an empty service": {[]string{"disable", "-config", path, "a@b", ""}, 2, "service"},
+		"an empty node":    {[]string{"disable", "-config", path, "a@b", "c", ""}, 2, "node"},
+		"without push":     {[]string{"explain", "-config", write(t, good), "a@b"}, 1, "not configured"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := invoke(append([]string{"push"}, c.args...)...)
+			if code != c.code || !strings.Contains(stderr, c.says) || stdout != "" {
+				t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+			}
+		})
+	}
+	// There is no store yet, and none is made by asking.
+	if err := os.Remove(filepath.Join(dir, registration.FileName)); err != nil {
+		t.Fatal(err)
+	}
+	for command, says := range map[string]string{"explain": "alice@example.org has 0 registrations", "disable": "0 registrations removed"} {
+		if code, stdout, stderr := invoke("push", command, "-config", path, "alice@example.org"); code != 0 || !strings.Contains(stdout, says) {
+			t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+		}
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// pushInstance is a running one as far as push goes; who asks for another user than alice
+// is told an error.
+type pushInstance struct{ removed chan string }
+
+func (pushInstance) Explain(_ context.Context, user jid.JID) (push.Explanation, error) {
+	if user != "alice@example.org" {
+		return push.Explanation{}, errors.New("the database is down")
+	}
+	return push.Explanation{
+		User: user, Registrations: []push.Registered{{Service: "push.example.net", Node: "n", By: push.ByIQ}},
+		Decisions: []push.Decision{{Time: time.Unix(1_700_000_000, 0).UTC(), EventID: "e17", Outcome: "online"}},
+		Feeds:     map[string]string{"offline": "event-feed", "message": "event-feed"},
+	}, nil
+}
+
+func (i pushInstance) Remove(_ context.Context, user, service jid.JID, node string) (int, error) {
+	i.removed <- fmt.Sprint(user, " ", service, " ", node)
+	return 2, nil
+}
+
+func TestPushAsksTheInstance(t *testing.T) {
+	path, dir := pushSetup(t)
+	server, err := control.Listen(dir, instance{outbox.NewRing(1)}, func(context.Context) []finding.Finding { return nil }, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := pushInstance{make(chan string, 1)}
+	server.HandlePush(i)
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Run(ctx) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	code, stdout, stderr := invoke("push", "explain", "-config", path, "alice@example.org")
+	want := `alice@example.org has 1 registration
+SERVICE           NODE  GOES BY  OPTIONS
+push.example.net  n     iq       -
+feeds of example.org: message by event-feed, offline by event-feed
+DECIDED               EVENT  OUTCOME  WHICH MEANS
+2023-11-14T22:13:20Z  e17    online   the user has a session
+`
+	if diff := cmp.Diff(want, stdout); diff != "" || code != 0 {
+		t.Errorf("exit code %d, %s\n%s", code, stderr, diff)
+	}
+	if code, stdout, stderr = invoke("push", "explain", "-config", path, "bob@example.org"); code != 1 || !strings.Contains(stderr, "the database is down") {
+		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr = invoke("push", "disable", "-config", path, "alice@example.org", "push.example.net"); code != 0 || stdout != "2 registrations removed\n" {
+		t.Errorf("exit code %d, %s%s", code, stdout, stderr)
+	}
+	if got := <-i.removed; got != "alice@example.org push.example.net " {
+		t.Errorf("removed %q", got)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
+	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
 )
 
@@ -74,6 +75,11 @@ func (g mongooseGateway) Push(ctx context.Context, s *registration.Service, n *p
 		summary[f.Name] = f.Value
 	}
 	return g.client.Publish(ctx, device, options, summary)
+}
+
+// Probe implements backends.Probing, under the backend's name.
+func (g mongooseGateway) Probe(ctx context.Context) []finding.Finding {
+	return []finding.Finding{g.client.Probe(ctx, push.Name)}
 }
 
 // Close implements io.Closer.

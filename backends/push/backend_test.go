@@ -93,7 +93,7 @@ func (f *fixture) enable(t testing.TB, pubsub, node, form string) {
 func (f *fixture) message(id string) event.Event {
 	return event.Event{
 		ID: "e-" + id, Kind: event.Chat, Type: "chat", Direction: event.Out, From: "alice@example.org/desk", To: "bob@example.org",
-		User: "bob@example.org", Body: "OH, HAI!", HasBody: true, Class: event.Content, RecipientOffline: true, StanzaID: id, Time: f.now,
+		User: "bob@example.org", Body: "OH, HAI!", HasBody: true, Class: event.Content, RecipientOffline: true, StanzaID: id, Time: f.now, Dialect: "event-feed",
 	}
 }
 
@@ -262,6 +262,7 @@ func TestNobodyIsTold(t *testing.T) {
 	}{
 		"online":   {func(e *event.Event) { e.RecipientOffline = false }, outcome(decide.Online)},
 		"unclear":  {func(e *event.Event) { e.RecipientOffline, e.Unverified = false, true }, outcome(decide.Unclear)},
+		"no feed":  {func(e *event.Event) { e.RecipientOffline, e.Dialect = false, "firewall" }, outcome(decide.CannotTell)},
 		"no body":  {func(e *event.Event) { e.Body = "" }, outcome(decide.NoBody)},
 		"headline": {func(e *event.Event) { e.Type = "headline" }, outcome(decide.WrongType)},
 		"too old":  {func(e *event.Event) { e.Time = f.now.Add(-DefaultMaxAge - 1) }, outcome(decide.Expired)},

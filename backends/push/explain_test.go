@@ -130,7 +130,7 @@ func TestMeanings(t *testing.T) {
 		}
 	}
 	f := newFixture(t, asMongooseIM)
-	for _, r := range []decide.Reason{decide.NotMessage, decide.WrongType, decide.Online, decide.Unclear, decide.Unacked,
+	for _, r := range []decide.Reason{decide.NotMessage, decide.WrongType, decide.Online, decide.Unclear, decide.CannotTell, decide.Unacked,
 		decide.NoBody, decide.NoStore, decide.OwnMessage, decide.NotOurs, decide.Expired} {
 		f.note("bob@example.org", "e", outcome(r)) // panics for one that is not counted
 	}

@@ -57,6 +57,7 @@ var meanings = map[outcome]string{
 	outcome(decide.WrongType):  "a message of another type than chat and groupchat",
 	outcome(decide.Online):     "the user has a session",
 	outcome(decide.Unclear):    "the feed does not know for now whether the user has a session",
+	outcome(decide.CannotTell): "the feed of the host cannot tell who is offline; only event-feed can",
 	outcome(decide.Unacked):    "a session has not acknowledged it, and the plugin waits for its end",
 	outcome(decide.NoBody):     "it has no text: a chat state, receipt, marker or subject",
 	outcome(decide.NoStore):    "its sender asks that it be not stored (XEP-0334)",

@@ -20,5 +20,8 @@ func (a *App) examine(ctx context.Context) []finding.Finding {
 	sinks := make(chan []finding.Finding, 1)
 	go func() { sinks <- doctor.Sinks(ctx, a.backends) }()
 	server := doctor.Server(ctx, a.link, a.cfg.Component.Name, a.cfg.General.Hosts, time.Since(a.began))
+	if a.cfg.Pusher.Push != nil {
+		server = append(server, doctor.Push(a.link, a.cfg.Component.Name, a.cfg.General.Hosts, nil)...)
+	}
 	return slices.Concat(list, server, <-sinks)
 }

@@ -15,6 +15,7 @@ import (
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/finding"
+	"eventpusher/internal/jid"
 	"eventpusher/pusher/outbox"
 )
 
@@ -87,6 +88,10 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 		list = append(list, kept(box, configured)...)
 	}
 
+	registrations, more := attachStore(cfg, built)
+	defer registrations()
+	list = append(list, more...)
+
 	var server, sinks []finding.Finding
 	var both sync.WaitGroup
 	both.Go(func() { sinks = Sinks(ctx, built) })
@@ -104,8 +109,10 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 func attach(ctx context.Context, cfg *config.Config, version string) []finding.Finding {
 	c := cfg.Component
 	c.HandshakeTimeout = min(c.HandshakeTimeout, attachLimit-time.Second)
+	offers := &offers{hosts: make(map[jid.JID]bool)}
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,
+		IQ:      offers.handlers(),
 		// Nothing is kept here; an event-feed keeps what it has for the instance.
 		Silent: true,
 	})
@@ -139,5 +146,9 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 		case <-ctx.Done():
 		}
 	}
-	return Server(ctx, link, c.Name, cfg.General.Hosts, listenFor)
+	list := Server(ctx, link, c.Name, cfg.General.Hosts, listenFor)
+	if cfg.Pusher.Push != nil {
+		list = append(list, Push(link, c.Name, cfg.General.Hosts, offers.from)...)
+	}
+	return list
 }

@@ -90,6 +90,26 @@ host = %q
 	return cfg
 }
 
+const pushSection = "[modules.mod_event_pusher.push]\n"
+
+// pushDown is push whose database and gateway are down.
+const pushDown = `
+[modules.mod_event_pusher.push]
+backend = "rdbms"
+virtual_pubsub_hosts = ["virtual.@HOST@"]
+[modules.mod_push_service_mongoosepush]
+pool_name = "mongoose"
+[outgoing_pools.http.mongoose.connection]
+host = "http://127.0.0.1:2"
+[outgoing_pools.rdbms.default.connection]
+driver = "pgsql"
+host = "127.0.0.1"
+port = 1
+database = "d"
+username = "u"
+password = "hunter2"
+`
+
 // sink takes events by http and counts requests.
 func sink(t *testing.T) (string, *atomic.Int64) {
 	t.Helper()
@@ -114,28 +134,31 @@ func examine(t *testing.T, cfg *config.Config) []finding.Finding {
 }
 
 func TestProsody(t *testing.T) {
-	server := harness.Prosody(t, harness.ProsodyOptions{Privilege: true, Modules: []string{"version"}})
+	server := harness.Prosody(t, harness.ProsodyOptions{Privilege: true, DelegatePush: true, Modules: []string{"version"}})
 	server.Login(t, "alice", "r").Presence()
 	address := server.ComponentAddr(server.Component)
 	url, requests := sink(t)
 
-	cfg := configure(t, address, server.Secret, url, `"localhost", "nowhere.localhost"`, "")
+	cfg := configure(t, address, server.Secret, url, `"localhost", "nowhere.localhost"`, pushSection)
 	wantLines(t, examine(t, cfg),
 		"OK instance none runs", "OK outbox there is none", "OK server attached", "OK server to ourselves and back",
 		"OK localhost is served by Prosody 0.12.3", "FAIL nowhere.localhost does not serve this host",
 		"WARN localhost heard: privilege; counted: presence by privilege, offline by privilege; nothing about message in 2s",
-		"OK localhost privileges granted: message outgoing, presence managed_entity, roster get; namespaces delegated: none",
+		"OK localhost privileges granted: message outgoing, presence managed_entity, roster get; namespaces delegated: urn:xmpp:push:0",
+		"OK localhost users register for push at their server", "WARN localhost the feed privilege does not tell", "OK push no registrations;",
+		"WARN nowhere.localhost ejabberd by mod_delegation", "WARN nowhere.localhost no feed was heard that could tell",
 		"WARN nowhere.localhost no feed was heard in 2s", "OK hook takes connections")
 	if _, err := os.Stat(cfg.Outbox.Path); err == nil {
 		t.Error("an outbox was made")
 	}
 
-	wantLines(t, examine(t, configure(t, address, "hunter2", "http://127.0.0.1:1", `"localhost"`, "")),
-		"FAIL server does not accept the secret", "FAIL hook refused")
+	wantLines(t, examine(t, configure(t, address, "hunter2", "http://127.0.0.1:1", `"localhost"`, pushDown)),
+		"FAIL server does not accept the secret", "FAIL hook refused",
+		"FAIL push http://127.0.0.1:2 cannot be reached", "FAIL push the registrations cannot be read: database of outgoing_pools.rdbms.default")
 
 	// A running instance answers for itself: over its own link, beside which there is
 	// no other.
-	cfg = configure(t, address, server.Secret, url, `"localhost"`, "")
+	cfg = configure(t, address, server.Secret, url, `"localhost"`, pushSection)
 	a, err := app.New(cfg, app.Options{Log: slog.New(slog.DiscardHandler), Version: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +187,8 @@ func TestProsody(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantLines(t, got, "OK instance runs since", "OK outbox are free", "OK outbox no dead letters", "OK hook 0 events to deliver, 0 parked, breaker closed",
-			"OK server attached", "OK server to ourselves and back", "OK localhost is served by Prosody", "OK hook takes connections")
+			"OK server attached", "OK server to ourselves and back", "OK localhost is served by Prosody", "OK hook takes connections",
+			"OK localhost users register for push at their server", "OK push 0 registrations")
 	}
 	if n := strings.Count(server.Log(), "External component successfully authenticated"); n != 2 {
 		t.Errorf("%d connections of components, want one of the first examination and one of the instance", n)
@@ -175,7 +199,7 @@ func TestProsody(t *testing.T) {
 }
 
 func TestEjabberd(t *testing.T) {
-	server := harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true})
+	server := harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, DelegatePush: true})
 	url, _ := sink(t)
 	alice := server.Login(t, "alice", "r")
 	ctx, stop := context.WithCancel(t.Context())
@@ -193,11 +217,12 @@ func TestEjabberd(t *testing.T) {
 			}
 		}
 	}()
-	got := examine(t, configure(t, server.ComponentAddr(server.Component), server.Secret, url, `"localhost"`, ""))
+	got := examine(t, configure(t, server.ComponentAddr(server.Component), server.Secret, url, `"localhost"`, pushSection))
 	stop()
 	<-chatting
 	wantLines(t, got, "OK server attached", "OK server to ourselves and back", "OK localhost is served",
-		"WARN localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none")
+		"WARN localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none",
+		"OK localhost users register for push at their server", "WARN localhost the feed service_log does not tell; such messages are not pushed; load mod_event_feed")
 }
 
 // answer gives an empty result to whatever components ask.

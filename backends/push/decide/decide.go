@@ -45,16 +45,17 @@ type Reason string
 // The reasons of this package, as metrics and explanations name them.
 const (
 	Push       Reason = ""
-	NotMessage Reason = "not_a_message"  // a status, or a message on its way in
-	WrongType  Reason = "type"           // neither chat nor groupchat
-	Online     Reason = "online"         // somebody is there to take it
-	Unclear    Reason = "unknown_status" // the feed cannot tell whether somebody is
-	Unacked    Reason = "unacked"        // the plugin leaves those to the end of the session
-	NoBody     Reason = "no_body"        // a chat state, a receipt, a marker, a subject
-	NoStore    Reason = "no_store"       // XEP-0334
-	OwnMessage Reason = "own_message"    // from the recipient
-	NotOurs    Reason = "not_local"      // the recipient is no user of a served host
-	Expired    Reason = "expired"        // waited longer than a notification is worth
+	NotMessage Reason = "not_a_message"    // a status, or a message on its way in
+	WrongType  Reason = "type"             // neither chat nor groupchat
+	Online     Reason = "online"           // somebody is there to take it
+	Unclear    Reason = "unknown_status"   // the feed cannot tell whether somebody is
+	CannotTell Reason = "feed_cannot_tell" // the feed never knows who is offline
+	Unacked    Reason = "unacked"          // the plugin leaves those to the end of the session
+	NoBody     Reason = "no_body"          // a chat state, a receipt, a marker, a subject
+	NoStore    Reason = "no_store"         // XEP-0334
+	OwnMessage Reason = "own_message"      // from the recipient
+	NotOurs    Reason = "not_local"        // the recipient is no user of a served host
+	Expired    Reason = "expired"          // waited longer than a notification is worth
 )
 
 // Notice is what is to be told.
@@ -78,6 +79,9 @@ type Notice struct {
 	// EventID and Key identify the message: Key is the same for its other events.
 	EventID, Key string
 }
+
+// eventFeed is the one dialect that knows all sessions of a host.
+const eventFeed = "event-feed"
 
 // Decider has the rules of one configuration. It is a value and safe for concurrent use.
 type Decider struct {
@@ -110,6 +114,8 @@ func (d Decider) Concerns(e *event.Event) Reason {
 		return Push
 	case e.Unverified:
 		return Unclear
+	case e.SessionCount == 0 && e.Dialect != eventFeed:
+		return CannotTell
 	}
 	return Online
 }

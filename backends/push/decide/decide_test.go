@@ -12,7 +12,7 @@ import (
 func message(change func(*event.Event)) *event.Event {
 	e := &event.Event{
 		ID: "e1", Kind: event.Chat, Type: "chat", Direction: event.Out, From: "alice@example.org/desk", To: "bob@example.org",
-		User: "bob@example.org", Body: "hi", HasBody: true, Class: event.Content, RecipientOffline: true, StanzaID: "s1",
+		User: "bob@example.org", Body: "hi", HasBody: true, Class: event.Content, RecipientOffline: true, StanzaID: "s1", Dialect: "event-feed",
 	}
 	if change != nil {
 		change(e)
@@ -85,6 +85,8 @@ func TestNoNotice(t *testing.T) {
 		"to a room":                {Hints, func(e *event.Event) { inRoom(e); e.User, e.RecipientOffline = "room@conference.example.org", false }, Online},
 		"to the server":            {Hints, func(e *event.Event) { e.User = "example.org" }, NotOurs},
 		"online":                   {Hints, func(e *event.Event) { e.RecipientOffline = false }, Online},
+		"no feed knows":            {Hints, func(e *event.Event) { e.RecipientOffline, e.Dialect = false, "service_log" }, CannotTell},
+		"seen by another feed":     {Hints, func(e *event.Event) { e.RecipientOffline, e.Dialect, e.SessionCount = false, "service_log", 1 }, Online},
 		"nobody knows":             {Hints, func(e *event.Event) { e.RecipientOffline, e.Unverified = false, true }, Unclear},
 		"known in spite of doubt":  {Hints, func(e *event.Event) { e.Unverified, e.Body = true, "" }, NoBody},
 		"unacked":                  {Defaults, func(e *event.Event) { e.Kind = event.Unack }, Unacked},

@@ -14,6 +14,7 @@ import (
 	"eventpusher/backends/push/internal/provider"
 	"eventpusher/backends/push/notify"
 	"eventpusher/config"
+	"eventpusher/internal/finding"
 )
 
 // MongooseIM's defaults.
@@ -123,6 +124,11 @@ func (c *Client) verdict(a *provider.Answer) error {
 		err = fmt.Errorf("%w: check path_prefix, and whether it speaks %s", err, c.version)
 	}
 	return a.Verdict(err)
+}
+
+// Probe connects to MongoosePush and sends no request. The finding is about subject.
+func (c *Client) Probe(ctx context.Context, subject string) finding.Finding {
+	return c.client.Probe(ctx, subject, c.base)
 }
 
 // Close releases the connections that are not in use.

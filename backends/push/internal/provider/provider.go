@@ -15,7 +15,9 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/config"
+	"eventpusher/internal/finding"
 	"eventpusher/internal/loopback"
+	"eventpusher/internal/receiver"
 	"eventpusher/internal/tlsconfig"
 )
 
@@ -98,6 +100,15 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c, nil
+}
+
+// Probe connects to target as for a request, and sends none. The finding is about
+// subject.
+func (c *Client) Probe(ctx context.Context, subject string, target *url.URL) finding.Finding {
+	return receiver.Receiver{
+		Subject: subject, Target: target, Dial: c.transport.DialContext, TLS: c.transport.TLSClientConfig,
+		Rest: "whether it takes notifications shows with the first",
+	}.Probe(ctx)
 }
 
 // Answer is what a provider said.

@@ -10,7 +10,7 @@ import (
 var _ backends.Probing = (*Backend)(nil)
 
 // Probe implements backends.Probing: it counts the registrations, if a store is
-// attached, and probes the gateways. It asks no push service of the network: which
+// attached, and probes the gateway. It asks no push service of the network: which
 // there are is up to the users.
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	var list []finding.Finding
@@ -20,10 +20,8 @@ func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	if len(b.o.Virtual) > 0 && b.o.Gateway == nil {
 		list = append(list, finding.Failf(Name, "add [modules.mod_push_service_mongoosepush]", "nobody takes the notifications for virtual_pubsub_hosts"))
 	}
-	for _, g := range [...]Gateway{b.o.Gateway, b.o.Devices} {
-		if p, ok := g.(backends.Probing); ok {
-			list = append(list, p.Probe(ctx)...)
-		}
+	if p, ok := b.o.Gateway.(backends.Probing); ok {
+		list = append(list, p.Probe(ctx)...)
 	}
 	return list
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -137,7 +138,12 @@ port = %d
 // start runs the program until the test ends.
 func (w *world) start(address, component string) {
 	w.t.Helper()
-	toml := w.configuration(address, component) + fmt.Sprintf("[outbox]\npath = %q\n", w.t.TempDir())
+	w.run(w.configuration(address, component) + fmt.Sprintf("[outbox]\npath = %q\n", w.t.TempDir()))
+}
+
+// run runs the program with that configuration until stop is called, or the test ends.
+func (w *world) run(toml string) (stop func()) {
+	w.t.Helper()
 	cfg, problems := config.Parse([]byte(toml), w.env, w.t.TempDir())
 	if cfg == nil {
 		w.t.Fatalf("configuration: %v", problems)
@@ -147,15 +153,17 @@ func (w *world) start(address, component string) {
 		w.t.Fatal(err)
 	}
 	w.admin = "http://" + a.AdminAddr().String()
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	w.t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			w.t.Errorf("stop: %v", err)
 		}
 	})
+	w.t.Cleanup(stop)
+	return stop
 }
 
 // testLog writes the program's log into the test's.

@@ -38,6 +38,10 @@ type EjabberdOptions struct {
 	DelegatePush bool
 	// Federation lets the server talk to those that Federate makes.
 	Federation bool
+	// NodesBy is the one who may create nodes at pubsub.localhost; empty lets everybody.
+	NodesBy string
+	// StreamManagement is YAML, the options of mod_stream_mgmt in braces.
+	StreamManagement string
 	// Modules is YAML below "modules:", indented by two spaces.
 	Modules string
 }
@@ -121,7 +125,7 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	err = s.render("ejabberd.yml", "ejabberd.yml", map[string]any{
 		"Hosts": o.Hosts, "Certificate": certificate, "C2SPort": ports[0], "Listeners": listeners,
 		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
-		"Privilege": o.Privilege, "Modules": o.Modules,
+		"Privilege": o.Privilege, "Modules": o.Modules, "NodesBy": o.NodesBy, "StreamManagement": cmp.Or(o.StreamManagement, "{}"),
 		"EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush, "EventFeedOptions": o.EventFeedOptions,
 		"FederationPort": federationPort,
 	})

@@ -37,12 +37,13 @@ firewall_scripts = { {{range .Rules}}{{printf "%q; " .}}{{end}}}
 {{- if .Privilege}}
 privileged_entities = { {{range .Components}}[{{printf "%q" .}}] = { presence = "managed_entity", roster = "get", message = "outgoing" }; {{end}}}
 {{- end}}
-{{- if .DelegatePush}}
-delegations = { ["urn:xmpp:push:0"] = { jid = {{printf "%q" (index .Components 0)}} } }
-{{- end}}
 {{.Config}}
 {{range .Hosts}}
 VirtualHost {{printf "%q" .}}
+{{- if $.DelegatePush}}
+    -- One table for each host: of one that hosts share, only the first makes use.
+    delegations = { ["urn:xmpp:push:0"] = { jid = {{printf "%q" (index $.Components 0)}} } }
+{{- end}}
 {{- end}}
 
 Component {{printf "%q" .MUC}} "muc"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"eventpusher/backends/push/registration"
 	"eventpusher/config"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
@@ -42,7 +43,7 @@ func examine(ctx context.Context, cfg *config.Config, version string) []finding.
 	if err != nil {
 		return doctor.Alone(ctx, cfg, version, func(ctx context.Context) (doctor.Lister, func() error, error) {
 			return app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
-		})
+		}, func() (registration.Store, error) { return app.InspectRegistrations(cfg) })
 	}
 	list, err := c.Doctor(ctx)
 	if err != nil {

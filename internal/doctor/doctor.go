@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,7 +66,9 @@ func Sinks(ctx context.Context, list []backends.Backend) []finding.Finding {
 //
 // Of an outbox that several instances share, nobody here can tell whether one of
 // them is attached, so nothing is; letters opens what it keeps.
-func Alone(ctx context.Context, cfg *config.Config, version string, letters Letters) []finding.Finding {
+//
+// registrations opens the store of push registrations for reading.
+func Alone(ctx context.Context, cfg *config.Config, version string, letters Letters, registrations Registrations) []finding.Finding {
 	silent := slog.New(slog.DiscardHandler)
 	built, err := catalog.Build(cfg, silent)
 	if err != nil {
@@ -76,8 +79,10 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 		configured[b.Name()] = true
 		defer b.Close()
 	}
+	closeStore, push := attachStore(built, registrations)
+	defer closeStore()
 	if cfg.Outbox.Engine == "nats" {
-		return append(shared(ctx, cfg, letters), Sinks(ctx, built)...)
+		return append(shared(ctx, cfg, letters), append(push, Sinks(ctx, built)...)...)
 	}
 	list := []finding.Finding{finding.Okf("instance", "none runs on %s, so this is what one would find", cfg.Outbox.Path), Disk(cfg.Outbox)}
 	box, err := outbox.Inspect(cfg.Outbox.Path, lockLimit)
@@ -87,10 +92,6 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 		defer box.Close()
 		list = append(list, kept(box, configured)...)
 	}
-
-	registrations, more := attachStore(cfg, built)
-	defer registrations()
-	list = append(list, more...)
 
 	var server, sinks []finding.Finding
 	var both sync.WaitGroup
@@ -102,7 +103,7 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 		server = attach(ctx, cfg, version)
 	}
 	both.Wait()
-	return append(append(list, server...), sinks...)
+	return slices.Concat(list, server, push, sinks)
 }
 
 // attach connects to the server for a moment.

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"eventpusher/backends/push/registration"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/app"
@@ -126,7 +127,7 @@ func examine(t *testing.T, cfg *config.Config) []finding.Finding {
 	defer cancel()
 	got := doctor.Alone(ctx, cfg, "test", func(ctx context.Context) (doctor.Lister, func() error, error) {
 		return app.OpenLetters(ctx, cfg.Outbox, 0)
-	})
+	}, func() (registration.Store, error) { return app.InspectRegistrations(cfg) })
 	if ctx.Err() != nil {
 		t.Error("it has taken too long")
 	}

@@ -11,11 +11,9 @@ import (
 	"mellium.im/xmpp/disco"
 
 	"eventpusher/backends"
-	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
-	"eventpusher/config"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
 )
@@ -97,15 +95,19 @@ func offline(h component.HostFeeds, name string) finding.Finding {
 		"push needs to know who is offline, and %s; such messages are not pushed", heard)
 }
 
+// Registrations opens the store of push registrations for reading; the error of one
+// that is still to be made is fs.ErrNotExist.
+type Registrations func() (registration.Store, error)
+
 // attachStore lets the push backend among these, if there is one, look into its
 // registrations. The returned function closes them.
-func attachStore(cfg *config.Config, list []backends.Backend) (closeStore func(), found []finding.Finding) {
+func attachStore(list []backends.Backend, open Registrations) (closeStore func(), found []finding.Finding) {
 	for _, one := range list {
 		b, ok := one.(*push.Backend)
 		if !ok {
 			continue
 		}
-		store, err := catalog.InspectRegistrations(cfg)
+		store, err := open()
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return func() {}, []finding.Finding{finding.Okf(b.Name(), "no registrations; the first start makes the place for them")}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"eventpusher/internal/jid"
 )
@@ -38,7 +39,7 @@ type Embedded struct {
 func OpenEmbedded(path string, limit int) (*Embedded, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, FreelistType: bolt.FreelistMapType, NoStatistics: true})
 	if err != nil {
-		return nil, fmt.Errorf("push registrations: %s: %w", path, err)
+		return nil, cannotOpen(path, err)
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists(servicesBucket)
@@ -53,6 +54,13 @@ func OpenEmbedded(path string, limit int) (*Embedded, error) {
 	return &Embedded{db: db, limit: limit}, nil
 }
 
+func cannotOpen(path string, err error) error {
+	if errors.Is(err, berrors.ErrTimeout) {
+		return fmt.Errorf("push registrations: another process has %s open", path)
+	}
+	return fmt.Errorf("push registrations: %s: %w", path, err)
+}
+
 // InspectEmbedded opens the store in that file for reading, while no other process
 // has it open for writing; Enable and the others that change something fail. The
 // error of a file that is not there is fs.ErrNotExist.
@@ -62,7 +70,7 @@ func InspectEmbedded(path string) (*Embedded, error) {
 	}
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTimeout, ReadOnly: true, NoStatistics: true})
 	if err != nil {
-		return nil, fmt.Errorf("push registrations: %s: %w", path, err)
+		return nil, cannotOpen(path, err)
 	}
 	err = db.View(func(tx *bolt.Tx) error {
 		if tx.Bucket(servicesBucket) == nil {

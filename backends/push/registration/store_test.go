@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -206,6 +208,50 @@ func TestEmbeddedSurvives(t *testing.T) {
 	}
 	if diff := cmp.Diff([]Service{s}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestInspectEmbedded(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), FileName)
+	if _, err := InspectEmbedded(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nothing there: %v", err)
+	}
+	e, err := OpenEmbedded(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Service{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}
+	if err := e.Enable(ctx, "alice@x", s); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := InspectEmbedded(path); err == nil || !strings.Contains(err.Error(), "another process has") {
+		t.Errorf("beside a running instance: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	i, err := InspectEmbedded(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	got, err := i.Services(ctx, "alice@x")
+	if diff := cmp.Diff([]Service{s}, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+	if n, err := i.Count(ctx); n != 1 || err != nil {
+		t.Error(n, err)
+	}
+	if err := i.Enable(ctx, "bob@x", s); err == nil {
+		t.Error("it can be written to")
+	}
+	other := filepath.Join(t.TempDir(), FileName)
+	if err := os.WriteFile(other, []byte("no database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := InspectEmbedded(other); err == nil {
+		t.Error("what is no database was opened")
 	}
 }
 

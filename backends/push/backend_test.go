@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -335,6 +336,41 @@ func TestUnacked(t *testing.T) {
 	plain := newFixture(t, asMongooseIM)
 	if e := unacked("bob@example.org/1", "m1"); plain.Wants(&e) {
 		t.Error("the default plugin wants unacknowledged messages")
+	}
+}
+
+// TestTwoSessionsInResume: both devices of a user have vanished, and one message
+// concerns both. MongooseIM notifies each of them again when a session ends
+// (double_notification_with_two_sessions_in_resume); here each knows once.
+func TestTwoSessionsInResume(t *testing.T) {
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	for session, node := range map[jid.JID]string{"bob@example.org/1": "one", "bob@example.org/2": "two"} {
+		payload := `<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
+		if err := f.Register(context.Background(), session, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e := f.message("m")
+	told := func(kind event.Kind, to jid.JID) string {
+		t.Helper()
+		e.Kind, e.Direction, e.To, e.RecipientOffline = kind, event.NoDirection, to, kind == event.Stored
+		if err := f.publish(t, e); err != nil {
+			t.Fatal(err)
+		}
+		nodes := ""
+		for _, got := range f.network.take() {
+			_, node, _ := strings.Cut(got, "node='")
+			nodes += node[:3]
+		}
+		return nodes
+	}
+	got := []string{
+		told(event.Unack, "bob@example.org/1"), told(event.Unack, "bob@example.org/2"),
+		told(event.Unack, "bob@example.org/2"), // routed on when session 1 ends
+		told(event.Stored, "bob@example.org"),  // when session 2 does
+	}
+	if diff := cmp.Diff([]string{"one", "two", "", ""}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

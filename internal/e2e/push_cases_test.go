@@ -3,10 +3,15 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/push"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/internal/control"
 	"eventpusher/internal/harness"
 )
 
@@ -32,6 +37,7 @@ func TestPushCases(t *testing.T) {
 				pushErrors(t, w, say)
 				pushUnacked(t, w, bob, say, false)
 				pushPubSub(t, w, say, f.noNode)
+				pushExplain(t, w, say)
 			})
 			t.Run("enhanced plugin, v2", func(t *testing.T) {
 				w := startPush(t, server, `plugin_module = "mod_event_pusher_push_plugin_enhanced"`, "v2", "")
@@ -303,4 +309,42 @@ func pushPubSub(t *testing.T, w *pushWorld, say func(to, text string), noNode st
 		await(t, "nothing registered", func() bool { return w.occurred("not_enabled") > none })
 	}
 	carol.CloseStream()
+}
+
+// pushExplain asks the running instance why, and has it remove a registration.
+func pushExplain(t *testing.T, w *pushWorld, say func(to, text string)) {
+	const mallory = "mallory@localhost"
+	phone := w.login("mallory", "phone")
+	phone.IQ("set", "", pushEnable("virtual.localhost", "n", "service", "fcm", "device_id", "explained"))
+	say(mallory, "while she is there")
+	leave(phone)
+	say(mallory, "when she has gone")
+	w.expect("one push", request("v3", "explained", "service", "fcm", "alert", alert("when she has gone", 1, "bob@localhost")))
+	c, err := control.Dial(t.Context(), w.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := c.Explain(t.Context(), mallory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	registered := []push.Registered{{Service: "virtual.localhost", Node: "n", Options: []string{"service", "device_id"}, By: push.ByGateway}}
+	if diff := cmp.Diff(registered, e.Registrations); diff != "" {
+		t.Error(diff)
+	}
+	outcomes := make([]string, len(e.Decisions))
+	for i, d := range e.Decisions {
+		outcomes[i] = d.Outcome
+	}
+	if !slices.Contains(outcomes, "pushed") || outcomes[0] != "online" || e.Feeds["message"] != "event-feed" {
+		t.Errorf("%+v", e)
+	}
+	if n, err := c.Remove(t.Context(), mallory, "", ""); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	say(mallory, "and nobody is told")
+	await(t, "nothing registered", func() bool {
+		e, err := c.Explain(t.Context(), mallory)
+		return err == nil && slices.ContainsFunc(e.Decisions, func(d push.Decision) bool { return d.Outcome == "not_enabled" })
+	})
 }

@@ -22,6 +22,7 @@ type pushWorld struct {
 	gateway *pushtest.MongoosePush
 	seen    int // how many of the gateway's requests have been looked at
 	server  *harness.XMPPServer
+	dir     string // of the outbox
 }
 
 // pushHosts are the virtual hosts of pushServers.
@@ -62,7 +63,7 @@ Component "pubsub.localhost" "pubsub"
 // [modules.mod_event_pusher.push], more is for the end of the configuration.
 func startPush(t *testing.T, server *harness.XMPPServer, options, api, more string) *pushWorld {
 	t.Helper()
-	w := &pushWorld{world: &world{t: t}, gateway: pushtest.StartMongoosePush(t), server: server}
+	w := &pushWorld{world: &world{t: t}, gateway: pushtest.StartMongoosePush(t), server: server, dir: t.TempDir()}
 	w.stop = w.run(fmt.Sprintf(`
 [component]
 address = %q
@@ -83,7 +84,7 @@ api_version = %q
 [outgoing_pools.http.mongoose_push_http.connection]
 host = %q
 tls.cacertfile = %q
-%s`, server.ComponentAddr(server.Component), otherHost, t.TempDir(), options, api, w.gateway.URL, w.gateway.CAFile, more))
+%s`, server.ComponentAddr(server.Component), otherHost, w.dir, options, api, w.gateway.URL, w.gateway.CAFile, more))
 	await(t, "readiness", w.ready)
 	return w
 }

@@ -162,6 +162,10 @@ func (l *loader) push(c *Config) {
 	if l.given(at.with("iqdisc")...) {
 		l.require(at.with("iqdisc").with("type").String(), `write type = "one_queue", or remove iqdisc`, !l.given(at.with("iqdisc").with("type")...))
 	}
+	if len(p.VirtualPubsubHosts) > 0 && c.Pusher.MongoosePush == nil {
+		l.warn(at.with("virtual_pubsub_hosts").String(), "nothing stands behind them: notifications for them are refused",
+			"add [modules.mod_push_service_mongoosepush], or remove the hosts")
+	}
 	backend := at.with("backend").String()
 	switch pool := c.Pools.RDBMS; {
 	case p.Backend == "rdbms" && pool == nil && !l.isSettled("outgoing_pools.rdbms.default"):

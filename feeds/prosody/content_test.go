@@ -139,6 +139,7 @@ func TestUnconfigured(t *testing.T) {
 	if !strings.Contains(s.Log(), "set event_feed_component, in the global section") {
 		t.Errorf("the log does not say what to do:\n%s", s.Log())
 	}
+	s.Stop() // it can still be stopped
 }
 
 // An error of ours, a raise in the middle of a hook, costs the event and

@@ -151,6 +151,9 @@ local function save_all()
 end
 
 module:hook("server-stopped", function ()
+	if not feed then -- the module could not be loaded; an error here would keep Prosody from stopping
+		return;
+	end
 	feed:guard("the end of sessions", end_sessions);
 	feed:guard("saving", save_all);
 end, -1000);

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -97,13 +98,36 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 	var both sync.WaitGroup
 	both.Go(func() { sinks = Sinks(ctx, built) })
 	var taken *outbox.LockedError
-	if errors.As(err, &taken) {
+	switch {
+	case answers(ctx, cfg.Admin.Listen):
+		server = []finding.Finding{finding.Warnf(subjectServer, "call doctor in the directory where the instance runs: [outbox] path is relative to it",
+			"not attached: something listens at [admin] listen = %q, probably an instance with another outbox", cfg.Admin.Listen)}
+	case errors.As(err, &taken):
 		server = []finding.Finding{finding.Warnf(subjectServer, "", "not attached: the process that has the outbox may be")}
-	} else {
+	default:
 		server = attach(ctx, cfg, version)
 	}
 	both.Wait()
 	return slices.Concat(list, server, push, sinks)
+}
+
+// answers reports whether something listens at the address of the admin listener: an
+// instance whose outbox is not the one here is still one, and a second connection would
+// take stanzas and grants from it.
+func answers(ctx context.Context, listen string) bool {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port == "0" {
+		return false
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was written
+	return true
 }
 
 // attach connects to the server for a moment.

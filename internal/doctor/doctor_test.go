@@ -376,3 +376,24 @@ func TestSharedOutbox(t *testing.T) {
 	nats.Kill()
 	wantLines(t, examine(t, cfg), "FAIL outbox NATS cannot be reached", "WARN server not attached")
 }
+
+// An instance with another outbox, as when doctor is called in another directory, shows
+// by its admin listener; its connection is left alone.
+func TestInstanceElsewhere(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	url, _ := sink(t)
+	got := examine(t, configure(t, server.Addr(), "secret", url, `"localhost"`, fmt.Sprintf("[admin]\nlisten = %q\n", l.Addr())))
+	wantLines(t, got, "WARN server not attached")
+	if n := server.Connections(); n != 0 {
+		t.Errorf("%d connections", n)
+	}
+}

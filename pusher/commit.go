@@ -14,6 +14,9 @@ const (
 	failurePause = 500 * time.Millisecond // a disk that fails
 )
 
+// errWithdrawn is what batches get that Withdraw has given back.
+var errWithdrawn = errors.New("pusher: withdrawn, since another instance may have the feed now")
+
 // errStopping is what batches get that came while the outbox took nothing until
 // the end.
 var errStopping = errors.New("pusher: stopped before the outbox took the events")
@@ -27,6 +30,10 @@ func (p *Pusher) commitLoop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
+		if recalled := in.takeRecall(); recalled != nil {
+			p.refuseAcked()
+			close(recalled)
+		}
 		closed := in.isClosed()
 		now, progress, again := time.Now(), false, time.Time{}
 		for _, l := range []*line{&in.plain, &in.acked} {
@@ -141,6 +148,20 @@ func (p *Pusher) appended(err error) {
 		p.failure.Store(nil)
 		p.log.Info("the outbox takes events again")
 	}
+}
+
+// refuseAcked gives back to the acknowledged feeds what the outbox has not taken yet.
+func (p *Pusher) refuseAcked() {
+	l := &p.intake.acked
+	for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
+		p.intake.done(l, list)
+		for _, b := range list {
+			if b.committed != nil {
+				b.committed(errWithdrawn)
+			}
+		}
+	}
+	l.again = time.Time{}
 }
 
 // abandonIntake counts what the outbox did not take until the end.

@@ -49,6 +49,7 @@ type intake struct {
 	room         sync.Cond // on mu: there may be room, or no use to wait
 	plain, acked line
 	closed       bool
+	recalled     chan struct{} // nil: nobody wants to have back what is in acked
 }
 
 func newIntake() *intake {
@@ -155,6 +156,33 @@ func (in *intake) done(l *line, list []*batch) {
 	}
 	l.held = false
 	in.room.Broadcast()
+}
+
+// recall asks the committer to refuse all that waits in acked, and returns what is
+// closed when it has.
+func (in *intake) recall() <-chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.recalled == nil {
+		in.recalled = make(chan struct{})
+	}
+	if !in.closed {
+		select {
+		case in.work <- struct{}{}:
+		default:
+		}
+	}
+	return in.recalled
+}
+
+// takeRecall returns what is to be closed when acked has been refused, nil if nobody
+// has asked for that.
+func (in *intake) takeRecall() chan struct{} {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := in.recalled
+	in.recalled = nil
+	return c
 }
 
 // isClosed reports whether close has been called.

@@ -32,6 +32,21 @@ func (p *Pusher) BuryAcked(letters []outbox.DeadLetter, positions []outbox.Posit
 	p.bury(batch{letters: letters, positions: positions, committed: committed})
 }
 
+// Withdraw refuses what PushAcked and BuryAcked have brought and the outbox has not taken
+// yet, and returns once that is done; an Append that is under way ends first. It is for
+// the owner of a feed who may lose it to another instance: what came by it must not be
+// committed, with an old position, after the events that the other one has taken since.
+// Nothing may be pushed meanwhile, and Run has to be running.
+func (p *Pusher) Withdraw() {
+	if p.intake == nil {
+		return
+	}
+	select {
+	case <-p.intake.recall():
+	case <-p.flushed: // nothing is left, and nothing more is taken
+	}
+}
+
 func (p *Pusher) bury(b batch) {
 	p.pushing.Lock()
 	defer p.pushing.Unlock()

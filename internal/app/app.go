@@ -197,10 +197,18 @@ func (a *App) Run(ctx context.Context) error {
 // runLink runs the link, where several instances share the outbox only while it
 // is this one's turn.
 func (a *App) runLink(ctx context.Context) error {
-	if e, ok := a.box.(outbox.Elector); ok {
-		return e.Lead(ctx, a.link.Run)
+	e, ok := a.box.(outbox.Elector)
+	if !ok {
+		return a.link.Run(ctx)
 	}
-	return a.link.Run(ctx)
+	return e.Lead(ctx, func(turn context.Context) error {
+		err := a.link.Run(turn)
+		if ctx.Err() == nil {
+			// The turn is over, and the feeds bring it again, to whoever has the next one.
+			a.pusher.Withdraw()
+		}
+		return err
+	})
 }
 
 // announce says in one line each what this instance is about to do.

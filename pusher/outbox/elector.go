@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// LinkGrace is how long lead may take to return after its context has ended.
+// LinkGrace is how long lead may go on to use the link after its context has ended.
 const LinkGrace = 3 * time.Second
 
 // Elector is an Outbox that several instances share. One of them at a time may
@@ -13,8 +13,8 @@ const LinkGrace = 3 * time.Second
 type Elector interface {
 	// Lead calls lead whenever this instance has become the one that holds the link,
 	// until ctx ends. The context given to lead ends when that is over, early enough
-	// for lead to return before any other instance can hold it; lead has to return
-	// within LinkGrace. Lead returns what lead returned last, or why the outbox
+	// for lead to let go of the link before any other instance can hold it; lead has to do
+	// that within LinkGrace. Lead returns what lead returned last, or why the outbox
 	// can never work as it is configured.
 	Lead(ctx context.Context, lead func(ctx context.Context) error) error
 	// Standing says how this instance stands among the others. It is safe for

@@ -1,0 +1,72 @@
+package pusher_test
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+)
+
+// TestWithdraw gives the events of an acknowledged feed back that an outbox has not
+// taken: committed later, they would put the feed's position back to where it was before
+// another instance had it.
+func TestWithdraw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var deposed atomic.Bool
+		deposed.Store(true)
+		var asked atomic.Int32
+		box := newSlowDisk(func(outbox.Pack) error {
+			asked.Add(1)
+			time.Sleep(3 * time.Second)
+			if deposed.Load() {
+				return errors.New("another instance has taken over")
+			}
+			return nil
+		})
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+		var said []string
+		push := func(seq uint64) {
+			at := outbox.Position{Source: "s", Epoch: "e", Seq: seq}
+			p.PushAcked([]event.Event{of("x", fmt.Sprint(seq))}, []outbox.Position{at}, func(err error) {
+				said = append(said, fmt.Sprint(seq, " ", err == nil))
+			})
+		}
+		push(1)
+		push(2)
+		time.Sleep(10 * time.Second)
+		push(3)
+		p.Withdraw()
+		if diff := cmp.Diff([]string{"1 false", "2 false", "3 false"}, said); diff != "" {
+			t.Errorf("after Withdraw: %s", diff)
+		}
+		deposed.Store(false)
+		before := asked.Load()
+		time.Sleep(time.Minute)
+		if n := asked.Load() - before; n != 0 {
+			t.Errorf("what was withdrawn was offered %d times more", n)
+		}
+		push(2)
+		p.Withdraw()
+		time.Sleep(time.Minute)
+		if len(said) != 4 { // committed if it was under way, else withdrawn
+			t.Errorf("of one more: %v", said)
+		}
+		push(9)
+		time.Sleep(time.Minute)
+		if got := box.Positions(); len(got) != 1 || got[0].Seq != 9 {
+			t.Errorf("positions %v", got)
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		p.Withdraw() // nothing is left
+	})
+}

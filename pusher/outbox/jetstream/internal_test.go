@@ -177,3 +177,21 @@ func TestExplain(t *testing.T) {
 		t.Error("what needs no explanation gets one")
 	}
 }
+
+// The goroutine that reads the link asks for positions, and must not wait for NATS.
+func TestPositionsDoNotWait(t *testing.T) {
+	e := &Engine{}
+	e.positions.set([]outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}, 7)
+	e.positions.mu.Lock() // as during a request
+	defer e.positions.mu.Unlock()
+	got := make(chan []outbox.Position, 1)
+	go func() { got <- e.Positions() }()
+	select {
+	case list := <-got:
+		if len(list) != 1 || list[0].Seq != 1 {
+			t.Errorf("positions %v", list)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Positions waits for a request")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -20,7 +21,9 @@ var errDeposed = errors.New("outbox: another instance has taken over the feeds")
 // revision that it replaces, so that an instance that does not know yet that it
 // has lost the link cannot overwrite what its successor wrote.
 type positions struct {
-	mu       sync.Mutex
+	known atomic.Pointer[[]outbox.Position] // sorted, for who must not wait for a request
+
+	mu       sync.Mutex // held during requests
 	sorted   []outbox.Position
 	revision uint64
 	deposed  bool // by another instance, until seize
@@ -39,7 +42,7 @@ func (p *positions) load(ctx context.Context, l *layout) error {
 func (p *positions) read(ctx context.Context, l *layout) (writer string, err error) {
 	entry, err := l.state.Get(ctx, keyPositions)
 	if errors.Is(err, js.ErrKeyNotFound) {
-		p.sorted, p.revision = nil, 0
+		p.set(nil, 0)
 		return "", nil
 	}
 	if err != nil {
@@ -55,7 +58,7 @@ func (p *positions) read(ctx context.Context, l *layout) (writer string, err err
 	if err != nil {
 		return "", fmt.Errorf("outbox: positions: key %s of %s: %w", keyPositions, l.names.state(), err)
 	}
-	p.sorted, p.revision = list, entry.Revision()
+	p.set(list, entry.Revision())
 	return writer, nil
 }
 
@@ -72,7 +75,7 @@ func (p *positions) advance(ctx context.Context, l *layout, news []outbox.Positi
 		revision, err := l.state.Update(ctx, keyPositions, outbox.AppendPositions(b, merged), p.revision)
 		switch {
 		case err == nil:
-			p.sorted, p.revision = merged, revision
+			p.set(merged, revision)
 			return nil
 		case !errors.Is(err, js.ErrKeyRevisionMismatch):
 			return fmt.Errorf("outbox: positions: %w", explain(err))
@@ -84,10 +87,17 @@ func (p *positions) advance(ctx context.Context, l *layout, news []outbox.Positi
 			return err
 		}
 		if writer != token || !again {
-			p.sorted, p.deposed = before, true
+			p.set(before, p.revision)
+			p.deposed = true
 			return errDeposed
 		}
 	}
+}
+
+// set enters what is kept, and as which revision. p.mu is held.
+func (p *positions) set(sorted []outbox.Position, revision uint64) {
+	p.sorted, p.revision = sorted, revision
+	p.known.Store(&sorted)
 }
 
 // seize takes over what is there and makes every write of a predecessor fail.
@@ -98,9 +108,10 @@ func (p *positions) seize(ctx context.Context, l *layout, token string) error {
 	return p.advance(ctx, l, nil, token)
 }
 
-// Positions implements outbox.Outbox.
+// Positions implements outbox.Outbox. It does not wait for a write that is under way.
 func (e *Engine) Positions() []outbox.Position {
-	e.positions.mu.Lock()
-	defer e.positions.mu.Unlock()
-	return slices.Clone(e.positions.sorted)
+	if known := e.positions.known.Load(); known != nil {
+		return slices.Clone(*known)
+	}
+	return nil
 }

@@ -133,6 +133,20 @@ func (e *PausedError) Unwrap() error { return e.Err }
 // Paused marks err as one that no event can get past before an operator acts.
 func Paused(err error) error { return &PausedError{Err: err} }
 
+// ElsewhereError says that one of many destinations behind the backend does not take its
+// event for now, which is no evidence about the others: the event is tried again, and
+// the backend does not count as down.
+type ElsewhereError struct{ Err error }
+
+// Error returns what the cause says.
+func (e *ElsewhereError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *ElsewhereError) Unwrap() error { return e.Err }
+
+// Elsewhere marks err as transient, and as the fault of the event's own destination.
+func Elsewhere(err error) error { return &ElsewhereError{Err: err} }
+
 // ErrTooLarge says that the event is larger than the service takes.
 var ErrTooLarge = errors.New("event is larger than the service takes")
 

@@ -128,6 +128,7 @@ func judge(ctx context.Context, errs []error) (verdict, time.Duration) {
 			continue
 		}
 		switch reason := backends.Reason(err); {
+		case errors.As(err, new(*backends.ElsewhereError)):
 		case reason == "paused":
 			refused++
 		case reason == "waiting":

@@ -272,13 +272,20 @@ func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registrat
 	return nil, nil
 }
 
-// worst returns the error that says best when to try again; nil if there is none.
+// worst returns the error that says best when to try again, or else those that are not
+// the fault of one push service alone; nil if there is none.
 func worst(errs []error) error {
+	var common []error
 	for _, err := range errs {
-		var after *backends.RetryAfterError
-		if errors.As(err, &after) {
+		if errors.As(err, new(*backends.RetryAfterError)) {
 			return err
 		}
+		if !errors.As(err, new(*backends.ElsewhereError)) {
+			common = append(common, err)
+		}
+	}
+	if len(common) > 0 {
+		return errors.Join(common...)
 	}
 	return errors.Join(errs...)
 }

@@ -69,7 +69,17 @@ func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summar
 	case ByDevices:
 		return b.toDevice(ctx, s, sum)
 	}
-	return b.services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields))
+	return elsewhere(ctx, b.services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields)))
+}
+
+// elsewhere marks what one push service of the network says, or that it says nothing:
+// users register whatever service they like, so one that is dead must not hold up those
+// of others.
+func elsewhere(ctx context.Context, err error) error {
+	if errors.As(err, new(*Refusal)) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return backends.Elsewhere(err)
+	}
+	return err
 }
 
 // own reports whether we are the push service ourselves.

@@ -127,6 +127,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	}
 	if a.registrar != nil {
 		a.registrar.component = a.link
+		a.registrar.relay, _ = a.box.(relay)
 	}
 	if cfg.Admin.Listen != "" {
 		a.admin, err = admin.New(cfg.Admin, admin.Options{
@@ -202,7 +203,7 @@ func (a *App) runLink(ctx context.Context) error {
 		return a.link.Run(ctx)
 	}
 	return e.Lead(ctx, func(turn context.Context) error {
-		err := a.link.Run(turn)
+		err := a.lead(turn)
 		if ctx.Err() == nil {
 			// The turn is over, and the feeds bring it again, to whoever has the next one.
 			a.pusher.Withdraw()

@@ -29,8 +29,16 @@ type registrar struct {
 	hosts     map[jid.JID]bool // that may delegate
 	served    map[jid.JID]bool
 	requests  chan func(context.Context)
-	component *component.Link
+	component requester
+	relay     relay // nil: there is no other instance
 	log       *slog.Logger
+}
+
+// requester is the link. Request is safe for concurrent use, and blocks until there is
+// an answer, or an error as component.Link's.
+type requester interface {
+	Request(ctx context.Context, r component.Request) (component.Reply, error)
+	Status() component.Status
 }
 
 // newRegistrar returns the registrar of the push backend among these, nil if there
@@ -63,8 +71,18 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 	return nil, nil
 }
 
-// Set implements push.Services by the link.
+// Set implements push.Services by the link, or that of the instance that holds it.
 func (r *registrar) Set(ctx context.Context, to jid.JID, payload []byte) error {
+	err := r.send(ctx, to, payload)
+	var none *component.NoLinkError
+	if r.relay != nil && errors.As(err, &none) && !none.Sent {
+		return r.ask(ctx, to, payload)
+	}
+	return err
+}
+
+// send sends the IQ by our own link.
+func (r *registrar) send(ctx context.Context, to jid.JID, payload []byte) error {
 	_, err := r.component.Request(ctx, component.Request{To: string(to), Type: component.Set, Payload: payload})
 	var refused *component.StanzaError
 	if errors.As(err, &refused) {

@@ -374,7 +374,7 @@ func TestNarrowRights(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{TLS: true, Extra: `
 authorization { users: [ { user: u, password: right, permissions: {
   publish: { allow: ["TEST.>", "$KV.TEST_state.>", "$KV.TEST_cluster.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>"] }
-  subscribe: { allow: ["_INBOX.>"] } } } ] }
+  subscribe: { allow: ["_INBOX.>", "TEST.ask"] } } } ] }
 `})
 	o := options(t, server, "a")
 	o.Username, o.Password = "u", "right"

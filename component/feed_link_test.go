@@ -1,6 +1,7 @@
 package component
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -222,23 +223,43 @@ func TestFeedBegins(t *testing.T) {
 	}
 }
 
-// TestFeedOtherProcess: what another process has taken since is missed here.
+// TestFeedOtherProcess: what another process has taken since is missed here, and what this
+// one remembers of sessions is out of date if that one has told all there was to tell.
 func TestFeedOtherProcess(t *testing.T) {
-	k := newKeeper(t)
-	l, m := begun(t, k)
-	m.send(1, 2)
-	m.endSnapshot(3)
-	m.acked(3)
-	k.want(append(fed(m, 1, 2), fmt.Sprintf("fed s1 e1 3: %d  ", stanza.SnapshotEnd))...)
-	m.session.Drop()
-	k.mu.Lock()
-	k.at["s1"], k.told = Position{"s1", "e1", 5}, true
-	k.mu.Unlock()
-	m = l.module("s1", "e1")
-	m.hello(1, 7, "")
-	m.wantHears("resume s1 e1 5", "snapshot s1")
-	k.want("resumed s1 false")
-	l.end()
+	for name, c := range map[string]struct {
+		refused, told bool
+		want          []string
+	}{
+		"all was told":                  {false, true, []string{"overtaken s1", "resumed s1 true"}},
+		"not all was told":              {false, false, []string{"resumed s1 false"}},
+		"it took what was refused here": {true, true, []string{"overtaken s1", "resumed s1 true"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeper(t)
+			l, m := begun(t, k)
+			m.send(1, 2)
+			m.endSnapshot(3)
+			m.acked(3)
+			k.want(append(fed(m, 1, 2), fmt.Sprintf("fed s1 e1 3: %d  ", stanza.SnapshotEnd))...)
+			if c.refused {
+				k.set(false, errors.New("another instance has taken over"))
+				m.send(4, 5)
+				k.want(fed(m, 4, 4)...)
+				k.set(false, nil)
+			}
+			m.session.Drop()
+			k.mu.Lock()
+			k.at["s1"], k.told = Position{"s1", "e1", 5}, c.told
+			k.mu.Unlock()
+			m = l.module("s1", "e1")
+			m.hello(1, 7, "")
+			m.wantHears("resume s1 e1 5", "snapshot s1")
+			k.want(c.want...)
+			m.send(6, 6)
+			k.want(fed(m, 6, 6)...)
+			l.end()
+		})
+	}
 }
 
 func TestFeedRefusedCommit(t *testing.T) {

@@ -66,8 +66,9 @@ func (k *keeper) options() Options {
 			at, ok := k.at[source]
 			return at.Epoch, at.Seq, ok
 		},
-		Told:    func(source string) bool { return k.told },
-		Resumed: func(source string, complete bool) { k.say(fmt.Sprintf("resumed %s %v", source, complete)) },
+		Told:      func(source string) bool { return k.told },
+		Overtaken: func(source string) { k.say("overtaken " + source) },
+		Resumed:   func(source string, complete bool) { k.say(fmt.Sprintf("resumed %s %v", source, complete)) },
 	}
 }
 

@@ -94,19 +94,26 @@ func (src *source) place(epoch string, from, to uint64, lost bool) verdict {
 }
 
 // greet takes a hello and reports whether it says nothing new, since modules repeat it
-// until they have heard the answer, and whether what follows misses nothing. kept is
-// the position on disk, nil if there is none; told says that what it knew of sessions
-// when that was written was complete.
-func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, told bool, now time.Time) (repeated, complete bool) {
+// until they have heard the answer, whether what follows misses nothing, and whether that
+// goes on behind what another process has told. kept is the position on disk, nil if there is
+// none or something is pending; told says that what it knew of sessions when that was
+// written was complete.
+func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, told bool, now time.Time) (repeated, complete, overtaken bool) {
 	repeated = src.quiet && !src.since.IsZero() && f.Epoch == src.epoch
 	cold := src.inEpoch == ""
+	// Another process has handed over what came before, and told of its sessions.
+	whole := told && kept != nil && continues(&f.Hello, f.Epoch, kept.Epoch, kept.Seq)
+	others := kept != nil && (kept.Epoch != src.inEpoch || kept.Seq > src.received ||
+		src.refused && src.committed.Epoch != "" && *kept != src.committed)
 	switch {
-	case src.refused:
 	case cold:
-		// Another process has handed over what came before, and told of its sessions.
-		complete = told && kept != nil && continues(&f.Hello, f.Epoch, kept.Epoch, kept.Seq)
-	case kept != nil && (kept.Epoch != src.inEpoch || kept.Seq > src.received):
-		// Another process has taken events since, of which this one knows nothing.
+		complete = whole
+	case others && whole:
+		complete, overtaken = true, true
+		src.refused = false // the other one has taken it
+	case src.refused:
+	case others:
+		// What it has told is not known.
 	default:
 		complete = continues(&f.Hello, f.Epoch, src.inEpoch, src.received)
 	}
@@ -116,9 +123,9 @@ func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, told bool
 	src.host, src.epoch, src.hello, src.quiet, src.heard = host, f.Epoch, f.Hello, true, now
 	src.owed, src.greeting, src.answered, src.gap = true, true, false, false
 	src.askAt = time.Time{}
-	src.wantSnapshot = src.wantSnapshot || !complete || cold || src.snapshot != ""
+	src.wantSnapshot = src.wantSnapshot || !complete || cold || overtaken || src.snapshot != ""
 	src.snapshot = ""
-	return repeated, complete
+	return repeated, complete, overtaken
 }
 
 // continues reports whether what follows a hello in that epoch follows the event of

@@ -139,10 +139,13 @@ func (s *sources) hello(f *stanza.Feed, host jid.JID, now time.Time) {
 			kept = &Position{Source: f.Source, Epoch: epoch, Seq: seq}
 		}
 	}
-	repeated, complete := src.greet(f, host, kept, s.options.Told(f.Source), now)
+	repeated, complete, overtaken := src.greet(f, host, kept, s.options.Told(f.Source), now)
 	s.mu.Unlock()
+	if overtaken {
+		s.options.Overtaken(src.name)
+	}
 	unserved := s.feeds.announced(f.Hello.Hosts)
-	if !repeated {
+	if !repeated || overtaken {
 		s.log.Info("component: a source of the event-feed is there", "source", f.Source, "host", string(host),
 			"server", shortened(f.Hello.Server), "kept", f.Hello.Next-f.Hello.First, "complete", complete)
 		if len(unserved) > 0 {

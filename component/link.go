@@ -64,6 +64,11 @@ type Options struct {
 	// handed over last, by this process or by one before it. Not complete are also a
 	// loss, and events that come again because they were refused.
 	Resumed func(source string, complete bool)
+	// Overtaken is called just before Resumed, which says complete then, when another
+	// process has taken events of the source since this one did, and has told all there
+	// was to tell of its sessions: what this one remembers of them is out of date, and would
+	// be told twice.
+	Overtaken func(source string)
 
 	// Settled is called, like Handler, when the server has said all it knows about
 	// who is online since the connection was set up: nothing told by then of a session
@@ -217,6 +222,9 @@ func (o *Options) feedDefaults() {
 	}
 	if o.Committed == nil {
 		o.Committed = func(string) (string, uint64, bool) { return "", 0, false }
+	}
+	if o.Overtaken == nil {
+		o.Overtaken = func(string) {}
 	}
 	if o.Resumed == nil {
 		o.Resumed = func(string, bool) {}

@@ -80,6 +80,8 @@ func (m *module) forward(fact, user string, d draft) *stanza.Stanza {
 //	bound a/1                    a session in a snapshot without presence
 //	chat a/1 b                   message-sent
 //	resume, lost                 Resume of the source, complete or not
+//	elsewhere online a/1         a fact that another process of ours takes
+//	forget                       Forget of the source
 //	gap                          the link is set up anew
 //	+1h                          time passes
 //	again 3                      the source sends its latest 3 facts once more
@@ -153,6 +155,10 @@ func (st *stage) do(line string) []event.Event {
 		st.tr.Gap()
 	case what == "resume", what == "lost":
 		st.tr.Resume(m.source, what == "resume")
+	case what == "forget":
+		st.tr.Forget(m.source)
+	case what == "elsewhere":
+		m.report(words[1], address4(words[2]), st.now)
 	case what == "settled":
 		return st.tr.Settled("localhost", nil, nil)
 	case what == "again":

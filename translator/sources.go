@@ -38,6 +38,7 @@ type source struct {
 	away    time.Time
 	leaving bool // a sweep is giving them up
 	over    bool
+	anew    bool // nothing is known of it, as of one that was never heard
 	// whole says that all its sessions are known: a snapshot has ended, and nothing has
 	// been lost since. Before that, told says that nothing has been lost since the
 	// last process of ours, which has told of all sessions that are new to this one.
@@ -114,10 +115,28 @@ func (t *Translator) Resume(name string, complete bool) {
 	index, ok := s.byName[name]
 	if !ok {
 		index = s.newSource(strings.Clone(name))
-		s.sources[index].told = complete
+	}
+	if src := s.sources[index]; !ok || src.anew {
+		src.told, src.anew = complete, false
 	}
 	s.sources[index].heard = at
 	s.resume(s.sources[index], complete, at)
+	t.noteTable()
+}
+
+// Forget drops all that is known of a source of the event-feed, without events, before
+// Resume: another process has heard it since, and has told what became of its
+// sessions. Forget belongs to the goroutine that calls Translate.
+func (t *Translator) Forget(name string) {
+	s := t.sessions
+	index, ok := s.byName[name]
+	if !ok {
+		return
+	}
+	s.drop(func(_ string, c *session) bool { return c.source == index }, nil)
+	kept := s.sources[index].name
+	*s.sources[index] = source{name: kept, anew: true, heard: t.now()}
+	s.settle()
 	t.noteTable()
 }
 

@@ -118,7 +118,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 		Handler:  feed.handle,
 		Attached: tr.Gap, // what stock feeds had to say while the link was down is unknown
 		Settled:  feed.settled,
-		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed, Told: feed.told, Resumed: feed.resumed,
+		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed, Told: feed.told, Resumed: feed.resumed, Overtaken: feed.overtaken,
 		IQ:      iqs,
 		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})

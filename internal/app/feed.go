@@ -103,6 +103,13 @@ func (f *feeder) resumed(source string, complete bool) {
 	f.translator.Resume(source, complete)
 }
 
+// overtaken forgets what another process knows better by now, as if this one had just begun.
+func (f *feeder) overtaken(source string) {
+	delete(f.lossUntold, source)
+	delete(f.snapshot, source)
+	f.translator.Forget(source)
+}
+
 // told reports whether all was told of a source's sessions at its position on disk.
 func (f *feeder) told(source string) bool {
 	for _, p := range f.box.Positions() {

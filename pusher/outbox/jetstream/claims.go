@@ -104,11 +104,10 @@ func (c *cluster) begin(what string) {
 	if what == claimLink {
 		close(h.done)
 		select {
-		case c.link <- ctx:
-		default: // Lead has not taken the last one, which is over
-			<-c.link
-			c.link <- ctx
+		case <-c.link: // Lead has not taken the last one, which is over
+		default:
 		}
+		c.link <- ctx // there is room: nobody else sends, and the lock is held
 		return
 	}
 	n, err := strconv.Atoi(what)

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -193,5 +194,41 @@ func TestPositionsDoNotWait(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("Positions waits for a request")
+	}
+}
+
+// A turn at the link that nobody has taken is replaced by the next one; Lead may take it at
+// that very moment.
+func TestTurnsAreReplaced(t *testing.T) {
+	e := &Engine{ctx: t.Context()}
+	c := newCluster(e)
+	defer c.die()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 50_000 {
+			c.mu.Lock()
+			c.begin(claimLink)
+			c.mine[claimLink].stop()
+			c.mu.Unlock()
+		}
+	}()
+	var last context.Context
+	deadline := time.After(time.Minute)
+	for over := false; !over; {
+		select {
+		case last = <-c.link:
+		case <-done:
+			over = true
+		case <-deadline:
+			t.Fatal("a turn waits for the last one to be taken, with everything locked")
+		}
+	}
+	select {
+	case last = <-c.link:
+	default:
+	}
+	if last == nil {
+		t.Error("no turn has come")
 	}
 }

@@ -130,7 +130,8 @@ func temporary(err error) bool {
 	}
 	var api *js.APIError
 	if errors.As(err, &api) {
-		return api.Code >= 500 && api.ErrorCode != errNotClustered // no leader yet, no quorum, overloaded
+		// No leader yet, no quorum, overloaded; or too few servers have joined so far.
+		return api.Code >= 500 && api.ErrorCode != errNotClustered || api.ErrorCode == errNoPeers
 	}
 	return isNetwork(err) || errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, js.ErrNoStreamResponse)
 }

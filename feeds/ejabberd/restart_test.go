@@ -121,7 +121,11 @@ func TestRestarts(t *testing.T) {
 		c.disconnect()
 		login("bob", "desk")
 		chat(alice, "bob@localhost", 50, 7)
-		s.Restart()
+		s.Stop()
+		if info, err := os.Stat(filepath.Join(s.Dir(), "db", "event_feed.ring")); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("who may read what is kept: %v, %v", info, err)
+		}
+		s.Start()
 		c.connect()
 		c.snapshot("restarted")
 		if c.epoch != epoch || c.hellos[len(c.hellos)-1].PrevEpoch != "" {

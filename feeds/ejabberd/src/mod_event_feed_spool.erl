@@ -82,14 +82,21 @@ maybe_done(Path, [Step | Steps]) ->
 write_and_sync(Path, Text) ->
     case file:open(Path, [write, raw, binary]) of
 	{ok, File} ->
-	    Done = case file:write(File, Text) of
-		       ok -> file:sync(File);
+	    %% It holds users' messages.
+	    Done = case file:change_mode(Path, 8#600) of
+		       ok -> put_and_sync(File, Text);
 		       Err -> Err
 		   end,
 	    _ = file:close(File),
 	    Done;
 	Err ->
 	    Err
+    end.
+
+put_and_sync(File, Text) ->
+    case file:write(File, Text) of
+	ok -> file:sync(File);
+	Err -> Err
     end.
 
 read(Name) ->

@@ -195,6 +195,7 @@ func TestPausedBackend(t *testing.T) {
 			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
 		}
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		tried := b.tried()
 		var pauses []time.Duration
 		last := time.Duration(0)
@@ -407,6 +408,7 @@ func TestPoisonedConversationsStarveNobody(t *testing.T) {
 		if !opened {
 			t.Error("the breaker never opened, so the test shows nothing")
 		}
+		synctest.Wait()
 		if n := strings.Count(logged.String(), "the service is down"); n > 12 {
 			t.Errorf("%d lines about the same trouble in 11 minutes", n)
 		}
@@ -771,6 +773,7 @@ func TestPublishThatMisbehaves(t *testing.T) {
 				if err := p.Drain(t.Context()); err != nil {
 					t.Fatal(err)
 				}
+				synctest.Wait()
 				if n := b.count(); n != 2 {
 					t.Errorf("%d delivered", n)
 				}

@@ -53,6 +53,13 @@ type Counting interface {
 	Counts() map[string]uint64
 }
 
+// Declining is implemented by backends that account for what they do not publish.
+type Declining interface {
+	// Declined says that the operator's condition (when) withholds e, which the backend
+	// wants. It must not block, and e is the caller's.
+	Declined(e *event.Event)
+}
+
 // Probing is implemented by backends that can ask their service whether it would take
 // events, without sending it one.
 type Probing interface {

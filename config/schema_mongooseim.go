@@ -54,6 +54,7 @@ func (s *SNS) fields() []field {
 			// message_structure_json asks for.
 			text("muc_host", &s.MUCHost, nil, isDomainPattern),
 			boolean("message_structure_json", &s.MessageStructureJSON, false),
+			when(&s.When),
 		})
 }
 
@@ -63,7 +64,7 @@ func (h *HTTPHandler) fields() []field {
 		text("pool_name", &h.PoolName, "http_pool", nonEmpty),
 	},
 		secret("path", &h.Path, ""), // its _file is ours
-		[]field{stockModule("callback_module", "mod_event_pusher_http_defaults")})
+		[]field{stockModule("callback_module", "mod_event_pusher_http_defaults"), when(&h.When)})
 }
 
 func (r *Rabbit) fields() []field {
@@ -72,6 +73,7 @@ func (r *Rabbit) fields() []field {
 		section("chat_msg_exchange", &r.Chat, messageExchangeFields("chat_msg")),
 		section("groupchat_msg_exchange", &r.GroupChat, messageExchangeFields("groupchat_msg")),
 		choice("unroutable", &r.Unroutable, "drop", "drop", "retry", "dead_letter"), // ours
+		when(&r.When),
 	}
 }
 
@@ -102,6 +104,7 @@ func (p *Push) fields() []field {
 		choice("content", &p.Content, "body", "body", "sender", "none"), // ours, as the next two
 		duration("max_age", &p.MaxAge, "1h", time.Second),
 		integer("max_registrations", &p.MaxRegistrations, int64(64), 1, 10_000),
+		when(&p.When),
 		table("wpool", p.WPool.sizing("available_worker")...),
 		table("iqdisc",
 			choice("type", &p.IQDiscType, "one_queue", "no_queue", "one_queue", "queues", "parallel"),
@@ -109,6 +112,9 @@ func (p *Push) fields() []field {
 		),
 	}
 }
+
+// when is a key of each backend, and ours. Package pusher compiles it.
+func when(dst *string) field { return text("when", dst, nil, filled) }
 
 // sizing are the options of a pool that has no scope.
 func (p *PoolOptions) sizing(strategy string) []field {

@@ -145,13 +145,9 @@ func (f *expressionFilter) Filter(e *event.Event) (Verdict, error) {
 	f.env.load(e)
 	defer func() { f.env = environment{} }() // the event's buffer must not outlive it here
 	if f.keep != nil {
-		v, err := f.keep.run(&f.env)
+		yes, err := f.keep.truth(&f.env)
 		if err != nil {
 			return Verdict{}, fmt.Errorf("keep: %w", err)
-		}
-		yes, ok := v.(bool)
-		if !ok {
-			return Verdict{}, fmt.Errorf("keep: %w", &filterError{kind: "value_type", text: "the value is " + valueName(v) + " instead of true or false"})
 		}
 		if !yes {
 			return Verdict{Drop: true}, nil

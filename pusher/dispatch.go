@@ -34,6 +34,9 @@ type dispatcher struct {
 	timeout time.Duration
 	durable bool // the outbox keeps what is not delivered at the end
 
+	condition *Condition         // nil: always
+	declined  backends.Declining // nil if the backend does not care
+
 	idle atomic.Int32 // lanes in next
 
 	mu       sync.Mutex
@@ -50,6 +53,7 @@ type dispatcher struct {
 	failureLog throttle
 	outageLog  throttle
 	fullLog    throttle
+	whenLog    throttle
 	told       atomic.Bool // the log says that the service is down or refuses us
 
 	delivered, failed, dead atomic.Uint64

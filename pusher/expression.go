@@ -81,6 +81,19 @@ func (p *program) run(env *environment) (any, error) {
 	return v, nil
 }
 
+// truth evaluates a condition: an expression whose value is true or false.
+func (p *program) truth(env *environment) (bool, error) {
+	v, err := p.run(env)
+	if err != nil {
+		return false, err
+	}
+	yes, ok := v.(bool)
+	if !ok {
+		return false, &filterError{kind: "value_type", text: "the value is " + valueName(v) + " instead of true or false"}
+	}
+	return yes, nil
+}
+
 var durationType = reflect.TypeFor[time.Duration]()
 
 // metadataType refuses expressions whose type metadata cannot hold. What is not

@@ -16,6 +16,7 @@ type Metrics struct {
 	events       *prometheus.CounterVec
 	dropped      *prometheus.CounterVec
 	filters      *prometheus.CounterVec
+	when         *prometheus.CounterVec
 	deliveries   *prometheus.CounterVec
 	failures     *prometheus.CounterVec
 	seconds      *prometheus.HistogramVec
@@ -51,6 +52,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		events:     counter("events_total", "Events that reached the pusher.", "kind", "direction"),
 		dropped:    counter("events_dropped_total", "Events that were handed to no backend, by reason.", "reason"),
 		filters:    counter("filter_events_total", "Verdicts of filters: keep, drop or error.", "filter", "outcome"),
+		when:       counter("when_events_total", "What the condition (when) of a backend said of events that the backend wants: keep, drop or error.", "backend", "outcome"),
 		deliveries: counter("deliveries_total", "Events that a backend has delivered.", "backend"),
 		failures:   counter("delivery_failures_total", "Deliveries that failed, by reason; most are tried again.", "backend", "reason"),
 		seconds: f.NewHistogramVec(prometheus.HistogramOpts{
@@ -109,6 +111,7 @@ type backendMetrics struct {
 	breaker    prometheus.Gauge
 	failures   func(reason string) prometheus.Counter
 	dead       func(reason string) prometheus.Counter
+	when       func(outcome string) prometheus.Counter
 }
 
 func (m *Metrics) backend(name string) *backendMetrics {
@@ -119,6 +122,7 @@ func (m *Metrics) backend(name string) *backendMetrics {
 		breaker:    m.breaker.WithLabelValues(name),
 		failures:   func(reason string) prometheus.Counter { return m.failures.WithLabelValues(name, reason) },
 		dead:       func(reason string) prometheus.Counter { return m.dead.WithLabelValues(name, reason) },
+		when:       func(outcome string) prometheus.Counter { return m.when.WithLabelValues(name, outcome) },
 	}
 }
 

@@ -86,7 +86,7 @@ func (p *Pusher) route(e *event.Event) {
 	}
 	var takers outbox.Takers
 	for n, d := range p.dispatchers {
-		if d.wants(e) {
+		if p.gets(d, e) {
 			takers.Add(n)
 		}
 	}

@@ -34,6 +34,9 @@ const reasonFilter = "filter"
 type Options struct {
 	Chain    *Chain             // nil: every event is kept
 	Backends []backends.Backend // at most outbox.MaxReaders, with different names; closed by their owner, not by the Pusher
+	// Conditions say by the names of backends which of the events that they want they
+	// get; one without gets all.
+	Conditions map[string]*Condition
 	// QueueEvents and QueueBytes bound what waits for each backend in memory;
 	// 0: outbox.DefaultQueueEvents and outbox.DefaultQueueBytes.
 	QueueEvents int
@@ -129,6 +132,8 @@ func New(o Options) (*Pusher, error) {
 		names[name] = true
 		d := newDispatcher(b, &o)
 		d.durable = p.box.Durable()
+		d.condition = o.Conditions[name]
+		d.declined, _ = b.(backends.Declining)
 		r, err := p.box.Reader(name, d.notify)
 		if err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/http"
+	"eventpusher/backends/push"
 	"eventpusher/backends/rabbit"
 	"eventpusher/backends/sns"
 	"eventpusher/config"
@@ -18,7 +19,9 @@ import (
 
 // part is one configured backend.
 type part struct {
+	name  string // of the backend
 	path  string // its section, as problems of the configuration name it
+	when  string // its condition, if it has one
 	build func(*slog.Logger) (backends.Backend, error)
 }
 
@@ -30,13 +33,13 @@ var errNoPool = errors.New("no pool")
 func parts(cfg *config.Config) []part {
 	var all []part
 	if c := cfg.Pusher.SNS; c != nil {
-		all = append(all, part{"modules.mod_event_pusher.sns", func(log *slog.Logger) (backends.Backend, error) {
+		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, func(log *slog.Logger) (backends.Backend, error) {
 			return sns.New(*c, cfg.General.Hosts, log)
 		}})
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
 		for i, h := range c.Handlers {
-			all = append(all, part{config.HandlerPath(i), func(*slog.Logger) (backends.Backend, error) {
+			all = append(all, part{handlerName(h), config.HandlerPath(i), h.When, func(*slog.Logger) (backends.Backend, error) {
 				pool, ok := cfg.Pools.HTTP[h.PoolName]
 				if !ok {
 					return nil, fmt.Errorf("http: handler %s needs [%s]: %w", handlerName(h), config.HTTPPoolPath(h.PoolName), errNoPool)
@@ -46,7 +49,7 @@ func parts(cfg *config.Config) []part {
 		}
 	}
 	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
-		all = append(all, part{"modules.mod_event_pusher.rabbit", func(log *slog.Logger) (backends.Backend, error) {
+		all = append(all, part{rabbit.Name, "modules.mod_event_pusher.rabbit", c.When, func(log *slog.Logger) (backends.Backend, error) {
 			if cfg.Pools.Rabbit == nil {
 				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
 			}
@@ -54,7 +57,7 @@ func parts(cfg *config.Config) []part {
 		}})
 	}
 	if c := cfg.Pusher.Push; c != nil {
-		all = append(all, part{"modules.mod_event_pusher.push", func(log *slog.Logger) (backends.Backend, error) {
+		all = append(all, part{push.Name, "modules.mod_event_pusher.push", c.When, func(log *slog.Logger) (backends.Backend, error) {
 			return newPush(cfg, c, log)
 		}})
 	}
@@ -82,6 +85,24 @@ func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
 		return nil, errors.Join(errs...)
 	}
 	return built, nil
+}
+
+// Condition is the when of one backend, an expression that package pusher compiles.
+type Condition struct {
+	Backend    string // the name that Build gives it
+	Path       string // the key of the configuration
+	Expression string
+}
+
+// Conditions lists those of the backends that Build returns for cfg.
+func Conditions(cfg *config.Config) []Condition {
+	var all []Condition
+	for _, p := range parts(cfg) {
+		if p.when != "" {
+			all = append(all, Condition{Backend: p.name, Path: p.path + ".when", Expression: p.when})
+		}
+	}
+	return all
 }
 
 // handlerName returns the name of a handler: the configured one, or "http:POOL",

@@ -31,11 +31,11 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 			report(p.path, err.Error(), "")
 			continue
 		}
-		other, taken := named[b.Name()]
+		other, taken := named[p.name]
 		if taken && !complains(earlier, p.path, p.path+".name", other+".name") {
-			report(p.path, fmt.Sprintf("is called %q, as %s is, and events wait under that name", b.Name(), other), "give one of them another name")
+			report(p.path, fmt.Sprintf("is called %q, as %s is, and events wait under that name", p.name, other), "give one of them another name")
 		}
-		named[b.Name()] = p.path
+		named[p.name] = p.path
 		_ = b.Close() // nothing is open
 	}
 	return problems

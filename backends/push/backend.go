@@ -161,6 +161,9 @@ func (b *Backend) Wants(e *event.Event) bool {
 	return false
 }
 
+// Declined implements backends.Declining.
+func (b *Backend) Declined(e *event.Event) { b.note(e.User, e.ID, withheld) }
+
 // Limits implements backends.Backend.
 func (b *Backend) Limits() backends.Limits {
 	return backends.Limits{Lanes: b.o.Lanes, Batch: batchSize}

@@ -26,6 +26,8 @@ const (
 	waiting   outcome = "waiting"      // waits for its provider
 	dead      outcome = "device_gone"  // the device was removed
 
+	withheld outcome = "when" // by the operator's condition
+
 	enabled    outcome = "registered"
 	byUser     outcome = "unregistered"
 	byOperator outcome = "removed_by_operator"
@@ -47,6 +49,8 @@ var meanings = map[outcome]string{
 	limited:   "the device had too many lately; it waits",
 	waiting:   "it waits for its provider",
 	dead:      "the device that it was for is not registered here any more",
+
+	withheld: "the condition of the configuration (when) is not true of it",
 
 	enabled:    "a registration was stored",
 	byUser:     "the user has taken registrations back",

@@ -19,6 +19,9 @@ import (
 	"eventpusher/event"
 )
 
+// Name is what the backend is called in configuration, logs and metrics.
+const Name = "rabbit"
+
 const (
 	defaultWindow = 256
 	// maxLanes is where more channels stop paying: the broker is the bottleneck,
@@ -103,7 +106,7 @@ func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Ba
 }
 
 // Name implements backends.Backend.
-func (b *Backend) Name() string { return "rabbit" }
+func (b *Backend) Name() string { return Name }
 
 // Wants reports whether one of the configured exchanges is for e.
 func (b *Backend) Wants(e *event.Event) bool { return exchangeFor(&b.exchanges, e) != nil }

@@ -25,6 +25,9 @@ import (
 	"eventpusher/event"
 )
 
+// Name is what the backend is called in configuration, logs and metrics.
+const Name = "sns"
+
 const (
 	batchSize = 10 // entries that PublishBatch takes
 	// maxLanes is where more calls in flight stop paying: 16 batches of 10 carry
@@ -120,7 +123,7 @@ func endpointURL(host string) (*url.URL, error) {
 }
 
 // Name implements backends.Backend.
-func (b *Backend) Name() string { return "sns" }
+func (b *Backend) Name() string { return Name }
 
 // Wants reports whether a topic is configured for e.
 func (b *Backend) Wants(e *event.Event) bool { return b.topics.of(e) != "" }

@@ -64,7 +64,8 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	registry.MustRegister(buildInfo(o.Version))
 
 	filters, problems := pusher.CompileFilters(cfg.Filters)
-	for _, p := range problems {
+	conditions, found := compileConditions(cfg)
+	for _, p := range append(problems, found...) {
 		if p.Severity == config.Error {
 			return nil, errors.New(p.String())
 		}
@@ -77,13 +78,13 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
 		return nil, err
 	}
-	box, found, err := openOutbox(cfg.Outbox, a.backends, o.Log)
+	box, opened, err := openOutbox(cfg.Outbox, a.backends, o.Log)
 	if err != nil {
 		return nil, err
 	}
 	a.box = box
 	a.pusher, err = pusher.New(pusher.Options{
-		Chain: chain, Backends: a.backends, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
+		Chain: chain, Backends: a.backends, Conditions: conditions, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -95,7 +96,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, found))
+	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, opened))
 	feed := newFeeder(tr, a.pusher, a.box)
 	if a.registrar, err = newRegistrar(cfg, a.backends, o.Log); err != nil {
 		return nil, err

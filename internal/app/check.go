@@ -25,9 +25,25 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 		_, found := pusher.CompileFilters([]config.Filter{f})
 		problems = append(problems, found...)
 	}
+	_, found := compileConditions(cfg)
+	problems = append(problems, found...)
 	problems = append(problems, catalog.Check(cfg, earlier)...)
 	problems = append(problems, checkOutbox(cfg.Outbox, earlier)...)
 	return append(problems, checkLink(cfg, earlier)...)
+}
+
+// compileConditions compiles the when of each backend that has one, by the backends' names.
+func compileConditions(cfg *config.Config) (map[string]*pusher.Condition, []config.Problem) {
+	compiled := make(map[string]*pusher.Condition)
+	var problems []config.Problem
+	for _, c := range catalog.Conditions(cfg) {
+		condition, found := pusher.CompileCondition(c.Path, c.Expression)
+		problems = append(problems, found...)
+		if condition != nil {
+			compiled[c.Backend] = condition
+		}
+	}
+	return compiled, problems
 }
 
 // checkLink checks [component], with something harmless in place of what is missing,

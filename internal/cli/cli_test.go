@@ -155,6 +155,14 @@ keep = "event.bodi == 'x'"
 name = "only chat"
 keep = "event.body"
 `, 1, []string{"only chat", "keep"}},
+		{"a condition of a backend", good + `
+[modules.mod_event_pusher.push]
+when = "event.kind == 'presence'"
+[[modules.mod_event_pusher.http.handlers]]
+when = "event.body"
+[outgoing_pools.http.http_pool.connection]
+host = "http://localhost"
+`, 1, []string{"modules.mod_event_pusher.push.when", "is never", "handlers[1].when", "true or false", "2 errors"}},
 		{"a reserved key", good + `
 [[filter]]
 name = "hide"

@@ -40,8 +40,10 @@ func TestPushCases(t *testing.T) {
 				pushExplain(t, w, say)
 			})
 			t.Run("enhanced plugin, v2", func(t *testing.T) {
-				w := startPush(t, server, `plugin_module = "mod_event_pusher_push_plugin_enhanced"`, "v2", "")
+				w := startPush(t, server, `plugin_module = "mod_event_pusher_push_plugin_enhanced"
+when = 'not (event.body startsWith "hush")'`, "v2", "")
 				pushUnacked(t, w, bob, say, true)
+				pushCondition(t, w, say)
 			})
 		})
 	}
@@ -309,6 +311,18 @@ func pushPubSub(t *testing.T, w *pushWorld, say func(to, text string), noNode st
 		await(t, "nothing registered", func() bool { return w.occurred("not_enabled") > none })
 	}
 	carol.CloseStream()
+}
+
+// pushCondition: what the operator's condition withholds notifies nobody, and it is said
+// why. The two events of a message, that it was sent and stored, are both withheld.
+func pushCondition(t *testing.T, w *pushWorld, say func(to, text string)) {
+	phone := w.login("alice", "condition")
+	phone.IQ("set", "", pushEnable("virtual.localhost", "n", "service", "fcm", "device_id", "choosy"))
+	leave(phone)
+	say("alice@localhost", "hush, hush")
+	await(t, "what is withheld", func() bool { return w.occurred("when") == 2 })
+	say("alice@localhost", "aloud")
+	w.expect("what is not", request("v2", "choosy", "service", "fcm", "alert", alert("aloud", 1, "bob@localhost")))
 }
 
 // pushExplain asks the running instance why, and has it remove a registration.

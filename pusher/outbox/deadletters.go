@@ -17,7 +17,7 @@ type DeadLetter struct {
 	ID       uint64       `json:"number"`
 	Event    *event.Event `json:"event"`
 	Backend  string       `json:"backend,omitempty"` // empty: no backend has seen it
-	Reason   string       `json:"reason"`            // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter, undecodable
+	Reason   string       `json:"reason"`            // class, as in metrics: permanent, too_large, gone, max_age, parked_full, filter, when, undecodable
 	Err      string       `json:"error,omitempty"`
 	Attempts int          `json:"attempts"`
 	Accepted time.Time    `json:"accepted"`

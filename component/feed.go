@@ -95,7 +95,7 @@ func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 		return nil, foreign
 	case r.Fact == stanza.UnknownFact:
 		return nil, ignored
-	case r.User.Local() == "" && !bracket:
+	case r.User.Local() == "" && !bracket, r.Fact == stanza.AccountRemoved && !r.User.IsBare():
 		return nil, untranslatable
 	case jid.JID(r.User.Domain()) != host && !bracket && !room:
 		return nil, foreign
@@ -121,7 +121,8 @@ func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 	default:
 		s.Copy = stanza.ReceivedCopy
 	}
-	if !f.authority.admit(host, classOf(s), stanza.EventFeed) {
+	// The end of an account is of no class: no other feed tells of it.
+	if r.Fact != stanza.AccountRemoved && !f.authority.admit(host, classOf(s), stanza.EventFeed) {
 		return nil, notAuthoritative
 	}
 	return s, trusted

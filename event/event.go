@@ -1,6 +1,6 @@
 // Package event says what an event is: something that happened to a user or a
 // message, in the three kinds of MongooseIM's mod_event_pusher
-// (include/mod_event_pusher_events.hrl) and a fourth one, and how it is written as
+// (include/mod_event_pusher_events.hrl) and some of our own, and how it is written as
 // JSON.
 package event
 
@@ -14,7 +14,7 @@ import (
 type Kind uint8
 
 // The kinds, after MongooseIM's user_status_event, chat_event and
-// unack_msg_event; it has none for Stored. Numbers are kept on disk.
+// unack_msg_event; it has none for the others. Numbers are kept on disk.
 const (
 	UserStatus Kind = iota + 1 // a session came online or went offline
 	Chat                       // a message was sent or is on its way to a local user
@@ -31,6 +31,10 @@ const (
 	// with the device's node as the resource, User the device's owner, empty if nobody
 	// said, Body what the summary tells, Packet the notification element.
 	Notification
+	// Removed: the user's account is no more. It is for push alone, which ends what was
+	// registered for it, and no filter is asked. From and User are the account. Time says
+	// what was registered before; what a new account of the name registers comes later.
+	Removed
 )
 
 // String returns the kind as expressions and metrics name it.
@@ -46,6 +50,8 @@ func (k Kind) String() string {
 		return "stored"
 	case Notification:
 		return "notification"
+	case Removed:
+		return "account_removed"
 	}
 	return "unknown"
 }
@@ -110,8 +116,8 @@ type Event struct {
 	// 32 lower-case hexadecimal digits, the same on every attempt and backend.
 	ID   string `json:"id"`
 	Kind Kind   `json:"kind"`
-	// Type is online or offline for user status, for the other kinds that of the
-	// message: chat, groupchat, headline or normal.
+	// Type is online or offline for user status, empty for Removed, for the other kinds
+	// that of the message: chat, groupchat, headline or normal.
 	Type      string    `json:"type"`
 	Direction Direction `json:"direction,omitempty"`
 	// From and To are the addresses as routed, prepared.
@@ -119,7 +125,7 @@ type Event struct {
 	From jid.JID `json:"from"`
 	To   jid.JID `json:"to,omitempty"`
 	// User is the bare JID that the event is about: the sender of In, the
-	// recipient of Out, the user whose status changed.
+	// recipient of Out, the user whose status changed or whose account was removed.
 	User jid.JID `json:"user"`
 	// Room is the bare JID of the room of a groupchat message.
 	Room jid.JID `json:"room,omitempty"`
@@ -167,8 +173,9 @@ type Event struct {
 
 // Key returns the key within which order is kept: in events by sender and
 // conversation, out events by recipient and conversation together with what
-// becomes of the message, presence by user. Each notification has a key of its own:
-// when a device is told little, the newest must not wait behind the older ones.
+// becomes of the message, presence and the end of an account by user. Each
+// notification has a key of its own: when a device is told little, the newest must not
+// wait behind the older ones.
 func (e *Event) Key() string {
 	switch {
 	case e.Direction == In:

@@ -18,6 +18,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		{ID: "d4", Kind: event.Stored, RecipientOffline: true},
 		{ID: "e5", Packet: "<message"}, // what nobody could read
 		{ID: "f6", Kind: event.Notification, To: "push.h/node"},
+		{ID: "g7", Kind: event.Removed, From: "alice@h", User: "alice@h"},
 	} {
 		data, err := json.Marshal(e)
 		if err != nil {

@@ -79,9 +79,11 @@ func (p *Pusher) push(events []event.Event, positions []outbox.Position, committ
 	clear(p.letters)
 }
 
-// route filters one event and finds those who want it.
+// route filters one event and finds those who want it. The end of an account passes no
+// filter: nobody is told of it, and one that keeps only chat, say, would keep for ever
+// what the account had registered.
 func (p *Pusher) route(e *event.Event) {
-	if p.chain != nil && len(p.chain.steps) > 0 && !p.filter(e) {
+	if e.Kind != event.Removed && p.chain != nil && len(p.chain.steps) > 0 && !p.filter(e) {
 		return
 	}
 	var takers outbox.Takers

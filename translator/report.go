@@ -44,6 +44,8 @@ func (t *Translator) report(s *stanza.Stanza, received time.Time, dst []event.Ev
 	case stanza.SessionOnline, stanza.SessionPresence, stanza.SessionOffline, stanza.SnapshotSession,
 		stanza.SessionStart, stanza.SessionEnd, stanza.SessionHibernate, stanza.SessionResumed:
 		return t.session(s, index, src, repeated, received, dst)
+	case stanza.AccountRemoved:
+		return t.removed(s, received, dst)
 	case stanza.SnapshotStart:
 		src.begin(r)
 	case stanza.SnapshotEnd:

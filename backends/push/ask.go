@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"time"
 
 	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
@@ -102,15 +103,15 @@ func ReadAsk(iq []byte) (*Ask, error) {
 // Delegated carries out a request that the server host has delegated and returns the
 // payload of the answer, which belongs into a result: to an error ejabberd passes
 // nothing on, and its user would wait in vain. The payload is nil if there is nobody to
-// answer, since host speaks for its own users alone.
-func (b *Backend) Delegated(ctx context.Context, host jid.JID, a *Ask) []byte {
+// answer, since host speaks for its own users alone. received is when the request was.
+func (b *Backend) Delegated(ctx context.Context, host jid.JID, a *Ask, received time.Time) []byte {
 	if jid.JID(a.Session.Domain()) != host || a.Session.Local() == "" {
 		return nil
 	}
-	return a.answer(b.ask(ctx, host, a))
+	return a.answer(b.ask(ctx, host, a, received))
 }
 
-func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask) *Refusal {
+func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask, received time.Time) *Refusal {
 	switch {
 	case !a.set:
 		return &Refusal{Type: "cancel", Condition: "not-allowed"}
@@ -118,7 +119,7 @@ func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask) *Refusal {
 		// Both servers also delegate what a user sends to somebody else's account.
 		return &Refusal{Type: "auth", Condition: "forbidden"}
 	}
-	return b.verdict(b.register(ctx, a.Session, &a.element))
+	return b.verdict(b.register(ctx, a.Session, &a.element, received))
 }
 
 // verdict is what the client is told: nil if all went well.
@@ -135,15 +136,16 @@ func (b *Backend) verdict(err error) *Refusal {
 }
 
 // Direct carries out a request that a session has addressed to the component itself;
-// iq is the whole element. It returns nil when the request is stored, else the answer.
-func (b *Backend) Direct(ctx context.Context, session jid.JID, iq []byte) *Refusal {
+// iq is the whole element, received when it was. It returns nil when the request is stored, else
+// the answer.
+func (b *Backend) Direct(ctx context.Context, session jid.JID, iq []byte, received time.Time) *Refusal {
 	var outer struct {
 		Child []registration.Element `xml:",any"`
 	}
 	if err := xml.Unmarshal(iq, &outer); err != nil || len(outer.Child) != 1 {
 		return badRequest()
 	}
-	return b.verdict(b.register(ctx, session, &outer.Child[0]))
+	return b.verdict(b.register(ctx, session, &outer.Child[0], received))
 }
 
 // answer nests the answer as the request was. Prosody counts children, so there is no

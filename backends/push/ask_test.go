@@ -36,7 +36,7 @@ func TestDelegated(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.answer, string(f.Delegated(context.Background(), "localhost", a))); diff != "" {
+			if diff := cmp.Diff(c.answer, string(f.Delegated(context.Background(), "localhost", a, f.now))); diff != "" {
 				t.Error(diff)
 			}
 			list, err := f.store.Services(context.Background(), "alice@localhost")
@@ -80,7 +80,7 @@ func TestDelegatedRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := string(f.Delegated(context.Background(), "localhost", a))
+			got := string(f.Delegated(context.Background(), "localhost", a, f.now))
 			want := ""
 			if c.error != "" {
 				to := string(a.To)

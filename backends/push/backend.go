@@ -137,8 +137,8 @@ func (b *Backend) Devices() *devices.Delivery { return b.o.Devices }
 func (b *Backend) Name() string { return Name }
 
 // Wants implements backends.Backend: a message whose recipient is offline, and
-// with the enhanced plugin one that a session has not acknowledged. What it
-// declines is counted by reason as well. Beside it learns who is back and has read
+// with the enhanced plugin one that a session has not acknowledged; a notification for a
+// device; the end of an account. What it declines is counted by reason as well. Beside it learns who is back and has read
 // what, which changes no answer.
 func (b *Backend) Wants(e *event.Event) bool {
 	switch {
@@ -152,6 +152,9 @@ func (b *Backend) Wants(e *event.Event) bool {
 		return false
 	case e.Kind == event.Notification:
 		return b.o.Devices != nil
+	case e.Kind == event.Removed:
+		b.unread.back(e.User)
+		return true
 	}
 	r := b.o.Decider.Concerns(e)
 	if r == decide.Push {
@@ -221,8 +224,11 @@ func followsSameDevice(batch []event.Event, i int) bool {
 }
 
 func (b *Backend) handle(ctx context.Context, e *event.Event) error {
-	if e.Kind == event.Notification {
+	switch e.Kind {
+	case event.Notification:
 		return b.deliver(ctx, e)
+	case event.Removed:
+		return b.end(ctx, e)
 	}
 	return b.notify(ctx, e)
 }

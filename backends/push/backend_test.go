@@ -85,7 +85,7 @@ var asMongooseIM = decide.Decider{Plugin: decide.Defaults, Content: decide.WithB
 func (f *fixture) enable(t testing.TB, pubsub, node, form string) {
 	t.Helper()
 	payload := `<enable xmlns='urn:xmpp:push:0' jid='` + pubsub + `' node='` + node + `'>` + form + `</enable>`
-	if err := f.Register(context.Background(), "bob@example.org/phone", []byte(payload)); err != nil {
+	if err := f.Register(context.Background(), "bob@example.org/phone", []byte(payload), f.now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -299,7 +299,7 @@ func TestUnacked(t *testing.T) {
 	register := func(session jid.JID, what, node string) {
 		t.Helper()
 		payload := `<` + what + ` xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
-		if err := f.Register(ctx, session, []byte(payload)); err != nil {
+		if err := f.Register(ctx, session, []byte(payload), f.now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -346,7 +346,7 @@ func TestTwoSessionsInResume(t *testing.T) {
 	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
 	for session, node := range map[jid.JID]string{"bob@example.org/1": "one", "bob@example.org/2": "two"} {
 		payload := `<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
-		if err := f.Register(context.Background(), session, []byte(payload)); err != nil {
+		if err := f.Register(context.Background(), session, []byte(payload), f.now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -420,14 +420,14 @@ func (g gatewayFunc) Push(_ context.Context, _ *registration.Service, n *Summary
 func TestRegisterRefuses(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	var refusal *Refusal
-	err := f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0'/>"))
+	err := f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0'/>"), f.now)
 	if !errors.As(err, &refusal) || *refusal != (Refusal{"modify", "bad-request"}) {
 		t.Errorf("got %v", err)
 	}
 	for i := range registration.MaxPerUser {
 		f.enable(t, "push.example.org", fmt.Sprint(i), "")
 	}
-	err = f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"))
+	err = f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"), f.now)
 	if !errors.As(err, &refusal) || refusal.Type != "wait" {
 		t.Errorf("got %v", err)
 	}

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
@@ -79,7 +80,7 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 func (b *Backend) Remove(ctx context.Context, user, service jid.JID, node string) (n int, err error) {
 	switch {
 	case service == "":
-		n, err = b.store.Forget(ctx, user)
+		n, err = b.store.Forget(ctx, user, time.Time{})
 	case node == "":
 		n, err = b.store.DisableAll(ctx, user, service)
 	default:

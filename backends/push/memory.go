@@ -49,10 +49,11 @@ func (s *seen) leave(key string) {
 	s.keys.Remove(key)
 }
 
-// slot names a registration.
+// slot names a registration, and says when it was asked for.
 type slot struct {
 	pubsub jid.JID
 	node   string
+	at     time.Time
 }
 
 // slots remembers for each session what it has enabled last: that is the device
@@ -69,7 +70,7 @@ func newSlots() *slots {
 	return &slots{of: of}
 }
 
-func (s *slots) set(session, pubsub jid.JID, node string) {
+func (s *slots) set(session jid.JID, v slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	session = own(session)
@@ -82,7 +83,7 @@ func (s *slots) set(session, pubsub jid.JID, node string) {
 	if _, ok := sessions[resource]; !ok && len(sessions) == slotsOfUser {
 		clear(sessions) // resources are made up anew with each connection
 	}
-	sessions[resource] = slot{pubsub, node}
+	sessions[resource] = v
 }
 
 func (s *slots) get(session jid.JID) (slot, bool) {
@@ -96,11 +97,22 @@ func (s *slots) get(session jid.JID) (slot, bool) {
 // forget removes the slots of sessions of that account which name a registration;
 // an empty push service means all of them, an empty node all nodes.
 func (s *slots) forget(owner, pubsub jid.JID, node string) {
+	s.remove(owner, func(v *slot) bool {
+		return (pubsub == "" || v.pubsub == pubsub) && (node == "" || v.node == node)
+	})
+}
+
+// end removes the slots of that account that were asked for until then.
+func (s *slots) end(owner jid.JID, until time.Time) {
+	s.remove(owner, func(v *slot) bool { return !v.at.After(until) })
+}
+
+func (s *slots) remove(owner jid.JID, gone func(*slot) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sessions, _ := s.of.Peek(owner)
 	for resource, v := range sessions {
-		if (pubsub == "" || v.pubsub == pubsub) && (node == "" || v.node == node) {
+		if gone(&v) {
 			delete(sessions, resource)
 		}
 	}

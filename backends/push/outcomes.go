@@ -32,6 +32,7 @@ const (
 	byUser     outcome = "unregistered"
 	byOperator outcome = "removed_by_operator"
 	tooMany    outcome = "too_many_registrations"
+	ended      outcome = "account_removed"
 )
 
 // meanings say in a few words what each outcome is.
@@ -55,6 +56,7 @@ var meanings = map[outcome]string{
 	enabled:    "a registration was stored",
 	byUser:     "the user has taken registrations back",
 	byOperator: "registrations were removed by command",
+	ended:      "the account is no more, nor what was registered for it",
 	tooMany:    "the user has as many registrations as are allowed",
 
 	outcome(decide.NotMessage): "no message that is routed to a user",

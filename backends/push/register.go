@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
@@ -13,38 +14,40 @@ import (
 // once it is stored. The error is a *Refusal for the client, or says why the store
 // has failed: then too the client gets an answer, that of Unavailable.
 //
-// Whoever calls has made sure that the session is the account's own. It is safe for
-// concurrent use; requests of one session belong in their order.
-func (b *Backend) Register(ctx context.Context, session jid.JID, payload []byte) error {
+// Whoever calls has made sure that the session is the account's own, and says when the
+// request was received: the end of an account ends what was asked for before. It is safe
+// for concurrent use; requests of one session belong in their order.
+func (b *Backend) Register(ctx context.Context, session jid.JID, payload []byte, received time.Time) error {
 	r, err := registration.Parse(payload)
 	if err != nil {
 		return badRequest()
 	}
-	return b.carryOut(ctx, session, r)
+	return b.carryOut(ctx, session, r, received)
 }
 
 // register is Register for an element that was read already.
-func (b *Backend) register(ctx context.Context, session jid.JID, e *registration.Element) error {
+func (b *Backend) register(ctx context.Context, session jid.JID, e *registration.Element, received time.Time) error {
 	r, err := e.Request()
 	if err != nil {
 		return badRequest()
 	}
-	return b.carryOut(ctx, session, r)
+	return b.carryOut(ctx, session, r, received)
 }
 
 func badRequest() *Refusal { return &Refusal{Type: "modify", Condition: "bad-request"} }
 
-func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.Request) (err error) {
+func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.Request, received time.Time) (err error) {
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
 	switch {
 	case r.Enable:
+		r.Service.Created = received
 		err = b.store.Enable(ctx, owner, r.Service)
 		if errors.Is(err, registration.ErrTooMany) {
 			b.tally.add(tooMany)
 			return &Refusal{Type: "wait", Condition: "resource-constraint"}
 		}
 		if err == nil {
-			b.slots.set(session, pubsub, node)
+			b.slots.set(session, slot{pubsub, node, received})
 			b.tally.add(enabled)
 		}
 	case r.AllNodes:

@@ -227,6 +227,8 @@ func factOf(kind []byte) Fact {
 		return SessionHibernate
 	case "resumed":
 		return SessionResumed
+	case "account-removed":
+		return AccountRemoved
 	case "room-message":
 		return RoomMessage
 	case "room-join":

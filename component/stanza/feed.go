@@ -37,6 +37,7 @@ const (
 	SessionEnd
 	SessionHibernate
 	SessionResumed
+	AccountRemoved
 	RoomMessage
 	RoomJoin
 	RoomPart

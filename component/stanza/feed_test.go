@@ -52,6 +52,8 @@ var feedFrames = []struct {
 	{"escaped attributes", feedOut + `<event` + feedNS + ` source='s&#49;' epoch='&#x65;1' seq='&#57;' kind='&#x6f;ffline' user='a&#64;x'/></message>`,
 		&Feed{Element: FeedEvent, Report: Report{Fact: SessionOffline, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x"}}},
 	{"attributes of namespaces are not the event's", feedOut + `<event xmlns:p='urn:p'` + names + ` p:seq='1' seq='9' p:kind='online'/></message>`, event(9, UnknownFact)},
+	{"the end of an account", named(` seq='9' kind='account-removed' user='a@x'`),
+		&Feed{Element: FeedEvent, Report: Report{Fact: AccountRemoved, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x"}}},
 	{"unknown kind", named(` seq='9' kind='message-edited'`), event(9, UnknownFact)},
 	{"kind in another case", named(` seq='9' kind='Online'`), event(9, UnknownFact)},
 	{"no kind", named(` seq='9'`), event(9, UnknownFact)},

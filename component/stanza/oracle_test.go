@@ -390,7 +390,7 @@ var (
 	feedNameShape = regexp.MustCompile(`^[^\s\pZ\p{Cc}]{1,128}$`)
 	feedTimeShape = regexp.MustCompile(`^[0-9]{1,12}\.[0-9]{3}$`)
 	feedKinds     = strings.Fields("message-sent message-received message-offline message-unacked message-failed " +
-		"online presence offline session-start session-end hibernate resumed room-message room-join room-part " +
+		"online presence offline session-start session-end hibernate resumed account-removed room-message room-join room-part " +
 		"snapshot-start snapshot snapshot-end")
 )
 

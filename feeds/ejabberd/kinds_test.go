@@ -306,6 +306,21 @@ func TestKinds(t *testing.T) {
 				"session-end carol@localhost/sm reason=closed",
 			},
 		},
+		{
+			"the end of an account", func() {
+				carol = s.Login(t, "carol", "last")
+				carol.Presence()
+				carol.Send("<iq type='set' id='remove' to='localhost'><query xmlns='jabber:iq:register'><remove/></query></iq>")
+				carol.WaitEnd()
+				c.await("session-end", "carol@localhost", 1)
+			},
+			[]string{
+				"session-start carol@localhost/last", "online carol@localhost/last [presence ]",
+				"account-removed carol@localhost",
+				"offline carol@localhost/last [presence unavailable]",
+				"session-end carol@localhost/last reason=conflict",
+			},
+		},
 	} {
 		got := lines(c.step(step.do))
 		if strings.Contains(step.name, "subject") {

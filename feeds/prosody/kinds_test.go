@@ -242,6 +242,19 @@ func TestKinds(t *testing.T) {
 		"room-part alice@localhost/r1 room=hall@conference.localhost nick=ally",
 	)
 
+	step("the end of an account", func() {
+		carol := s.Login(t, "carol", "last")
+		carol.Presence()
+		probe(watcher, "delete_user", "user='carol' host='localhost'")
+		carol.WaitEnd()
+	},
+		"session-start carol@localhost/last",
+		"online carol@localhost/last <presence>",
+		"offline carol@localhost/last <presence unavailable>",
+		"session-end carol@localhost/last reason=Account deleted",
+		"account-removed carol@localhost",
+	)
+
 	// The figures are only read when they are collected; nothing may fail then either.
 	probe(watcher, "statistics", "")
 	if log := s.Log(); strings.Contains(log, "mod_event_feed\terror") {

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"log/slog"
+	"time"
 
 	"mellium.im/xmpp/disco"
 
@@ -138,8 +139,9 @@ func (r *registrar) delegated(q *component.IQ) {
 		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}
+	received := time.Now()
 	r.later(q, func(ctx context.Context) {
-		payload := r.push.Delegated(ctx, q.From, ask)
+		payload := r.push.Delegated(ctx, q.From, ask, received)
 		if payload == nil {
 			fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
 			return
@@ -154,8 +156,9 @@ func (r *registrar) direct(q *component.IQ) {
 		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}
+	received := time.Now()
 	r.later(q, func(ctx context.Context) {
-		if refusal := r.push.Direct(ctx, q.From, q.Raw); refusal != nil {
+		if refusal := r.push.Direct(ctx, q.From, q.Raw, received); refusal != nil {
 			fail(q, refusal)
 			return
 		}

@@ -10,6 +10,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
+	"eventpusher/internal/jid"
 )
 
 const (
@@ -98,6 +99,12 @@ func (d *Delivery) Apps() []App { return d.o.Apps }
 func (d *Delivery) Verify(node, secret string) error {
 	_, err := d.store.Verify(node, secret)
 	return err
+}
+
+// Forget removes the devices that an account has registered until then and says how many
+// there were. What is on its way to them is not delivered any more.
+func (d *Delivery) Forget(owner jid.JID, until time.Time) (int, error) {
+	return d.store.Forget(owner, until)
 }
 
 // Deliver notifies the device of that node. It holds its caller up for about a second

@@ -105,7 +105,7 @@ func (r *Registry) Remove(node string) error {
 }
 
 // Forget removes all devices of an owner and says how many there were.
-func (r *Registry) Forget(owner jid.JID) (int, error) { return r.store.Forget(owner) }
+func (r *Registry) Forget(owner jid.JID) (int, error) { return r.store.Forget(owner, time.Time{}) }
 
 // List returns the devices of an owner, in the order of their nodes.
 func (r *Registry) List(owner jid.JID) ([]Device, error) { return r.store.List(owner) }

@@ -207,20 +207,28 @@ func (s *Store) Remove(condition func(*Device) bool, node string) error {
 	})
 }
 
-// Forget removes all devices of an owner and says how many there were.
-func (s *Store) Forget(owner jid.JID) (n int, err error) {
+// Forget removes the devices of an owner that were registered, or registered again, until
+// then, and says how many there were; the zero time removes all. Devices without owner
+// stay.
+func (s *Store) Forget(owner jid.JID, until time.Time) (n int, err error) {
+	if owner == "" {
+		return 0, nil
+	}
 	err = s.db.Batch(func(tx *bolt.Tx) error {
-		nodes := owned(tx, owner)
-		for _, node := range nodes {
+		n = 0
+		for _, node := range owned(tx, owner) {
 			var r record
 			if err := decode(tx.Bucket(devicesBucket).Get([]byte(node)), &r); err != nil {
 				return err
 			}
+			if !until.IsZero() && r.Registered > until.UnixMilli() {
+				continue
+			}
 			if err := remove(tx, node, &r); err != nil {
 				return err
 			}
+			n++
 		}
-		n = len(nodes)
 		return nil
 	})
 	return n, err

@@ -94,9 +94,36 @@ func serviceKey(owner, pubsub jid.JID, node string) []byte {
 	return append(pubsubPrefix(owner, pubsub), node...)
 }
 
+// value is what the file has under a service's key. At first it was the options alone,
+// and such values are still read.
+type value struct {
+	Options []Field `json:"o,omitempty"`
+	Created int64   `json:"c,omitempty"` // Unix time in microseconds, 0 where nobody knows
+}
+
+func encodeValue(s *Service) ([]byte, error) {
+	return json.Marshal(value{s.Options, micros(s.Created)})
+}
+
+// decodeValue fills in what the file has of a service.
+func decodeValue(b []byte, s *Service) error {
+	var v value
+	var err error
+	if bytes.HasPrefix(b, []byte("{")) {
+		err = json.Unmarshal(b, &v)
+	} else {
+		err = json.Unmarshal(b, &v.Options)
+	}
+	if err != nil {
+		return fmt.Errorf("push registrations: a service cannot be read: %w", err)
+	}
+	s.Options, s.Created = v.Options, created(v.Created)
+	return nil
+}
+
 // Enable implements Store.
 func (e *Embedded) Enable(_ context.Context, owner jid.JID, s Service) error {
-	options, err := json.Marshal(s.Options)
+	content, err := encodeValue(&s)
 	if err != nil {
 		return err
 	}
@@ -113,7 +140,7 @@ func (e *Embedded) Enable(_ context.Context, owner jid.JID, s Service) error {
 				return ErrTooMany
 			}
 		}
-		return b.Put(key, options)
+		return b.Put(key, content)
 	})
 }
 
@@ -130,21 +157,26 @@ func (e *Embedded) Disable(_ context.Context, owner, pubsub jid.JID, node string
 
 // DisableAll implements Store.
 func (e *Embedded) DisableAll(_ context.Context, owner, pubsub jid.JID) (int, error) {
-	return e.remove(pubsubPrefix(owner, pubsub))
+	return e.remove(pubsubPrefix(owner, pubsub), time.Time{})
 }
 
 // Forget implements Store.
-func (e *Embedded) Forget(_ context.Context, owner jid.JID) (int, error) {
-	return e.remove(ownerPrefix(owner))
+func (e *Embedded) Forget(_ context.Context, owner jid.JID, until time.Time) (int, error) {
+	return e.remove(ownerPrefix(owner), until)
 }
 
-func (e *Embedded) remove(prefix []byte) (n int, err error) {
+// remove deletes what has the prefix and was created until then, all for the zero time.
+// What cannot be read goes as well.
+func (e *Embedded) remove(prefix []byte, until time.Time) (n int, err error) {
 	err = e.db.Batch(func(tx *bolt.Tx) error {
 		n = 0
 		b := tx.Bucket(servicesBucket)
 		var keys [][]byte // bbolt's cursors do not survive a deletion
 		for c, k := cursor(b, prefix); k != nil; k = following(c, prefix) {
-			keys = append(keys, bytes.Clone(k))
+			var s Service
+			if decodeValue(b.Get(k), &s) != nil || createdUntil(s.Created, until) {
+				keys = append(keys, bytes.Clone(k))
+			}
 		}
 		for _, k := range keys {
 			if err := b.Delete(k); err != nil {
@@ -165,8 +197,8 @@ func (e *Embedded) Services(_ context.Context, owner jid.JID) (list []Service, e
 		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
 			pubsub, node, _ := bytes.Cut(k[len(prefix):], []byte(separator))
 			s := Service{PubSub: jid.JID(pubsub), Node: string(node)}
-			if err := json.Unmarshal(v, &s.Options); err != nil {
-				return fmt.Errorf("push registrations: the options of a service cannot be read: %w", err)
+			if err := decodeValue(v, &s); err != nil {
+				return err
 			}
 			list = append(list, s)
 		}

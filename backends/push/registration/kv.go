@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -112,6 +113,7 @@ func overtaken(err error) bool {
 
 // Enable implements Store.
 func (s *KV) Enable(ctx context.Context, owner jid.JID, service Service) error {
+	service.Created = created(micros(service.Created))
 	return s.change(ctx, owner, func(list []Service) ([]Service, bool, error) {
 		at, there := slices.BinarySearchFunc(list, service, order)
 		switch {
@@ -154,8 +156,8 @@ func (s *KV) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error)
 }
 
 // Forget implements Store.
-func (s *KV) Forget(ctx context.Context, owner jid.JID) (int, error) {
-	return s.remove(ctx, owner, func(Service) bool { return true })
+func (s *KV) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
+	return s.remove(ctx, owner, func(one Service) bool { return createdUntil(one.Created, until) })
 }
 
 // Services implements Store.

@@ -7,6 +7,7 @@ package registration
 import (
 	"context"
 	"errors"
+	"time"
 
 	"eventpusher/internal/jid"
 )
@@ -29,6 +30,9 @@ type Service struct {
 	// Options are the fields of the form in the order in which they came, without
 	// FORM_TYPE; nil if there were none.
 	Options []Field
+	// Created is when the user asked for it last; zero where nobody knows. Stores keep it
+	// to the microsecond, in UTC.
+	Created time.Time `json:",omitzero"`
 }
 
 // Option returns the value of an option, empty if it is not there.
@@ -52,9 +56,10 @@ type Store interface {
 	Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error)
 	// DisableAll removes all nodes of a push service and says how many.
 	DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error)
-	// Forget removes everything of a user whose account is gone and says how many
-	// services.
-	Forget(ctx context.Context, owner jid.JID) (int, error)
+	// Forget removes the services of a user that were created until then, or nobody
+	// knows when, and says how many: what was created since is that of a new account of
+	// the name. The zero time removes all.
+	Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error)
 	// Services lists the services of a user in the order of their push services
 	// and nodes; none is no error.
 	Services(ctx context.Context, owner jid.JID) ([]Service, error)
@@ -68,6 +73,27 @@ type Store interface {
 // otherwise: more than anybody's devices, and little enough that nobody makes us
 // publish a flood.
 const MaxPerUser = 64
+
+// micros returns the time of a service as stores keep it, 0 where nobody knows.
+func micros(created time.Time) int64 {
+	if created.IsZero() {
+		return 0
+	}
+	return created.UnixMicro()
+}
+
+// created is the reverse of micros.
+func created(micros int64) time.Time {
+	if micros == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(micros).UTC()
+}
+
+// createdUntil reports whether a service that was created then is removed by Forget.
+func createdUntil(created, until time.Time) bool {
+	return until.IsZero() || !created.After(until)
+}
 
 // ErrTooMany says that the user has as many services as are allowed.
 var ErrTooMany = errors.New("too many push services are enabled for this account")

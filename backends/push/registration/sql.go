@@ -28,7 +28,6 @@ import (
 type SQL struct {
 	pool  *pgxpool.Pool
 	limit int
-	now   func() time.Time
 
 	mu    sync.Mutex
 	ready bool // the table is there
@@ -85,7 +84,7 @@ func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*SQL, error) {
 		limit = MaxPerUser
 	}
 	log.Debug("push registrations are kept in a database", "address", net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), "database", p.Database)
-	return &SQL{pool: pool, limit: limit, now: time.Now}, nil
+	return &SQL{pool: pool, limit: limit}, nil
 }
 
 // prepare makes sure that the table is there.
@@ -132,7 +131,7 @@ func (s *SQL) Enable(ctx context.Context, owner jid.JID, service Service) error 
 		}
 		_, err = tx.Exec(ctx, `INSERT INTO event_pusher_push_subscription (owner_jid, node, pubsub_jid, form, created_at) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (owner_jid, node, pubsub_jid) DO UPDATE SET form = excluded.form, created_at = excluded.created_at`,
-			string(owner), service.Node, string(service.PubSub), form, s.now().UnixMicro())
+			string(owner), service.Node, string(service.PubSub), form, micros(service.Created))
 		return err
 	}))
 }
@@ -140,7 +139,7 @@ func (s *SQL) Enable(ctx context.Context, owner jid.JID, service Service) error 
 // unlessThere changes a registration that is there; no new one may join.
 func (s *SQL) unlessThere(ctx context.Context, tx pgx.Tx, owner jid.JID, service Service, form string) error {
 	tag, err := tx.Exec(ctx, `UPDATE event_pusher_push_subscription SET form = $4, created_at = $5 WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3`,
-		string(owner), service.Node, string(service.PubSub), form, s.now().UnixMicro())
+		string(owner), service.Node, string(service.PubSub), form, micros(service.Created))
 	if err == nil && tag.RowsAffected() == 0 {
 		return ErrTooMany
 	}
@@ -159,8 +158,11 @@ func (s *SQL) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error
 }
 
 // Forget implements Store.
-func (s *SQL) Forget(ctx context.Context, owner jid.JID) (int, error) {
-	return s.delete(ctx, "owner_jid = $1", string(owner))
+func (s *SQL) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
+	if until.IsZero() {
+		return s.delete(ctx, "owner_jid = $1", string(owner))
+	}
+	return s.delete(ctx, "owner_jid = $1 AND created_at <= $2", string(owner), until.UnixMicro())
 }
 
 func (s *SQL) delete(ctx context.Context, where string, args ...any) (int, error) {
@@ -176,14 +178,16 @@ func (s *SQL) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, `SELECT pubsub_jid, node, form::text FROM event_pusher_push_subscription WHERE owner_jid = $1
+	rows, err := s.pool.Query(ctx, `SELECT pubsub_jid, node, form::text, created_at FROM event_pusher_push_subscription WHERE owner_jid = $1
 		ORDER BY pubsub_jid COLLATE "C", node COLLATE "C"`, string(owner))
 	if err != nil {
 		return nil, s.explain(err)
 	}
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (service Service, err error) {
 		var form string
-		if err = row.Scan(&service.PubSub, &service.Node, &form); err == nil {
+		var at int64
+		if err = row.Scan(&service.PubSub, &service.Node, &form, &at); err == nil {
+			service.Created = created(at)
 			service.Options, err = decodeForm(form)
 		}
 		return service, err

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -49,7 +50,8 @@ func TestSQL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []Service{{PubSub: "pubsub.localhost", Node: "punode", Options: []Field{{"device_id", "tok"}, {"service", "apns"}}}}
+		want := []Service{{PubSub: "pubsub.localhost", Node: "punode", Options: []Field{{"device_id", "tok"}, {"service", "apns"}},
+			Created: time.UnixMicro(1511222222222222).UTC()}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	bolt "go.etcd.io/bbolt"
 
 	"eventpusher/internal/jid"
 )
@@ -126,13 +128,39 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 		s := fresh(t)
 		add(t, s, "alice@x", a, b)
 		add(t, s, "alice@xx", a)
-		n, err := s.Forget(ctx, "alice@x")
+		n, err := s.Forget(ctx, "alice@x", time.Time{})
 		must(t, err)
 		if n != 2 {
 			t.Errorf("removed %d", n)
 		}
 		want(t, s, "alice@x")
 		want(t, s, "alice@xx", a)
+	})
+	t.Run("forget what is older", func(t *testing.T) {
+		s := fresh(t)
+		ended := time.Date(2026, 7, 1, 12, 0, 0, 5_000_999, time.UTC)
+		at := func(one Service, created time.Time) Service { one.Created = created; return one }
+		since := at(b, ended.Add(time.Microsecond).Truncate(time.Microsecond))
+		add(t, s, "alice@x", at(a, ended.Truncate(time.Microsecond)), a2, since)
+		add(t, s, "alice@xx", at(a, ended.Add(-time.Hour).Truncate(time.Microsecond)))
+		for _, removed := range []int{2, 0} {
+			n, err := s.Forget(ctx, "alice@x", ended)
+			must(t, err)
+			if n != removed {
+				t.Errorf("removed %d, not %d", n, removed)
+			}
+			want(t, s, "alice@x", since)
+		}
+		want(t, s, "alice@xx", at(a, ended.Add(-time.Hour).Truncate(time.Microsecond)))
+		// Asked for again it is of that time.
+		later := at(b, ended.Add(time.Hour+time.Nanosecond))
+		add(t, s, "alice@x", later)
+		want(t, s, "alice@x", at(b, later.Created.Truncate(time.Microsecond)))
+		n, err := s.Forget(ctx, "alice@x", ended.Add(time.Minute))
+		must(t, err)
+		if n != 0 {
+			t.Errorf("removed %d that were renewed", n)
+		}
 	})
 	t.Run("long names", func(t *testing.T) {
 		s := fresh(t)
@@ -209,6 +237,32 @@ func TestEmbeddedSurvives(t *testing.T) {
 	}
 	if diff := cmp.Diff([]Service{s}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestEmbeddedOfOld reads files as they were before services had a time.
+func TestEmbeddedOfOld(t *testing.T) {
+	ctx := context.Background()
+	e := newEmbedded(t)
+	err := e.db.Update(func(tx *bolt.Tx) error {
+		b := tx.Bucket(servicesBucket)
+		return errors.Join(
+			b.Put(serviceKey("alice@x", "a.example", "1"), []byte(`[{"Name":"x","Value":"y"}]`)),
+			b.Put(serviceKey("alice@x", "b.example", "1"), []byte(`null`)))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := e.Services(ctx, "alice@x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Service{{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}, {PubSub: "b.example", Node: "1"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if n, err := e.Forget(ctx, "alice@x", time.Unix(1, 0)); n != 2 || err != nil {
+		t.Errorf("removed %d, %v", n, err)
 	}
 }
 

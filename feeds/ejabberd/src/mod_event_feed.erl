@@ -12,8 +12,8 @@
 -export([pre_uninstall/0]).
 -export([hosts/0, is_served/1, tell/5]).
 -export([user_send/1, about_to_receive/1, offline/1, opened/1, self_presence/1,
-	 handed_over/1, pending/1, resumed/1, copied/2, sent/3, asked/2, terminated/2, component_connected/1,
-	 component_send/1, to_host/1]).
+	 handed_over/1, pending/1, resumed/1, copied/2, sent/3, asked/2, terminated/2, account_removed/2,
+	 component_connected/1, component_send/1, to_host/1]).
 
 -include("logger.hrl").
 -include("xmpp.hrl").
@@ -78,6 +78,7 @@ hooks() ->
      {c2s_handle_send, sent, 60},
      {c2s_handle_info, asked, 40},
      {c2s_terminated, terminated, 40},
+     {remove_user, account_removed, 90},
      {local_send_to_resource_hook, to_host, 40}].
 
 global_hooks() ->
@@ -278,6 +279,11 @@ asked(State, {mod_event_feed, report}) ->
     {stop, State};
 asked(State, _Info) ->
     State.
+
+%% account_removed is before ejabberd_sm (100) ends the sessions of the account. It runs
+%% in the process that removes it, on one node.
+account_removed(LUser, LServer) ->
+    tell(<<"account-removed">>, LServer, jid:make(LUser, LServer), [], none).
 
 %%% Stream management (XEP-0198)
 

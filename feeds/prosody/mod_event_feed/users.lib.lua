@@ -116,6 +116,14 @@ return function (lib)
 			feed:emit(host, "session-end", user_attribute(event.session.full_jid)..reason);
 		end);
 
+		-- -10: after mod_c2s (200) has begun to close the account's sessions. Of a command
+		-- in a process of its own, such as Prosody 0.12's prosodyctl deluser, nothing is heard.
+		host_module:hook_global("user-deleted", function (event)
+			if event.host == host then
+				feed:guard("user-deleted", feed.emit, feed, host, "account-removed", user_attribute(event.username.."@"..host));
+			end
+		end, -10);
+
 		-- A queued message stays the same table until it is acknowledged, also over
 		-- a resumption, so it is known which ones have been reported.
 		local reported = setmetatable({}, { __mode = "k" });

@@ -25,6 +25,11 @@ function actions.expire(attr)
 	watchdog.callback(watchdog);
 end
 
+-- As prosodyctl shell and everybody else who removes an account.
+function actions.delete_user(attr)
+	assert(require "core.usermanager".delete_user(attr.user, attr.host));
+end
+
 -- What a session goes through that resumes, acknowledges nothing, and drops.
 function actions.hibernate_again(attr)
 	local session = prosody.full_sessions[attr.jid];

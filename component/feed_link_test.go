@@ -503,6 +503,32 @@ func TestFeedIsTheAuthority(t *testing.T) {
 	}
 }
 
+// TestFeedAccountRemoved: the end of an account counts whatever feed has the other facts,
+// if it is of one account of the host that tells it.
+func TestFeedAccountRemoved(t *testing.T) {
+	for name, feeds := range map[string][]string{"best heard": nil, "other feeds": {"service_log", "direct:presence", "direct:offline"}} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeeper(t)
+			l := newFedLink(t, k, func(c *config.Component) { c.Feeds = feeds })
+			m := l.module("s1", "e1")
+			m.hello(1, 1, "")
+			m.wantHears("resume s1", "snapshot s1")
+			for i, user := range []string{"alice@example.org", "alice@example.org/r1", "alice@elsewhere.example", "example.org", "Alice@Example.org"} {
+				m.say(m.event(i+1, "account-removed", user))
+			}
+			m.acked(5)
+			const needs = "an event without what its kind needs"
+			k.want("resumed s1 false",
+				fmt.Sprintf("fed s1 e1 1: %d alice@example.org ", stanza.AccountRemoved),
+				"undecodable s1 e1 2 alice@example.org/r1: "+needs,
+				"position s1 e1 3",
+				"undecodable s1 e1 4 example.org: "+needs,
+				fmt.Sprintf("fed s1 e1 5: %d alice@example.org ", stanza.AccountRemoved))
+			l.end()
+		})
+	}
+}
+
 // TestFeedForged sends what a user, a room or another server could send.
 func TestFeedForged(t *testing.T) {
 	k := newKeeper(t)

@@ -106,6 +106,32 @@ func TestSampleOfMongooseIM(t *testing.T) {
 	}
 }
 
+// TestNoFilterForAccounts: whatever filters hold back, the end of an account reaches
+// who has to forget it, as it is.
+func TestNoFilterForAccounts(t *testing.T) {
+	gone := event.Event{ID: "0123456789abcdef0123456789abcdef", Kind: event.Removed, From: "alice@localhost", User: "alice@localhost", Time: when}
+	for name, cfg := range map[string]config.Filter{
+		"keeps only chat":  {Name: "f", Keep: `event.kind == "chat"`},
+		"keeps nothing":    {Name: "f", Keep: `false`},
+		"fails":            {Name: "f", Keep: `split(event.body, " ")[7] == ""`},
+		"adds metadata":    {Name: "f", Metadata: map[string]string{"k": "'v'"}},
+		"names other user": {Name: "f", Keep: `event.user != "alice@localhost"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg.Priority = 10
+			filters := compile(t, cfg)
+			if diff := cmp.Diff(outcome{Delivered: true}, through(t, filters, gone)); diff != "" {
+				t.Error(diff)
+			}
+			if name != "adds metadata" {
+				if got := through(t, filters, status(true, 1)); got.Delivered {
+					t.Errorf("the filter lets others through: %+v", got)
+				}
+			}
+		})
+	}
+}
+
 func TestExpressions(t *testing.T) {
 	e := chat("Please HELP me")
 	e.Room, e.Encrypted, e.RecipientOffline = "room@muc.localhost", true, true

@@ -194,6 +194,7 @@ func TestWants(t *testing.T) {
 		"unacknowledged": {change(func(e *event.Event) { e.Kind = event.Unack }), false},
 		"notification":   {change(func(e *event.Event) { e.Kind = event.Notification }), false},
 		"stored":         {change(func(e *event.Event) { e.Kind = event.Stored }), false},
+		"account gone":   {change(func(e *event.Event) { e.Kind = event.Removed }), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBackend(t, config.HTTPHandler{}, pool("http://localhost"))

@@ -91,12 +91,13 @@ type Backend struct {
 	services Services
 	store    registration.Store
 	// enqueue keeps an event and lets it come back by Publish.
-	enqueue func(context.Context, event.Event) error
-	seen    *seen
-	unread  *unread
-	slots   *slots
-	history *history
-	tally   tally
+	enqueue  func(context.Context, event.Event) error
+	seen     *seen
+	unread   *unread
+	slots    *slots
+	removals *removals
+	history  *history
+	tally    tally
 }
 
 // New returns the backend. It starts nothing. Before the first Publish it has to be
@@ -114,7 +115,7 @@ func New(o Options) *Backend {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Backend{o: o, seen: newSeen(), unread: newUnread(), slots: newSlots(), history: newHistory(), tally: newTally()}
+	return &Backend{o: o, seen: newSeen(), unread: newUnread(), slots: newSlots(), removals: newRemovals(), history: newHistory(), tally: newTally()}
 }
 
 // Attach says where registrations are kept and how to reach the push services. It is
@@ -138,8 +139,8 @@ func (b *Backend) Name() string { return Name }
 
 // Wants implements backends.Backend: a message whose recipient is offline, and
 // with the enhanced plugin one that a session has not acknowledged; a notification for a
-// device; the end of an account. What it declines is counted by reason as well. Beside it learns who is back and has read
-// what, which changes no answer.
+// device; the end of an account. What it declines is counted by reason as well. Beside it learns who is back, has read
+// what and is no more, which changes no answer.
 func (b *Backend) Wants(e *event.Event) bool {
 	switch {
 	case e.Kind == event.UserStatus:
@@ -153,7 +154,7 @@ func (b *Backend) Wants(e *event.Event) bool {
 	case e.Kind == event.Notification:
 		return b.o.Devices != nil
 	case e.Kind == event.Removed:
-		b.unread.back(e.User)
+		b.accountEnds(e)
 		return true
 	}
 	r := b.o.Decider.Concerns(e)
@@ -228,7 +229,7 @@ func (b *Backend) handle(ctx context.Context, e *event.Event) error {
 	case event.Notification:
 		return b.deliver(ctx, e)
 	case event.Removed:
-		return b.end(ctx, e)
+		return b.removeAccount(ctx, e)
 	}
 	return b.notify(ctx, e)
 }

@@ -28,11 +28,11 @@ const (
 
 	withheld outcome = "when" // by the operator's condition
 
-	enabled    outcome = "registered"
-	byUser     outcome = "unregistered"
-	byOperator outcome = "removed_by_operator"
-	tooMany    outcome = "too_many_registrations"
-	ended      outcome = "account_removed"
+	enabled        outcome = "registered"
+	byUser         outcome = "unregistered"
+	byOperator     outcome = "removed_by_operator"
+	tooMany        outcome = "too_many_registrations"
+	accountRemoved outcome = "account_removed"
 )
 
 // meanings say in a few words what each outcome is.
@@ -53,11 +53,11 @@ var meanings = map[outcome]string{
 
 	withheld: "the condition of the configuration (when) is not true of it",
 
-	enabled:    "a registration was stored",
-	byUser:     "the user has taken registrations back",
-	byOperator: "registrations were removed by command",
-	ended:      "the account is no more, nor what was registered for it",
-	tooMany:    "the user has as many registrations as are allowed",
+	enabled:        "a registration was stored",
+	byUser:         "the user has taken registrations back",
+	byOperator:     "registrations were removed by command",
+	accountRemoved: "the account was removed, and with it what was registered for it until then",
+	tooMany:        "the user has as many registrations as are allowed",
 
 	outcome(decide.NotMessage): "no message that is routed to a user",
 	outcome(decide.WrongType):  "a message of another type than chat and groupchat",

@@ -39,6 +39,8 @@ func badRequest() *Refusal { return &Refusal{Type: "modify", Condition: "bad-req
 func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.Request, received time.Time) (err error) {
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
 	switch {
+	case r.Enable && b.removals.covers(owner, received):
+		return &Refusal{Type: "cancel", Condition: "item-not-found"} // the session is about to end, too
 	case r.Enable:
 		r.Service.Created = received
 		err = b.store.Enable(ctx, owner, r.Service)

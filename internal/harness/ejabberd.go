@@ -38,6 +38,8 @@ type EjabberdOptions struct {
 	DelegatePush bool
 	// Federation lets the server talk to those that Federate makes.
 	Federation bool
+	// Accounts lets Register and Unregister work.
+	Accounts bool
 	// NodesBy is the one who may create nodes at pubsub.localhost; empty lets everybody.
 	NodesBy string
 	// StreamManagement is YAML, the options of mod_stream_mgmt in braces.
@@ -59,6 +61,9 @@ func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
 	o.MUC = cmp.Or(o.MUC, defaultMUC)
 
 	n := 1 + 2*len(o.Components)
+	if o.Accounts {
+		n++
+	}
 	if o.Federation {
 		n++
 	}
@@ -69,6 +74,9 @@ func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
 		Domain: o.Hosts[0], MUC: o.MUC, Component: o.Components[0], Secret: defaultSecret,
 		CAFile: filepath.Join(s.dir, "ca.pem"),
 		t:      t, s: s, c2s: loopback(ports[0]), components: ejabberdComponents(o.Components, ports[1:]),
+	}
+	if o.Accounts {
+		x.accounts = ejabberdAPI{loopback(ports[1+2*len(o.Components)])}
 	}
 	if o.Federation {
 		x.s2s = loopback(ports[n-1])
@@ -118,7 +126,10 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	for i, name := range o.Components {
 		listeners = append(listeners, listener{name, ports[1+2*i], ports[2+2*i]})
 	}
-	federationPort := 0
+	apiPort, federationPort := 0, 0
+	if o.Accounts {
+		apiPort = ports[1+2*len(o.Components)]
+	}
 	if o.Federation {
 		federationPort = ports[len(ports)-1]
 	}
@@ -127,7 +138,7 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
 		"Privilege": o.Privilege, "Modules": o.Modules, "NodesBy": o.NodesBy, "StreamManagement": cmp.Or(o.StreamManagement, "{}"),
 		"EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush, "EventFeedOptions": o.EventFeedOptions,
-		"FederationPort": federationPort,
+		"FederationPort": federationPort, "APIPort": apiPort,
 	})
 	if err != nil {
 		return err

@@ -42,6 +42,8 @@ type ProsodyOptions struct {
 	DelegatePush bool
 	// Federation lets the server talk to those that Federate makes.
 	Federation bool
+	// Accounts lets Register and Unregister work.
+	Accounts bool
 	// Config is Lua for the global section.
 	Config string
 }
@@ -67,6 +69,9 @@ func Prosody(t testing.TB, o ProsodyOptions) *XMPPServer {
 	}
 	if o.Federation {
 		x.s2s = loopback(ports[2])
+	}
+	if o.Accounts {
+		x.accounts = prosodyShell{s}
 	}
 	return x
 }
@@ -112,6 +117,9 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	}
 	if o.DelegatePush {
 		modules = append(modules, "delegation")
+	}
+	if o.Accounts {
+		modules = append(modules, "admin_shell")
 	}
 	federationPort := 0
 	if o.Federation {

@@ -39,6 +39,7 @@ type XMPPServer struct {
 	c2s        string
 	s2s        string // empty: it does not federate
 	components map[string]componentPorts
+	accounts   accountCommands // nil without the option Accounts
 }
 
 // componentPorts are the addresses where one component attaches.

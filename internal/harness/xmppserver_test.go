@@ -16,8 +16,8 @@ var servers = []struct {
 	name  string
 	start func(t testing.TB) *XMPPServer
 }{
-	{"prosody", func(t testing.TB) *XMPPServer { return Prosody(t, ProsodyOptions{Modules: []string{"mam"}}) }},
-	{"ejabberd", func(t testing.TB) *XMPPServer { return Ejabberd(t, EjabberdOptions{}) }},
+	{"prosody", func(t testing.TB) *XMPPServer { return Prosody(t, ProsodyOptions{Modules: []string{"mam"}, Accounts: true}) }},
+	{"ejabberd", func(t testing.TB) *XMPPServer { return Ejabberd(t, EjabberdOptions{Accounts: true}) }},
 }
 
 // message matches a message with that id.
@@ -44,6 +44,15 @@ func TestXMPPServers(t *testing.T) {
 				if attributeOf(got, "from") != alice.JID || !strings.Contains(got, "<body>Hello</body>") {
 					t.Errorf("bob got %s", got)
 				}
+			})
+
+			t.Run("accounts", func(t *testing.T) {
+				s.Register("erin")
+				erin := s.Login(t, "erin", "r1")
+				s.Unregister("erin@localhost")
+				erin.WaitEnd()
+				s.Register("erin")
+				s.Login(t, "erin", "r1").CloseStream()
 			})
 
 			t.Run("ping is a barrier", func(t *testing.T) {

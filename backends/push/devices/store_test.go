@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -143,7 +144,7 @@ func TestLimitPerOwner(t *testing.T) {
 	if _, err := put(bob, "third"); err != nil {
 		t.Errorf("after one is gone: %v", err)
 	}
-	if n, err := s.Forget(bob); n != 2 || err != nil {
+	if n, err := s.Forget(bob, time.Time{}); n != 2 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
 	if list, err := s.List(bob); len(list) != 0 || err != nil {
@@ -152,6 +153,53 @@ func TestLimitPerOwner(t *testing.T) {
 	if n, err := s.Count(); n != 4 || err != nil {
 		t.Errorf("%d devices are left, %v, want 4", n, err)
 	}
+}
+
+// TestForgetUntil keeps what was registered since, also where it was not for the first time.
+func TestForgetUntil(t *testing.T) {
+	s := newStore(t, 0)
+	ended := time.UnixMilli(1_700_000_000_000)
+	nodes := make(map[string]string)
+	put := func(owner jid.JID, address string, at time.Time) {
+		t.Helper()
+		c, err := s.Put(Device{Owner: owner, App: "chat", Target: target(address)}, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nodes[c.Node] = address
+	}
+	put(bob, "before", ended.Add(-time.Hour))
+	put(bob, "then", ended)
+	put(bob, "renewed", ended.Add(-time.Hour))
+	put(bob, "renewed", ended.Add(time.Millisecond))
+	put(bob, "since", ended.Add(time.Hour))
+	put("bob@example.org.uk", "another's", ended.Add(-time.Hour))
+	put("", "nobody's", ended.Add(-time.Hour))
+	for _, removed := range []int{2, 0} {
+		if n, err := s.Forget(bob, ended); n != removed || err != nil {
+			t.Errorf("removed %d, %v, want %d", n, err, removed)
+		}
+		list, err := s.List(bob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, d := range list {
+			left = append(left, nodes[d.Node])
+		}
+		slices.Sort(left)
+		if diff := cmp.Diff([]string{"renewed", "since"}, left); diff != "" {
+			t.Errorf("left (-want +got):\n%s", diff)
+		}
+	}
+	if n, err := s.Forget("", time.Time{}); n != 0 || err != nil {
+		t.Errorf("of nobody: %d, %v", n, err)
+	}
+	if n, err := s.Count(); n != 4 || err != nil {
+		t.Errorf("%d devices, %v", n, err)
+	}
+	// What was removed can be registered anew.
+	put(bob, "before", ended.Add(time.Hour))
 }
 
 func TestList(t *testing.T) {

@@ -1,0 +1,168 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/registration"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// removed is the end of bob's account at that time.
+func removed(at time.Time) event.Event {
+	return event.Event{ID: "gone", Kind: event.Removed, From: "bob@example.org", User: "bob@example.org", Time: at}
+}
+
+// TestAccountRemoved: with the account goes what it has registered, and nothing of others, nor of a
+// new account of the name, however late the event comes and however often.
+func TestAccountRemoved(t *testing.T) {
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	f.now = time.Now().Truncate(time.Millisecond)
+	ended := f.now.Add(time.Minute)
+	_, registry, _ := f.ownDevices(t)
+	for owner, token := range map[jid.JID]string{"bob@example.org": "bobs", "carol@example.org": "carols", "": "nobodys"} {
+		if _, err := registry.Register(t.Context(), devices.Request{Owner: owner, Kind: "fcm", Token: token}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enable := func(session jid.JID, node string) {
+		t.Helper()
+		payload := `<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
+		if err := f.Register(t.Context(), session, []byte(payload), f.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() []int {
+		t.Helper()
+		var n []int
+		for _, owner := range []jid.JID{"bob@example.org", "carol@example.org"} {
+			services, err := f.store.Services(t.Context(), owner)
+			list, listErr := registry.List(owner)
+			if err := errors.Join(err, listErr); err != nil {
+				t.Fatal(err)
+			}
+			n = append(n, len(services), len(list))
+		}
+		return n
+	}
+	enable("bob@example.org/phone", "old")
+	enable("bob@example.org/tablet", "older")
+	enable("carol@example.org/phone", "hers")
+	if err := f.publish(t, f.message("1")); err != nil { // makes it one unread
+		t.Fatal(err)
+	}
+	f.network.take()
+
+	for name, c := range map[string]struct {
+		session jid.JID
+		known   bool
+	}{"before": {"bob@example.org/phone", true}, "a session that has enabled nothing": {"bob@example.org/desk", false}} {
+		if _, ok := f.slots.get(c.session); ok != c.known {
+			t.Errorf("%s: %t", name, ok)
+		}
+	}
+	if err := f.publish(t, removed(ended)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{0, 0, 1, 1}, left()); diff != "" {
+		t.Errorf("registrations and devices of bob and carol (-want +got):\n%s", diff)
+	}
+	if _, ok := f.slots.get("bob@example.org/phone"); ok {
+		t.Error("a session's registration is remembered")
+	}
+	if _, ok := f.slots.get("carol@example.org/phone"); !ok {
+		t.Error("carol's is not")
+	}
+	if list := f.Decisions("bob@example.org"); list[len(list)-1].Outcome != "account_removed" || list[len(list)-1].EventID != "gone" {
+		t.Errorf("explained as %v", list)
+	}
+
+	// A new account, and then the event once more.
+	f.now = ended.Add(time.Microsecond)
+	enable("bob@example.org/phone", "new")
+	if err := f.publish(t, f.message("2")); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.network.take(); len(got) != 1 || !cmp.Equal(got[0], string("push.example.org ")+string(publishPayload(
+		&registration.Service{PubSub: "push.example.org", Node: "new"},
+		[]decide.Field{{Name: "message-count", Value: "1"}, {Name: "last-message-sender", Value: "alice@example.org"}, {Name: "last-message-body", Value: "OH, HAI!"}}))) {
+		t.Errorf("the new account is told %q", got)
+	}
+	if err := f.publish(t, removed(ended)); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"push.example.org new"}, f.nodes(t)); diff != "" {
+		t.Errorf("of the new account (-want +got):\n%s", diff)
+	}
+	if _, ok := f.slots.get("bob@example.org/phone"); !ok {
+		t.Error("what the new account's session has registered is forgotten")
+	}
+	if n := f.Counts()["account_removed"]; n != 2 {
+		t.Errorf("%d are counted", n)
+	}
+}
+
+// TestLateRegistration is one that was received before the account's end and has waited
+// since, while others were stored.
+func TestLateRegistration(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	enable := func(session jid.JID, received time.Time) error {
+		return f.Register(t.Context(), session, []byte(`<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/>`), received)
+	}
+	for _, at := range []time.Time{f.now, f.now.Add(-time.Hour)} { // an older end that comes again says nothing new
+		if err := f.publish(t, removed(at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var refusal *Refusal
+	if err := enable("bob@example.org/phone", f.now); !errors.As(err, &refusal) || *refusal != (Refusal{"cancel", "item-not-found"}) {
+		t.Errorf("the old account is told %v", err)
+	}
+	if err := errors.Join(enable("carol@example.org/phone", f.now), enable("bob@example.org/phone", f.now.Add(time.Microsecond))); err != nil {
+		t.Errorf("others are told %v", err)
+	}
+	if diff := cmp.Diff([]string{"push.example.org n"}, f.nodes(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// failingStore cannot forget.
+type failingStore struct {
+	registration.Store
+	err error
+}
+
+func (s *failingStore) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.Store.Forget(ctx, owner, until)
+}
+
+// TestAccountRemovedAgain: while a store fails the event stays, and is tried again.
+func TestAccountRemovedAgain(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	store := &failingStore{Store: f.store, err: errors.New("no database")}
+	f.Attach(store, f.network)
+	f.enable(t, "push.example.org", "a", "")
+	if err := f.publish(t, removed(f.now)); !errors.Is(err, store.err) {
+		t.Errorf("got %v", err)
+	}
+	if len(f.nodes(t)) != 1 || f.Counts()["failed"] != 1 || f.Counts()["account_removed"] != 0 {
+		t.Errorf("%v, counted %v", f.nodes(t), f.Counts())
+	}
+	store.err = nil
+	if err := f.publish(t, removed(f.now)); err != nil {
+		t.Error(err)
+	}
+	if len(f.nodes(t)) != 0 || f.Counts()["account_removed"] != 1 {
+		t.Errorf("%v, counted %v", f.nodes(t), f.Counts())
+	}
+}

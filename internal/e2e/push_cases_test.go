@@ -39,6 +39,7 @@ func TestPushCases(t *testing.T) {
 				pushPubSub(t, w, say, f.noNode)
 				pushExplain(t, w, say)
 			})
+			t.Run("accounts that end", func(t *testing.T) { pushAccounts(t, server, say) })
 			t.Run("enhanced plugin, v2", func(t *testing.T) {
 				w := startPush(t, server, `plugin_module = "mod_event_pusher_push_plugin_enhanced"
 when = 'not (event.body startsWith "hush")'`, "v2", "")

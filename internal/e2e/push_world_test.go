@@ -23,6 +23,7 @@ type pushWorld struct {
 	seen    int // how many of the gateway's requests have been looked at
 	server  *harness.XMPPServer
 	dir     string // of the outbox
+	toml    string
 }
 
 // pushHosts are the virtual hosts of pushServers.
@@ -40,7 +41,7 @@ var pushServers = []struct {
 }{
 	{"prosody", "refused", "disabled", func(t *testing.T) *harness.XMPPServer {
 		return harness.Prosody(t, harness.ProsodyOptions{
-			EventFeed: true, DelegatePush: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
+			EventFeed: true, DelegatePush: true, Accounts: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
 			Hosts: []string{"localhost", otherHost},
 			Config: `smacks_hibernation_time = 3
 admins = { "carol@localhost" }
@@ -50,7 +51,7 @@ Component "pubsub.localhost" "pubsub"
 	}},
 	{"ejabberd", "disabled", "refused", func(t *testing.T) *harness.XMPPServer {
 		return harness.Ejabberd(t, harness.EjabberdOptions{
-			EventFeed: true, DelegatePush: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
+			EventFeed: true, DelegatePush: true, Accounts: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
 			Hosts:   []string{"localhost", otherHost},
 			NodesBy: "carol@localhost", // as with most configurations the component may not
 			// Otherwise it forgets what a session has not acknowledged, if it is archived.
@@ -64,7 +65,7 @@ Component "pubsub.localhost" "pubsub"
 func startPush(t *testing.T, server *harness.XMPPServer, options, api, more string) *pushWorld {
 	t.Helper()
 	w := &pushWorld{world: &world{t: t}, gateway: pushtest.StartMongoosePush(t), server: server, dir: t.TempDir()}
-	w.stop = w.run(fmt.Sprintf(`
+	w.toml = fmt.Sprintf(`
 [component]
 address = %q
 name = "events.localhost"
@@ -84,9 +85,16 @@ api_version = %q
 [outgoing_pools.http.mongoose_push_http.connection]
 host = %q
 tls.cacertfile = %q
-%s`, server.ComponentAddr(server.Component), otherHost, w.dir, options, api, w.gateway.URL, w.gateway.CAFile, more))
-	await(t, "readiness", w.ready)
+%s`, server.ComponentAddr(server.Component), otherHost, w.dir, options, api, w.gateway.URL, w.gateway.CAFile, more)
+	w.restart()
 	return w
+}
+
+// restart runs the program, again after stop.
+func (w *pushWorld) restart() {
+	w.t.Helper()
+	w.stop = w.run(w.toml)
+	await(w.t, "readiness", w.ready)
 }
 
 // login logs a user in and waits until the server has push delegated.

@@ -81,10 +81,11 @@ func TestKey(t *testing.T) {
 	unack := event.Event{Kind: event.Unack, From: "a@h/1", To: "b@h/2", User: "b@h"}
 	stored := event.Event{Kind: event.Stored, From: "a@h/1", To: "b@h", User: "b@h"}
 	notification := event.Event{ID: "01", Kind: event.Notification, From: "a@h/1", To: "push.h/node", User: "b@h"}
+	removed := event.Event{ID: "02", Kind: event.Removed, From: "a@h", User: "a@h"}
 	for _, tc := range []struct {
 		e    event.Event
 		want string
-	}{{in, "a@h b@h"}, {out, "b@h a@h"}, {unack, "b@h a@h"}, {stored, "b@h a@h"}, {notification, "push.h/node 01"}, {status, "a@h"}} {
+	}{{removed, "a@h"}, {in, "a@h b@h"}, {out, "b@h a@h"}, {unack, "b@h a@h"}, {stored, "b@h a@h"}, {notification, "push.h/node 01"}, {status, "a@h"}} {
 		if got := tc.e.Key(); got != tc.want {
 			t.Errorf("key %q, want %q", got, tc.want)
 		}

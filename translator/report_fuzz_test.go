@@ -14,14 +14,14 @@ import (
 func FuzzReports(f *testing.F) {
 	f.Add([]byte{0x91, 0x61, 0x71, 0x81, 0xa1, 0x03, 0xf1, 0xff})
 	f.Add([]byte("session after session, told by two sources and a gap"))
-	users := []jid.JID{"alice@localhost/1", "alice@localhost/2", "bob@localhost/1", "x@remote.example/q"}
+	users := []jid.JID{"alice@localhost/1", "alice@localhost/2", "bob@localhost/1", "x@remote.example/q", "bob@localhost"}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		st := newStage()
 		made := 0
 		var seq [2]uint64
 		for i, b := range script {
 			st.now += time.Duration(b) * time.Minute
-			source, user := int(b>>2)%2, users[b%4]
+			source, user := int(b>>2)%2, users[b%5]
 			s := &stanza.Stanza{Dialect: stanza.EventFeed, Host: "localhost", From: user, Received: start.Add(st.now), Raw: "<x/>", ID: "i"}
 			s.Report = stanza.Report{
 				Source: []string{"xmpp1", "xmpp2"}[source], Epoch: "e", Fact: stanza.Fact(b>>3) % (stanza.UnknownFact + 2),
@@ -54,7 +54,9 @@ func FuzzReports(f *testing.F) {
 				case len(e.ID) != 32, e.SessionCount < 0, e.Packet == "", e.Host != "localhost",
 					status && (!local || e.From.Bare() != e.User || e.Online != (e.Type == "online")),
 					!status && e.Direction == event.NoDirection && (!local || e.Kind == event.Chat),
-					e.Kind == event.Stored && !e.RecipientOffline:
+					e.Kind == event.Stored && !e.RecipientOffline,
+					(e.Kind == event.Removed) != (s.Report.Fact == stanza.AccountRemoved && s.Dialect == stanza.EventFeed),
+					e.Kind == event.Removed && e.User != user:
 					t.Fatalf("step %d: %+v", i, e)
 				}
 			}

@@ -83,11 +83,12 @@ func NewRegistry(store *Store, apps []App) *Registry {
 // The error is an *InvalidError, ErrTooMany, or says why the store or the look-up of
 // an endpoint's host has failed. For an endpoint it asks the DNS.
 func (r *Registry) Register(ctx context.Context, q Request) (Credentials, error) {
+	asked := r.now()
 	app, target, err := r.check(ctx, &q)
 	if err != nil {
 		return Credentials{}, err
 	}
-	return r.store.Put(Device{Owner: q.Owner, App: app.Name, Target: target}, r.now())
+	return r.store.Put(Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
 }
 
 // Verify returns the device that a notification is for if the secret is the device's,

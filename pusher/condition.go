@@ -47,7 +47,7 @@ func (c *Condition) holds(e *event.Event) (yes bool, err error) {
 // not about what is said or who is there: a server that has decided itself to notify
 // a device, and what has to be cleaned up.
 func conditional(k event.Kind) bool {
-	return k != event.Notification
+	return k != event.Notification && k != event.Removed
 }
 
 // gets reports whether the backend of d is to be handed e. An event whose condition

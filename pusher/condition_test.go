@@ -59,18 +59,19 @@ func TestCondition(t *testing.T) {
 			chat("hello"), chat("hush"), status(true, 1),
 			{ID: "notification", Kind: event.Notification, User: "bob@example.org", Body: "hi"},
 			{ID: "stored", Kind: event.Stored, User: "bob@example.org", Body: "hi"},
+			{ID: "gone", Kind: event.Removed, User: "bob@example.org"},
 		})
 		if err := p.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff([]string{chat("hello").ID, "notification"}, some.fakeBackend.ids()); diff != "" {
+		if diff := cmp.Diff([]string{chat("hello").ID, "notification", "gone"}, some.fakeBackend.ids()); diff != "" {
 			t.Error(diff)
 		}
 		if diff := cmp.Diff([]string{chat("hush").ID, "stored"}, some.ids); diff != "" {
 			t.Errorf("declined: %s", diff)
 		}
-		if n := all.count(); n != 5 {
-			t.Errorf("the backend without a condition got %d of 5", n)
+		if n := all.count(); n != 6 {
+			t.Errorf("the backend without a condition got %d of 6", n)
 		}
 		for outcome, want := range map[string]float64{"keep": 1, "drop": 2} {
 			if got := value(t, reg, "eventpusher_when_events_total{backend=some,outcome="+outcome+"}"); got != want {

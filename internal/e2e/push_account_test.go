@@ -15,11 +15,11 @@ import (
 )
 
 // pushAccounts removes accounts by the server's own command: their registrations and
-// devices go with them, also if eventpusher is away meanwhile and whatever a filter keeps,
+// devices go with them, also if eventpusher is away meanwhile and whatever a filter and a condition keep,
 // and those of others and of a new account of the name stay.
 func pushAccounts(t *testing.T, server *harness.XMPPServer, say func(to, text string)) {
 	google := pushtest.StartFCM(t, time.Hour)
-	w := startPush(t, server, "", "v3", fmt.Sprintf(`
+	w := startPush(t, server, `when = 'event.kind in ["chat", "stored"]'`, "v3", fmt.Sprintf(`
 [[push.app]]
 name = "chat"
 [push.app.fcm]

@@ -16,7 +16,9 @@ var servers = []struct {
 	name  string
 	start func(t testing.TB) *XMPPServer
 }{
-	{"prosody", func(t testing.TB) *XMPPServer { return Prosody(t, ProsodyOptions{Modules: []string{"mam"}, Accounts: true}) }},
+	{"prosody", func(t testing.TB) *XMPPServer {
+		return Prosody(t, ProsodyOptions{Modules: []string{"mam"}, Accounts: true})
+	}},
 	{"ejabberd", func(t testing.TB) *XMPPServer { return Ejabberd(t, EjabberdOptions{Accounts: true}) }},
 }
 

@@ -42,6 +42,7 @@ func newEmbeddedReader(e *Embedded, backend string, notify func(), rec readerRec
 		Failed: func(err error) {
 			e.log.Error("a parked event cannot be read", "backend", backend, "err", err)
 		},
+		Lost:   func() { r.lost++ },
 		Passed: func(uint64) { r.remaining-- },
 		Overfull: func() {
 			if f := e.full.Load(); f != nil {
@@ -74,9 +75,11 @@ func (r *embeddedReader) loadParked(id ParkedID, v []byte) error {
 
 // Take implements Reader.
 func (r *embeddedReader) Take(dst []*Item, limit int, early bool) (taken []*Item, next time.Time, more bool) {
-	had := len(dst)
 	r.mu.Lock()
-	dst, next, more, urgent := r.take(dst, limit, early, r.behind())
+	behind := r.behind()
+	r.mu.Unlock()
+	taken, next, more, urgent := r.Window.Take(dst, limit, early, behind)
+	r.mu.Lock()
 	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()
 	if urgent {
@@ -85,7 +88,7 @@ func (r *embeddedReader) Take(dst []*Item, limit int, early bool) (taken []*Item
 	if refill {
 		signal(r.wake)
 	}
-	return r.fetch(dst, had), next, more
+	return taken, next, more
 }
 
 // Settle implements Reader. What it records is on disk a little later; Err of

@@ -170,12 +170,22 @@ func (s *schedule) postpone(it *Item, due time.Time, firm bool) {
 	heap.Push(&s.delayed, q)
 }
 
-// hurry makes a waiting head ready.
+// hurry makes a waiting head the next one that is taken.
 func (s *schedule) hurry(it *Item) {
-	if q := it.lane; q.state == keyDelayed {
+	q := it.lane
+	switch q.state {
+	case keyDelayed:
 		heap.Remove(&s.delayed, q.slot)
-		s.pushReady(q)
+	case keyReady:
+		s.unlinkReady(q)
 	}
+	q.state, q.prev, q.next = keyReady, nil, s.first
+	if s.first != nil {
+		s.first.prev = q
+	} else {
+		s.last = q
+	}
+	s.first = q
 }
 
 // withdraw treats a waiting head as if it had been taken.

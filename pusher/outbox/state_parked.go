@@ -3,6 +3,7 @@ package outbox
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -92,14 +93,17 @@ func parkedHead(v []byte) (accepted time.Time, attempts int, key, encoded []byte
 	return accepted, attempts, key, d.b, d.err()
 }
 
-// loadParked returns one parked event.
+// loadParked returns one parked event, or ErrLost.
 func loadParked(db database, id ParkedID) (e *event.Event, err error) {
 	err = db.View(func(tx *bolt.Tx) error {
 		_, _, _, encoded, err := parkedHead(tx.Bucket(bucketParked).Get(id[:]))
 		if err == nil {
 			e, err = decodeEvent(encoded)
 		}
-		return err
+		if err != nil {
+			return fmt.Errorf("%w: number %d: %w", ErrLost, id.Number(), err)
+		}
+		return nil
 	})
 	return e, err
 }

@@ -1,20 +1,12 @@
 package outbox
 
 import (
-	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
 
 	"eventpusher/event"
 )
-
-// ErrLoading says that a parked event is being fetched; Loaded brings it.
-var ErrLoading = errors.New("outbox: the parked event is on its way")
-
-// loadingPause is when a parked event that is on its way is asked for again, in
-// case nobody brings it.
-const loadingPause = 5 * time.Second
 
 // Window is the half of a durable reader that does not depend on where the
 // events are kept. It holds the oldest events that one backend has to get, hands
@@ -34,6 +26,7 @@ type Window struct {
 	gaps       []uint64
 
 	parking
+	loading
 
 	out     Changes
 	unsaved int  // settled, which a crash would forget
@@ -90,10 +83,13 @@ type WindowOptions struct {
 	// below Head and those below Mark that are not among Gaps are settled.
 	Head, Mark uint64
 	Gaps       []uint64
-	// Load returns a parked event, or ErrLoading when Loaded will bring it.
+	// Load returns a parked event, ErrLoading when Loaded or Vanished will be called for
+	// it, or ErrLost.
 	Load func(ParkedID) (*event.Event, error)
 	// Failed is told that a parked event cannot be loaded.
 	Failed func(error)
+	// Lost is told that a parked event is given up because it is lost; nil: nobody is.
+	Lost func()
 	// Passed is told that an event is settled, parked or given up; nil: nobody is.
 	Passed func(number uint64)
 	// Overfull is told that an event became a dead letter because too much was parked.
@@ -127,6 +123,7 @@ type Cut struct {
 	Cursor, Mark uint64
 	Gaps         []uint64
 	settled      int
+	refused      room
 }
 
 // NewWindow returns an empty Window. What is parked is added with Restore.
@@ -139,6 +136,7 @@ func NewWindow(o WindowOptions) *Window {
 func (w *Window) init(o WindowOptions) {
 	o.complete()
 	w.o, w.queue, w.parking = o, newSchedule(), newParking()
+	w.asked = make(map[*parkedKey]time.Time)
 	w.head, w.mark, w.gaps = o.Head, o.Mark, o.Gaps
 }
 
@@ -160,13 +158,13 @@ func (w *Window) admit(number uint64, e *event.Event, key uint64, bytes int, acc
 	}
 	pk := w.parked[key]
 	switch {
-	case pk != nil && pk.last() < number:
+	case pk != nil && pk.has(number):
+		w.passed(number) // parked by somebody who died before saving that it was
+	case pk != nil && pk.refs[0].id.Number() < number:
 		w.passed(number)
 		if w.append(pk, ParkedEvent{ID: EventID(w.o.Reader, number), Event: e, Accepted: accepted}, bytes) {
 			w.promote(pk)
 		}
-	case pk != nil && pk.has(number):
-		w.passed(number) // parked by somebody who died before saving that it was
 	default:
 		w.queue.add(e, key, bytes, accepted).number = number
 	}
@@ -210,14 +208,24 @@ func (w *Window) cursor() uint64 {
 	return w.head
 }
 
-// full reports whether the window has no room; parked events that are not saved
-// take room too.
+// held is what the window keeps in memory: what is not saved yet takes room too,
+// whether it was parked or died because no more could be.
+func (w *Window) held() room {
+	return room{
+		w.queue.waiting + w.queue.busy + w.fresh.events + w.refused.events,
+		w.queue.bytes + w.fresh.bytes + w.refused.bytes,
+	}
+}
+
+// full reports whether the window has no room.
 func (w *Window) full() bool {
-	return w.queue.waiting+w.queue.busy+w.fresh >= w.o.WindowEvents || w.queue.bytes+w.freshBytes >= w.o.WindowBytes
+	h := w.held()
+	return h.events >= w.o.WindowEvents || h.bytes >= w.o.WindowBytes
 }
 
 func (w *Window) halfEmpty() bool {
-	return w.queue.waiting+w.queue.busy+w.fresh <= w.o.WindowEvents/2 && w.queue.bytes+w.freshBytes <= w.o.WindowBytes/2
+	h := w.held()
+	return h.events <= w.o.WindowEvents/2 && h.bytes <= w.o.WindowBytes/2
 }
 
 // Full reports whether nothing more should be admitted.
@@ -247,7 +255,7 @@ func (w *Window) Cut() (c Cut, changed bool) {
 
 func (w *Window) cut() Cut {
 	cursor := w.cursor()
-	c := Cut{Changes: w.out, Cursor: cursor, Mark: max(w.mark, cursor), settled: w.unsaved}
+	c := Cut{Changes: w.out, Cursor: cursor, Mark: max(w.mark, cursor), settled: w.unsaved, refused: w.refused}
 	for it := w.queue.oldest; it != nil && it.number < w.mark; it = it.newer {
 		c.Gaps = append(c.Gaps, it.number)
 	}
@@ -264,7 +272,7 @@ func (w *Window) Undo(c *Cut) {
 	w.out = Changes{
 		Letters: append(c.Letters, w.out.Letters...),
 		Parked:  append(c.Parked, w.out.Parked...),
-		Tries:   append(c.Tries, w.out.Tries...),
+		Tries:   latestTries(append(c.Tries, w.out.Tries...)),
 		Freed:   append(c.Freed, w.out.Freed...),
 	}
 }
@@ -278,6 +286,7 @@ func (w *Window) Saved(c *Cut) (waited bool) {
 
 func (w *Window) saved(c *Cut) (waited bool) {
 	w.unsaved -= c.settled
+	w.refused.take(c.refused.events, c.refused.bytes)
 	w.savedParked(c.Parked)
 	waited, w.stalled = w.stalled, false
 	return waited

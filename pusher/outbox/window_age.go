@@ -15,15 +15,16 @@ func (w *Window) oldestParked() time.Time {
 }
 
 // expiredParked takes heads that were accepted too early out of the schedule.
-func (w *Window) expiredParked(before time.Time, limit int) []*parkedKey {
+func (w *Window) expiredParked(before, now time.Time, limit int) []*parkedKey {
 	var old, busy []*parkedKey
 	for limit > 0 && len(w.ages) > 0 && w.ages[0].refs[0].accepted.Before(before) {
 		pk := heap.Pop(&w.ages).(*parkedKey)
-		if pk.head == nil || pk.head.taken {
+		if pk.head == nil || pk.head.taken || w.awaited(pk, now) {
 			busy = append(busy, pk)
 			continue
 		}
 		w.parkedQueue.withdraw(pk.head)
+		delete(w.asked, pk)
 		old = append(old, pk)
 		limit--
 	}
@@ -37,9 +38,9 @@ func (w *Window) expiredParked(before time.Time, limit int) []*parkedKey {
 func (w *Window) buryParked(list []*parkedKey, now time.Time) (n int, err error) {
 	for _, pk := range list {
 		w.mu.Lock()
-		ref := pk.refs[0]
+		ref, e := pk.refs[0], pk.head.Event
 		w.mu.Unlock()
-		e, fault := ref.event, error(nil)
+		var fault error
 		if e == nil {
 			e, fault = w.o.Load(ref.id)
 		}
@@ -51,10 +52,10 @@ func (w *Window) buryParked(list []*parkedKey, now time.Time) (n int, err error)
 			w.promote(pk)
 			n++
 		} else {
-			w.again(pk.head, now, fault)
+			w.missed(pk.head, now, fault)
 		}
 		w.mu.Unlock()
-		if !errors.Is(fault, ErrLoading) {
+		if !errors.Is(fault, ErrLoading) && !errors.Is(fault, ErrLost) {
 			err = errors.Join(err, fault)
 		}
 	}

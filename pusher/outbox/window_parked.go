@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"container/heap"
 	"hash/maphash"
 	"slices"
@@ -29,13 +30,13 @@ const (
 // parking is what a reader knows of its parked events.
 type parking struct {
 	parked      map[uint64]*parkedKey
-	held        []*parkedKey // whose head waits for the log, after a restart
+	later       []*parkedKey // whose head waits for the log, after a restart
 	ages        ageHeap      // all of parked, by the age of their heads
 	parkedQueue *schedule    // the heads
 	parkedCount int
-	parkedBytes int64 // on disk or to be
-	fresh       int   // those that are not saved yet, and are held in memory
-	freshBytes  int64
+	parkedBytes int64     // on disk or to be
+	fresh       room      // those that are not saved yet, and are held in memory
+	refused     room      // what became dead letters instead, which are not saved yet
 	allowed     int       // heads that may be under way
 	rest        time.Time // none is taken before
 }
@@ -43,6 +44,15 @@ type parking struct {
 func newParking() parking {
 	return parking{parked: make(map[uint64]*parkedKey), parkedQueue: newSchedule(), allowed: 1}
 }
+
+// room is what events take.
+type room struct {
+	events int
+	bytes  int64
+}
+
+func (r *room) add(events int, bytes int64)  { r.events, r.bytes = r.events+events, r.bytes+bytes }
+func (r *room) take(events int, bytes int64) { r.add(-events, -bytes) }
 
 // parkedKey is the queue of one key.
 type parkedKey struct {
@@ -65,13 +75,6 @@ type parkedRef struct {
 func (pk *parkedKey) has(number uint64) bool {
 	i := sort.Search(len(pk.refs), func(i int) bool { return pk.refs[i].id.Number() >= number })
 	return i < len(pk.refs) && pk.refs[i].id.Number() == number && !pk.refs[i].id.Replay()
-}
-
-func (pk *parkedKey) last() uint64 {
-	if len(pk.refs) == 0 {
-		return 0
-	}
-	return pk.refs[len(pk.refs)-1].id.Number()
 }
 
 // parkedKeyOf returns the key's queue, a new one if need be; a new one must get
@@ -115,7 +118,7 @@ func (w *Window) restore(id ParkedID, text []byte, accepted time.Time, attempts,
 
 // restored promotes what restore has added.
 func (w *Window) restored() {
-	w.held = slices.Clone(w.ages)
+	w.later = slices.Clone(w.ages)
 	w.promoteAll()
 }
 
@@ -128,14 +131,14 @@ func (w *Window) enqueue(pk *parkedKey, refs ...parkedRef) {
 		w.parkedCount++
 		w.parkedBytes += int64(ref.bytes)
 		if ref.event != nil {
-			w.fresh++
-			w.freshBytes += int64(ref.bytes)
+			w.fresh.add(1, int64(ref.bytes))
 		}
 	}
-	if len(pk.refs) > 0 && len(refs) > 0 && refs[0].id.Number() < pk.refs[0].id.Number() {
-		pk.refs = append(refs, pk.refs...)
-	} else {
-		pk.refs = append(pk.refs, refs...)
+	// After a restart the log may hold what comes before, or between, what is parked
+	// already; never before a head that can be taken.
+	sorted := len(pk.refs) == 0 || len(refs) == 0 || pk.refs[len(pk.refs)-1].id.Number() < refs[0].id.Number()
+	if pk.refs = append(pk.refs, refs...); !sorted {
+		slices.SortFunc(pk.refs, func(a, b parkedRef) int { return cmp.Compare(a.id.Number(), b.id.Number()) })
 	}
 	switch {
 	case len(pk.refs) == 0:
@@ -158,6 +161,7 @@ func (w *Window) roomToPark(n int) bool {
 func (w *Window) accept(rec ParkedEvent, bytes, more int) (parkedRef, bool) {
 	if w.parkedCount+more >= w.o.ParkedEvents || w.parkedBytes+int64(bytes) > w.o.ParkedBytes {
 		w.out.Letters = append(w.out.Letters, w.letter(rec.Event, rec.Accepted, rec.Attempts, ReasonParkedFull, time.Now()))
+		w.refused.add(1, int64(bytes))
 		w.o.Overfull()
 		return parkedRef{}, false
 	}
@@ -213,7 +217,7 @@ func (w *Window) promote(pk *parkedKey) {
 	}
 	ref := &pk.refs[0]
 	if !ref.id.Replay() && ref.id.Number() >= w.head {
-		w.held = append(w.held, pk)
+		w.later = append(w.later, pk)
 		return
 	}
 	it := w.parkedQueue.add(ref.event, pk.key, entryOverhead, ref.accepted)
@@ -223,9 +227,9 @@ func (w *Window) promote(pk *parkedKey) {
 
 // promoteAll looks again at the keys that promote had to put off.
 func (w *Window) promoteAll() {
-	held := w.held
-	w.held = nil
-	for _, pk := range held {
+	later := w.later
+	w.later = nil
+	for _, pk := range later {
 		if w.parked[pk.key] == pk {
 			w.promote(pk)
 		}
@@ -255,6 +259,7 @@ func (w *Window) unpark(pk *parkedKey) {
 	w.parkedCount--
 	w.parkedBytes -= int64(ref.bytes)
 	w.stale(&ref)
+	delete(w.asked, pk)
 	pk.refs[0] = parkedRef{}
 	pk.refs, pk.head = pk.refs[1:], nil
 	if len(pk.refs) > 0 {
@@ -266,8 +271,7 @@ func (w *Window) unpark(pk *parkedKey) {
 // stale lets go of the event of a ref.
 func (w *Window) stale(ref *parkedRef) {
 	if ref.event != nil {
-		w.fresh--
-		w.freshBytes -= int64(ref.bytes)
+		w.fresh.take(1, int64(ref.bytes))
 		ref.event = nil
 	}
 }
@@ -326,20 +330,4 @@ func (w *Window) AddReplayed(p *ParkedEvent, bytes int) {
 	pk := w.parkedKeyOf(key)
 	w.enqueue(pk, parkedRef{id: p.ID, accepted: p.Accepted, attempts: p.Attempts, bytes: bytes})
 	w.promote(pk)
-}
-
-// Loaded brings the event of a parked head that Load has promised.
-func (w *Window) Loaded(id ParkedID, key []byte, e *event.Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	k := w.replayKey(id)
-	if !id.Replay() {
-		k = maphash.Bytes(w.o.Seed, key)
-	}
-	pk := w.parked[k]
-	if pk == nil || pk.head == nil || pk.head.id != id || pk.head.taken {
-		return
-	}
-	pk.head.Event = e
-	w.parkedQueue.hurry(pk.head)
 }

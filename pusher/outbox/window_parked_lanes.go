@@ -1,7 +1,7 @@
 package outbox
 
 import (
-	"errors"
+	"slices"
 	"time"
 )
 
@@ -14,9 +14,17 @@ const (
 	longestRest = 2 * time.Minute
 )
 
+// parkedRoom is how many more heads may be under way.
+func (w *Window) parkedRoom(now time.Time) int {
+	if w.rest.After(now) || w.unreadable.After(now) {
+		return 0
+	}
+	return w.allowed - w.parkedQueue.busy - w.underWay(now)
+}
+
 // takeParked takes as many heads as may be under way.
 func (w *Window) takeParked(dst []*Item, limit int, now time.Time) []*Item {
-	if n := min(limit, w.allowed-w.parkedQueue.busy); n > 0 && !w.rest.After(now) {
+	if n := min(limit, w.parkedRoom(now)); n > 0 {
 		return w.parkedQueue.take(dst, n, now)
 	}
 	return dst
@@ -24,25 +32,40 @@ func (w *Window) takeParked(dst []*Item, limit int, now time.Time) []*Item {
 
 // parkedReady reports whether takeParked would find something.
 func (w *Window) parkedReady(now time.Time) bool {
-	return w.parkedQueue.first != nil && w.allowed > w.parkedQueue.busy && !w.rest.After(now)
+	return w.parkedQueue.first != nil && w.parkedRoom(now) > 0
 }
 
 // parkedDue returns when the next head may be taken, zero when that does not
 // depend on time.
-func (w *Window) parkedDue() time.Time {
-	var due time.Time
-	switch {
-	case w.allowed <= w.parkedQueue.busy:
+func (w *Window) parkedDue(now time.Time) (due time.Time) {
+	if w.allowed <= w.parkedQueue.busy {
 		return due
-	case w.parkedQueue.first != nil:
-		return w.rest
-	case len(w.parkedQueue.delayed) > 0:
+	}
+	if w.parkedQueue.first == nil {
+		if len(w.parkedQueue.delayed) == 0 {
+			return due
+		}
 		due = w.parkedQueue.delayed[0].due
 	}
-	if due.IsZero() || due.After(w.rest) {
-		return due
+	due = later(due, later(w.rest, w.unreadable))
+	if w.allowed <= w.parkedQueue.busy+w.underWay(now) {
+		var first time.Time
+		for _, until := range w.asked {
+			if until.After(now) {
+				first = sooner(first, until)
+			}
+		}
+		due = later(due, first)
 	}
-	return w.rest
+	return due
+}
+
+// later returns the later of two times.
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // retryParked lets a head that has failed again rest, and all others for a while.
@@ -63,34 +86,12 @@ func (w *Window) drop(it *Item) {
 	}
 }
 
-// fetch reads the parked events among dst[had:]. One that cannot be read goes
-// back and rests.
-func (w *Window) fetch(dst []*Item, had int) []*Item {
-	kept := dst[:had]
-	for _, it := range dst[had:] {
-		if it.Event == nil {
-			e, err := w.o.Load(it.id)
-			if err != nil {
-				if !errors.Is(err, ErrLoading) {
-					w.o.Failed(err)
-				}
-				w.mu.Lock()
-				w.again(it, time.Now(), err)
-				w.mu.Unlock()
-				continue
-			}
-			it.Event = e
-		}
-		kept = append(kept, it)
+// latestTries leaves of each event only the last attempt: while nothing can be saved
+// they would pile up.
+func latestTries(list []ParkedTry) []ParkedTry {
+	last := make(map[ParkedID]int, len(list))
+	for _, t := range list {
+		last[t.ID] = t.Attempts
 	}
-	return kept
-}
-
-// again puts back a head in flight whose event is not here.
-func (w *Window) again(it *Item, now time.Time, why error) {
-	rest := longestRest
-	if errors.Is(why, ErrLoading) {
-		rest = loadingPause
-	}
-	w.parkedQueue.retry(it, now.Add(rest), true)
+	return slices.DeleteFunc(list, func(t ParkedTry) bool { return last[t.ID] != t.Attempts })
 }

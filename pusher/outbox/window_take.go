@@ -11,10 +11,16 @@ import (
 // a crash would forget.
 func (w *Window) Take(dst []*Item, limit int, early, behind bool) (taken []*Item, next time.Time, more, urgent bool) {
 	had := len(dst)
-	w.mu.Lock()
-	dst, next, more, urgent = w.take(dst, limit, early, behind)
-	w.mu.Unlock()
-	return w.fetch(dst, had), next, more, urgent
+	for missing := true; missing && len(dst) == had; {
+		w.mu.Lock()
+		var now bool
+		dst, next, more, now = w.take(dst, limit, early, behind)
+		w.mu.Unlock()
+		urgent = urgent || now
+		// What is not here must not leave a lane idle that could do something else.
+		dst, missing = w.fetch(dst, had)
+	}
+	return dst, next, more, urgent
 }
 
 func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item, next time.Time, more, urgent bool) {
@@ -38,12 +44,15 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 	}
 	for _, it := range dst[had:] {
 		it.takenAt, it.window = now, w
+		if it.parked != nil {
+			delete(w.asked, it.parked)
+		}
 	}
 	if limit > 0 {
 		if len(w.queue.delayed) > 0 {
 			next = sooner(next, w.queue.delayed[0].due)
 		}
-		next = sooner(next, w.parkedDue())
+		next = sooner(next, w.parkedDue(now))
 		more = w.queue.first != nil || w.parkedReady(now)
 	}
 	return dst, next, more, urgent
@@ -54,6 +63,9 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 func (w *Window) takeProbe(dst []*Item, limit int, now time.Time) []*Item {
 	had := len(dst)
 	for _, q := range []*schedule{w.queue, w.parkedQueue} {
+		if q == w.parkedQueue && (w.unreadable.After(now) || w.underWay(now) > 0) {
+			break
+		}
 		if dst = q.take(dst, limit, now); len(dst) == had {
 			dst = q.takeEarly(dst)
 		}
@@ -118,6 +130,7 @@ func (w *Window) settle(s *Settlement, now time.Time) {
 		}
 	case Release:
 		if it.parked != nil {
+			w.drop(it)
 			w.parkedQueue.release(it)
 		} else {
 			w.queue.release(it)
@@ -161,7 +174,7 @@ func (w *Window) Expire(before time.Time) (n int, busy bool, err error) {
 	for _, k := range keys {
 		w.unhold(k)
 	}
-	parked := w.expiredParked(before, expireStep-n)
+	parked := w.expiredParked(before, now, expireStep-n)
 	w.mu.Unlock()
 
 	m, err := w.buryParked(parked, now)
@@ -192,7 +205,7 @@ func (w *Window) stats() Stats {
 	busy := w.queue.busy + w.parkedQueue.busy
 	s := Stats{
 		Waiting: w.queue.waiting + w.queue.busy + w.parkedCount - busy, InFlight: busy, Parked: w.parkedCount,
-		Bytes:  w.queue.bytes + w.parkedQueue.bytes + w.freshBytes,
+		Bytes:  w.queue.bytes + w.parkedQueue.bytes + w.fresh.bytes + w.refused.bytes,
 		Coming: w.stalled || w.queue.first != nil || w.parkedReady(time.Now()),
 	}
 	if w.queue.oldest != nil {

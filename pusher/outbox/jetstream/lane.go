@@ -139,6 +139,7 @@ func (r *reader) openLane(ctx context.Context, o *owned) (*lane, error) {
 		WindowLimits: e.o.lane(), Backend: r.backend, Reader: reg.Number, Seed: e.seed,
 		Head: numberOf(l.next, 0), Mark: start.Mark, Gaps: start.Gaps,
 		Load: l.load,
+		Lost: func() { r.lost.Add(1) },
 		Failed: func(err error) {
 			e.log.Error("a parked event cannot be read", "backend", r.backend, "partition", o.n, "err", err)
 		},

@@ -100,16 +100,23 @@ func (l *lane) loadLoop(ctx context.Context) {
 			seq, known := l.places[id]
 			l.mu.Unlock()
 			if !known {
-				continue // gone meanwhile
-			}
-			e, err := l.fetch(ctx, seq)
-			if err != nil {
-				if ctx.Err() == nil {
-					l.r.engine.log.Warn("a parked event cannot be read; it will be tried again", "backend", l.r.backend, "partition", l.o.n, "err", err)
-				}
+				l.w.Vanished(id) // unless it is not waited for any more
 				continue
 			}
-			l.w.Loaded(id, []byte(e.Key()), e)
+			e, err := l.fetch(ctx, seq)
+			switch {
+			case ctx.Err() != nil:
+				return
+			case errors.Is(err, outbox.ErrLost):
+				l.r.engine.log.Error("a parked event is lost: somebody has deleted it, or the servers have lost it", "backend", l.r.backend, "partition", l.o.n, "err", err)
+				l.w.Vanished(id)
+				l.r.engine.saver.touch()
+			case err != nil:
+				l.r.engine.log.Warn("a parked event cannot be read; it will be tried again", "backend", l.r.backend, "partition", l.o.n, "err", err)
+				continue
+			default:
+				l.w.Loaded(id, []byte(e.Key()), e)
+			}
 			l.r.notify()
 		}
 	}
@@ -119,10 +126,17 @@ func (l *lane) fetch(ctx context.Context, seq uint64) (*event.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	m, err := l.r.engine.set.Load().parked.GetMsg(ctx, seq)
-	if err != nil {
+	switch {
+	case errors.Is(err, js.ErrMsgNotFound):
+		return nil, fmt.Errorf("%w: sequence %d: %w", outbox.ErrLost, seq, err)
+	case err != nil:
 		return nil, fmt.Errorf("outbox: parked event at sequence %d: %w", seq, explain(err))
 	}
-	return outbox.DecodeEvent(m.Data)
+	e, err := outbox.DecodeEvent(m.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: sequence %d: %w", outbox.ErrLost, seq, err)
+	}
+	return e, nil
 }
 
 // watchReplays hears of dead letters that any instance, or a command, gives back.

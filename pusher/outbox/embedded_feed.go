@@ -30,7 +30,7 @@ func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, e
 		if r.halfEmpty() {
 			signal(r.wake)
 		}
-		return false
+		return caughtUp // the window is full, and Take is what makes room
 	}
 	for i := range entries {
 		if entries[i].Takers.Has(bit) {

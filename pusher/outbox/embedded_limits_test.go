@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -259,4 +260,41 @@ func TestEmbeddedBoundsWhatIsDeliveredAgain(t *testing.T) {
 		t.Errorf("%d events afterwards, want 90", len(got))
 	}
 	d.close(t)
+}
+
+// A window that is full of what has failed, and would be for an hour, does not keep
+// from another conversation what comes after that.
+func TestFullWindowOfFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := openDurable(t, outbox.EmbeddedOptions{
+			Dir: t.TempDir(), Backends: []string{"b"}, WindowLimits: outbox.WindowLimits{WindowEvents: 8, ParkAttempts: 1000},
+		})
+		r := d.readers["b"]
+		for n := range 8 {
+			d.append(t, pack(1, chat(fmt.Sprint("peer", n), "1")))
+		}
+		items, _, _ := r.Take(nil, 8, false)
+		for _, it := range items {
+			settle(t, r, outbox.Settlement{Item: it, Outcome: outbox.Retry, Delay: time.Hour, Firm: true})
+		}
+		items, next, _ := r.Take(nil, 8, false)
+		synctest.Wait()
+		for len(d.woken) > 0 {
+			<-d.woken
+		}
+		began := time.Now()
+		d.append(t, pack(1, chat("healthy", "healthy")))
+		// As a lane does, which asks again only when it is told to or when Take has said so.
+		for len(items) == 0 {
+			select {
+			case <-d.woken:
+			case <-time.After(time.Until(next)):
+			}
+			items, next, _ = r.Take(nil, 1, false)
+		}
+		if items[0].Event.ID != "healthy" || time.Since(began) > time.Minute {
+			t.Errorf("%s came after %v", items[0].Event.ID, time.Since(began))
+		}
+		d.close(t)
+	})
 }

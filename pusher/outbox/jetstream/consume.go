@@ -117,6 +117,20 @@ func (l *lane) stalled(last uint64) bool {
 	return stalled
 }
 
+// reach tells the lane that the stream ends with last. While its window is full it
+// reads nothing, and would not learn that there is something to make room for.
+func (l *lane) reach(last uint64) {
+	l.mu.Lock()
+	more := l.pending == 0 && l.next <= last
+	if more {
+		l.pending = last - l.next + 1
+	}
+	l.mu.Unlock()
+	if more && l.w.Full() {
+		l.r.notify()
+	}
+}
+
 // arrive takes a pack into the window.
 func (l *lane) arrive(ctx context.Context, msg js.Msg, meta *js.MsgMetadata) error {
 	seq := meta.Sequence.Stream

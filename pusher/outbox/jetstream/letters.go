@@ -202,11 +202,13 @@ func (l *Letters) remove(f outbox.LetterFilter, take func(outbox.DeadLetter) (bo
 		if len(left) > 0 {
 			err = errors.Join(err, fmt.Errorf("outbox: %d dead letters could not be deleted", len(left)))
 		}
-		if f.Limit > 0 {
-			f.Limit -= visited
-		}
-		if err != nil || visited < letterStep || f.Limit < 0 || f.ID != 0 {
+		if err != nil || visited < letterStep || f.ID != 0 {
 			return removed, err
+		}
+		if f.Limit > 0 {
+			if f.Limit -= visited; f.Limit == 0 { // which would mean all
+				return removed, nil
+			}
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (e *Engine) trim() (over bool, err error) {
 		total += int64(info.State.Bytes)
 	}
 	for n, o := range mine {
-		o.wakeStalled(states[n].LastSeq)
+		o.wake(states[n].LastSeq)
 	}
 	e.size.measured.Store(total)
 	e.size.grown.Add(-grown)
@@ -143,9 +143,9 @@ func (o *owned) least() uint64 {
 	return least
 }
 
-// wakeStalled makes consumers begin anew that should have sent something and have
-// not.
-func (o *owned) wakeStalled(last uint64) {
+// wake tells all lanes where the stream ends, and makes consumers begin anew that
+// should have sent something and have not.
+func (o *owned) wake(last uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, l := range o.lanes {
@@ -153,6 +153,7 @@ func (o *owned) wakeStalled(last uint64) {
 			o.e.log.Debug("a consumer has stalled and is made anew", "backend", l.r.backend, "partition", o.n)
 			l.reopen()
 		}
+		l.reach(last)
 	}
 }
 

@@ -1,0 +1,156 @@
+package jetstream_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"eventpusher/event"
+	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/jetstream"
+
+	"github.com/nats-io/nats.go"
+)
+
+// The limit of a filter is what may go, in whatever steps that is done.
+func TestLimitOfDropAndReplay(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a"))
+	const kept = 1001
+	for n := range kept {
+		if err := i.DeadLetters().Add(outbox.DeadLetter{Event: &event.Event{ID: fmt.Sprint(n)}, Backend: "gone", Reason: "permanent"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := i.DeadLetters().Drop(outbox.LetterFilter{Limit: 500}); n != 500 || err != nil {
+		t.Errorf("dropped %d, %v; want 500", n, err)
+	}
+	if n, err := i.DeadLetters().Drop(outbox.LetterFilter{Limit: 1}); n != 1 || err != nil {
+		t.Errorf("dropped %d, %v; want 1", n, err)
+	}
+	list, err := i.DeadLetters().List(outbox.LetterFilter{})
+	if err != nil || len(list) != kept-501 {
+		t.Errorf("%d letters are left, %v", len(list), err)
+	}
+}
+
+// tight are options under which what fails is parked at once, in one partition.
+func tight(t *testing.T, server *harness.NATSServer) jetstream.Options {
+	o := options(t, server, "a")
+	o.Partitions, o.ParkAttempts = 1, 1
+	return o
+}
+
+// retry lets an event fail.
+func (i *instance) retry(delay time.Duration, firm bool, items ...*outbox.Item) {
+	i.t.Helper()
+	for _, it := range items {
+		if err := i.readers["a"].Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Retry, Delay: delay, Firm: firm}}); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+}
+
+// A parked event that somebody has deleted does not hold the later ones of its
+// conversation for ever.
+func TestParkedEventThatWasDeleted(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, tight(t, server))
+	i.owns(1)
+	i.append(pack(1, chat("x", "1"), chat("x", "2")))
+	i.retry(0, false, i.take("a", 1)...)
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	j, err := js.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := j.Stream(t.Context(), "TEST_PARKED")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), s.CachedInfo().State.FirstSeq); err != nil {
+		t.Fatal(err)
+	}
+	if got := i.deliver("a", 1); got[0] != "2" {
+		t.Errorf("delivered %v", got)
+	}
+	if s := i.readers["a"].Stats(); s.Lost != 1 || s.Parked != 0 {
+		t.Errorf("stats %+v", s)
+	}
+}
+
+// What is parked becomes a dead letter when it is too old.
+func TestParkedEventsExpire(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, tight(t, server))
+	i.owns(1)
+	i.append(pack(1, chat("x", "1"), chat("x", "2")))
+	i.retry(time.Hour, true, i.take("a", 1)...)
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	expired := 0
+	await(t, "two parked events to expire", func() bool {
+		n, err := i.readers["a"].Expire(time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		expired += n
+		return expired == 2
+	})
+	if err := i.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := i.DeadLetters().List(outbox.LetterFilter{Reason: outbox.ReasonMaxAge}); err != nil || len(list) != 2 {
+		t.Errorf("%d dead letters, %v", len(list), err)
+	}
+}
+
+// A window that is full of what has failed, and would be for an hour, does not keep
+// from another conversation what comes after that.
+func TestFullWindowOfFailures(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := tight(t, server)
+	o.WindowEvents, o.ParkAttempts = 64, 1000
+	i := open(t, o)
+	i.owns(1)
+	i.append(pack(1, numbered(0, 64, 64)...))
+	i.retry(time.Hour, true, i.take("a", 64)...)
+	i.nothing("a")
+	i.append(pack(1, chat("healthy", "healthy")))
+	// As a lane does, which asks again only when it is told to or when Take has said so.
+	deadline := time.Now().Add(limit)
+	for {
+		items, next, _ := i.readers["a"].Take(nil, 1, false)
+		if len(items) == 1 {
+			if items[0].Event.ID != "healthy" {
+				t.Errorf("took %v", ids(items))
+			}
+			return
+		}
+		again := make(<-chan time.Time)
+		if !next.IsZero() {
+			again = time.After(time.Until(next))
+		}
+		select {
+		case <-i.wake["a"]:
+		case <-again:
+		case <-time.After(time.Until(deadline)):
+			t.Fatal("the healthy conversation waits for those that have failed")
+		}
+	}
+}

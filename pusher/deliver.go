@@ -69,6 +69,10 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		}
 	}, longest, now)
 	draining := d.draining
+	d.answered = now
+	if v == reachable {
+		d.usual = max(now.Sub(c.began), d.usual-d.usual/8)
+	}
 	d.leaveHopeless()
 	d.mu.Unlock()
 

@@ -48,6 +48,9 @@ type dispatcher struct {
 	stopped  bool
 	cancel   context.CancelFunc // of the calls; nil before run
 	giveUp   *time.Timer        // set while the end waits for calls that look hopeless
+	frozen   *time.Timer        // set while the end waits for any call to return
+	answered time.Time          // when the last call returned, or the end began
+	usual    time.Duration      // about the longest that calls which got an answer take
 
 	deathLog   throttle
 	failureLog throttle
@@ -72,6 +75,7 @@ type call struct {
 	settlements []outbox.Settlement
 	probe       bool
 	done        func(error)
+	began       time.Time
 }
 
 func newDispatcher(b backends.Backend, o *Options) *dispatcher {
@@ -107,6 +111,10 @@ func (d *dispatcher) run(ctx context.Context) {
 	defer cancel()
 	d.mu.Lock()
 	d.cancel = cancel
+	if d.draining {
+		d.answered = time.Now()
+		d.leaveFrozen()
+	}
 	d.mu.Unlock()
 	var lanes sync.WaitGroup
 	for range d.limits.Lanes {
@@ -115,7 +123,7 @@ func (d *dispatcher) run(ctx context.Context) {
 	lanes.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, t := range []*time.Timer{d.timer, d.giveUp} {
+	for _, t := range []*time.Timer{d.timer, d.giveUp, d.frozen} {
 		if t != nil {
 			t.Stop()
 		}
@@ -157,7 +165,8 @@ func (d *dispatcher) next(c *call) bool {
 			items, due, more := d.reader.Take(c.items[:0], limit, probe)
 			c.items = items
 			if len(items) > 0 {
-				c.probe, c.done = probe, d.gate.enter(probe)
+				c.probe, c.done, c.began = probe, d.gate.enter(probe), now
+				d.arm(due, now) // this lane may not be back by then
 				if more && !probe && d.idle.Load() > 1 {
 					d.wake.Signal() // one lane wakes the next for as long as there is work
 				}
@@ -196,12 +205,13 @@ func (d *dispatcher) arm(at, now time.Time) {
 	if at.IsZero() || d.timerAt.After(now) && !at.Before(d.timerAt) {
 		return
 	}
-	d.timerAt = at
+	wait := at.Sub(now)
+	d.timerAt = now.Add(wait) // by the clock that the timer goes by, unlike times from the disk
 	if d.timer == nil {
-		d.timer = time.AfterFunc(at.Sub(now), d.notify)
+		d.timer = time.AfterFunc(wait, d.notify)
 		return
 	}
-	d.timer.Reset(at.Sub(now))
+	d.timer.Reset(wait)
 }
 
 // expired reports whether something may have waited for longer than maxAge.

@@ -116,6 +116,10 @@ func (d *dispatcher) drain() {
 	defer d.mu.Unlock()
 	d.draining = true
 	d.leaveHopeless()
+	if d.cancel != nil {
+		d.answered = time.Now()
+		d.leaveFrozen()
+	}
 	d.wake.Broadcast()
 }
 
@@ -136,13 +140,42 @@ func (d *dispatcher) leaveHopeless() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.giveUp = nil
-		if d.gate.state() == Closed {
-			return
-		}
-		d.stopped = true
-		d.wake.Broadcast()
-		if d.cancel != nil {
-			d.cancel()
+		if d.gate.state() != Closed {
+			d.leave()
 		}
 	})
+}
+
+// The end leaves calls of which none has returned for frozenGrace, or frozenFactor times
+// what calls usually take if that is longer.
+const (
+	frozenGrace  = 3 * time.Second
+	frozenFactor = 3
+)
+
+// leaveFrozen sees to it that the end is not held up by a service that has ceased to
+// answer, which opens no breaker before the calls run out of time. The lock is held.
+func (d *dispatcher) leaveFrozen() {
+	if !d.durable || d.stopped {
+		return
+	}
+	left := time.Until(d.answered.Add(max(frozenGrace, frozenFactor*d.usual)))
+	if left <= 0 {
+		d.leave()
+		return
+	}
+	d.frozen = time.AfterFunc(left, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.leaveFrozen()
+	})
+}
+
+// leave ends the lanes and cancels what they are doing. The lock is held.
+func (d *dispatcher) leave() {
+	d.stopped = true
+	d.wake.Broadcast()
+	if d.cancel != nil {
+		d.cancel()
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -364,6 +365,96 @@ func TestDrainLeavesCallsOnceTheServiceIsDown(t *testing.T) {
 		}
 		if s := p.Status().Backends[0]; s.Waiting != 8 || s.InFlight != 0 {
 			t.Errorf("after the end: %+v", s)
+		}
+	})
+}
+
+// TestDrainLeavesAFrozenService: nothing says that the service is down, for it does not
+// answer at all.
+func TestDrainLeavesAFrozenService(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		usual     time.Duration // what calls take before the end
+		last      time.Duration // what they take then; 0: they hang
+		longest   time.Duration
+		delivered int
+	}{
+		{"frozen", time.Millisecond, 0, 3100 * time.Millisecond, 8},
+		{"frozen from the start", 0, 0, 3100 * time.Millisecond, 0},
+		{"slow as always", 4 * time.Second, 4 * time.Second, 4100 * time.Millisecond, 16},
+		{"goes on", time.Millisecond, 1500 * time.Millisecond, 3100 * time.Millisecond, 16},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				box, _, _ := openOutbox(t, t.TempDir(), "b")
+				var ending atomic.Bool
+				b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4}, publish: func(ctx context.Context, batch []event.Event) []error {
+					takes := tc.usual
+					if ending.Load() {
+						takes = tc.last
+					}
+					if takes > 0 {
+						time.Sleep(takes)
+						return make([]error, len(batch))
+					}
+					<-ctx.Done()
+					return every(len(batch), ctx.Err())
+				}}
+				p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+				push := func(from int) {
+					for n := from; n < from+8; n++ {
+						p.Push([]event.Event{of(fmt.Sprint("peer", n), fmt.Sprint(n))})
+					}
+				}
+				push(0)
+				time.Sleep(20 * time.Second)
+				ending.Store(true)
+				push(8)
+				synctest.Wait()
+				if tc.usual == tc.last {
+					time.Sleep(4 * time.Second) // the second half of them
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				began := time.Now()
+				if err := p.Drain(ctx); err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(began); took > tc.longest {
+					t.Errorf("the end took %v", took)
+				}
+				if n := b.count(); n != tc.delivered {
+					t.Errorf("%d delivered, want %d", n, tc.delivered)
+				}
+				if s := p.Status().Backends[0]; s.InFlight != 0 || s.Waiting != 16-tc.delivered {
+					t.Errorf("after the end: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// TestRetriesDoNotWaitForAHangingLane: a lane that has something to do must not take the
+// next look at the clock with it.
+func TestRetriesDoNotWaitForAHangingLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls sync.Map
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 2}, publish: func(ctx context.Context, batch []event.Event) []error {
+			id := batch[0].ID
+			if _, again := calls.LoadOrStore(id, true); !again {
+				return every(1, backends.Wait(map[string]time.Duration{"hangs": time.Second, "waits": 5 * time.Second}[id], errDown))
+			}
+			if id == "hangs" {
+				<-ctx.Done()
+				return every(1, ctx.Err())
+			}
+			return make([]error, 1)
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{of("alice", "hangs"), of("bob", "waits")})
+		time.Sleep(6 * time.Second)
+		if n := b.count(); n != 1 {
+			t.Errorf("%d delivered after 6 s, want the one that waited 5 s", n)
 		}
 	})
 }

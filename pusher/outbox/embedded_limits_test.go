@@ -298,3 +298,35 @@ func TestFullWindowOfFailures(t *testing.T) {
 		d.close(t)
 	})
 }
+
+// A delivery that hangs keeps the oldest file. Giving up what comes after it would free
+// nothing, however often it is done.
+func TestShedsNoMoreThanFreesFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const file = 32 << 10
+		o := outbox.EmbeddedOptions{
+			Dir: t.TempDir(), Backends: []string{"slow"}, MaxSize: 10 * file, WindowLimits: outbox.WindowLimits{WindowEvents: 100},
+		}
+		d := openDurable(t, o.Quick(time.Millisecond, file))
+		r := d.readers["slow"]
+		d.append(t, benchPack(0, 1, 1))
+		synctest.Wait()
+		hangs, _, _ := r.Take(nil, 1, false)
+		n := 1
+		for ; d.LogSize() < 10*file+file/2; n++ {
+			d.append(t, benchPack(n, 1, 1))
+		}
+		perFile := n / 10
+		time.Sleep(time.Minute)
+		if s := r.Stats(); s.Shed > uint64(2*perFile) {
+			t.Errorf("%d of %d events were given up for nothing, while a file has %d", s.Shed, n, perFile)
+		}
+		deliver(t, r, hangs)
+		time.Sleep(time.Minute)
+		s := r.Stats()
+		if s.Shed == 0 || s.Shed > uint64(2*perFile) || s.Waiting != n-1-int(s.Shed) || d.LogSize() > 10*file {
+			t.Errorf("in the end %+v of %d events, %d bytes", s, n, d.LogSize())
+		}
+		d.close(t)
+	})
+}

@@ -236,7 +236,9 @@ func (e *Embedded) trim() error {
 const shedStep = 1024
 
 // makeSpace makes the backend that is furthest behind give up its oldest events
-// while the log is too large. It returns false when that does not help at once.
+// while the log is too large, and only those in files that have to go: others would
+// be given up for nothing while a delivery that hangs keeps these files. It returns
+// false when that does not help at once.
 func (e *Embedded) makeSpace() bool {
 	if e.seg.Size() <= e.o.MaxSize {
 		return true
@@ -253,7 +255,7 @@ func (e *Embedded) makeSpace() bool {
 	if slowest == nil {
 		return true
 	}
-	n, episode := slowest.giveUp(shedStep)
+	n, episode := slowest.giveUp(e.seg.Surplus(e.o.MaxSize), shedStep)
 	if n == 0 {
 		signal(slowest.wake)
 		return false // in flight, or not read yet
@@ -266,11 +268,11 @@ func (e *Embedded) makeSpace() bool {
 	return true
 }
 
-// giveUp drops at most limit of the oldest events that no lane holds.
-func (r *embeddedReader) giveUp(limit int) (n int, episode bool) {
+// giveUp drops at most limit of the oldest events before a number that no lane holds.
+func (r *embeddedReader) giveUp(before uint64, limit int) (n int, episode bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n = r.Window.giveUp(limit); n > 0 {
+	if n = r.Window.giveUp(before, limit); n > 0 {
 		episode = !r.shedding
 		r.shedding = true
 		r.shed += uint64(n)

@@ -293,15 +293,15 @@ func (w *Window) saved(c *Cut) (waited bool) {
 }
 
 // GiveUp drops at most limit of the oldest events that no lane holds, because
-// there is no room for them.
-func (w *Window) GiveUp(limit int) (n int) {
+// there is no room for them, and none from number before on.
+func (w *Window) GiveUp(before uint64, limit int) (n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.giveUp(limit)
+	return w.giveUp(before, limit)
 }
 
-func (w *Window) giveUp(limit int) (n int) {
-	for it := w.queue.oldest; it != nil && n < limit; {
+func (w *Window) giveUp(before uint64, limit int) (n int) {
+	for it := w.queue.oldest; it != nil && it.number < before && n < limit; {
 		newer := it.newer
 		if !it.taken {
 			key := it.Key

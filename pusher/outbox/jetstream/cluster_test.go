@@ -353,7 +353,7 @@ func TestFullOutbox(t *testing.T) {
 	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
 	o := options(t, server, "slow")
-	o.MaxSize = 256 << 10
+	o.MaxSize = 1 << 20 // of which a pack is as little as it usually is
 	i := open(t, o)
 	i.owns(4)
 	shed := make(chan int, 1000)

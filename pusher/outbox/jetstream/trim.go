@@ -16,6 +16,9 @@ const (
 	spacePause = 100 * time.Millisecond
 	// shedStep is how many events are given up between two looks at the size.
 	shedStep = 1024
+	// spareParts is of how many parts of the whole size one is made free when there is no
+	// room, so that sources that wait get some.
+	spareParts = 16
 )
 
 // sizeLoop measures the log, removes what every backend has had, and makes space.
@@ -195,8 +198,19 @@ func (e *Engine) othersIn(ctx context.Context, s *setup, m *meta, partition int,
 	return upTo, nil
 }
 
+// surplus is the number before which events have to go for a partition to lose its
+// part of what is too much, as far as its messages are of one size.
+func surplus(s js.StreamState, total, limit int64) uint64 {
+	if total <= limit {
+		return 0
+	}
+	tooMuch := uint64(float64(s.Msgs)*float64(total-limit)/float64(total)) + 1
+	return numberOf(s.FirstSeq+tooMuch, 0)
+}
+
 // makeSpace makes the backend that is furthest behind give up its oldest events,
-// in the partitions that take more than their share.
+// in the partitions that take more than their share; no more than has to go, for a
+// delivery that hangs keeps all that comes after it.
 func (e *Engine) makeSpace(mine map[int]*owned, states []js.StreamState, total int64) {
 	for n, o := range mine {
 		if int64(states[n].Bytes)*int64(len(states)) < total {
@@ -206,7 +220,7 @@ func (e *Engine) makeSpace(mine map[int]*owned, states []js.StreamState, total i
 		if slowest == nil {
 			continue
 		}
-		given := slowest.w.GiveUp(shedStep)
+		given := slowest.w.GiveUp(surplus(states[n], total, e.o.MaxSize-e.o.MaxSize/spareParts), shedStep)
 		if given == 0 {
 			slowest.refill()
 			continue // in flight, or not read yet

@@ -273,6 +273,19 @@ func (l *Log) Size() int64 {
 	return n
 }
 
+// Surplus returns the number that Trim has to be called with for the files to hold at
+// most size bytes, or the most that it can do for that.
+func (l *Log) Surplus(size int64) (before uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := len(l.segments) - 1; i > 0; i-- {
+		if size -= l.segments[i].size; size < l.segments[i-1].size {
+			return l.segments[i].first
+		}
+	}
+	return l.segments[0].first
+}
+
 // Close closes the log. All that was appended is on disk already; readers have
 // to be closed by themselves.
 func (l *Log) Close() error {

@@ -441,3 +441,26 @@ func TestReadersWhileAppending(t *testing.T) {
 		t.Errorf("freed %d, %v", freed, err)
 	}
 }
+
+func TestSurplus(t *testing.T) {
+	l := mustOpen(t, Options{Dir: t.TempDir(), SegmentSize: 1000})
+	if got := l.Surplus(0); got != 1 {
+		t.Errorf("of an empty log: %d", got)
+	}
+	for range 10 { // one of them fills a file
+		if _, err := l.Append(make([]byte, 900), 3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for size, want := range map[int64]uint64{0: 28, l.Size(): 1, l.Size() - 1: 4, l.Size() * 2: 1, l.Size()/2 + 1: 16, l.Size() / 2: 16, l.Size()/2 - 1: 19} {
+		if got := l.Surplus(size); got != want {
+			t.Errorf("for %d of %d bytes: %d, want %d", size, l.Size(), got, want)
+		}
+	}
+	if _, err := l.Trim(l.Surplus(l.Size() / 2)); err != nil {
+		t.Fatal(err)
+	}
+	if l.Size() != 5*(48+24+900) {
+		t.Errorf("%d bytes are left", l.Size())
+	}
+}

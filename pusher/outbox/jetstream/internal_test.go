@@ -235,15 +235,12 @@ func TestTurnsAreReplaced(t *testing.T) {
 
 func TestSurplus(t *testing.T) {
 	state := js.StreamState{Msgs: 1000, FirstSeq: 5001}
-	for _, test := range []struct{ total, limit, want int64 }{
-		{100, 100, 0}, {90, 100, 0}, {101, 100, 10}, {200, 100, 501}, {100, 1, 991},
-	} {
-		want := uint64(0)
-		if test.want > 0 {
-			want = numberOf(5001+uint64(test.want), 0)
-		}
-		if got := surplus(state, test.total, test.limit); got != want {
-			t.Errorf("%d bytes with a limit of %d: before sequence %d, want %d", test.total, test.limit, got>>placeBits, want>>placeBits)
+	for _, test := range []struct {
+		tooMuch, of int64
+		want        uint64
+	}{{1, 100, 5012}, {50, 100, 5502}, {100, 100, 6002}, {1, 1 << 50, 5002}} {
+		if got := surplus(state, test.tooMuch, test.of); got != test.want {
+			t.Errorf("%d of %d bytes too much: before %d, want %d", test.tooMuch, test.of, got, test.want)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type owned struct {
 	n       int
 	leaving atomic.Bool // nothing more is handed out
 	trimmed uint64      // of sizeLoop: up to where the stream was purged
+	goal    uint64      // of sizeLoop: before which events are given up
 
 	mu    sync.Mutex
 	lanes []*lane // of all backends, once they are open

@@ -54,7 +54,8 @@ func (e *Engine) sizeLoop() {
 	}
 }
 
-// trim does one round and reports whether the log is still too large.
+// trim does one round and reports whether the log is still too large, or about to be
+// made smaller.
 func (e *Engine) trim() (over bool, err error) {
 	ctx, cancel := context.WithTimeout(e.ctx, 2*requestTimeout)
 	defer cancel()
@@ -83,6 +84,7 @@ func (e *Engine) trim() (over bool, err error) {
 	e.size.measured.Store(total)
 	e.size.grown.Add(-grown)
 	var m *meta
+	purged := false
 	for n, o := range mine {
 		if least[n] <= states[n].FirstSeq || states[n].Msgs == 0 {
 			continue
@@ -102,12 +104,15 @@ func (e *Engine) trim() (over bool, err error) {
 			if err := s.logs[n].Purge(ctx, js.WithPurgeSequence(upTo)); err != nil {
 				return false, fmt.Errorf("outbox: trim %s: %w", s.names.log(n), explain(err))
 			}
-			o.trimmed = upTo
+			o.trimmed, purged = upTo, true
 		}
 	}
-	if over = total > e.o.MaxSize; over {
-		e.makeSpace(mine, states, total)
-	} else {
+	if over = total > e.o.MaxSize; over && !purged { // else it has to be measured again first
+		e.setGoals(mine, states, total)
+	}
+	if e.makeSpace(mine) {
+		over = true
+	} else if !over {
 		for _, r := range *e.readers.Load() {
 			r.shedding.Store(false)
 		}
@@ -160,11 +165,11 @@ func (o *owned) wake(last uint64) {
 	}
 }
 
-// slowest returns the lane that is furthest behind, nil without one.
-func (o *owned) slowest() (slowest *lane) {
+// slowest returns the lane that is furthest behind and where it is, nil without one.
+func (o *owned) slowest() (slowest *lane, least uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	least := ^uint64(0)
+	least = ^uint64(0)
 	for _, l := range o.lanes {
 		l.mu.Lock()
 		if l.saved < least {
@@ -172,7 +177,7 @@ func (o *owned) slowest() (slowest *lane) {
 		}
 		l.mu.Unlock()
 	}
-	return slowest
+	return slowest, least
 }
 
 // othersIn lowers upTo to what backends have had that only other instances know.
@@ -198,29 +203,46 @@ func (e *Engine) othersIn(ctx context.Context, s *setup, m *meta, partition int,
 	return upTo, nil
 }
 
-// surplus is the number before which events have to go for a partition to lose its
-// part of what is too much, as far as its messages are of one size.
-func surplus(s js.StreamState, total, limit int64) uint64 {
-	if total <= limit {
-		return 0
-	}
-	tooMuch := uint64(float64(s.Msgs)*float64(total-limit)/float64(total)) + 1
-	return numberOf(s.FirstSeq+tooMuch, 0)
+// surplus is the sequence before which messages have to go for a partition to lose its
+// part of what is too much, which is so many bytes of those that are to lose something.
+func surplus(s js.StreamState, tooMuch, of int64) uint64 {
+	return s.FirstSeq + uint64(float64(s.Msgs)*float64(tooMuch)/float64(of)) + 1
 }
 
-// makeSpace makes the backend that is furthest behind give up its oldest events,
-// in the partitions that take more than their share; no more than has to go, for a
-// delivery that hangs keeps all that comes after it.
-func (e *Engine) makeSpace(mine map[int]*owned, states []js.StreamState, total int64) {
+// heavy reports whether a partition takes more than its share.
+func heavy(s js.StreamState, partitions int, total int64) bool {
+	return int64(s.Bytes)*int64(partitions) >= total
+}
+
+// setGoals says how much has to go of the partitions that take more than their share,
+// when all take too much.
+func (e *Engine) setGoals(mine map[int]*owned, states []js.StreamState, total int64) {
+	var of int64
+	for _, s := range states {
+		if heavy(s, len(states), total) {
+			of += int64(s.Bytes)
+		}
+	}
+	tooMuch := total - e.o.MaxSize + e.o.MaxSize/spareParts
 	for n, o := range mine {
-		if int64(states[n].Bytes)*int64(len(states)) < total {
+		if s := states[n]; heavy(s, len(states), total) && of > 0 {
+			o.goal = max(o.goal, surplus(s, tooMuch, of))
+		}
+	}
+}
+
+// makeSpace makes the backend that is furthest behind give up its oldest events, up to
+// the goal of each partition and no further: a delivery that hangs keeps all that comes
+// after it. It reports whether something is still to go.
+func (e *Engine) makeSpace(mine map[int]*owned) (more bool) {
+	for _, o := range mine {
+		slowest, saved := o.slowest()
+		if slowest == nil || saved >= o.goal {
+			o.goal = 0
 			continue
 		}
-		slowest := o.slowest()
-		if slowest == nil {
-			continue
-		}
-		given := slowest.w.GiveUp(surplus(states[n], total, e.o.MaxSize-e.o.MaxSize/spareParts), shedStep)
+		more = true
+		given := slowest.w.GiveUp(numberOf(o.goal, 0), shedStep)
 		if given == 0 {
 			slowest.refill()
 			continue // in flight, or not read yet
@@ -234,4 +256,5 @@ func (e *Engine) makeSpace(mine map[int]*owned, states []js.StreamState, total i
 			(*f)(r.backend, given, episode)
 		}
 	}
+	return more
 }

@@ -89,10 +89,14 @@ func (c *cluster) take(what string) {
 		return
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.note(what, id, revision)
 	if id == c.id && c.mine[what] == nil && c.touchLocked(time.Now()) && !c.leaving {
 		c.begin(what)
+	}
+	unwanted := what == claimLink && !c.wantLink
+	c.mu.Unlock()
+	if unwanted { // since it was asked for; nobody would give it up
+		c.release(what)
 	}
 }
 
@@ -137,6 +141,9 @@ func (c *cluster) handOver(life context.Context, what string, h *held) {
 func (c *cluster) release(what string) {
 	c.mu.Lock()
 	h, k, id := c.mine[what], c.claims[what], c.id
+	if h != nil {
+		h.stop() // before anybody else can have it
+	}
 	done := func() {
 		if c.mine[what] == h {
 			delete(c.mine, what)

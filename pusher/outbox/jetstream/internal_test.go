@@ -244,3 +244,18 @@ func TestSurplus(t *testing.T) {
 		}
 	}
 }
+
+// A turn at the link that is given up is over, wherever it still waits to be taken: Lead
+// of a former life may give up the claim of the present one, and must not lead on then.
+func TestTurnsEndWithTheirClaim(t *testing.T) {
+	e := &Engine{ctx: t.Context()}
+	c := newCluster(e)
+	defer c.die()
+	c.mu.Lock()
+	c.begin(claimLink)
+	c.mu.Unlock()
+	c.release(claimLink)
+	if life := <-c.link; life.Err() == nil {
+		t.Error("a turn goes on after its claim was given up")
+	}
+}

@@ -47,3 +47,6 @@ func SetFormat(path string, version byte) error {
 	defer db.Close()
 	return db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketMeta).Put(keyFormat, []byte{version}) })
 }
+
+// Letters returns the dead letters of which no Cut has told yet.
+func (w *Window) Letters() []DeadLetter { return w.out.Letters }

@@ -41,6 +41,26 @@ func (w *Window) underWay(now time.Time) (n int) {
 	return n
 }
 
+// probeHeld returns until when no parked event is taken as a probe: one at a time is asked
+// for, and what has come goes first.
+func (w *Window) probeHeld(now time.Time) time.Time {
+	q := w.parkedQueue.first
+	if q != nil && q.head.Event != nil || w.underWay(now) == 0 {
+		return w.unreadable
+	}
+	return later(w.unreadable, w.nextAwaited(now))
+}
+
+// nextAwaited returns when the first of the heads on their way counts no more.
+func (w *Window) nextAwaited(now time.Time) (first time.Time) {
+	for _, until := range w.asked {
+		if until.After(now) {
+			first = sooner(first, until)
+		}
+	}
+	return first
+}
+
 // awaited reports whether the head of a key is on its way.
 func (w *Window) awaited(pk *parkedKey, now time.Time) bool { return w.asked[pk].After(now) }
 

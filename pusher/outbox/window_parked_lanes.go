@@ -49,13 +49,7 @@ func (w *Window) parkedDue(now time.Time) (due time.Time) {
 	}
 	due = later(due, later(w.rest, w.unreadable))
 	if w.allowed <= w.parkedQueue.busy+w.underWay(now) {
-		var first time.Time
-		for _, until := range w.asked {
-			if until.After(now) {
-				first = sooner(first, until)
-			}
-		}
-		due = later(due, first)
+		due = later(due, w.nextAwaited(now))
 	}
 	return due
 }

@@ -52,7 +52,11 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 		if len(w.queue.delayed) > 0 {
 			next = sooner(next, w.queue.delayed[0].due)
 		}
-		next = sooner(next, w.parkedDue(now))
+		if held := w.probeHeld(now); early && held.After(now) {
+			next = sooner(next, held)
+		} else {
+			next = sooner(next, w.parkedDue(now))
+		}
 		more = w.queue.first != nil || w.parkedReady(now)
 	}
 	return dst, next, more, urgent
@@ -63,7 +67,7 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 func (w *Window) takeProbe(dst []*Item, limit int, now time.Time) []*Item {
 	had := len(dst)
 	for _, q := range []*schedule{w.queue, w.parkedQueue} {
-		if q == w.parkedQueue && (w.unreadable.After(now) || w.underWay(now) > 0) {
+		if q == w.parkedQueue && w.probeHeld(now).After(now) {
 			break
 		}
 		if dst = q.take(dst, limit, now); len(dst) == had {

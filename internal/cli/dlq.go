@@ -10,12 +10,15 @@ import (
 	"io/fs"
 	"log/slog"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"eventpusher/backends/catalog"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
+	"eventpusher/internal/jid"
 	"eventpusher/pusher/outbox"
 )
 
@@ -139,14 +142,14 @@ func printLetters(w io.Writer, letters control.Letters, f outbox.LetterFilter, a
 				continue
 			}
 			if found == 0 && i == 0 {
-				fmt.Fprintln(table, "NUMBER\tDIED\tBACKEND\tREASON\tATTEMPTS\tEVENT\tWHAT\tERROR")
+				fmt.Fprintln(table, "NUMBER\tDIED\tBACKEND\tREASON\tATTEMPTS\tEVENT\tWHAT\tFROM\tTO\tERROR")
 			}
 			backend := d.Backend
 			if backend == "" {
 				backend = outbox.NoBackend
 			}
-			fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Died.UTC().Format(time.RFC3339), backend, d.Reason, d.Attempts,
-				d.Event.ID, what(d), d.Err)
+			fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.Died.UTC().Format(time.RFC3339), backend, d.Reason, d.Attempts,
+				d.Event.ID, what(d), who(d.Event.From), who(d.Event.To), d.Err)
 		}
 		found += len(list)
 		if len(list) < f.Limit || left > 0 && found == left {
@@ -166,6 +169,20 @@ func what(d *outbox.DeadLetter) string {
 		s += " " + dir
 	}
 	return s
+}
+
+// who is a JID without its resource, as one word of a line: users choose their names,
+// which may hold what moves the cursor of a terminal.
+func who(j jid.JID) string {
+	if j == "" {
+		return "-"
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) && !unicode.IsSpace(r) {
+			return r
+		}
+		return '?'
+	}, j.Bare().String())
 }
 
 func runLettersShow(ctx context.Context, p Process, o options) error {

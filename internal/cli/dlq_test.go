@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
+)
+
+// kept are dead letters that nobody replays.
+type kept struct{ *outbox.Ring }
+
+func (kept) Replay(outbox.LetterFilter) (int, error) { return 0, nil }
+
+func TestPrintLetters(t *testing.T) {
+	letters := kept{outbox.NewRing(10)}
+	died := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+	for _, d := range []outbox.DeadLetter{
+		{Backend: "crm", Reason: "permanent", Attempts: 1, Err: "status 400", Event: &event.Event{
+			ID: "e1", Kind: event.Chat, Type: "chat", Direction: event.In, From: "alice@example.org/phone", To: "bob@example.org",
+		}},
+		{Reason: "filter", Err: "no", Event: &event.Event{ID: "e2", Kind: event.UserStatus, Type: "online", From: "b\x1b[2J\tad@example.org/x"}},
+	} {
+		d.Died = died
+		if err := letters.Add(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := printLetters(&out, letters, outbox.LetterFilter{}, false); err != nil {
+		t.Fatal(err)
+	}
+	var got [][]string
+	for line := range strings.Lines(out.String()) {
+		got = append(got, strings.Fields(line))
+	}
+	want := [][]string{
+		strings.Fields("NUMBER DIED BACKEND REASON ATTEMPTS EVENT WHAT FROM TO ERROR"),
+		strings.Fields("1 2026-01-31T12:00:00Z crm permanent 1 e1 chat chat in alice@example.org bob@example.org status 400"),
+		strings.Fields("2 2026-01-31T12:00:00Z - filter 0 e2 user_status online b?[2J?ad@example.org - no"),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+
+	out.Reset()
+	if err := printLetters(&out, letters, outbox.LetterFilter{Limit: 1}, true); err != nil {
+		t.Fatal(err)
+	}
+	var line struct {
+		Event struct{ From, To string }
+	}
+	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Event.From != "alice@example.org/phone" || line.Event.To != "bob@example.org" {
+		t.Errorf("as JSON: %+v, %v", line, err)
+	}
+}

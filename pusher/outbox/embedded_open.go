@@ -209,7 +209,7 @@ func (e *Embedded) recover(rec *Recovery) error {
 		}
 		e.end.next = next
 		end := e.end
-		end.positions = e.positions.list()
+		end.positions = e.positions.recent()
 		return end.save(tx)
 	})
 }

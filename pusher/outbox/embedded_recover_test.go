@@ -442,3 +442,35 @@ func stillUsable(o outbox.EmbeddedOptions) bool {
 	_, dropped := e.DeadLetters().Drop(outbox.LetterFilter{Limit: 100})
 	return errors.Join(err, listed, dropped, e.Flush(), e.Bury(outbox.DeadLetter{Event: chat("x", "x")}), e.Close()) == nil
 }
+
+// Which source was heard of last is known after a restart too, in order or not.
+func TestPositionsAreForgottenInTheOrderOfTheirUse(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}}
+		d := openDurable(t, o)
+		at := func(source string, n int) {
+			p := pack(1, chat("peer", fmt.Sprint(source, n)))
+			p.Positions = []outbox.Position{{Source: source, Epoch: "e", Seq: uint64(n)}}
+			d.append(t, p)
+		}
+		at("a", 1)
+		at("b", 1)
+		at("a", 2)
+		if crash {
+			d.Crash()
+		} else {
+			d.close(t)
+		}
+		d = openDurable(t, o)
+		var many []outbox.Position
+		for n := range outbox.MaxPositions - 1 {
+			many = append(many, outbox.Position{Source: fmt.Sprint("new", n), Epoch: "e", Seq: 1})
+		}
+		d.append(t, outbox.Pack{Positions: many})
+		got := d.Positions()
+		if len(got) != outbox.MaxPositions || got[0].Source != "a" || got[0].Seq != 2 || got[1].Source == "b" {
+			t.Errorf("after a crash %v: %d positions, the first are %v", crash, len(got), got[:2])
+		}
+		d.close(t)
+	}
+}

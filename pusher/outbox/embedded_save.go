@@ -149,7 +149,7 @@ func (e *Embedded) save(closing bool) error {
 	e.endDirty = false
 	e.endMu.Unlock()
 	// The positions may be newer than end, never older.
-	end.positions = e.positions.list()
+	end.positions = e.positions.recent()
 
 	var list []*snapshot
 	for _, r := range e.readers() {

@@ -64,10 +64,6 @@ func DecodePositions(b []byte) ([]Position, error) {
 	return list, d.err()
 }
 
-// MergePositions puts news into a list that is sorted by source, as the list that
-// it returns. It may change sorted.
-func MergePositions(sorted, news []Position) []Position { return merge(sorted, news) }
-
 // AppendCut encodes how far a reader has come.
 func AppendCut(dst []byte, c *Cut) []byte {
 	r := readerRecord{cursor: c.Cursor, mark: c.Mark, gaps: c.Gaps}

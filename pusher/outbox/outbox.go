@@ -65,7 +65,8 @@ type Outbox interface {
 	// refused with ErrFull, to be offered again later.
 	Append(p Pack) error
 	// Positions returns how far each source had come in what has been accepted, in
-	// the order of their names. It is safe for concurrent use.
+	// the order of their names, of the MaxPositions that have moved last. It is safe
+	// for concurrent use.
 	Positions() []Position
 	// Bury records events that no reader will ever see, such as those whose filter
 	// failed, among the dead letters, as durably as Append does.

@@ -21,10 +21,10 @@ var errDeposed = errors.New("outbox: another instance has taken over the feeds")
 // revision that it replaces, so that an instance that does not know yet that it
 // has lost the link cannot overwrite what its successor wrote.
 type positions struct {
-	known atomic.Pointer[[]outbox.Position] // sorted, for who must not wait for a request
+	known atomic.Pointer[[]outbox.Position] // what is kept, for who must not wait for a request
 
-	mu       sync.Mutex // held during requests
-	sorted   []outbox.Position
+	mu       sync.Mutex        // held during requests
+	kept     []outbox.Position // the one that moved last stands last
 	revision uint64
 	deposed  bool // by another instance, until seize
 }
@@ -70,7 +70,7 @@ func (p *positions) advance(ctx context.Context, l *layout, news []outbox.Positi
 		return errDeposed
 	}
 	for again := true; ; again = false {
-		merged := outbox.MergePositions(slices.Clone(p.sorted), news)
+		merged := outbox.MergePositions(slices.Clone(p.kept), news)
 		b := append(binary.AppendUvarint(nil, uint64(len(token))), token...)
 		revision, err := l.state.Update(ctx, keyPositions, outbox.AppendPositions(b, merged), p.revision)
 		switch {
@@ -81,7 +81,7 @@ func (p *positions) advance(ctx context.Context, l *layout, news []outbox.Positi
 			return fmt.Errorf("outbox: positions: %w", explain(err))
 		}
 		// It may have been us: an answer that did not come.
-		before := p.sorted
+		before := p.kept
 		writer, err := p.read(ctx, l)
 		if err != nil {
 			return err
@@ -95,9 +95,9 @@ func (p *positions) advance(ctx context.Context, l *layout, news []outbox.Positi
 }
 
 // set enters what is kept, and as which revision. p.mu is held.
-func (p *positions) set(sorted []outbox.Position, revision uint64) {
-	p.sorted, p.revision = sorted, revision
-	p.known.Store(&sorted)
+func (p *positions) set(kept []outbox.Position, revision uint64) {
+	p.kept, p.revision = kept, revision
+	p.known.Store(&kept)
 }
 
 // seize takes over what is there and makes every write of a predecessor fail.
@@ -111,7 +111,7 @@ func (p *positions) seize(ctx context.Context, l *layout, token string) error {
 // Positions implements outbox.Outbox. It does not wait for a write that is under way.
 func (e *Engine) Positions() []outbox.Position {
 	if known := e.positions.known.Load(); known != nil {
-		return slices.Clone(*known)
+		return outbox.SortPositions(*known)
 	}
 	return nil
 }

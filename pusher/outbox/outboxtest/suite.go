@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T, backends ...string) outbox.Outbox
 		"old events expire":             expired,
 		"hasten":                        hasten,
 		"positions":                     positions,
+		"too many positions":            manyPositions,
 		"any order of things (a model)": model,
 		"stats":                         stats,
 		"readers": func(t *testing.T, b *box) {
@@ -341,6 +343,26 @@ func positions(t *testing.T, b *box) {
 		}
 	}
 	want := []outbox.Position{{Source: "s1", Epoch: "e", Seq: 7}, {Source: "s2", Epoch: "f", Seq: 2}}
+	if diff := cmp.Diff(want, b.Positions()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// manyPositions has more sources than can be remembered: those that were heard of last
+// are.
+func manyPositions(t *testing.T, b *box) {
+	var list []outbox.Position
+	for n := range outbox.MaxPositions + 10 {
+		list = append(list, outbox.Position{Source: fmt.Sprintf("s%04d", (n*37)%(outbox.MaxPositions+10)), Epoch: "e", Seq: uint64(n)})
+	}
+	first := outbox.Position{Source: list[10].Source, Epoch: "f", Seq: 1}
+	for _, p := range [][]outbox.Position{list, {first}, {{Source: "new", Epoch: "e", Seq: 1}}} {
+		if err := b.Append(outbox.Pack{Positions: p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := append(slices.Clone(list[12:]), first, outbox.Position{Source: "new", Epoch: "e", Seq: 1})
+	slices.SortFunc(want, func(a, b outbox.Position) int { return strings.Compare(a.Source, b.Source) })
 	if diff := cmp.Diff(want, b.Positions()); diff != "" {
 		t.Error(diff)
 	}

@@ -3,6 +3,8 @@ package outbox_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -216,6 +218,43 @@ func TestEmbeddedBoundsWhatIsParked(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"4 parked_full", "5 parked_full"}, dead); diff != "" {
 		t.Error(diff)
+	}
+	d.close(t)
+}
+
+// A file that cannot be removed is no reason to say that a dead letter is not kept:
+// whoever buries it would bury it again, and again.
+func TestBuriedThoughNothingCanBeTrimmed(t *testing.T) {
+	const file = 16 << 10
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}}
+	d := openDurable(t, o.Quick(time.Millisecond, file))
+	n := 0
+	for ; d.LogSize() < 3*file; n++ {
+		d.append(t, benchPack(n, 1, 1))
+	}
+	files, err := filepath.Glob(filepath.Join(o.Dir, "segments", "*.seg"))
+	if err != nil || len(files) < 3 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files[:1] { // what is in the window need not be read
+		if err := errors.Join(os.Remove(f), os.MkdirAll(filepath.Join(f, "in the way"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.drain(t, "b")
+	for deadline := time.Now().Add(20 * time.Second); d.Err() == nil; <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it is not told that the file cannot be removed")
+		}
+	}
+	if err := d.Bury(outbox.DeadLetter{Event: chat("peer", "dead"), Reason: "filter"}); err != nil {
+		t.Errorf("buried, and yet: %v", err)
+	}
+	if got := letters(t, d.DeadLetters()); len(got) != 1 {
+		t.Errorf("%d dead letters", len(got))
+	}
+	if err := os.RemoveAll(files[0]); err != nil {
+		t.Fatal(err)
 	}
 	d.close(t)
 }

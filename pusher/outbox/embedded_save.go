@@ -193,11 +193,15 @@ func (e *Embedded) save(closing bool) error {
 		if lost > 0 {
 			e.log.Error("too many dead letters: the oldest were given up", "events", lost)
 		}
+	}
+	saved := err
+	if err == nil {
 		err = e.trim()
 	}
-	// Who buried them is told, and decides what to do about it.
+	// Whoever buried them is told, and decides what to do about it; that a file cannot be
+	// removed is nothing to him.
 	for _, f := range flushers {
-		f <- err
+		f <- saved
 	}
 	return err
 }

@@ -385,3 +385,54 @@ func TestParkedFullIsCounted(t *testing.T) {
 		t.Errorf("status %+v", s)
 	}
 }
+
+// pagedBox notes how many dead letters were listed at once.
+type pagedBox struct {
+	*outbox.Embedded
+	most *int
+}
+
+func (b pagedBox) DeadLetters() outbox.DeadLetters {
+	return pagedLetters{b.Embedded.DeadLetters(), b.most}
+}
+
+type pagedLetters struct {
+	outbox.DeadLetters
+	most *int
+}
+
+func (l pagedLetters) List(f outbox.LetterFilter) ([]outbox.DeadLetter, error) {
+	list, err := l.DeadLetters.List(f)
+	*l.most = max(*l.most, len(list))
+	return list, err
+}
+
+// There may be 100 000 dead letters, each with its stanza.
+func TestReplayDoesNotHoldAllInMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		most := 0
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4, Batch: 50}}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: pagedBox{box, &most}})
+		var list []outbox.DeadLetter
+		for n := range 1203 {
+			list = append(list, outbox.DeadLetter{Event: new(of(fmt.Sprint(n%50), fmt.Sprint(n))), Reason: "filter"})
+		}
+		if err := box.Bury(list...); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := p.Replay(outbox.LetterFilter{Backend: outbox.NoBackend, Limit: 3}); n != 3 || err != nil {
+			t.Errorf("replayed %d, %v", n, err)
+		}
+		if n, err := p.Replay(outbox.LetterFilter{}); n != 1200 || err != nil {
+			t.Errorf("replayed %d, %v", n, err)
+		}
+		if most > 500 {
+			t.Errorf("%d dead letters in memory at once", most)
+		}
+		time.Sleep(time.Minute)
+		if n := b.count(); n != 1203 {
+			t.Errorf("%d delivered", n)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"errors"
 	"time"
 
 	"eventpusher/event"
@@ -179,19 +180,51 @@ func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
 		return replayed, err
 	}
 	f.Backend = outbox.NoBackend
-	letters, err := p.box.DeadLetters().List(f)
-	for _, d := range letters {
-		if d.Reason == outbox.ReasonUndecodable {
-			continue
-		}
-		if err == nil {
+	numbers, err := p.unseen(f)
+	if err != nil {
+		return replayed, err
+	}
+	for _, n := range numbers {
+		d, err := p.box.DeadLetters().Get(n)
+		switch {
+		case errors.Is(err, outbox.ErrNoLetter):
+			continue // somebody else was faster
+		case err == nil:
 			err = p.replay(d)
 		}
-		if err == nil {
-			replayed++
+		if err != nil {
+			return replayed, err
+		}
+		replayed++
+	}
+	return replayed, nil
+}
+
+// lettersAtOnce is how many dead letters are read at once: each comes with its stanza.
+const lettersAtOnce = 500
+
+// unseen returns the numbers of the selected dead letters that can be replayed. Those
+// whose filter fails again come back under new numbers, which are not among them.
+func (p *Pusher) unseen(f outbox.LetterFilter) (numbers []uint64, err error) {
+	for left := f.Limit; ; {
+		f.Limit = lettersAtOnce
+		if left > 0 {
+			f.Limit = min(left, lettersAtOnce)
+		}
+		page, err := p.box.DeadLetters().List(f)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range page {
+			f.After = d.ID
+			if d.Reason != outbox.ReasonUndecodable {
+				numbers = append(numbers, d.ID)
+			}
+		}
+		if left -= len(page); len(page) < f.Limit || left == 0 {
+			return numbers, nil
 		}
 	}
-	return replayed, err
 }
 
 // replay pushes the event of a letter and drops the letter once the outbox has

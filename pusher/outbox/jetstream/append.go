@@ -32,6 +32,15 @@ type writer struct {
 	body       []byte
 }
 
+// forget gives up what is left of Appends that have failed. Whoever has the link anew has
+// been given its feeds' events back, and they may have come by another instance since.
+// What is offered again nevertheless may then be stored twice.
+func (w *writer) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.unanswered, w.stored = nil, nil
+}
+
 // message is one pack of a partition on its way.
 type message struct {
 	partition int

@@ -39,7 +39,7 @@ func (l *lane) consume(ctx context.Context) error {
 	consumer, err := stream.CreateConsumer(ctx, js.ConsumerConfig{
 		Durable: name, Description: "eventpusher: how far " + l.r.backend + " has come",
 		DeliverPolicy: js.DeliverByStartSequencePolicy, OptStartSeq: max(start, 1),
-		AckPolicy: js.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: maxAckPending,
+		AckPolicy: js.AckExplicitPolicy, AckWait: ackWait, MaxDeliver: -1, MaxAckPending: max(maxAckPending, 2*l.r.engine.o.lane().WindowEvents),
 	})
 	if err != nil {
 		return fmt.Errorf("outbox: consumer %s: %w", name, explain(err))

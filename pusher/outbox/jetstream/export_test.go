@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"eventpusher/event"
+	"eventpusher/pusher/outbox"
 )
 
 // Crash ends an Engine as a killed process would end it: nothing is saved or given
@@ -12,6 +15,25 @@ func (e *Engine) Crash() {
 	e.nc.Close()
 	e.stop()
 	e.running.Wait()
+}
+
+// LeaveUnanswered makes it as if an Append of the event had failed without an answer, and
+// one of another event had been stored in vain.
+func (e *Engine) LeaveUnanswered(unanswered, stored *event.Event) {
+	w := &e.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := e.set.Load()
+	list, _, _ := e.messages(s, &outbox.Pack{Entries: []outbox.Entry{{Event: unanswered, Takers: 1}}})
+	w.unanswered = list
+	w.note(&message{events: []*event.Event{stored}})
+}
+
+// Remembered is how many events the writer has of Appends that failed.
+func (e *Engine) Remembered() int {
+	e.writer.mu.Lock()
+	defer e.writer.mu.Unlock()
+	return len(e.writer.stored) + len(e.writer.unanswered)
 }
 
 // Flush saves now.

@@ -20,7 +20,8 @@ import (
 const (
 	placeBits = 12
 	ackWait   = 2 * time.Minute
-	// maxAckPending bounds the packs of which some event is not settled.
+	// maxAckPending bounds the packs of which some event is not settled, unless the window
+	// may hold more of them: it, and not the server, decides what has to be parked.
 	maxAckPending = 4096
 	// pulled is how many packs wait in the client, beside those in the window.
 	pulled = 8
@@ -185,6 +186,9 @@ func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, er
 				return cut, fmt.Errorf("outbox: key %s of %s: %w", key, s.names.state(), err)
 			}
 			revision = entry.Revision()
+			if begin := numberOf(from, 0); cut.Cursor < begin { // of a backend that had our number
+				cut = outbox.Cut{Cursor: begin, Mark: begin}
+			}
 		case !errors.Is(err, js.ErrKeyNotFound):
 			return cut, fmt.Errorf("outbox: %s: %w", s.names.state(), err)
 		}

@@ -60,6 +60,7 @@ func (e *Engine) leadOnce(ctx, life context.Context, lead func(ctx context.Conte
 		pause(life, time.Second)
 		return nil
 	}
+	e.writer.forget()
 	e.log.Info("this instance holds the link to the XMPP server now")
 	leading, stop := context.WithCancel(ctx)
 	defer stop()

@@ -1,18 +1,18 @@
 package jetstream_test
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/event"
 	"eventpusher/internal/harness"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/jetstream"
-
-	"github.com/nats-io/nats.go"
 )
 
 // The limit of a filter is what may go, in whatever steps that is done.
@@ -152,5 +152,72 @@ func TestFullWindowOfFailures(t *testing.T) {
 		case <-time.After(time.Until(deadline)):
 			t.Fatal("the healthy conversation waits for those that have failed")
 		}
+	}
+}
+
+// What could not be appended when the link was lost was given back to its feed, and came
+// by another instance since. It must not follow when the link comes back.
+func TestOldAppendsDoNotFollowALaterTurn(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a"))
+	i.owns(4)
+	i.LeaveUnanswered(chat("x", "old"), chat("x", "older"))
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	err := i.Lead(ctx, func(context.Context) error {
+		i.append(pack(1, chat("x", "new")))
+		cancel()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := i.deliver("a", 1); got[0] != "new" {
+		t.Errorf("delivered %v", got)
+	}
+	i.nothing("a")
+	if n := i.Remembered(); n != 0 {
+		t.Errorf("%d events that nobody offers again are remembered", n)
+	}
+}
+
+// A backend that was forgotten may have left something, and the next one has its number.
+func TestNewBackendDoesNotInheritAPlace(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "old")
+	i := open(t, o)
+	i.owns(4)
+	i.append(pack(1, numbered(0, 20, 20)...))
+	i.close()
+	if _, err := jetstream.Forget(t.Context(), o, "old"); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	j, err := js.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := j.KeyValue(t.Context(), "TEST_state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p := range 4 { // as if the clearing up had not come so far
+		record := outbox.AppendCut([]byte{1, 'x'}, &outbox.Cut{Cursor: 1 << 12, Mark: 1 << 12})
+		if _, err := state.Put(t.Context(), fmt.Sprintf("progress.%d.0", p), record); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Backends = []string{"new"}
+	next := open(t, o)
+	next.owns(4)
+	next.append(pack(1, chat("x", "first")))
+	if got := next.deliver("new", 1); got[0] != "first" {
+		t.Errorf("delivered %v", got)
 	}
 }

@@ -145,7 +145,15 @@ func (q *IQ) head(kind string, room int) []byte {
 	return append(b, "'>"...)
 }
 
+// errAnswerTooLarge says that an answer would have cost the stream: that of a request
+// with an id of a hundred kilobytes, which whoever sent it does without.
+var errAnswerTooLarge = errors.New("component: the answer to this IQ is too large to be sent")
+
 func (q *IQ) send(b []byte) error {
+	if len(b) > maxOutgoing {
+		q.dropped.Inc()
+		return errAnswerTooLarge
+	}
 	if !q.out.enqueue(b) {
 		q.dropped.Inc()
 		return ErrQueueFull

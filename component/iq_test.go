@@ -131,6 +131,25 @@ func TestIQsOnTheStream(t *testing.T) {
 	w.end()
 }
 
+// An id comes back as long as it was, and longer where it has to be escaped: servers end
+// the stream of a component for an answer that is too large, which anybody could make it
+// give.
+func TestAnswerThatIsTooLarge(t *testing.T) {
+	w, session := newHandling(t)
+	long := strings.Repeat("&apos;", maxOutgoing/5+1)
+	for _, payload := range []string{"<ping xmlns='urn:xmpp:ping'/>", "<unknown xmlns='urn:x'/>"} {
+		send(t, session, "<iq type='get' from='mallory@example.org/x' to='events.example.org' id='"+long+"'>"+payload+"</iq>")
+	}
+	send(t, session, "<iq type='get' from='alice@example.org/x' to='events.example.org' id='short'><ping xmlns='urn:xmpp:ping'/></iq>")
+	if got := receive(t, session); got.ID != "short" || got.Type != "result" {
+		t.Errorf("an answer of %d bytes to %s", len(got.ID), got.To)
+	}
+	if n := w.counter("eventpusher_iqs_total", "dropped"); n != 2 {
+		t.Errorf("%v answers counted as dropped", n)
+	}
+	w.end()
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("<iq type='get' id='1' from='a@b/c' to='events.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>"))
 	f.Add([]byte("<iq type='set' from='&lt;' to='\u2028@EVENTS.example.org./'><a/></iq>"))

@@ -8,8 +8,12 @@
 package decide
 
 import (
+	"crypto/sha256"
+	"io"
 	"strconv"
+	"time"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -66,8 +70,8 @@ type Notice struct {
 	// Sender is who wrote: the bare JID, or in a room the occupant.
 	// Conversation is the bare JID of the other side.
 	Sender, Conversation jid.JID
-	// Body is the text; Generic says that it was left out, and what there is says
-	// no more than that there is something.
+	// Body is the text, at most MaxBody bytes of it; Generic says that it was left out,
+	// and what there is says no more than that there is something.
 	Body    string
 	Generic bool
 	// Call is the step of a call without a body, such as propose, CallID its id.
@@ -145,12 +149,16 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 			return Notice{}, NoStore
 		case e.Body == "" && h.store && h.callID != "":
 			n.Call, n.CallID, n.Sender = h.call, h.callID, n.Conversation
+			if d.Content == NoContent {
+				n.Sender = ""
+			}
 			return n, Push
 		}
 	}
 	if e.Body == "" {
 		return Notice{}, NoBody
 	}
+	n.Body = notify.Cut(n.Body, MaxBody)
 	if e.Encrypted || d.Content != WithBody {
 		n.Body, n.Generic = GenericBody, true
 	}
@@ -160,21 +168,43 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 	return n, Push
 }
 
+// MaxBody is how many bytes of a text a notification has; what is cut ends in an
+// ellipsis. No provider takes more than 4 KiB in all, so that a longer one would reach
+// nobody; and a stanza of it, with its quotes escaped, could be one for which the server
+// ends the component's stream.
+const MaxBody = 3 << 10
+
 // GenericBody stands for a body that is not told. Services such as MongoosePush
 // insist on one.
 const GenericBody = "New message"
 
+// unnamed is how long a message without an id is taken for the same when it is said
+// again. Its several events come within moments, but for what a session has not
+// acknowledged, of which the device is rather told twice than never.
+const unnamed = time.Minute
+
 // key identifies a message to one recipient: its several events, such as the one
-// when it was sent and the one when it was stored, make one notification.
+// when it was sent and the one when it was stored, make one notification. The text
+// belongs to it, since some clients count their ids from 1 at each start. Keys are
+// remembered, so that they are short whatever the sender puts into an id.
 func key(e *event.Event) string {
-	id := e.StanzaID
-	if id == "" {
-		id = e.ID
-		if e.Packet != "" {
-			id = hash(e.Packet)
-		}
+	content := e.Body
+	if content == "" && e.StanzaID == "" {
+		content = e.Packet // which is not the same for all of them
 	}
-	return string(e.User) + "\x00" + string(e.From) + "\x00" + id
+	h := sha256.New()
+	write := func(part string) {
+		_, _ = io.WriteString(h, part) // a hash takes everything
+		_, _ = h.Write([]byte{0})
+	}
+	write(string(e.User))
+	write(string(e.From))
+	write(e.StanzaID)
+	write(content)
+	if e.StanzaID == "" {
+		write(strconv.FormatInt(e.Time.Truncate(unnamed).Unix(), 10))
+	}
+	return string(h.Sum(nil)[:16])
 }
 
 // Field is one field of the summary form of XEP-0357.
@@ -183,7 +213,11 @@ type Field struct{ Name, Value string }
 // Fields returns the notice as MongooseIM's summary form has it.
 func (n *Notice) Fields() []Field {
 	if n.Call != "" {
-		return []Field{{"message-sender", string(n.Sender)}, {"jingle-message", n.Call}, {"jingle-session-id", n.CallID}}
+		call := []Field{{"jingle-message", n.Call}, {"jingle-session-id", n.CallID}}
+		if n.Sender != "" {
+			call = append([]Field{{"message-sender", string(n.Sender)}}, call...)
+		}
+		return call
 	}
 	fields := []Field{{"message-count", strconv.Itoa(n.Count)}}
 	if n.Sender != "" {

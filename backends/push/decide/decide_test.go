@@ -1,7 +1,9 @@
 package decide
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,6 +52,11 @@ func TestFields(t *testing.T) {
 		"hints with a body": {Decider{Hints, WithBody}, message(func(e *event.Event) {
 			e.Packet = "<message xmlns='jabber:client'><store xmlns='urn:xmpp:hints'/></message>"
 		}), field("alice@example.org", "hi")},
+		"a long text": {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Body = strings.Repeat("'é", 1<<16) }),
+			field("alice@example.org", strings.Repeat("'é", 1023)+"…")},
+		"a call, nothing to be told": {Decider{Hints, NoContent}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []Field{
+			{"jingle-message", "propose"}, {"jingle-session-id", "ca3c"},
+		}},
 		"a call": {Decider{Hints, WithBody}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []Field{
 			{"message-sender", "alice@example.org"}, {"jingle-message", "propose"}, {"jingle-session-id", "ca3c"},
 		}},
@@ -95,6 +102,8 @@ func TestNoNotice(t *testing.T) {
 		"call not to be stored":    {Hints, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='a'/>"), NoBody},
 		"call without an id":       {Hints, packet("<propose xmlns='urn:xmpp:jingle-message:0'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
 		"hints further down":       {Hints, packet("<x><store xmlns='urn:xmpp:hints'/><propose xmlns='urn:xmpp:jingle-message:0' id='a'/></x>"), NoBody},
+		"a call with a long id":    {Hints, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='" + strings.Repeat("a", 1025) + "'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
+		"a call of a long sort":    {Hints, packet("<p" + strings.Repeat("a", 1025) + " xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
 		"a call and other plugins": {Enhanced, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
 		"from himself":             {Hints, func(e *event.Event) { e.From = "bob@example.org/desk" }, OwnMessage},
 	} {
@@ -125,13 +134,33 @@ func TestKey(t *testing.T) {
 			t.Errorf("%s: another key", name)
 		}
 	}
-	without := func(packet string) string {
-		return key(func(e *event.Event) { e.StanzaID, e.Packet = "", packet })
+	without := func(body string, at int64) string {
+		return key(func(e *event.Event) { e.StanzaID, e.Body, e.Time = "", body, time.Unix(at, 0) })
 	}
-	if first, again := without("<message/>"), without("<message/>"); first != again || first == without("<message>1</message>") {
+	if first, stored := without("disk full", 1000), without("disk full", 1001); first != stored {
+		t.Error("the events of a message without an id are taken for two")
+	}
+	if without("disk full", 1000) == without("disk full", 3000) {
+		t.Error("who says the same without an id half an hour later has said nothing")
+	}
+	if without("disk full", 1000) == without("all is well", 1000) {
 		t.Error("messages without an id are not told apart by their content")
 	}
+	call := func(kind event.Kind, to string) string {
+		n, _ := Decider{Hints, WithBody}.Decide(message(func(e *event.Event) {
+			e.Kind, e.Body = kind, ""
+			e.Packet = "<message to='" + to + "'><propose xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/></message>"
+		}))
+		return n.Key
+	}
+	if call(event.Chat, "bob@example.org") != call(event.Stored, "bob@example.org/phone") {
+		t.Error("the events of a call are taken for two")
+	}
+	if long := key(func(e *event.Event) { e.StanzaID = strings.Repeat("x", 1<<18) }); len(long) > 32 {
+		t.Errorf("a key of %d bytes, which is kept for each service", len(long))
+	}
 	for name, change := range map[string]func(*event.Event){
+		"text":      func(e *event.Event) { e.Body = "ho" }, // of a client that counts from 1 at each start
 		"sender":    func(e *event.Event) { e.From = "carol@example.org/desk" },
 		"recipient": func(e *event.Event) { e.User = "dave@example.org" },
 		"id":        func(e *event.Event) { e.StanzaID = "s2" },

@@ -2,8 +2,6 @@ package decide
 
 import (
 	"encoding/xml"
-	"hash/fnv"
-	"strconv"
 	"strings"
 )
 
@@ -11,6 +9,9 @@ const (
 	nsHints  = "urn:xmpp:hints"
 	nsJingle = "urn:xmpp:jingle-message:0"
 )
+
+// maxCall bounds the step of a call and its id, which go out as they are.
+const maxCall = 256
 
 // hints is what the plugin of that name asks for.
 type hints struct {
@@ -46,17 +47,9 @@ func (h *hints) child(e xml.StartElement) {
 		h.store = true
 	case e.Name.Space == nsJingle && h.callID == "":
 		for _, a := range e.Attr {
-			if a.Name.Space == "" && a.Name.Local == "id" {
+			if a.Name.Space == "" && a.Name.Local == "id" && len(e.Name.Local) <= maxCall && len(a.Value) <= maxCall {
 				h.call, h.callID = e.Name.Local, a.Value
 			}
 		}
 	}
-}
-
-// hash tells the messages of one sender to one recipient apart; only he could gain
-// by making two look the same.
-func hash(s string) string {
-	h := fnv.New64a()
-	h.Write([]byte(s))
-	return strconv.FormatUint(h.Sum64(), 16)
 }

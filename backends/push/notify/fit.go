@@ -51,7 +51,7 @@ func shorten(text *string, limit int, encode func() ([]byte, error)) ([]byte, er
 	var failed error
 	// No encoding is shorter than the text, so longer cuts need not be tried.
 	fits := sort.Search(min(len(whole), limit), func(i int) bool {
-		*text = cut(whole, min(len(whole), limit)-i)
+		*text = Cut(whole, min(len(whole), limit)-i)
 		encoded, err := encode()
 		if err != nil {
 			failed = err
@@ -61,7 +61,7 @@ func shorten(text *string, limit int, encode func() ([]byte, error)) ([]byte, er
 	if failed != nil {
 		return nil, failed
 	}
-	*text = cut(whole, min(len(whole), limit)-fits)
+	*text = Cut(whole, min(len(whole), limit)-fits)
 	encoded, err := encode()
 	if err != nil || len(encoded) <= limit {
 		return encoded, err
@@ -69,9 +69,9 @@ func shorten(text *string, limit int, encode func() ([]byte, error)) ([]byte, er
 	return nil, nil
 }
 
-// cut returns text if it has at most size bytes, else as much of it as leaves room
+// Cut returns text if it has at most size bytes, else as much of it as leaves room
 // for the ellipsis; nothing when only the ellipsis would be left.
-func cut(text string, size int) string {
+func Cut(text string, size int) string {
 	if len(text) <= size {
 		return text
 	}

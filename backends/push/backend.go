@@ -255,13 +255,7 @@ func (b *Backend) notify(ctx context.Context, e *event.Event) error {
 	}
 	n.Count, n.Total = b.unread.add(n.Recipient, n.Conversation, n.Key)
 	s := Summary{EventID: e.ID, Time: e.Time, Fields: n.Fields(), Notice: &n}
-	var errs []error
-	for i := range services {
-		if err := b.tell(ctx, &services[i], &s); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return worst(errs)
+	return worst(b.tellAll(ctx, services, &s))
 }
 
 // registered returns the registrations that the notice is for.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,21 +38,25 @@ func (s *services) Set(_ context.Context, to jid.JID, payload []byte) error {
 	return answer(to, string(payload))
 }
 
+// take returns what has come, sorted: the services of a user are told at once.
 func (s *services) take() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	got := s.got
+	got := slices.Sorted(slices.Values(s.got))
 	s.got = nil
 	return got
 }
 
 // gateway plays MongoosePush.
 type gateway struct {
+	mu  sync.Mutex
 	got []string
 	err error
 }
 
 func (g *gateway) Push(_ context.Context, s *registration.Service, n *Summary) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.got = append(g.got, fmt.Sprint(s.Node, " ", s.Option("device_id"), " ", n.Fields))
 	return g.err
 }

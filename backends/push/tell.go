@@ -5,12 +5,39 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
 )
+
+// toldAtOnce is how many of a user's services are told of an event at the same time.
+const toldAtOnce = 6
+
+// tellAll notifies the services of a user and returns the errors. A service that does
+// not answer takes half a minute; it may be the first of several, and must not keep the
+// others from being told while there is time.
+func (b *Backend) tellAll(ctx context.Context, services []registration.Service, sum *Summary) []error {
+	errs := make([]error, len(services))
+	if len(services) == 1 {
+		errs[0] = b.tell(ctx, &services[0], sum)
+	} else {
+		var all errgroup.Group
+		all.SetLimit(toldAtOnce)
+		for i := range services {
+			all.Go(func() error {
+				errs[i] = b.tell(ctx, &services[i], sum)
+				return nil
+			})
+		}
+		_ = all.Wait() // they are in errs
+	}
+	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+}
 
 // tell notifies one service, unless it has been told. A service that will never
 // take the notification is no error: the event is done with it.

@@ -74,6 +74,10 @@ func (g mongooseGateway) Push(ctx context.Context, s *registration.Service, n *p
 	for _, f := range n.Fields {
 		summary[f.Name] = f.Value
 	}
+	if n.Notice.Generic && summary[notify.KeySender] == "" && options["silent"] != "true" {
+		// The sender is not to be told, and MongoosePush takes no alert without a title.
+		summary[notify.KeySender] = decide.GenericBody
+	}
 	return g.client.Publish(ctx, device, options, summary)
 }
 

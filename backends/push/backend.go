@@ -115,6 +115,7 @@ func New(o Options) *Backend {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	o.Virtual = folded(o.Virtual)
 	return &Backend{o: o, seen: newSeen(), unread: newUnread(), slots: newSlots(), removals: newRemovals(), history: newHistory(), tally: newTally()}
 }
 

@@ -117,6 +117,20 @@ func (b *Backend) own(s *registration.Service) bool {
 // hostPlaceholder stands for the recipient's domain at the end of a virtual host.
 const hostPlaceholder = "@HOST@"
 
+// folded writes virtual hosts as the addresses of registrations are.
+func folded(hosts []string) []string {
+	list := make([]string, len(hosts))
+	for i, v := range hosts {
+		prefix, ok := strings.CutSuffix(v, hostPlaceholder)
+		if ok {
+			list[i] = strings.ToLower(prefix) + hostPlaceholder
+		} else {
+			list[i] = string(jid.Prepare(v))
+		}
+	}
+	return list
+}
+
 // virtual reports whether a service is one of the virtual ones for a recipient on
 // that host.
 func (b *Backend) virtual(service jid.JID, host string) bool {

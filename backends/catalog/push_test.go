@@ -1,0 +1,70 @@
+package catalog_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/catalog"
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/registration"
+	"eventpusher/config"
+	"eventpusher/event"
+)
+
+// TestContentAtMongoosePush is what reaches MongoosePush in each content mode: it takes no
+// alert without a title and a text.
+func TestContentAtMongoosePush(t *testing.T) {
+	for content, want := range map[string]string{
+		"body":   `{"alert":{"badge":1,"body":"hi","tag":"alice@example.org","title":"alice@example.org"},"service":"fcm"}`,
+		"sender": `{"alert":{"badge":1,"body":"New message","tag":"alice@example.org","title":"alice@example.org"},"service":"fcm"}`,
+		"none":   `{"alert":{"badge":1,"body":"New message","tag":"New message","title":"New message"},"service":"fcm"}`,
+	} {
+		t.Run(content, func(t *testing.T) {
+			gateway := pushtest.StartMongoosePush(t)
+			cfg := &config.Config{
+				Pusher: config.Modules{
+					Push:         &config.Push{Plugin: "defaults", Content: content, VirtualPubsubHosts: []string{"Push.@HOST@"}, MaxAge: time.Hour},
+					MongoosePush: &config.MongoosePush{PoolName: "p"},
+				},
+				Pools: config.Pools{HTTP: map[string]config.HTTPPool{"p": {Host: gateway.URL, PathPrefix: "/", TLS: &config.TLS{CACertFile: gateway.CAFile}}}},
+			}
+			cfg.Component.Name = "events.example.org"
+			built, err := catalog.Build(cfg, discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			backend := built[0].(*push.Backend)
+			store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			defer backend.Close()
+			backend.Attach(store, nil)
+			const form = "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
+				"<field var='service'><value>fcm</value></field><field var='device_id'><value>d</value></field></x>"
+			if err := backend.Register(t.Context(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'>"+form+"</enable>")); err != nil {
+				t.Fatal(err)
+			}
+			err = backend.Publish(t.Context(), []event.Event{{
+				ID: "1", Kind: event.Stored, Type: "chat", From: "alice@example.org/x", To: "bob@example.org", User: "bob@example.org",
+				Body: "hi", HasBody: true, RecipientOffline: true, Time: time.Now(), StanzaID: "s", Dialect: "event-feed",
+			}})[0]
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range gateway.Requests() {
+				got = append(got, r.DeviceID+" "+strings.TrimSpace(r.Body))
+			}
+			if diff := cmp.Diff([]string{"d " + want}, got); diff != "" {
+				t.Errorf("(-want +got):\n%s\n%v", diff, backend.Counts())
+			}
+		})
+	}
+}

@@ -102,14 +102,23 @@ func ReadAsk(iq []byte) (*Ask, error) {
 
 // Delegated carries out a request that the server host has delegated and returns the
 // payload of the answer, which belongs into a result: to an error ejabberd passes
-// nothing on, and its user would wait in vain. The payload is nil if there is nobody to
-// answer, since host speaks for its own users alone. received is when the request was.
+// nothing on, and its user would wait in vain. The payload is nil unless the request is
+// of a user of the host's. received is when the request was.
 func (b *Backend) Delegated(ctx context.Context, host jid.JID, a *Ask, received time.Time) []byte {
-	if jid.JID(a.Session.Domain()) != host || a.Session.Local() == "" {
+	if !a.Of(host) {
 		return nil
 	}
 	return a.answer(b.ask(ctx, host, a, received))
 }
+
+// Of reports whether a user of host asks: a server speaks for its own users alone.
+func (a *Ask) Of(host jid.JID) bool {
+	return jid.JID(a.Session.Domain()) == host && a.Session.Local() != ""
+}
+
+// Refused returns the payload of the answer to a request that is not carried out, which
+// belongs into a result as that of Delegated does.
+func (a *Ask) Refused(why *Refusal) []byte { return a.answer(why) }
 
 func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask, received time.Time) *Refusal {
 	switch {

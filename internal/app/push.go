@@ -139,15 +139,12 @@ func (r *registrar) delegated(q *component.IQ) {
 		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}
+	if !ask.Of(q.From) {
+		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
+		return
+	}
 	received := time.Now()
-	r.later(q, func(ctx context.Context) {
-		payload := r.push.Delegated(ctx, q.From, ask, received)
-		if payload == nil {
-			fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
-			return
-		}
-		_ = q.Result(payload)
-	})
+	r.later(func(ctx context.Context) { _ = q.Result(r.push.Delegated(ctx, q.From, ask, received)) }, func() { _ = q.Result(ask.Refused(busy())) })
 }
 
 // direct takes a request of a session, for its own account.
@@ -157,21 +154,25 @@ func (r *registrar) direct(q *component.IQ) {
 		return
 	}
 	received := time.Now()
-	r.later(q, func(ctx context.Context) {
+	r.later(func(ctx context.Context) {
 		if refusal := r.push.Direct(ctx, q.From, q.Raw, received); refusal != nil {
 			fail(q, refusal)
 			return
 		}
 		_ = q.Result(nil)
-	})
+	}, func() { fail(q, busy()) })
 }
 
-// later answers in the order of the stream, as soon as the store has the request.
-func (r *registrar) later(q *component.IQ, answer func(context.Context)) {
+// busy is the answer when too many requests wait.
+func busy() *push.Refusal { return &push.Refusal{Type: "wait", Condition: "resource-constraint"} }
+
+// later answers in the order of the stream, as soon as the store has the request, or
+// turns it away at once when too many wait.
+func (r *registrar) later(answer func(context.Context), turnAway func()) {
 	select {
 	case r.requests <- answer:
 	default:
-		fail(q, &push.Refusal{Type: "wait", Condition: "resource-constraint"})
+		turnAway()
 	}
 }
 

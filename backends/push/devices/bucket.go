@@ -29,9 +29,25 @@ type pace struct {
 	// paid is the notification that the last token was for, until it is delivered: its
 	// next attempt needs no other.
 	paid string
-	// shown and silent are the times of the newest notifications that wait.
-	shown, silent time.Time
+	// shown and silent are about the newest notifications of each sort.
+	shown, silent newest
 }
+
+// newest holds the times of the newest notification that waits, and of the newest that
+// has waited and was told: both stand for all older ones.
+type newest struct{ waits, told time.Time }
+
+// covers reports whether a notification of that time is done with.
+func (n *newest) covers(at time.Time) bool { return at.Before(n.waits) || at.Before(n.told) }
+
+// fate is what became of a notification that was let through.
+type fate uint8
+
+const (
+	again   fate = iota // it is still to be delivered
+	told                // the provider has it
+	dropped             // nobody will ever have it
+)
 
 func newPacer(burst int, interval, maxAge time.Duration) *pacer {
 	of, _ := simplelru.NewLRU[string, *pace](paceKept, nil) // it fails for no size but one below 1
@@ -53,59 +69,69 @@ func (p *pacer) enter(node string, m *Message, now time.Time) (wait time.Duratio
 		return 0, nil
 	}
 	d.forget(now.Add(-p.maxAge))
-	silent := m.Summary.Silent()
+	sort := d.sort(m)
 	// What is shown wakes the application as well.
-	if silent && (!d.shown.IsZero() || m.Time.Before(d.silent)) || !silent && m.Time.Before(d.shown) {
+	if sort.covers(m.Time) || sort == &d.silent && (!d.shown.waits.IsZero() || d.shown.covers(m.Time)) {
 		return 0, ErrCoalesced
 	}
 	r := d.limiter.ReserveN(now, 1)
 	if wait = r.DelayFrom(now); wait > 0 {
 		r.CancelAt(now)
-		*d.mark(m) = m.Time
+		sort.waits = m.Time
 		return wait, nil
 	}
 	d.paid = m.EventID
-	d.silent = time.Time{}
-	if !silent {
-		d.shown = time.Time{}
+	if sort.waits.Equal(m.Time) {
+		sort.told = m.Time
+	}
+	d.silent.waits = time.Time{}
+	if sort == &d.shown {
+		d.shown.waits = time.Time{}
 	}
 	return 0, nil
 }
 
 // forget drops marks of notifications that nobody delivers any more.
 func (d *pace) forget(before time.Time) {
-	if d.shown.Before(before) {
-		d.shown = time.Time{}
-	}
-	if d.silent.Before(before) {
-		d.silent = time.Time{}
+	for _, n := range [...]*newest{&d.shown, &d.silent} {
+		if n.waits.Before(before) {
+			n.waits = time.Time{}
+		}
 	}
 }
 
-// left says what became of m: done, or still to be delivered, which needs no other
-// token. While it waits, it too stands for the older ones.
-func (p *pacer) left(node string, m *Message, done bool) {
+// left says what became of m. One that is still to be delivered needs no other token.
+// While it waits, it too stands for the older ones.
+func (p *pacer) left(node string, m *Message, f fate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d, ok := p.of.Peek(node)
-	switch {
-	case !ok:
-	case !done:
-		if mark := d.mark(m); m.Time.After(*mark) {
-			*mark = m.Time
+	if !ok {
+		return
+	}
+	sort := d.sort(m)
+	if f == again {
+		if m.Time.After(sort.waits) {
+			sort.waits = m.Time
 		}
-	default:
-		if d.paid == m.EventID {
-			d.paid = ""
-		}
-		if mark := d.mark(m); !mark.After(m.Time) {
-			*mark = time.Time{}
-		}
+		return
+	}
+	if d.paid == m.EventID {
+		d.paid = ""
+	}
+	if f == told && sort.waits.Equal(m.Time) {
+		sort.told = m.Time
+	}
+	if f == dropped && sort.told.Equal(m.Time) {
+		sort.told = time.Time{} // it stands for nothing
+	}
+	if !sort.waits.After(m.Time) {
+		sort.waits = time.Time{}
 	}
 }
 
-// mark returns where the time of a notification such as m stands.
-func (d *pace) mark(m *Message) *time.Time {
+// sort returns what is known of notifications such as m.
+func (d *pace) sort(m *Message) *newest {
 	if m.Summary.Silent() {
 		return &d.silent
 	}

@@ -138,7 +138,7 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 		}
 		leave, err := p.enter(ctx, &device.Target)
 		if err != nil {
-			d.pacer.left(node, m, false)
+			d.pacer.left(node, m, again)
 			return err
 		}
 		if a = d.start(p, key, device.Target, m, leave); a == nil {
@@ -157,8 +157,14 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 	}
 	d.forget(key)
 	err = d.conclude(p, &device, a.err)
-	var wait *backends.WaitError
-	d.pacer.left(node, m, !errors.As(err, &wait))
+	switch {
+	case err == nil:
+		d.pacer.left(node, m, told)
+	case errors.As(err, new(*backends.WaitError)):
+		d.pacer.left(node, m, again)
+	default:
+		d.pacer.left(node, m, dropped)
+	}
 	return err
 }
 

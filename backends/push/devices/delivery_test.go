@@ -78,6 +78,50 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestNewestStandsForOlder: of those that wait the newest is told, and the older ones are
+// done with that, whichever asks first when the time has come. A device would be told
+// backwards otherwise, one for each interval.
+func TestNewestStandsForOlder(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Burst = 1 })
+	start := f.now
+	var all []*Message
+	for i := range 5 {
+		all = append(all, message(fmt.Sprint(i), start.Add(time.Duration(i)*time.Second)))
+	}
+	for i, m := range all {
+		f.now = m.Time
+		if err := f.Deliver(t.Context(), f.iphone.Node, m); (err != nil) != (i > 0) || err != nil && !errors.Is(err, ErrLimited) {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	f.now = start.Add(f.o.Interval)
+	if err := f.Deliver(t.Context(), f.iphone.Node, all[4]); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all[1:4] {
+		if err := f.Deliver(t.Context(), f.iphone.Node, m); !errors.Is(err, ErrCoalesced) {
+			t.Errorf("%s: %v", m.EventID, err)
+		}
+	}
+	// What comes later is no older one, and what is silent stands for nothing shown.
+	silent := &Message{EventID: "silent", Time: start.Add(30 * time.Second)}
+	f.now = silent.Time
+	if err := f.Deliver(t.Context(), f.iphone.Node, silent); !errors.Is(err, ErrLimited) {
+		t.Errorf("silent: %v", err)
+	}
+	f.now = start.Add(2 * f.o.Interval)
+	if err := f.Deliver(t.Context(), f.iphone.Node, silent); err != nil {
+		t.Errorf("silent: %v", err)
+	}
+	f.now = start.Add(3 * f.o.Interval)
+	if err := f.Deliver(t.Context(), f.iphone.Node, message("next", start.Add(25*time.Second))); err != nil {
+		t.Errorf("next: %v", err)
+	}
+	if diff := cmp.Diff([]string{"0", "4", "", "next"}, f.apple.bodies()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // TestFailedAttemptsCostOneToken: a notification that has to be tried again takes the
 // place of older ones, and needs no second token.
 func TestFailedAttemptsCostOneToken(t *testing.T) {

@@ -41,8 +41,8 @@ type notification struct {
 
 // ReadSummary reads a notification element as servers publish it: Prosody's form is of
 // type form and has fields without a value, ejabberd's notification may have no form.
-// Fields without a value are left out, and what no provider would take: more than 32
-// of them, or 8 KiB.
+// Fields without a value are left out, and what no provider would take: a text is cut,
+// and there are at most 32 fields and 8 KiB of them.
 func ReadSummary(packet string) (Summary, error) {
 	var n notification
 	if err := xml.Unmarshal([]byte(packet), &n); err != nil {
@@ -60,9 +60,13 @@ func NewSummary(f *dataform.Form) Summary {
 		if name == "" || name == dataform.FormType || value == "" {
 			continue
 		}
-		if size += len(name) + len(value); len(s) == maxFields || size > maxSummary {
-			break
+		if name == notify.KeyBody {
+			value = notify.Cut(value, decide.MaxBody)
 		}
+		if len(s) == maxFields || size+len(name)+len(value) > maxSummary {
+			continue
+		}
+		size += len(name) + len(value)
 		s = append(s, decide.Field{Name: name, Value: value})
 	}
 	return s

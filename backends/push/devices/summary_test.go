@@ -72,6 +72,11 @@ func TestReadSummary(t *testing.T) {
 			Summary(repeat(field("a", "1"), maxFields))},
 		"too large": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='a'><value>1</value></field><field var='b'><value>" +
 			strings.Repeat("x", maxSummary) + "</value></field></x></notification>", Summary{field("a", "1")}},
+		"a long text": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='last-message-body'><value>" + strings.Repeat("x", 2*maxSummary) +
+			"</value></field><field var='last-message-sender'><value>alice@example.org</value></field></x></notification>",
+			Summary{field(notify.KeyBody, strings.Repeat("x", decide.MaxBody-3)+"…"), field(notify.KeySender, "alice@example.org")}},
+		"large, and more": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='b'><value>" + strings.Repeat("x", maxSummary) +
+			"</value></field><field var='last-message-body'><value>hi</value></field></x></notification>", Summary{field(notify.KeyBody, "hi")}},
 	} {
 		got, err := ReadSummary(tc.packet)
 		if diff := cmp.Diff(tc.want, got); diff != "" || err != nil {

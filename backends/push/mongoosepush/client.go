@@ -72,6 +72,7 @@ func New(module config.MongoosePush, pool config.HTTPPool) (*Client, error) {
 //	410                 dead; only v3 says so, v2 answers 500 for dead devices too
 //	3xx, 401, 403       paused
 //	408, 425, 429, 5xx  transient, after Retry-After where it is given
+//	500 of v2           the same, and no evidence about other devices: this one may be dead
 //	413                 too large
 //	other 4xx           permanent: the API is another one, or a publish-option is wrong
 //
@@ -123,7 +124,11 @@ func (c *Client) verdict(a *provider.Answer) error {
 	case a.Status == http.StatusNotFound:
 		err = fmt.Errorf("%w: check path_prefix, and whether it speaks %s", err, c.version)
 	}
-	return a.Verdict(err)
+	verdict := a.Verdict(err)
+	if a.Status == http.StatusInternalServerError && c.version == "v2" {
+		return backends.Elsewhere(verdict)
+	}
+	return verdict
 }
 
 // Probe connects to MongoosePush and sends no request. The finding is about subject.

@@ -227,6 +227,23 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestDeadDeviceOfVersion2: version 2 answers 500 for a device that is gone, so that this
+// says nothing about other devices; what stands before MongoosePush speaks for all.
+func TestDeadDeviceOfVersion2(t *testing.T) {
+	for _, tc := range []struct {
+		version   string
+		status    int
+		elsewhere bool
+	}{{"v2", 500, true}, {"v2", 503, false}, {"v3", 500, false}} {
+		service, c := start(t, tc.version, "/")
+		service.Script("d", pushtest.Answer{Status: tc.status})
+		err := c.Publish(t.Context(), "d", map[string]string{"service": "fcm"}, summary("1", "alice@localhost", "hi"))
+		if errors.As(err, new(*backends.ElsewhereError)) != tc.elsewhere || backends.Reason(err) != "transient" {
+			t.Errorf("%s %d: %v", tc.version, tc.status, err)
+		}
+	}
+}
+
 func TestUnreachable(t *testing.T) {
 	c, err := New(config.MongoosePush{}, config.HTTPPool{Host: "http://joe:hunter2@127.0.0.1:1"})
 	if err != nil {

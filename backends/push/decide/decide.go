@@ -9,6 +9,7 @@ package decide
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"io"
 	"strconv"
 	"time"
@@ -204,7 +205,7 @@ func key(e *event.Event) string {
 	if e.StanzaID == "" {
 		write(strconv.FormatInt(e.Time.Truncate(unnamed).Unix(), 10))
 	}
-	return string(h.Sum(nil)[:16])
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 
 // Field is one field of the summary form of XEP-0357.

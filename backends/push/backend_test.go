@@ -414,6 +414,40 @@ func TestUnread(t *testing.T) {
 	}
 }
 
+// TestUnreadCountsOnce: what was not acknowledged counts then, and not again when it is
+// stored, after others of the conversation.
+func TestUnreadCountsOnce(t *testing.T) {
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	f.enable(t, "push.example.org", "phone", "")
+	payload := "<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='tablet'/>"
+	if err := f.Register(context.Background(), "bob@example.org/tablet", []byte(payload)); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	f.network.answer = func(_ jid.JID, payload string) error {
+		_, node, _ := strings.Cut(payload, "node='")
+		_, count, _ := strings.Cut(payload, "'message-count'><value>")
+		got = append(got, node[:5]+" "+count[:1])
+		return nil
+	}
+	for _, kind := range []event.Kind{event.Unack, event.Stored} {
+		for _, id := range []string{"1", "2", "3"} {
+			e := f.message(id)
+			e.ID, e.Kind, e.Direction, e.RecipientOffline = fmt.Sprint(kind, id), kind, event.NoDirection, kind == event.Stored
+			if kind == event.Unack {
+				e.To = "bob@example.org/phone"
+			}
+			if err := f.publish(t, e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	want := []string{"phone 1", "phone 2", "phone 3", "table 3", "table 3", "table 3"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // gatewayFunc is a Gateway that takes everything.
 type gatewayFunc func(*Summary)
 

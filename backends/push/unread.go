@@ -1,6 +1,8 @@
 package push
 
 import (
+	"hash/fnv"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,6 +15,7 @@ import (
 const (
 	unreadUsers         = 1 << 16
 	unreadConversations = 256 // of one user
+	unreadKnown         = 64  // messages of one conversation
 )
 
 // unread counts for each user who is offline the messages of each conversation
@@ -33,7 +36,25 @@ type unreadUser struct {
 
 type conversation struct {
 	count int
-	last  string // key of the latest message, which several events and attempts may bring
+	// known are the digests of the latest messages' keys. Several events and attempts
+	// bring a message, and others of the conversation may come in between: a queue that a
+	// session has not acknowledged is stored as a whole when the session ends.
+	known []uint64
+}
+
+// enters notes a message and reports whether it is a new one.
+func (c *conversation) enters(key string) bool {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(key)) // a hash takes everything
+	digest := h.Sum64()
+	if slices.Contains(c.known, digest) {
+		return false
+	}
+	if len(c.known) == unreadKnown {
+		c.known = slices.Delete(c.known, 0, 1)
+	}
+	c.known = append(c.known, digest)
+	return true
 }
 
 func newUnread() *unread {
@@ -57,10 +78,9 @@ func (u *unread) add(user, with jid.JID, key string) (count, total int) {
 			of.conversations[own(with)] = c
 		}
 	}
-	if c.last != key {
+	if c.enters(key) {
 		c.count++
 		of.total++
-		c.last = key
 	}
 	return c.count, of.total
 }

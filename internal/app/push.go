@@ -17,9 +17,12 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// pushQueue is how many requests of users wait to be stored. Whoever asks when it is
-// full is told to try again.
-const pushQueue = 1024
+// Bounds of the requests of users that are stored at once, and wait behind each of
+// them. Whoever asks when too many wait is told to try again.
+const (
+	pushLanes = 64
+	pushQueue = 64
+)
 
 // registrar answers the IQs by which users register for push: those that a server
 // delegates (XEP-0355), and those that are addressed to the component itself. They
@@ -29,7 +32,7 @@ type registrar struct {
 	store     registration.Store
 	hosts     map[jid.JID]bool // that may delegate
 	served    map[jid.JID]bool
-	requests  chan func(context.Context)
+	requests  *turns
 	component requester
 	relay     relay // nil: there is no other instance
 	log       *slog.Logger
@@ -56,7 +59,7 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 		}
 		r := &registrar{
 			push: p, store: store, hosts: make(map[jid.JID]bool), served: make(map[jid.JID]bool),
-			requests: make(chan func(context.Context), pushQueue), log: log,
+			requests: newTurns(pushLanes, pushQueue), log: log,
 		}
 		for _, h := range cfg.General.Hosts {
 			r.served[jid.Prepare(h)] = true
@@ -144,7 +147,10 @@ func (r *registrar) delegated(q *component.IQ) {
 		return
 	}
 	received := time.Now()
-	r.later(func(ctx context.Context) { _ = q.Result(r.push.Delegated(ctx, q.From, ask, received)) }, func() { _ = q.Result(ask.Refused(busy())) })
+	job := func(ctx context.Context) { _ = q.Result(r.push.Delegated(ctx, q.From, ask, received)) }
+	if !r.requests.enter(string(ask.Session.Bare()), job) {
+		_ = q.Result(ask.Refused(busy()))
+	}
 }
 
 // direct takes a request of a session, for its own account.
@@ -154,39 +160,24 @@ func (r *registrar) direct(q *component.IQ) {
 		return
 	}
 	received := time.Now()
-	r.later(func(ctx context.Context) {
+	job := func(ctx context.Context) {
 		if refusal := r.push.Direct(ctx, q.From, q.Raw, received); refusal != nil {
 			fail(q, refusal)
 			return
 		}
 		_ = q.Result(nil)
-	}, func() { fail(q, busy()) })
+	}
+	if !r.requests.enter(string(q.From.Bare()), job) {
+		fail(q, busy())
+	}
 }
 
 // busy is the answer when too many requests wait.
 func busy() *push.Refusal { return &push.Refusal{Type: "wait", Condition: "resource-constraint"} }
 
-// later answers in the order of the stream, as soon as the store has the request, or
-// turns it away at once when too many wait.
-func (r *registrar) later(answer func(context.Context), turnAway func()) {
-	select {
-	case r.requests <- answer:
-	default:
-		turnAway()
-	}
-}
-
-// run answers until ctx ends.
-func (r *registrar) run(ctx context.Context) error {
-	for {
-		select {
-		case answer := <-r.requests:
-			answer(ctx)
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
+// run answers until ctx ends: each user in the order of his requests, as soon as the
+// store has them.
+func (r *registrar) run(ctx context.Context) error { return r.requests.run(ctx) }
 
 // Explain implements control.Push: what the backend says, and which feeds report on
 // the user's host.

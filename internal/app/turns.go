@@ -1,0 +1,55 @@
+package app
+
+import (
+	"context"
+	"hash/maphash"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// turns carry out what many ask for at the same time, and what one of them asks for in
+// the order in which it came. A store that writes to the disk takes many changes with
+// one write, and 60 a second if they come one by one.
+type turns struct {
+	seed  maphash.Seed
+	lanes []chan func(context.Context)
+}
+
+// newTurns returns turns of which so many are taken at once, and so many wait behind
+// each.
+func newTurns(lanes, depth int) *turns {
+	t := &turns{seed: maphash.MakeSeed(), lanes: make([]chan func(context.Context), lanes)}
+	for i := range t.lanes {
+		t.lanes[i] = make(chan func(context.Context), depth)
+	}
+	return t
+}
+
+// enter has a job done for whoever is called so. It never blocks; false means that too
+// many wait.
+func (t *turns) enter(who string, job func(context.Context)) bool {
+	select {
+	case t.lanes[maphash.String(t.seed, who)%uint64(len(t.lanes))] <- job:
+		return true
+	default:
+		return false
+	}
+}
+
+// run does the jobs until ctx ends.
+func (t *turns) run(ctx context.Context) error {
+	var all errgroup.Group
+	for _, lane := range t.lanes {
+		all.Go(func() error {
+			for {
+				select {
+				case job := <-lane:
+					job(ctx)
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		})
+	}
+	return all.Wait()
+}

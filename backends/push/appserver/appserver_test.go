@@ -264,6 +264,7 @@ func TestCommands(t *testing.T) {
 		"a stranger":            {"eve@elsewhere.org/x", commandIQ("list-devices", "", ""), "auth forbidden"},
 		"a server":              {"localhost", commandIQ("list-devices", "", ""), "auth forbidden"},
 		"an unknown command":    {session, commandIQ("shutdown", "", ""), "cancel item-not-found"},
+		"an unknown action":     {session, commandIQ("register-device", "action='frobnicate'", formOf("kind", "fcm", "token", "x")), "modify bad-request"},
 		"back":                  {session, commandIQ("register-device", "action='prev'", ""), "modify bad-request"},
 		"a session that is not": {session, commandIQ("register-device", "sessionid='"+strings.Repeat("x", 129)+"'", ""), "modify bad-request"},
 		"no XML":                {session, []byte("<iq>"), "modify bad-request"},

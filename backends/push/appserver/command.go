@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/xml"
 	"errors"
+	"slices"
 	"time"
 
 	"eventpusher/backends/push/devices"
@@ -68,6 +69,9 @@ func Info(node string) []byte {
 		"'/><feature var='" + NSCommands + "'/><feature var='" + dataform.NS + "'/></query>")
 }
 
+// actions carry a command out; next is what some clients say with the only form.
+var actions = [...]string{"", "execute", "next", "complete"}
+
 // command is a request by XEP-0050.
 type command struct {
 	Node    string         `xml:"node,attr"`
@@ -103,6 +107,8 @@ func (s *Server) Command(ctx context.Context, from jid.JID, iq []byte) ([]byte, 
 		return c.answer("canceled", nil), nil
 	case c.Action == "prev":
 		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "there is one step only"}
+	case !slices.Contains(actions[:], c.Action):
+		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "the action is none of XEP-0050"}
 	}
 	switch owner := from.Bare(); c.Node {
 	case registerDevice:

@@ -42,6 +42,11 @@ func TestFields(t *testing.T) {
 	}{
 		"chat":      {Decider{Defaults, WithBody}, message(nil), field("alice@example.org", "hi")},
 		"groupchat": {Decider{Defaults, WithBody}, message(inRoom), field("room@conference.example.org/Ally", "hi")},
+		// push_SUITE, muclight_msg_notify_if_user_offline: the occupant's nick is his address.
+		"MUC Light": {Decider{Defaults, WithBody}, message(func(e *event.Event) {
+			inRoom(e)
+			e.From = "room@muclight.example.org/alice@example.org"
+		}), field("room@muclight.example.org/alice@example.org", "hi")},
 		"stored":    {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Kind, e.Direction = event.Stored, event.NoDirection }), field("alice@example.org", "hi")},
 		"encrypted": {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Encrypted = true }), field("alice@example.org", GenericBody)},
 		"sender":    {Decider{Defaults, SenderOnly}, message(nil), field("alice@example.org", GenericBody)},

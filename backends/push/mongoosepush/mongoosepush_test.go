@@ -83,6 +83,14 @@ func TestPublish(t *testing.T) {
 			`{"service":"fcm","alert":{"body":"","title":"alice@localhost","tag":"alice@localhost","badge":1}}`,
 		},
 		{
+			// push_pubsub_SUITE, rest_service_gets_correct_payload_v2.
+			"a large count",
+			map[string]string{"service": "apns", "mode": "prod", "topic": "some_topic"},
+			summary("876", "senderId", "message body"),
+			`{"service":"apns","mode":"prod","topic":"some_topic",` +
+				`"alert":{"badge":876,"title":"senderId","tag":"senderId","body":"message body"}}`,
+		},
+		{
 			"a call by the hints plugin",
 			map[string]string{"service": "apns", "silent": "true"},
 			map[string]string{"message-sender": "alice@localhost", "jingle-message": "propose", "jingle-session-id": "ca3c"},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +144,13 @@ func TestPush(t *testing.T) {
 			iq := service.WaitFor("<iq", "node-1", "s3cret", "to a pubsub node", "urn:xmpp:push:summary")
 			if !strings.Contains(iq, "from='events.localhost'") && !strings.Contains(iq, `from="events.localhost"`) {
 				t.Errorf("sent by another: %s", iq)
+			}
+			// A text that grows when it is written as XML would cost us the stream.
+			id := regexp.MustCompile(`\bid=['"]([^'"]+)`).FindStringSubmatch(iq)
+			service.Sendf("<iq type='result' id='%s' from='%s' to='events.localhost'/>", id[1], outside)
+			bob.Send("<message to='carol@localhost' type='chat' id='c2'><body>long " + strings.Repeat("'", 200_000) + "</body></message>")
+			if iq := service.WaitFor("<iq", "node-1", ">long ", "…</value>"); len(iq) > 64<<10 {
+				t.Errorf("%d bytes were published", len(iq))
 			}
 		})
 	}

@@ -48,7 +48,7 @@ func TestContentAtMongoosePush(t *testing.T) {
 			backend.Attach(store, nil)
 			const form = "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
 				"<field var='service'><value>fcm</value></field><field var='device_id'><value>d</value></field></x>"
-			if err := backend.Register(t.Context(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'>"+form+"</enable>")); err != nil {
+			if err := backend.Register(t.Context(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'>"+form+"</enable>"), time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			err = backend.Publish(t.Context(), []event.Event{{

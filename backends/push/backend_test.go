@@ -420,7 +420,7 @@ func TestUnreadCountsOnce(t *testing.T) {
 	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
 	f.enable(t, "push.example.org", "phone", "")
 	payload := "<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='tablet'/>"
-	if err := f.Register(context.Background(), "bob@example.org/tablet", []byte(payload)); err != nil {
+	if err := f.Register(context.Background(), "bob@example.org/tablet", []byte(payload), f.now); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

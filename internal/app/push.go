@@ -134,15 +134,11 @@ func (r *registrar) nested(q *component.IQ) {
 	_ = q.Result([]byte("<query xmlns='" + disco.NSInfo + "' node='" + q.Node + "'><feature var='" + registration.NS + "'/></query>"))
 }
 
-// delegated takes a request that a server delegates. It is always answered by a
-// result: to an error ejabberd answers its user nothing.
+// delegated takes a request that a server delegates for a user of its own. It is always
+// answered by a result: to an error ejabberd answers its user nothing.
 func (r *registrar) delegated(q *component.IQ) {
 	ask, err := push.ReadAsk(q.Raw)
-	if !r.hosts[q.From] || err != nil {
-		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
-		return
-	}
-	if !ask.Of(q.From) {
+	if err != nil || !r.hosts[q.From] || !ask.Of(q.From) {
 		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}

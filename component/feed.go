@@ -88,6 +88,7 @@ func (f *Feeds) reported(env *stanza.Envelope, now time.Time) (*stanza.Stanza, t
 func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 	host, r, s := env.Outer.From, &env.Feed.Report, &env.Inner
 	room := r.Fact == stanza.RoomMessage || r.Fact == stanza.RoomJoin || r.Fact == stanza.RoomPart
+	missed := r.Fact == stanza.RoomMissed
 	bracket := r.Fact == stanza.SnapshotStart || r.Fact == stanza.SnapshotEnd
 	kind, optional := carried(r.Fact)
 	switch {
@@ -95,9 +96,10 @@ func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 		return nil, foreign
 	case r.Fact == stanza.UnknownFact:
 		return nil, ignored
-	case r.User.Local() == "" && !bracket, r.Fact == stanza.AccountRemoved && !r.User.IsBare():
+	case r.User.Local() == "" && !bracket && !missed, missed && len(r.Members) == 0,
+		r.Fact == stanza.AccountRemoved && !r.User.IsBare():
 		return nil, untranslatable
-	case jid.JID(r.User.Domain()) != host && !bracket && !room:
+	case jid.JID(r.User.Domain()) != host && !bracket && !room && !missed:
 		return nil, foreign
 	case kind == 0, optional && env.Forward == stanza.NotForwarded:
 		*s = stanza.Stanza{From: r.User}
@@ -105,6 +107,8 @@ func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 		return nil, untranslatable
 	case jid.JID(s.To.Domain()) == f.name && s.Flags.Has(stanza.HasForwarded):
 		return nil, nestedForward
+	case missed && jid.JID(s.From.Domain()) != host:
+		return nil, foreign // a host speaks for its own rooms alone
 	case r.Fact == stanza.MessageSent || kind == stanza.Presence:
 		if s.From == "" { // clients leave it out, and the server need not write it
 			s.From = r.User
@@ -132,7 +136,7 @@ func (f *Feeds) judge(env *stanza.Envelope) (*stanza.Stanza, trust) {
 func carried(f stanza.Fact) (kind stanza.Kind, optional bool) {
 	switch f {
 	case stanza.MessageSent, stanza.MessageReceived, stanza.MessageOffline, stanza.MessageUnacked,
-		stanza.MessageFailed, stanza.RoomMessage:
+		stanza.MessageFailed, stanza.RoomMessage, stanza.RoomMissed:
 		return stanza.Message, false
 	case stanza.SessionOnline, stanza.SessionPresence, stanza.SessionOffline:
 		return stanza.Presence, false
@@ -146,7 +150,7 @@ func carried(f stanza.Fact) (kind stanza.Kind, optional bool) {
 func classOfFact(f stanza.Fact) Class {
 	switch f {
 	case stanza.MessageSent, stanza.MessageReceived, stanza.MessageOffline, stanza.MessageUnacked,
-		stanza.MessageFailed, stanza.RoomMessage:
+		stanza.MessageFailed, stanza.RoomMessage, stanza.RoomMissed:
 		return MessageFact
 	case stanza.SessionOffline, stanza.SessionEnd:
 		return OfflineFact

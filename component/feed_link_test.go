@@ -420,6 +420,40 @@ func TestFeedRecordsWhatCannotBeRead(t *testing.T) {
 	l.end()
 }
 
+// TestFeedOfMissedMessages: a room's host speaks for its own rooms, and says who has
+// missed something.
+func TestFeedOfMissedMessages(t *testing.T) {
+	k := newKeeper(t)
+	l, m := begun(t, k)
+	const host = "conference.example.org"
+	missed := func(seq int, members, inner string) {
+		t.Helper()
+		event := fmt.Sprintf("<event%s seq='%d' kind='room-missed' room='tea@%s' nick='Ally' members='%s' t='1732253277.123'/>", m.names(), seq, host, members)
+		send(t, m.session, "<message from='"+host+"' to='"+testName+"'>"+event+inner+"</message>")
+	}
+	from := func(room string) string {
+		return "<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='" + room + "/Ally' to='" + room + "' type='groupchat'><body>Tea?</body></message></forwarded>"
+	}
+	missed(1, "bob@example.org", from("tea@"+host))
+	missed(2, "bob@example.org", from("tea@elsewhere.example"))
+	missed(3, "bob@example.org", from("alice@example.org"))
+	missed(4, "", from("tea@"+host))
+	missed(5, "example.org", from("tea@"+host))
+	missed(6, strings.Repeat("bob@example.org ", 1001), from("tea@"+host))
+	missed(7, "bob@example.org", "")
+	missed(8, "bob@example.org", "<forwarded xmlns='urn:xmpp:forward:0'><presence xmlns='jabber:client' from='tea@"+host+"/Ally'/></forwarded>")
+	want := []string{
+		fmt.Sprintf("fed s1 e1 1: %d tea@%s/Ally Tea?", stanza.RoomMissed, host),
+		"position s1 e1 2", "position s1 e1 3",
+	}
+	for seq := 4; seq <= 8; seq++ {
+		want = append(want, fmt.Sprintf("undecodable s1 e1 %d : an event without what its kind needs", seq))
+	}
+	k.want(want...)
+	m.acked(8)
+	l.end()
+}
+
 // TestFeedPlaces takes events that make nothing happen, for the sake of their numbers.
 func TestFeedPlaces(t *testing.T) {
 	k := newKeeper(t)

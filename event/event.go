@@ -35,6 +35,10 @@ const (
 	// registered for it, and no filter is asked. From and User are the account. Time says
 	// what was registered before; what a new account of the name registers comes later.
 	Removed
+	// Missed: a room has told its occupants something while a member of it was neither
+	// there nor had a session at all. It is for push alone, one for each such member. From
+	// is the occupant who spoke, Room the room, To and User the member, RecipientOffline true.
+	Missed
 )
 
 // String returns the kind as expressions and metrics name it.
@@ -52,6 +56,8 @@ func (k Kind) String() string {
 		return "notification"
 	case Removed:
 		return "account_removed"
+	case Missed:
+		return "missed"
 	}
 	return "unknown"
 }
@@ -138,7 +144,7 @@ type Event struct {
 	// Online is the new status of the session (user status).
 	Online bool `json:"online,omitempty"`
 	// RecipientOffline says that nobody was there to take the message. It is true of
-	// every Stored event, and of an Out chat event if the recipient is a user of a
+	// every Stored and Missed event, and of an Out chat event if the recipient is a user of a
 	// host whose event-feed knows all its sessions and knows none of his: the last
 	// snapshot has ended and nothing has been lost since. A session without presence
 	// counts as being there, and so does a hibernating one (XEP-0198), as both do
@@ -180,7 +186,7 @@ func (e *Event) Key() string {
 	switch {
 	case e.Direction == In:
 		return string(e.From.Bare()) + " " + string(e.To.Bare())
-	case e.Direction == Out, e.Kind == Unack, e.Kind == Stored:
+	case e.Direction == Out, e.Kind == Unack, e.Kind == Stored, e.Kind == Missed:
 		return string(e.To.Bare()) + " " + string(e.From.Bare())
 	case e.Kind == Notification:
 		return string(e.To) + " " + e.ID

@@ -80,12 +80,13 @@ func TestKey(t *testing.T) {
 	status := event.Event{Kind: event.UserStatus, User: "a@h", From: "a@h/1"}
 	unack := event.Event{Kind: event.Unack, From: "a@h/1", To: "b@h/2", User: "b@h"}
 	stored := event.Event{Kind: event.Stored, From: "a@h/1", To: "b@h", User: "b@h"}
+	missed := event.Event{Kind: event.Missed, From: "room@m/nick", To: "b@h", User: "b@h", Room: "room@m"}
 	notification := event.Event{ID: "01", Kind: event.Notification, From: "a@h/1", To: "push.h/node", User: "b@h"}
 	removed := event.Event{ID: "02", Kind: event.Removed, From: "a@h", User: "a@h"}
 	for _, tc := range []struct {
 		e    event.Event
 		want string
-	}{{removed, "a@h"}, {in, "a@h b@h"}, {out, "b@h a@h"}, {unack, "b@h a@h"}, {stored, "b@h a@h"}, {notification, "push.h/node 01"}, {status, "a@h"}} {
+	}{{removed, "a@h"}, {in, "a@h b@h"}, {out, "b@h a@h"}, {unack, "b@h a@h"}, {stored, "b@h a@h"}, {missed, "b@h room@m"}, {notification, "push.h/node 01"}, {status, "a@h"}} {
 		if got := tc.e.Key(); got != tc.want {
 			t.Errorf("key %q, want %q", got, tc.want)
 		}

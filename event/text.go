@@ -8,7 +8,7 @@ func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 // UnmarshalText reads the name of a kind. The zero kind has one too: among the dead
 // letters are stanzas of which nobody knows what they are.
 func (k *Kind) UnmarshalText(text []byte) error {
-	return byName(k, text, 0, UserStatus, Chat, Unack, Stored, Notification, Removed)
+	return byName(k, text, 0, UserStatus, Chat, Unack, Stored, Notification, Removed, Missed)
 }
 
 // MarshalText writes the direction by name, as JSON has it.

@@ -19,6 +19,7 @@ func TestJSONRoundTrip(t *testing.T) {
 		{ID: "e5", Packet: "<message"}, // what nobody could read
 		{ID: "f6", Kind: event.Notification, To: "push.h/node"},
 		{ID: "g7", Kind: event.Removed, From: "alice@h", User: "alice@h"},
+		{ID: "a7", Kind: event.Missed, RecipientOffline: true},
 	} {
 		data, err := json.Marshal(e)
 		if err != nil {

@@ -15,7 +15,8 @@ import (
 func fieldValues(field string) []string {
 	switch field {
 	case "kind":
-		return []string{event.UserStatus.String(), event.Chat.String(), event.Unack.String(), event.Stored.String(), event.Notification.String()}
+		return []string{event.UserStatus.String(), event.Chat.String(), event.Unack.String(), event.Stored.String(), event.Notification.String(),
+			event.Missed.String()}
 	case "type":
 		return []string{"chat", "groupchat", "headline", "normal", "online", "offline"}
 	case "direction":

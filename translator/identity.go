@@ -31,8 +31,9 @@ type identifier struct {
 // assignReported sets the ids of the events of a report: half a SHA-256 each of the
 // place in the source's sequence and what the event is about, so that they are the
 // same whenever and by whatever process it is translated. Of a message that is the
-// direction; of statuses, of which a process makes more that knows what came before
-// the report, the session and what has become of it.
+// direction; of what members of a room have missed, the member; of statuses, of which a
+// process makes more that knows what came before the report, the session and what has
+// become of it.
 func (g *identifier) assignReported(r *stanza.Report, events []event.Event) {
 	b := append(g.scratch[:0], byte(stanza.EventFeed))
 	for _, part := range [...]string{r.Source, r.Epoch} {
@@ -41,12 +42,19 @@ func (g *identifier) assignReported(r *stanza.Report, events []event.Event) {
 	}
 	b = binary.BigEndian.AppendUint64(b, r.Seq)
 	prefix := len(b)
-	session, ids := jid.JID(""), ""
+	about, ids := jid.JID(""), "" // about: what tells the events of a report apart
 	for i := range events {
 		e := &events[i]
-		if e.Kind == event.UserStatus && e.From != session {
-			session, ids = e.From, ""
-			b = append(b[:prefix], session...)
+		this := jid.JID("")
+		switch e.Kind {
+		case event.UserStatus:
+			this = e.From
+		case event.Missed:
+			this = e.User
+		}
+		if this != about {
+			about, ids = this, ""
+			b = append(b[:prefix], about...)
 		}
 		if ids == "" {
 			ids = hexDigest(b)

@@ -18,7 +18,7 @@ var factNames = map[string]stanza.Fact{
 	"online": stanza.SessionOnline, "presence": stanza.SessionPresence, "offline": stanza.SessionOffline,
 	"session-start": stanza.SessionStart, "session-end": stanza.SessionEnd,
 	"hibernate": stanza.SessionHibernate, "resumed": stanza.SessionResumed, "account-removed": stanza.AccountRemoved,
-	"room-message": stanza.RoomMessage, "room-join": stanza.RoomJoin, "room-part": stanza.RoomPart,
+	"room-message": stanza.RoomMessage, "room-join": stanza.RoomJoin, "room-part": stanza.RoomPart, "room-missed": stanza.RoomMissed,
 	"snapshot-start": stanza.SnapshotStart, "snapshot": stanza.SnapshotSession, "snapshot-end": stanza.SnapshotEnd,
 	"news": stanza.UnknownFact,
 }

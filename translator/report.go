@@ -41,6 +41,8 @@ func (t *Translator) report(s *stanza.Stanza, received time.Time, dst []event.Ev
 		dst, reason = t.message(s, stanza.ReceivedCopy, received, dst)
 	case stanza.MessageOffline, stanza.MessageUnacked:
 		dst, reason = t.undelivered(s, received, dst)
+	case stanza.RoomMissed:
+		dst, reason = t.missed(s, received, dst)
 	case stanza.SessionOnline, stanza.SessionPresence, stanza.SessionOffline, stanza.SnapshotSession,
 		stanza.SessionStart, stanza.SessionEnd, stanza.SessionHibernate, stanza.SessionResumed:
 		return t.session(s, index, src, repeated, received, dst)

@@ -27,6 +27,9 @@ func FuzzReports(f *testing.F) {
 				Source: []string{"xmpp1", "xmpp2"}[source], Epoch: "e", Fact: stanza.Fact(b>>3) % (stanza.UnknownFact + 2),
 				User: user, At: s.Received.Add(-time.Duration(i%5) * time.Second), ID: "s",
 			}
+			if s.Report.Fact == stanza.RoomMissed {
+				s.From, s.Type, s.Report.Members = "tea@conference.localhost/n", "groupchat", []jid.JID{"alice@localhost", user.Bare(), "localhost", ""}
+			}
 			if s.Kind = stanza.Kind(i % 3); i%4 == 0 && s.Kind == stanza.Presence {
 				s.Type = "unavailable"
 			}
@@ -54,7 +57,7 @@ func FuzzReports(f *testing.F) {
 				case len(e.ID) != 32, e.SessionCount < 0, e.Packet == "", e.Host != "localhost",
 					status && (!local || e.From.Bare() != e.User || e.Online != (e.Type == "online")),
 					!status && e.Direction == event.NoDirection && (!local || e.Kind == event.Chat),
-					e.Kind == event.Stored && !e.RecipientOffline,
+					(e.Kind == event.Stored || e.Kind == event.Missed) && !e.RecipientOffline,
 					(e.Kind == event.Removed) != (s.Report.Fact == stanza.AccountRemoved && s.Dialect == stanza.EventFeed),
 					e.Kind == event.Removed && e.User != user:
 					t.Fatalf("step %d: %+v", i, e)

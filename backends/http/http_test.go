@@ -195,6 +195,7 @@ func TestWants(t *testing.T) {
 		"notification":   {change(func(e *event.Event) { e.Kind = event.Notification }), false},
 		"stored":         {change(func(e *event.Event) { e.Kind = event.Stored }), false},
 		"account gone":   {change(func(e *event.Event) { e.Kind = event.Removed }), false},
+		"missed":         {change(func(e *event.Event) { e.Kind = event.Missed }), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBackend(t, config.HTTPHandler{}, pool("http://localhost"))

@@ -49,6 +49,7 @@ func TestExchangeFor(t *testing.T) {
 		{"notification", all, event.Event{Kind: event.Notification, Type: "normal", HasBody: true}, "", ""},
 		{"stored", all, event.Event{Kind: event.Stored, Type: "chat", HasBody: true}, "", ""},
 		{"the end of an account", all, event.Event{Kind: event.Removed, From: "alice@localhost", User: "alice@localhost"}, "", ""},
+		{"missed", all, event.Event{Kind: event.Missed, Type: "groupchat", HasBody: true}, "", ""},
 		{"no presence section", config.Rabbit{Chat: all.Chat}, event.Event{Kind: event.UserStatus}, "", ""},
 		{"no chat section", config.Rabbit{Presence: all.Presence}, message("chat", event.In), "", ""},
 		{"no groupchat section", config.Rabbit{Chat: all.Chat}, message("groupchat", event.In), "", ""},

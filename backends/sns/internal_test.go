@@ -67,6 +67,7 @@ func TestTopicOfEvent(t *testing.T) {
 		{"notification", all, event.Event{Kind: event.Notification, HasBody: true, Type: "normal"}, ""},
 		{"stored", all, event.Event{Kind: event.Stored, HasBody: true, Type: "chat", Direction: event.In}, ""},
 		{"the end of an account", all, event.Event{Kind: event.Removed, From: "alice@localhost", User: "alice@localhost"}, ""},
+		{"missed", all, event.Event{Kind: event.Missed, HasBody: true, Type: "groupchat", To: "room@muc.localhost"}, ""},
 		{"no topics", config.SNS{}, message("chat", event.In, "b@localhost", true), ""},
 		{"no presence topic", config.SNS{PMMessagesTopic: "pm"}, event.Event{Kind: event.UserStatus}, ""},
 	} {

@@ -1,6 +1,7 @@
 package stanza
 
 import (
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -12,6 +13,7 @@ import (
 const (
 	maxFeedName   = 128       // characters of a source or an epoch
 	maxFeedNumber = 1<<63 - 1 // 19 digits
+	maxMembers    = 1000      // of one RoomMissed
 )
 
 // maxNames is how many sources and epochs a Decoder remembers.
@@ -25,6 +27,7 @@ type feedFields struct {
 	epoch   text
 	user    text
 	id      text
+	members text
 	at      time.Time
 	seq     uint64 // FeedEvent; FeedLost: from
 	last    uint64 // FeedLost: to
@@ -71,6 +74,9 @@ func (d *Decoder) openEvent() {
 			f.count = int(count)
 		}
 	}
+	if f.fact == RoomMissed {
+		f.members = d.attr("members")
+	}
 }
 
 func (d *Decoder) openHello() {
@@ -116,6 +122,9 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 		out.Fact, out.Seq, out.At, out.Count = f.fact, f.seq, f.at, f.count
 		out.User = jid.Prepare(of(f.user))
 		out.ID = of(f.id)
+		if f.fact == RoomMissed {
+			out.Members = members(of(f.members))
+		}
 	case FeedLost:
 		out.From, out.To = f.seq, f.last
 	case FeedHello:
@@ -130,6 +139,23 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 			out.Hello.Hosts = append(out.Hello.Hosts, jid.Prepare(strings.Clone(host)))
 		}
 	}
+}
+
+// members reads a list of accounts. What is no account's address is left out, for one odd
+// entry must not cost the others; a list beyond the bound is no list.
+func members(list string) []jid.JID {
+	var all []jid.JID
+	n := 0
+	for entry := range strings.FieldsSeq(list) {
+		if n++; n > maxMembers {
+			return nil
+		}
+		if member := jid.Prepare(entry); member.IsBare() && member.Local() != "" && member.Domain() != "" {
+			all = append(all, member)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // name returns a text as a string that equal ones share: nearly all events have the
@@ -235,6 +261,8 @@ func factOf(kind []byte) Fact {
 		return RoomJoin
 	case "room-part":
 		return RoomPart
+	case "room-missed":
+		return RoomMissed
 	case "snapshot-start":
 		return SnapshotStart
 	case "snapshot":

@@ -41,6 +41,7 @@ const (
 	RoomMessage
 	RoomJoin
 	RoomPart
+	RoomMissed
 	SnapshotStart
 	SnapshotSession
 	SnapshotEnd
@@ -61,6 +62,9 @@ type Report struct {
 	// ID is the snapshot's, Count how many sessions it had (SnapshotEnd).
 	ID    string
 	Count int
+	// Members are the accounts that a RoomMissed is about: bare JIDs, ascending and no
+	// one twice, at most 1000; nil if the list was absent, empty or longer.
+	Members []jid.JID
 }
 
 // Feed is what a message says in the namespace of the event-feed. Which fields

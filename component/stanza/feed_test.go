@@ -33,6 +33,19 @@ func event(seq uint64, fact Fact) *Feed {
 	return &Feed{Element: FeedEvent, Report: Report{Fact: fact, Source: "s1", Epoch: "e1", Seq: seq}}
 }
 
+// missed says whom a room message has not reached; many are n members.
+func missed(members ...jid.JID) *Feed {
+	return &Feed{Element: FeedEvent, Report: Report{Fact: RoomMissed, Source: "s1", Epoch: "e1", Seq: 9, Members: members}}
+}
+
+func many(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, " m%d@x", i)
+	}
+	return b.String()
+}
+
 func lost(from, to uint64) *Feed {
 	return &Feed{Element: FeedLost, Report: Report{Source: "s1", Epoch: "e1"}, From: from, To: to}
 }
@@ -67,6 +80,14 @@ var feedFrames = []struct {
 		&Feed{Element: FeedEvent, Report: Report{Fact: SnapshotEnd, Source: "s1", Epoch: "e1", Seq: 4, ID: "i"}}},
 	{"count beyond all sense", named(` seq='4' kind='snapshot-end' count='99999999999'`), event(4, SnapshotEnd)},
 	{"id of another kind", named(` seq='4' kind='online' id='i' count='3'`), event(4, SessionOnline)},
+	{"members who have missed something", named(` seq='9' kind='room-missed' room='r@c.x' nick='n' members='Bob@X carol@x'`), missed("bob@x", "carol@x")},
+	{"members in any order, with any space", named(" seq='9' kind='room-missed' members='\tcarol@x&#10;bob@x  '"), missed("bob@x", "carol@x")},
+	{"members twice", named(` seq='9' kind='room-missed' members='bob@x carol@x BOB@x bob@x'`), missed("bob@x", "carol@x")},
+	{"what is no account among the members", named(` seq='9' kind='room-missed' members='x bob@x/r @x bob@ / bob@x &#38;'`), missed("bob@x")},
+	{"no account among the members", named(` seq='9' kind='room-missed' members='x y'`), missed()},
+	{"members beyond ASCII", named(` seq='9' kind='room-missed' members='Żółw@x&#x2003;&lt;@x'`), missed("<@x", "żółw@x")},
+	{"no members", named(` seq='9' kind='room-missed'`), missed()},
+	{"members of another kind", named(` seq='9' kind='room-message' members='bob@x'`), event(9, RoomMessage)},
 	{"time without decimals", named(` seq='1' t='1732253277'`), event(1, UnknownFact)},
 	{"time with six decimals", named(` seq='1' t='1732253277.123456'`), event(1, UnknownFact)},
 	{"time before 1970", named(` seq='1' t='-1.000'`), event(1, UnknownFact)},
@@ -238,6 +259,20 @@ func TestFeedNamesAreShared(t *testing.T) {
 	}
 	if len(d.names) > maxNames {
 		t.Errorf("%d names are remembered", len(d.names))
+	}
+}
+
+// TestFeedMembersAreBounded: a longer list is no list.
+func TestFeedMembersAreBounded(t *testing.T) {
+	wide := Limits{Size: 64 << 10}
+	d := NewDecoder(wide)
+	for n, want := range map[int]int{1: 1, maxMembers: maxMembers, maxMembers + 1: 0, 5 * maxMembers: 0} {
+		frame := []byte(named(` seq='9' kind='room-missed' members='` + many(n) + `'`))
+		var env Envelope
+		if err := d.Decode(frame, &env); err != nil || len(env.Feed.Members) != want {
+			t.Errorf("%d members: %d are read, want %d; %v", n, len(env.Feed.Members), want, err)
+		}
+		agree(t, d, frame, wide)
 	}
 }
 

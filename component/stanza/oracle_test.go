@@ -5,7 +5,9 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -390,7 +392,7 @@ var (
 	feedNameShape = regexp.MustCompile(`^[^\s\pZ\p{Cc}]{1,128}$`)
 	feedTimeShape = regexp.MustCompile(`^[0-9]{1,12}\.[0-9]{3}$`)
 	feedKinds     = strings.Fields("message-sent message-received message-offline message-unacked message-failed " +
-		"online presence offline session-start session-end hibernate resumed account-removed room-message room-join room-part " +
+		"online presence offline session-start session-end hibernate resumed account-removed room-message room-join room-part room-missed " +
 		"snapshot-start snapshot snapshot-end")
 )
 
@@ -402,6 +404,22 @@ func (n *node) number(name string) uint64 {
 		}
 	}
 	return 0
+}
+
+// accounts are the bare JIDs of users in a list, in order; none of a list of more than 1000.
+func (n *node) accounts(name string) []jid.JID {
+	list := strings.Fields(n.attribute(name))
+	seen := make(map[jid.JID]bool)
+	for _, entry := range list {
+		j := jid.Prepare(entry)
+		if local, domain, ok := strings.Cut(string(j), "@"); ok && local != "" && domain != "" && !strings.Contains(string(j), "/") {
+			seen[j] = true
+		}
+	}
+	if len(list) > 1000 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 func (n *node) feed() *Feed {
@@ -431,6 +449,9 @@ func (n *node) feed() *Feed {
 			if count := n.number("count"); count < 1<<31 {
 				f.Count = int(count)
 			}
+		}
+		if f.Fact == RoomMissed {
+			f.Members = n.accounts("members")
 		}
 	case "lost":
 		if f.From, f.To = n.number("from"), n.number("to"); f.From == 0 || f.To < f.From {

@@ -102,7 +102,7 @@ func (d Decider) Concerns(e *event.Event) Reason {
 		if e.Direction != event.Out {
 			return NotMessage
 		}
-	case event.Stored:
+	case event.Stored, event.Missed:
 	case event.Unack:
 		if d.Plugin == Defaults {
 			return Unacked

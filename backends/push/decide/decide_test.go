@@ -26,6 +26,12 @@ func inRoom(e *event.Event) {
 	e.Type, e.From, e.Room = "groupchat", "room@conference.example.org/Ally", "room@conference.example.org"
 }
 
+// missed is what bob, a member, has missed in a room.
+func missed(e *event.Event) {
+	inRoom(e)
+	e.ID, e.Kind, e.Direction = "e4", event.Missed, event.NoDirection
+}
+
 func TestFields(t *testing.T) {
 	field := func(sender, body string) []Field {
 		list := []Field{{"message-count", "1"}}
@@ -48,6 +54,7 @@ func TestFields(t *testing.T) {
 			e.From = "room@muclight.example.org/alice@example.org"
 		}), field("room@muclight.example.org/alice@example.org", "hi")},
 		"stored":    {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Kind, e.Direction = event.Stored, event.NoDirection }), field("alice@example.org", "hi")},
+		"missed":    {Decider{Defaults, WithBody}, message(missed), field("room@conference.example.org/Ally", "hi")},
 		"encrypted": {Decider{Defaults, WithBody}, message(func(e *event.Event) { e.Encrypted = true }), field("alice@example.org", GenericBody)},
 		"sender":    {Decider{Defaults, SenderOnly}, message(nil), field("alice@example.org", GenericBody)},
 		"nothing":   {Decider{Defaults, NoContent}, message(nil), field("", GenericBody)},
@@ -110,6 +117,7 @@ func TestNoNotice(t *testing.T) {
 		"a call with a long id":    {Hints, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='" + strings.Repeat("a", 1025) + "'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
 		"a call of a long sort":    {Hints, packet("<p" + strings.Repeat("a", 1025) + " xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
 		"a call and other plugins": {Enhanced, packet("<propose xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/>"), NoBody},
+		"missed, without a text":   {Hints, func(e *event.Event) { missed(e); e.Body = "" }, NoBody},
 		"from himself":             {Hints, func(e *event.Event) { e.From = "bob@example.org/desk" }, OwnMessage},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -137,6 +145,16 @@ func TestKey(t *testing.T) {
 	} {
 		if key(change) != same {
 			t.Errorf("%s: another key", name)
+		}
+	}
+	inTheRoom := key(inRoom)
+	for name, change := range map[string]func(*event.Event){
+		"stored":  func(e *event.Event) { inRoom(e); e.ID, e.Kind = "e2", event.Stored },
+		"unacked": func(e *event.Event) { inRoom(e); e.ID, e.Kind, e.To = "e3", event.Unack, "bob@example.org/phone" },
+		"missed":  missed,
+	} {
+		if key(change) != inTheRoom || inTheRoom == same {
+			t.Errorf("in a room, %s: another key", name)
 		}
 	}
 	without := func(body string, at int64) string {

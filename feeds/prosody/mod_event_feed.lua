@@ -9,6 +9,9 @@
 --	event_feed_buffer_events  how many events are kept at most (100000)
 --	event_feed_buffer_bytes   how many bytes they may have (64 MiB)
 --	event_feed_window         how many may be on the wire unacknowledged (512)
+--	event_feed_room_missed    rooms whose members are told, when they are away, of
+--	                          what is said: "members-only" (the default), "all", "none"
+--	event_feed_room_missed_limit  with more members away nobody is told (200, at most 1000)
 --
 -- One part of it is global, so that all hosts share one sequence.
 -- Prosody 0.12 and later.
@@ -26,6 +29,7 @@ local lib = module:require "feed";
 module:require "control"(lib);
 module:require "snapshot"(lib);
 local hook_users = module:require "users"(lib);
+module:require "missed"(lib);
 local hook_rooms = module:require "rooms"(lib);
 local Feed = lib.Feed;
 
@@ -33,12 +37,24 @@ local file_name = prosody.paths.data.."/event_feed.dat";
 
 local feed; -- the one of the process
 
-local function positive(option, default)
+local function positive(option, default, most)
 	local value = module:get_option_number(option, default);
 	if not value or value < 1 or value == math_huge then
 		error(("%s must be a number of at least 1"):format(option), 0);
+	elseif most and value > most then
+		error(("%s must be at most %d"):format(option, most), 0);
 	end
 	return math_floor(value);
+end
+
+local missed_rooms = { ["members-only"] = true, all = true, none = true };
+
+local function read_missed_rooms()
+	local rooms = module:get_option_string("event_feed_room_missed", "members-only");
+	if not missed_rooms[rooms] then
+		error('event_feed_room_missed must be "members-only", "all" or "none"', 0);
+	end
+	return rooms;
 end
 
 -- As the protocol has names: 1 to 128 characters, none of them white.
@@ -72,6 +88,8 @@ local function read_settings(saved)
 		max_events = positive("event_feed_buffer_events", 100000);
 		max_bytes = positive("event_feed_buffer_bytes", 64 * 1024 * 1024);
 		window = positive("event_feed_window", 512);
+		missed_rooms = read_missed_rooms();
+		missed_limit = positive("event_feed_room_missed_limit", 200, 1000);
 	};
 end
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,7 @@ type received struct {
 		To      string `xml:"to,attr"`
 		Room    string `xml:"room,attr"`
 		Nick    string `xml:"nick,attr"`
+		Members string `xml:"members,attr"`
 		Reason  string `xml:"reason,attr"`
 		Unacked string `xml:"unacked,attr"`
 		ID      string `xml:"id,attr"`
@@ -375,13 +377,20 @@ func (p *peer) closed() {
 	}
 }
 
+// sorted is a list with its words in order.
+func sorted(list string) string {
+	words := strings.Fields(list)
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}
+
 // line is an event in one line: kind, user, what else it says, and the id,
 // type and body of what is forwarded.
 func (r received) line() string {
 	e := r.Event
 	line := e.Kind
 	for _, part := range []struct{ name, value string }{
-		{"", e.User}, {"to=", e.To}, {"room=", e.Room}, {"nick=", e.Nick}, {"reason=", e.Reason},
+		{"", e.User}, {"to=", e.To}, {"room=", e.Room}, {"nick=", e.Nick}, {"members=", sorted(e.Members)}, {"reason=", e.Reason},
 		{"unacked=", e.Unacked}, {"id=", e.ID}, {"count=", e.Count},
 	} {
 		if part.value != "" {

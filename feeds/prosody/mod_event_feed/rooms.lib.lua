@@ -18,9 +18,11 @@ return function (lib)
 		end
 
 		-- occupant is the JID in the room.
+		local function room_attributes(room, occupant)
+			return " room='"..escape(room.jid).."' nick='"..escape(tostring(jid_resource(occupant))).."'";
+		end
 		local function emit(kind, user, room, occupant, stanza)
-			feed:emit(host, kind, " user='"..escape(user).."' room='"..escape(room.jid)..
-				"' nick='"..escape(tostring(jid_resource(occupant))).."'", stanza);
+			feed:emit(host, kind, " user='"..escape(user).."'"..room_attributes(room, occupant), stanza);
 		end
 
 		-- -20: after what may still refuse the message.
@@ -30,8 +32,15 @@ return function (lib)
 				return;
 			end
 			local occupant = room:get_occupant_by_nick(stanza.attr.from);
-			if occupant and not feed:is_user(occupant.bare_jid) then
+			if not occupant then
+				return; -- the room itself
+			end
+			if not feed:is_user(occupant.bare_jid) then
 				emit("room-message", occupant.bare_jid, room, occupant.nick, stanza);
+			end
+			local members = feed:missed_by(room, stanza);
+			if members then
+				feed:emit(host, "room-missed", room_attributes(room, occupant.nick).." members='"..members.."'", stanza);
 			end
 		end);
 

@@ -1,0 +1,131 @@
+-- Which members of a room miss a message: users of ours who are not in the room
+-- and have no session at all. One event has them all, so that a room cannot flood
+-- the feed, and there is a bound to what a message costs, whatever an owner writes
+-- into the list of members.
+
+local user_exists = require "core.usermanager".user_exists;
+local new_cache = require "util.cache".new;
+local jid_split = require "util.jid".split;
+local os_time = os.time;
+local t_concat = table.concat;
+
+local bare_sessions = prosody.bare_sessions;
+
+-- The text of the list; the limit of members is usually met first.
+local most_bytes = 64 * 1024;
+-- Members and others that are looked at for one message.
+local most_affiliations = 10000;
+-- Anybody can be made a member, account or not. To ask for an account can mean to
+-- read a file, so a message asks for few, and those not known count as accounts.
+local most_lookups = 16;
+-- How long it is believed, in seconds, that there is an account, or none.
+local account_for, no_account_for = 600, 60;
+-- A room that is too large is logged once in so many seconds.
+local log_interval = 3600;
+
+local is_member = { member = true, admin = true, owner = true };
+
+-- jid -> the time until which there is an account; negative: there is none.
+local accounts = new_cache(10000);
+-- room -> when it was logged.
+local logged = new_cache(1000);
+
+return function (lib)
+	local Feed, escape = lib.Feed, lib.escape;
+
+	-- Whether a member would want to know of it: something was said, and its sender
+	-- does not ask to forget it (XEP-0334).
+	local function is_worth_telling(stanza)
+		local body = stanza:get_child_text("body");
+		return stanza.attr.type == "groupchat" and body and body ~= "" and not stanza:get_child("no-store", "urn:xmpp:hints");
+	end
+
+	-- Asks for the account unless that is known or may_ask is false; says whether
+	-- there is one, and whether it asked.
+	local function has_account(jid, may_ask)
+		local known, now = accounts:get(jid), os_time();
+		if known and now < (known < 0 and -known or known) then
+			return known > 0, false;
+		elseif not may_ask then
+			return true, false;
+		end
+		local user, host = jid_split(jid);
+		local exists = user_exists(user, host);
+		accounts:set(jid, exists and now + account_for or -(now + no_account_for));
+		return exists, true;
+	end
+
+	-- The members without a session, or nothing and true if they are too many.
+	function Feed:without_session(room)
+		local list, n, seen = {}, 0, 0;
+		for jid, affiliation in room:each_affiliation() do
+			seen = seen + 1;
+			if seen > most_affiliations then
+				return nil, true;
+			end
+			if is_member[affiliation] and not bare_sessions[jid] and self:is_user(jid) then
+				n = n + 1;
+				if n > self.settings.missed_limit then
+					return nil, true;
+				end
+				list[n] = jid;
+			end
+		end
+		return list;
+	end
+
+	-- Of these who are not in the room, and are known to exist or may.
+	local function absent(room, list)
+		local here = {};
+		for _, occupant in room:each_occupant() do
+			here[occupant.bare_jid] = true;
+		end
+		local members, n, lookups = {}, 0, 0;
+		for i = 1, #list do
+			local jid = list[i];
+			if not here[jid] then
+				local exists, asked = has_account(jid, lookups < most_lookups);
+				lookups = lookups + (asked and 1 or 0);
+				if exists then
+					n = n + 1;
+					members[n] = jid;
+				end
+			end
+		end
+		return members;
+	end
+
+	local function log_too_many(room)
+		local last, now = logged:get(room.jid), os_time();
+		if not last or now < last or now - last >= log_interval then
+			logged:set(room.jid, now);
+			module:log("warn", "Nobody who is away is told of messages in %s: more members are away than "
+				.."event_feed_room_missed_limit allows, or the list of members is too long", room.jid);
+		end
+	end
+
+	-- Returns the members who miss what is said in the room, as the text of an
+	-- attribute; nil where nobody is to be told.
+	function Feed:missed_by(room, stanza)
+		local rooms = self.settings.missed_rooms;
+		if rooms == "none" or rooms ~= "all" and not room:get_members_only() or not is_worth_telling(stanza) then
+			return nil;
+		end
+		local list, too_many = self:without_session(room);
+		if not too_many and #list > 0 then
+			list = absent(room, list);
+			if #list == 0 then
+				return nil;
+			end
+			local text = escape(t_concat(list, " "));
+			if #text <= most_bytes then
+				return text;
+			end
+			too_many = true;
+		end
+		if too_many then
+			log_too_many(room);
+		end
+		return nil;
+	end
+end

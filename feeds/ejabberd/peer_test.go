@@ -60,6 +60,7 @@ type event struct {
 	To      string `xml:"to,attr"`
 	Room    string `xml:"room,attr"`
 	Nick    string `xml:"nick,attr"`
+	Members string `xml:"members,attr"`
 	Reason  string `xml:"reason,attr"`
 	Unacked string `xml:"unacked,attr"`
 	ID      string `xml:"id,attr"`

@@ -70,43 +70,43 @@ func TestMissed(t *testing.T) {
 	affiliate(c.alice, c.room, "bob@localhost member", "carol@localhost admin", "dave@localhost owner", "nobody@localhost member",
 		"x@other.localhost member", "localhost member", "banned@localhost outcast")
 
-	c.say("1", "<body>Tea?</body>")
-	c.say("2", "<subject>Tea</subject><body>With a subject</body>")
-	c.wantMissed("said to members who are away", "1: bob@localhost carol@localhost", "2: bob@localhost carol@localhost")
+	c.say("m01", "<body>Tea?</body>")
+	c.say("m02", "<subject>Tea</subject><body>With a subject</body>")
+	c.wantMissed("said to members who are away", "m01: bob@localhost carol@localhost", "m02: bob@localhost carol@localhost")
 
-	c.say("3", "<composing xmlns='http://jabber.org/protocol/chatstates'/>")
-	c.say("4", "<body/>")
-	c.say("5", "<body>Secret</body><no-store xmlns='urn:xmpp:hints'/>")
+	c.say("m03", "<composing xmlns='http://jabber.org/protocol/chatstates'/>")
+	c.say("m04", "<body/>")
+	c.say("m05", "<body>Secret</body><no-store xmlns='urn:xmpp:hints'/>")
 	c.alice.Sendf("<message type='groupchat' to='%s'><subject>Tea</subject></message>", c.room)
 	c.wantMissed("nothing said, or nothing to keep")
 
 	carol := c.s.Login(t, "carol", "r1") // bound, and no more
-	c.say("6", "<body>Carol is there</body>")
+	c.say("m06", "<body>Carol is there</body>")
 	carol.EnableSM()
 	carol.Drop()
 	until(t, watcher, "hibernates", "jid='carol@localhost/r1'")
-	c.say("7", "<body>Carol may come back</body>")
+	c.say("m07", "<body>Carol may come back</body>")
 	probe(watcher, "expire", "jid='carol@localhost/r1'")
-	c.say("8", "<body>Carol has gone</body>")
-	c.wantMissed("who has a session", "6: bob@localhost", "7: bob@localhost", "8: bob@localhost carol@localhost")
+	c.say("m08", "<body>Carol has gone</body>")
+	c.wantMissed("who has a session", "m06: bob@localhost", "m07: bob@localhost", "m08: bob@localhost carol@localhost")
 
 	bob := c.s.Login(t, "bob", "r1")
 	bob.Join("club", "Bobby") // history and subject
-	c.say("9", "<body>Bob is here</body>")
+	c.say("m09", "<body>Bob is here</body>")
 	bob.Leave("club", "Bobby")
-	c.wantMissed("history", "9: carol@localhost")
+	c.wantMissed("history", "m09: carol@localhost")
 
 	configure(c.alice, c.room, "0")
-	c.say("10", "<body>Everybody may come</body>")
+	c.say("m10", "<body>Everybody may come</body>")
 	c.wantMissed("an open room")
 	configure(c.alice, c.room, "1")
 
 	affiliate(c.alice, c.room, "noone@localhost member", "nix@localhost member")
-	c.say("11", "<body>Too many</body>") // three without an account, and carol
-	c.say("12", "<body>Too many</body>")
+	c.say("m11", "<body>Too many</body>") // three without an account, and carol
+	c.say("m12", "<body>Too many</body>")
 	affiliate(c.alice, c.room, "noone@localhost none", "nix@localhost none")
-	c.say("13", "<body>Not too many</body>")
-	c.wantMissed("more than the limit", "13: carol@localhost")
+	c.say("m13", "<body>Not too many</body>")
+	c.wantMissed("more than the limit", "m13: carol@localhost")
 	log := c.s.Log()
 	if n := strings.Count(log, "Nobody who is away is told of messages in "+c.room); n != 1 || strings.Contains(log, "mod_event_feed\terror") {
 		t.Errorf("%d times too many in the log:\n%s", n, log)
@@ -116,12 +116,12 @@ func TestMissed(t *testing.T) {
 // TestMissedRooms: which rooms it is about is an option.
 func TestMissedRooms(t *testing.T) {
 	t.Parallel()
-	for option, want := range map[string][]string{"all": {"1: bob@localhost", "2: bob@localhost"}, "none": nil} {
+	for option, want := range map[string][]string{"all": {"m01: bob@localhost", "m02: bob@localhost"}, "none": nil} {
 		c := openClub(t, "event_feed_room_missed = '"+option+"'")
 		affiliate(c.alice, c.room, "bob@localhost member")
-		c.say("1", "<body>For members</body>")
+		c.say("m01", "<body>For members</body>")
 		configure(c.alice, c.room, "0")
-		c.say("2", "<body>For everybody</body>")
+		c.say("m02", "<body>For everybody</body>")
 		c.wantMissed(option, want...)
 	}
 }
@@ -136,11 +136,11 @@ func TestMissedManyWithoutAccounts(t *testing.T) {
 		affiliate(c.alice, c.room, "made-up-"+strings.Repeat("i", i)+"@localhost member")
 	}
 	affiliate(c.alice, c.room, "bob@localhost member")
-	for _, id := range []string{"1", "2", "3"} {
+	for _, id := range []string{"m01", "m02", "m03"} {
 		c.say(id, "<body>Tea?</body>")
 	}
 	got := c.missed()
-	if len(got) != 3 || strings.Count(got[0], "@") != made+1-16 && strings.Count(got[0], "@") != made+2-16 || got[1] != "2: bob@localhost" || got[2] != "3: bob@localhost" {
+	if len(got) != 3 || strings.Count(got[0], "@") != made+1-16 && strings.Count(got[0], "@") != made+2-16 || got[1] != "m02: bob@localhost" || got[2] != "m03: bob@localhost" {
 		t.Errorf("%q", got)
 	}
 }

@@ -54,7 +54,8 @@ pre_uninstall() ->
     lists:foreach(fun(Part) ->
 			  _ = code:purge(Part),
 			  _ = code:delete(Part)
-		  end, [mod_event_feed_intake, mod_event_feed_ring, mod_event_feed_rooms,
+		  end, [mod_event_feed_intake, mod_event_feed_missed, mod_event_feed_options,
+			mod_event_feed_ring, mod_event_feed_rooms,
 			mod_event_feed_sessions, mod_event_feed_source, mod_event_feed_spool,
 			mod_event_feed_window, mod_event_feed_wire]).
 
@@ -85,38 +86,11 @@ global_hooks() ->
     [{component_connected, component_connected, 50},
      {component_send_packet, component_send, 20}].
 
-mod_opt_type(component) -> econf:domain();
-mod_opt_type(source) -> econf:binary("^[^[:space:][:cntrl:]]{1,128}$", [unicode]);
-mod_opt_type(buffer_events) -> econf:pos_int();
-mod_opt_type(buffer_bytes) -> econf:pos_int();
-mod_opt_type(window) -> econf:pos_int().
+mod_opt_type(Option) -> mod_event_feed_options:type(Option).
 
-mod_options(_Host) ->
-    [component,
-     {source, atom_to_binary(node(), utf8)},
-     {buffer_events, 100000},
-     {buffer_bytes, 64 * 1024 * 1024},
-     {window, 512}].
+mod_options(_Host) -> mod_event_feed_options:defaults().
 
-mod_doc() ->
-    #{desc => <<"Tells an external component what happens on this server: messages, presence, "
-		"sessions and rooms. Events are numbered and kept until the component has "
-		"acknowledged them.">>,
-      opts =>
-	  [{component, #{value => <<"Domain">>,
-			 desc => <<"The name of the component. It is the same for all virtual hosts.">>}},
-	   {source, #{value => <<"Name">>,
-		      desc => <<"A name for this node that does not change and that no other node has. "
-				"The default is the name of the node.">>}},
-	   {buffer_events, #{value => <<"Number">>,
-			     desc => <<"How many events are kept for a component that does not acknowledge "
-				       "them. Beyond it the oldest are lost. The default is '100000'.">>}},
-	   {buffer_bytes, #{value => <<"Number">>,
-			    desc => <<"How many bytes of events are kept. The default is '67108864'.">>}},
-	   {window, #{value => <<"Number">>,
-		      desc => <<"How many events may be on their way unacknowledged. "
-				"The default is '512'.">>}}],
-      example => ["modules:", "  mod_event_feed:", "    component: events.example.org"]}.
+mod_doc() -> mod_event_feed_options:doc().
 
 %%% For the other parts
 
@@ -133,7 +107,7 @@ is_served(Host) ->
 
 %% tell reports an event. A stanza that cannot be encoded is lost alone, and
 %% what it says does not get into the log.
--spec tell(binary(), binary(), jid(), [{binary(), binary()}], none | stanza()) -> ok.
+-spec tell(binary(), binary(), undefined | jid(), [{binary(), binary()}], none | stanza()) -> ok.
 tell(Kind, Host, User, Attrs, Stanza) ->
     tell(Kind, Host, User, Attrs, Stanza, none).
 
@@ -146,8 +120,11 @@ tell(Kind, Host, User, Attrs, Stanza, Session) ->
     end.
 
 fact(Kind, Host, User, Attrs, Stanza, Session) ->
-    #fact{kind = Kind, host = Host, user = jid:encode(User), t = erlang:system_time(millisecond),
+    #fact{kind = Kind, host = Host, user = address(User), t = erlang:system_time(millisecond),
 	  attrs = Attrs, session = Session, stanza = encoded(Stanza)}.
+
+address(undefined) -> undefined;
+address(User) -> jid:encode(User).
 
 encoded(none) ->
     none;

@@ -1,4 +1,5 @@
-%%% Rooms: who enters and leaves, and what occupants of other servers say.
+%%% Rooms: who enters and leaves, what occupants of other servers say, and which
+%%% members miss what is said.
 %%%
 %%% The hooks run in the room's process, one after the other. What they remember
 %%% between them stands in its dictionary: join_room and leave_room do not know
@@ -8,6 +9,7 @@
 -export([start/1, stop/1, hosts/1]).
 -export([presence/3, message/3, joined/4, left/4]).
 
+-include("logger.hrl").
 -include("xmpp.hrl").
 -include("mod_muc_room.hrl").
 -include("mod_event_feed.hrl").
@@ -58,7 +60,7 @@ presence(Acc, _State, _Nick) ->
     Acc.
 
 -spec message(message() | drop, #state{}, binary()) -> message() | drop.
-message(#message{type = Type, from = From} = Message, #state{jid = Room}, Nick) when Type /= error ->
+message(#message{type = Type, from = From} = Message, #state{jid = Room} = State, Nick) when Type /= error ->
     put(?LAST, {message, none}),
     case mod_event_feed:is_served(From#jid.lserver) of
 	true -> ok;
@@ -66,9 +68,26 @@ message(#message{type = Type, from = From} = Message, #state{jid = Room}, Nick) 
 	    mod_event_feed:tell(<<"room-message">>, Room#jid.lserver, jid:remove_resource(From),
 				named(Room, Nick), Message)
     end,
+    missed(Message, State, Nick),
     Message;
 message(Acc, _State, _Nick) ->
     Acc.
+
+%% missed reports the message as the room is about to send it.
+missed(Message, #state{jid = Room} = State, Nick) ->
+    try mod_event_feed_missed:by(Message, State) of
+	none ->
+	    ok;
+	Members ->
+	    Sent = xmpp:remove_subtag(Message, #nick{}), % of the sender, not of the occupant
+	    mod_event_feed:tell(<<"room-missed">>, Room#jid.lserver, undefined,
+				named(Room, Nick) ++ [{<<"members">>, Members}],
+				Sent#message{from = jid:replace_resource(Room, Nick), to = Room})
+    catch
+	Class:_:Stack -> % without what it says
+	    ?ERROR_MSG("Cannot say who has missed a message: ~p at ~p",
+		       [Class, [{M, F, L} || {M, F, _, L} <- Stack]])
+    end.
 
 -spec joined(binary(), binary(), binary(), jid()) -> ok.
 joined(_ServerHost, Room, Host, JID) ->

@@ -1,0 +1,148 @@
+//go:build linux
+
+package ejabberd_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/harness"
+)
+
+// affiliate gives people an affiliation with a room: JIDs, each with its affiliation.
+func affiliate(owner *harness.Client, room string, list ...string) {
+	items := ""
+	for _, item := range list {
+		jid, affiliation, _ := strings.Cut(item, " ")
+		items += "<item jid='" + jid + "' affiliation='" + affiliation + "'/>"
+	}
+	owner.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#admin'>"+items+"</query>")
+}
+
+// configure says whether a room is for members only.
+func configure(owner *harness.Client, room, membersOnly string) {
+	owner.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'>"+
+		"<field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#roomconfig</value></field>"+
+		"<field var='muc#roomconfig_membersonly'><value>"+membersOnly+"</value></field></x></query>")
+}
+
+// TestMissed: one event says which members, of all who are away, miss what is said.
+func TestMissed(t *testing.T) {
+	t.Parallel()
+	erlang := harness.NewErlangShell(t)
+	s := harness.Ejabberd(t, harness.EjabberdOptions{
+		EventFeed: true, EventFeedOptions: "    room_missed_limit: 3", Eval: erlang.Eval(""),
+	})
+	c := attach(t, s)
+	room := "club@" + s.MUC
+	alice := s.Login(t, "alice", "r1")
+	alice.Join("club", "Älly Co")
+	configure(alice, room, "1")
+	s.Login(t, "dave", "desk") // online, and not in the room
+	affiliate(alice, room, "bob@localhost member", "carol@localhost admin", "dave@localhost owner", "nobody@localhost member",
+		"x@elsewhere.example member", "elsewhere.example member", "banned@localhost outcast")
+	say := func(id, content string) {
+		alice.Sendf("<message id='%s' type='groupchat' to='%s'>%s</message>", id, room, content)
+		alice.WaitFor("<message", id, "club@")
+	}
+	set := func(option, value string) {
+		t.Helper()
+		if got := erlang.Run(`gen_mod:update_module(<<"localhost">>, mod_event_feed,
+			maps:put(` + option + `, ` + value + `, gen_mod:get_module_opts(<<"localhost">>, mod_event_feed)))`); got != "{ok,ok}" {
+			t.Fatal(got)
+		}
+	}
+	missed := func(do func()) (got []string) {
+		t.Helper()
+		for _, e := range c.step(do) {
+			if e.Kind != "room-missed" {
+				continue
+			}
+			members, x := strings.Fields(e.Members), e.decode()
+			slices.Sort(members)
+			got = append(got, x.ID+": "+strings.Join(members, " "))
+			if e.Host != s.MUC || e.User != "" || e.Room != room || e.Nick != "Älly Co" || e.T == 0 ||
+				x.From != room+"/Älly Co" || x.To != room || x.Type != "groupchat" || x.Body == "" || strings.Contains(e.Stanza, "Real Alice") {
+				t.Errorf("%+v", e)
+			}
+		}
+		return got
+	}
+	step := func(what string, do func(), want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, missed(do)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+
+	step("said to members who are away", func() {
+		say("m01", "<body>Tea?</body><nick xmlns='http://jabber.org/protocol/nick'>Real Alice</nick>")
+		say("m02", "<subject>Tea</subject><body>With a subject</body>")
+	}, "m01: bob@localhost carol@localhost", "m02: bob@localhost carol@localhost")
+	step("nothing said, or nothing to keep", func() {
+		say("m03", "<composing xmlns='http://jabber.org/protocol/chatstates'/>")
+		say("m04", "<body/>")
+		say("m05", "<body>Secret</body><no-store xmlns='urn:xmpp:hints'/>")
+		say("m06", "<subject>Tea</subject>")
+	})
+	var carol *harness.Client
+	step("who has a session", func() {
+		carol = s.Login(t, "carol", "sm") // bound, and no more
+		say("m07", "<body>Carol is there</body>")
+		carol.EnableSM()
+		carol.Drop()
+		c.await("hibernate", "carol@localhost", 1)
+		say("m08", "<body>Carol may come back</body>")
+		carol = carol.Resume()
+		carol.CloseStream()
+		c.await("session-end", "carol@localhost", 1)
+		say("m09", "<body>Carol has gone</body>")
+	}, "m07: bob@localhost", "m08: bob@localhost", "m09: bob@localhost carol@localhost")
+	step("history", func() {
+		bob := s.Login(t, "bob", "r1")
+		bob.Join("club", "Bobby")
+		say("m10", "<body>Bob is here</body>")
+		bob.Leave("club", "Bobby")
+		bob.CloseStream()
+		c.await("session-end", "bob@localhost", 1)
+	}, "m10: carol@localhost")
+	step("an open room", func() {
+		configure(alice, room, "0")
+		say("m11", "<body>Everybody may come</body>")
+	})
+	step("all rooms", func() {
+		set("room_missed", "all")
+		say("m12", "<body>Everybody may come</body>")
+	}, "m12: bob@localhost carol@localhost")
+	step("no rooms", func() {
+		set("room_missed", "none")
+		configure(alice, room, "1")
+		say("m13", "<body>For nobody</body>")
+	})
+	step("more than the limit", func() {
+		set("room_missed", "'members-only'")
+		affiliate(alice, room, "noone@localhost member")
+		say("m14", "<body>Too many</body>") // two without an account, bob and carol
+		say("m15", "<body>Too many</body>")
+		affiliate(alice, room, "noone@localhost none")
+		say("m16", "<body>Not too many</body>")
+	}, "m16: bob@localhost carol@localhost")
+	set("room_missed_limit", "200")
+	var made []string
+	for i := range 20 {
+		made = append(made, "made-up-"+strings.Repeat("i", i)+"@localhost member")
+	}
+	affiliate(alice, room, made...)
+	// Of the new ones 16 are looked up at once, and the others with the next message.
+	if got := missed(func() { say("m17", "<body>Tea?</body>") }); len(got) != 1 || strings.Count(got[0], "@") != 2+20-16 {
+		t.Errorf("many without an account: %q", got)
+	}
+	step("many without an account, again", func() { say("m18", "<body>Tea?</body>") }, "m18: bob@localhost carol@localhost")
+	if log := s.Log(); strings.Count(log, "Nobody who is away is told of messages in "+room) != 1 || strings.Contains(log, "Cannot say who") {
+		t.Errorf("the log:\n%s", log)
+	}
+	c.sound()
+}

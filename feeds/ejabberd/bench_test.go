@@ -101,6 +101,52 @@ func BenchmarkCost(b *testing.B) {
 	b.ReportMetric(per(2)/per(1), "x-total")
 }
 
+// BenchmarkMissed measures what it costs the server to say who has missed a message, in
+// a room with 1000 members of whom 200 are users without a session: one that is told of
+// nobody, and one that is, in turns.
+func BenchmarkMissed(b *testing.B) {
+	const members, away, messages = 1000, 200, 2000
+	users := []string{"alice"}
+	for i := range away {
+		users = append(users, fmt.Sprintf("user%d", i))
+	}
+	options := []string{"none", "members-only"}
+	servers, alices := make([]*harness.XMPPServer, 2), make([]*harness.Client, 2)
+	round := func(i, messages int) {
+		for n := range messages {
+			alices[i].Sendf("<message id='m%d' type='groupchat' to='club@%s'><body>How are you, number %d? The weather is fine.</body></message>", n, servers[i].MUC, n)
+			if n%100 == 99 {
+				alices[i].Ping()
+			}
+		}
+		alices[i].Sendf("<iq type='get' id='end' to='club@%s'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>", servers[i].MUC)
+		alices[i].Wait("the room", func(text string) bool { return strings.Contains(text, "disco#info") })
+	}
+	for i, option := range options {
+		servers[i] = harness.Ejabberd(b, harness.EjabberdOptions{EventFeed: true, Users: users, EventFeedOptions: "    room_missed: " + option})
+		c := attach(b, servers[i])
+		c.discard, c.ackEvery = true, 100
+		alices[i] = servers[i].Login(b, "alice", "r1")
+		alices[i].Join("club", "ally")
+		alices[i].MembersOnly("club", true)
+		for n := range members {
+			alices[i].Affiliate("club", fmt.Sprintf("user%d@%s member", n, map[bool]string{true: "localhost", false: "elsewhere.example"}[n < away]))
+		}
+		round(i, 200) // warm up
+	}
+	total := make([]time.Duration, 2)
+	for b.Loop() {
+		for i, s := range servers {
+			before := cpu(b, s.PID())
+			round(i, messages)
+			total[i] += cpu(b, s.PID()) - before
+		}
+	}
+	for i, option := range options {
+		b.ReportMetric(float64(total[i].Microseconds())/float64(b.N*messages), option+"-us/msg")
+	}
+}
+
 // BenchmarkReplay measures how long a user waits for an answer while 100 000
 // events, or EVENT_FEED_REPLAY, are sent again.
 func BenchmarkReplay(b *testing.B) {

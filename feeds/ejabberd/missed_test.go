@@ -14,23 +14,6 @@ import (
 	"eventpusher/internal/harness"
 )
 
-// affiliate gives people an affiliation with a room: JIDs, each with its affiliation.
-func affiliate(owner *harness.Client, room string, list ...string) {
-	items := ""
-	for _, item := range list {
-		jid, affiliation, _ := strings.Cut(item, " ")
-		items += "<item jid='" + jid + "' affiliation='" + affiliation + "'/>"
-	}
-	owner.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#admin'>"+items+"</query>")
-}
-
-// configure says whether a room is for members only.
-func configure(owner *harness.Client, room, membersOnly string) {
-	owner.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'>"+
-		"<field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#roomconfig</value></field>"+
-		"<field var='muc#roomconfig_membersonly'><value>"+membersOnly+"</value></field></x></query>")
-}
-
 // TestMissed: one event says which members, of all who are away, miss what is said.
 func TestMissed(t *testing.T) {
 	t.Parallel()
@@ -42,9 +25,9 @@ func TestMissed(t *testing.T) {
 	room := "club@" + s.MUC
 	alice := s.Login(t, "alice", "r1")
 	alice.Join("club", "Älly Co")
-	configure(alice, room, "1")
+	alice.MembersOnly(room, true)
 	s.Login(t, "dave", "desk") // online, and not in the room
-	affiliate(alice, room, "bob@localhost member", "carol@localhost admin", "dave@localhost owner", "nobody@localhost member",
+	alice.Affiliate(room, "bob@localhost member", "carol@localhost admin", "dave@localhost owner", "nobody@localhost member",
 		"x@elsewhere.example member", "elsewhere.example member", "banned@localhost outcast")
 	say := func(id, content string) {
 		alice.Sendf("<message id='%s' type='groupchat' to='%s'>%s</message>", id, room, content)
@@ -112,7 +95,7 @@ func TestMissed(t *testing.T) {
 		c.await("session-end", "bob@localhost", 1)
 	}, "m10: carol@localhost")
 	step("an open room", func() {
-		configure(alice, room, "0")
+		alice.MembersOnly(room, false)
 		say("m11", "<body>Everybody may come</body>")
 	})
 	step("all rooms", func() {
@@ -121,15 +104,15 @@ func TestMissed(t *testing.T) {
 	}, "m12: bob@localhost carol@localhost")
 	step("no rooms", func() {
 		set("room_missed", "none")
-		configure(alice, room, "1")
+		alice.MembersOnly(room, true)
 		say("m13", "<body>For nobody</body>")
 	})
 	step("more than the limit", func() {
 		set("room_missed", "'members-only'")
-		affiliate(alice, room, "noone@localhost member")
+		alice.Affiliate(room, "noone@localhost member")
 		say("m14", "<body>Too many</body>") // two without an account, bob and carol
 		say("m15", "<body>Too many</body>")
-		affiliate(alice, room, "noone@localhost none")
+		alice.Affiliate(room, "noone@localhost none")
 		say("m16", "<body>Not too many</body>")
 	}, "m16: bob@localhost carol@localhost")
 	set("room_missed_limit", "200")
@@ -137,7 +120,7 @@ func TestMissed(t *testing.T) {
 	for i := range 20 {
 		made = append(made, "made-up-"+strings.Repeat("i", i)+"@localhost member")
 	}
-	affiliate(alice, room, made...)
+	alice.Affiliate(room, made...)
 	// Of the new ones 16 are looked up at once, and the others with the next message.
 	if got := missed(func() { say("m17", "<body>Tea?</body>") }); len(got) != 1 || strings.Count(got[0], "@") != 2+20-16 {
 		t.Errorf("many without an account: %q", got)

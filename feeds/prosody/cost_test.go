@@ -143,6 +143,53 @@ func BenchmarkCost(b *testing.B) {
 	b.ReportMetric((median["feed"]-median["bare"])/(median["firewall"]-median["bare"]), "added-feed/firewall")
 }
 
+// What it costs Prosody to say who has missed a message, in a room with 1000 members of
+// whom 200 are users without a session: one that is told of nobody, and one that is, in
+// turns.
+//
+//	go test ./feeds/prosody -run '^$' -bench Missed -benchtime 1x
+func BenchmarkMissed(b *testing.B) {
+	const members, away, messages, rounds = 1000, 200, 500, 7
+	users := []string{"alice"}
+	for i := range away {
+		users = append(users, fmt.Sprintf("user%d", i))
+	}
+	options := []string{"none", "members-only"}
+	servers, alices := make([]*harness.XMPPServer, 2), make([]*harness.Client, 2)
+	for i, option := range options {
+		servers[i] = harness.Prosody(b, harness.ProsodyOptions{
+			EventFeed: true, Users: users, Config: "log = { error = '/dev/null' }\nevent_feed_room_missed = '" + option + "'",
+		})
+		attachDrain(b, servers[i], true)
+		alices[i] = servers[i].Login(b, "alice", "r1")
+		alices[i].Join("club", "ally")
+		alices[i].MembersOnly("club", true)
+		for n := range members {
+			alices[i].Affiliate("club", fmt.Sprintf("user%d@%s member", n, map[bool]string{true: "localhost", false: "elsewhere.example"}[n < away]))
+		}
+	}
+	micros := make([][]float64, 2)
+	for b.Loop() {
+		for round := range rounds {
+			for i, s := range servers {
+				before := processorTime(b, s.PID())
+				for n := range messages {
+					alices[i].Sendf("<message id='r%dm%d' type='groupchat' to='club@%s'><body>How are you, number %d? The weather is fine.</body></message>", round, n, s.MUC, n)
+				}
+				alices[i].Ping()
+				if round > 0 {
+					micros[i] = append(micros[i], float64((processorTime(b, s.PID())-before).Microseconds())/messages)
+				}
+			}
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	for i, option := range options {
+		sort.Float64s(micros[i])
+		b.ReportMetric(micros[i][len(micros[i])/2], option+"-µs/msg")
+	}
+}
+
 // A replay of what the ring holds while a user pings: how long the worst ping
 // took before and during it, and how long the replay took.
 //

@@ -46,22 +46,6 @@ func lines(events []received) []string {
 // diffOf compares events with lines, "" when they are the same.
 func diffOf(want []string, got []received) string { return cmp.Diff(want, lines(got)) }
 
-// configure says whether a room is for members only.
-func configure(owner *harness.Client, room, membersOnly string) {
-	owner.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'>"+
-		"<field var='FORM_TYPE'><value>http://jabber.org/protocol/muc#roomconfig</value></field>"+
-		"<field var='muc#roomconfig_membersonly'><value>"+membersOnly+"</value></field></x></query>")
-}
-
-// affiliate gives people an affiliation with a room: JIDs, each with its affiliation. Prosody
-// takes one at a time.
-func affiliate(owner *harness.Client, room string, list ...string) {
-	for _, item := range list {
-		jid, affiliation, _ := strings.Cut(item, " ")
-		owner.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#admin'><item jid='"+jid+"' affiliation='"+affiliation+"'/></query>")
-	}
-}
-
 // settled returns when the server has handled all that the component has sent.
 func settled(t testing.TB, c *harness.Client) {
 	t.Helper()

@@ -28,7 +28,7 @@ func openClub(t *testing.T, config string) *club {
 	c.p.hello()
 	c.p.resumeNothing()
 	c.alice.Join("club", "Älly Co")
-	configure(c.alice, c.room, "1")
+	c.alice.MembersOnly(c.room, true)
 	return c
 }
 
@@ -67,7 +67,7 @@ func TestMissed(t *testing.T) {
 	t.Parallel()
 	c := openClub(t, "event_feed_room_missed_limit = 3")
 	watcher := c.s.Login(t, "dave", "watch") // online, and not in the room
-	affiliate(c.alice, c.room, "bob@localhost member", "carol@localhost admin", "dave@localhost owner", "nobody@localhost member",
+	c.alice.Affiliate(c.room, "bob@localhost member", "carol@localhost admin", "dave@localhost owner", "nobody@localhost member",
 		"x@other.localhost member", "localhost member", "banned@localhost outcast")
 
 	c.say("m01", "<body>Tea?</body>")
@@ -96,15 +96,15 @@ func TestMissed(t *testing.T) {
 	bob.Leave("club", "Bobby")
 	c.wantMissed("history", "m09: carol@localhost")
 
-	configure(c.alice, c.room, "0")
+	c.alice.MembersOnly(c.room, false)
 	c.say("m10", "<body>Everybody may come</body>")
 	c.wantMissed("an open room")
-	configure(c.alice, c.room, "1")
+	c.alice.MembersOnly(c.room, true)
 
-	affiliate(c.alice, c.room, "noone@localhost member", "nix@localhost member")
+	c.alice.Affiliate(c.room, "noone@localhost member", "nix@localhost member")
 	c.say("m11", "<body>Too many</body>") // three without an account, and carol
 	c.say("m12", "<body>Too many</body>")
-	affiliate(c.alice, c.room, "noone@localhost none", "nix@localhost none")
+	c.alice.Affiliate(c.room, "noone@localhost none", "nix@localhost none")
 	c.say("m13", "<body>Not too many</body>")
 	c.wantMissed("more than the limit", "m13: carol@localhost")
 	log := c.s.Log()
@@ -118,9 +118,9 @@ func TestMissedRooms(t *testing.T) {
 	t.Parallel()
 	for option, want := range map[string][]string{"all": {"m01: bob@localhost", "m02: bob@localhost"}, "none": nil} {
 		c := openClub(t, "event_feed_room_missed = '"+option+"'")
-		affiliate(c.alice, c.room, "bob@localhost member")
+		c.alice.Affiliate(c.room, "bob@localhost member")
 		c.say("m01", "<body>For members</body>")
-		configure(c.alice, c.room, "0")
+		c.alice.MembersOnly(c.room, false)
 		c.say("m02", "<body>For everybody</body>")
 		c.wantMissed(option, want...)
 	}
@@ -133,9 +133,9 @@ func TestMissedManyWithoutAccounts(t *testing.T) {
 	c := openClub(t, "")
 	const made = 20 // 16 are looked up for one message
 	for i := range made {
-		affiliate(c.alice, c.room, "made-up-"+strings.Repeat("i", i)+"@localhost member")
+		c.alice.Affiliate(c.room, "made-up-"+strings.Repeat("i", i)+"@localhost member")
 	}
-	affiliate(c.alice, c.room, "bob@localhost member")
+	c.alice.Affiliate(c.room, "bob@localhost member")
 	for _, id := range []string{"m01", "m02", "m03"} {
 		c.say(id, "<body>Tea?</body>")
 	}

@@ -38,6 +38,7 @@ func TestPushCases(t *testing.T) {
 				pushUnacked(t, w, bob, say, false)
 				pushPubSub(t, w, say, f.noNode)
 				pushExplain(t, w, say)
+				pushMissed(t, w, bob, say)
 			})
 			t.Run("accounts that end", func(t *testing.T) { pushAccounts(t, server, say) })
 			t.Run("enhanced plugin, v2", func(t *testing.T) {

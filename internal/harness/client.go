@@ -6,7 +6,6 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"encoding/hex"
-	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -115,52 +114,6 @@ func (c *Client) Presence() {
 	c.t.Helper()
 	c.Send("<presence/>")
 	c.Ping()
-}
-
-// Join enters a room, at the server's MUC host unless the name has an "@", and
-// waits until the room says so. A new room is opened with its default
-// configuration (XEP-0045 section 10.1.2).
-func (c *Client) Join(room, nick string) {
-	c.t.Helper()
-	if !strings.Contains(room, "@") {
-		room += "@" + c.s.MUC
-	}
-	occupant := room + "/" + nick
-	c.Sendf("<presence to='%s'><x xmlns='http://jabber.org/protocol/muc'/></presence>", occupant)
-	self := c.Wait("the own presence of "+occupant, func(text string) bool {
-		return strings.HasPrefix(text, "<presence") && attributeOf(text, "from") == occupant &&
-			(hasStatus(text, 110) || attributeOf(text, "type") == "error")
-	})
-	if attributeOf(self, "type") == "error" {
-		c.t.Fatalf("%s: join %s: %s", c.name, occupant, self)
-	}
-	if hasStatus(self, 201) {
-		c.IQ("set", room, "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>")
-	}
-	// The subject, empty or not, is the last thing that a room sends to whom
-	// has joined (XEP-0045 section 7.2.15).
-	c.Wait("the subject of "+room, func(text string) bool {
-		return strings.HasPrefix(text, "<message") && strings.HasPrefix(attributeOf(text, "from"), room) &&
-			strings.Contains(text, "<subject")
-	})
-}
-
-// Leave leaves a room and waits until the room says so.
-func (c *Client) Leave(room, nick string) {
-	c.t.Helper()
-	if !strings.Contains(room, "@") {
-		room += "@" + c.s.MUC
-	}
-	occupant := room + "/" + nick
-	c.Sendf("<presence type='unavailable' to='%s'/>", occupant)
-	c.Wait("the end of "+occupant, func(text string) bool {
-		return strings.HasPrefix(text, "<presence") && attributeOf(text, "from") == occupant &&
-			attributeOf(text, "type") == "unavailable"
-	})
-}
-
-func hasStatus(text string, code int) bool {
-	return Containing(fmt.Sprintf("code='%d'", code))(text) || Containing(fmt.Sprintf("code=\"%d\"", code))(text)
 }
 
 // EnableCarbons asks for copies of the user's other sessions (XEP-0280).

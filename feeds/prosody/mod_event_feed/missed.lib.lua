@@ -6,7 +6,7 @@
 local user_exists = require "core.usermanager".user_exists;
 local new_cache = require "util.cache".new;
 local jid_split = require "util.jid".split;
-local os_time = os.time;
+local os_time, s_find, s_sub = os.time, string.find, string.sub;
 local t_concat = table.concat;
 
 local bare_sessions = prosody.bare_sessions;
@@ -42,8 +42,8 @@ return function (lib)
 
 	-- Asks for the account unless that is known or may_ask is false; says whether
 	-- there is one, and whether it asked.
-	local function has_account(jid, may_ask)
-		local known, now = accounts:get(jid), os_time();
+	local function has_account(jid, now, may_ask)
+		local known = accounts:get(jid);
 		if known and now < (known < 0 and -known or known) then
 			return known > 0, false;
 		elseif not may_ask then
@@ -58,17 +58,21 @@ return function (lib)
 	-- The members without a session, or nothing and true if they are too many.
 	function Feed:without_session(room)
 		local list, n, seen = {}, 0, 0;
+		local hosts, limit = self.hosts, self.settings.missed_limit;
 		for jid, affiliation in room:each_affiliation() do
 			seen = seen + 1;
 			if seen > most_affiliations then
 				return nil, true;
 			end
-			if is_member[affiliation] and not bare_sessions[jid] and self:is_user(jid) then
-				n = n + 1;
-				if n > self.settings.missed_limit then
-					return nil, true;
+			if is_member[affiliation] and not bare_sessions[jid] then
+				local at = s_find(jid, "@", 2, true); -- what has none is a host
+				if at and hosts[s_sub(jid, at + 1)] == "local" then
+					n = n + 1;
+					if n > limit then
+						return nil, true;
+					end
+					list[n] = jid;
 				end
-				list[n] = jid;
 			end
 		end
 		return list;
@@ -80,11 +84,11 @@ return function (lib)
 		for _, occupant in room:each_occupant() do
 			here[occupant.bare_jid] = true;
 		end
-		local members, n, lookups = {}, 0, 0;
+		local members, n, lookups, now = {}, 0, 0, os_time();
 		for i = 1, #list do
 			local jid = list[i];
 			if not here[jid] then
-				local exists, asked = has_account(jid, lookups < most_lookups);
+				local exists, asked = has_account(jid, now, lookups < most_lookups);
 				lookups = lookups + (asked and 1 or 0);
 				if exists then
 					n = n + 1;

@@ -26,7 +26,7 @@ func TestProblemsOfFilters(t *testing.T) {
 		{"unknown field", keep(`event.bodi == "x"`), `filter "f": keep`, `unknown field event.bodi (at character 7)`, `did you mean event.body?`},
 		{"unknown name", keep(`kind == "chat"`), `filter "f": keep`, `unknown name kind (at character 1)`, `did you mean event.kind?`},
 		{"text without quotes", keep(`event.kind == groupchatter`), `filter "f": keep`, `unknown name groupchatter (at character 15)`, `texts stand in quotes`},
-		{"a kind that is none", keep(`event.kind == "groupchat"`), `filter "f": keep`, `event.kind is never "groupchat" (at character 15)`, `it is one of "user_status", "chat", "unack", "stored", "notification"`},
+		{"a kind that is none", keep(`event.kind == "groupchat"`), `filter "f": keep`, `event.kind is never "groupchat" (at character 15)`, `it is one of "user_status", "chat", "unack", "stored", "notification", "missed"`},
 		{"a kind that no filter sees", keep(`event.kind != "account_removed"`), `filter "f": keep`, `event.kind is never "account_removed" (at character 15)`, `"notification"`},
 		{"a type that is none", keep(`"group-chat" != event.type`), `filter "f": keep`, `event.type is never "group-chat" (at character 1)`, `"groupchat"`},
 		{"a class that is none", keep(`event.class in ["content", "typing"]`), `filter "f": keep`, `event.class is never "typing" (at character 28)`, `"state"`},

@@ -1,0 +1,95 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/decide"
+	"eventpusher/component"
+	"eventpusher/component/stanza"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+	"eventpusher/translator"
+)
+
+// packs is a durable outbox that shows what was committed.
+type packs struct {
+	*outbox.Memory
+	list chan outbox.Pack
+}
+
+func (packs) Durable() bool { return true }
+
+func (p packs) Append(pack outbox.Pack) error {
+	p.list <- outbox.Pack{Entries: slices.Clone(pack.Entries), Positions: pack.Positions}
+	return p.Memory.Append(pack)
+}
+
+// taker wants what push wants, and does nothing with it.
+type taker struct{ *push.Backend }
+
+func (taker) Publish(_ context.Context, batch []event.Event) []error {
+	return make([]error, len(batch))
+}
+
+// TestMissedInOneCommit: what all members of a room have missed by one message is
+// committed at once, with the one position, for push alone; filters see each.
+func TestMissedInOneCommit(t *testing.T) {
+	const members, room = 1000, "tea@conference." + feedHost // as many as one report may name
+	box := packs{outbox.NewMemory(outbox.MemoryOptions{DeadLetters: outbox.NewRing(10)}), make(chan outbox.Pack, 10)}
+	filters, problems := pusher.CompileFilters([]config.Filter{{
+		Name: "not for one", Priority: 10, Keep: `event.kind == "missed" and event.user != "user7@` + feedHost + `"`,
+	}})
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	chain, err := pusher.NewChain(filters, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pusher.New(pusher.Options{
+		Chain: chain, Outbox: box,
+		Backends: []backends.Backend{taker{push.New(push.Options{Decider: decide.Decider{Plugin: decide.Defaults}})}, printer{}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stanza.Stanza{
+		Kind: stanza.Message, Dialect: stanza.EventFeed, Host: "conference." + feedHost, From: room + "/Ally", To: room, Type: "groupchat",
+		ID: "m1", Body: "Tea?", HasBody: true, Raw: "<message/>",
+		Report: stanza.Report{Fact: stanza.RoomMissed, Source: "s", Epoch: "e", Seq: 7},
+	}
+	for i := range members {
+		s.Report.Members = append(s.Report.Members, jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)))
+	}
+	f := newFeeder(translator.New(translator.Options{Hosts: []string{feedHost}, MUCHosts: []string{"conference." + feedHost}}), p, box)
+	accepted := make(chan error, 1)
+	f.fed(s, component.Position{Source: "s", Epoch: "e", Seq: 7}, func(err error) { accepted <- err })
+
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- p.Run(ctx) }()
+	if err := <-accepted; err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	<-ran
+	pack := <-box.list
+	if diff := cmp.Diff([]outbox.Position{{Source: "s", Epoch: "e", Seq: 7}}, pack.Positions); diff != "" || len(pack.Entries) != members-1 || len(box.list) != 0 {
+		t.Errorf("%d events in the first of %d commits; %s", len(pack.Entries), 1+len(box.list), diff)
+	}
+	for _, e := range pack.Entries {
+		if e.Event.Kind != event.Missed || e.Event.User == "user7@"+feedHost || !e.Takers.Has(0) || e.Takers.Has(1) {
+			t.Fatalf("%+v", e)
+		}
+	}
+}

@@ -62,14 +62,25 @@ func StartFCM(t testing.TB, life time.Duration) *FCM {
 // ServiceAccount returns the JSON file of an account that may send.
 func (f *FCM) ServiceAccount(t testing.TB) config.Secret {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(f.key)
+	return ServiceAccount(t, f.URL)
+}
+
+// ServiceAccount returns the JSON file of an account that gets its access tokens from
+// the stand-in at that URL.
+func ServiceAccount(t testing.TB, url string) config.Secret {
+	t.Helper()
+	key, err := fcmKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file, err := json.Marshal(map[string]string{
 		"type": "service_account", "project_id": fcmProject, "client_email": fcmEmail, "private_key_id": fcmKeyID,
 		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-		"token_uri":   f.URL + TokenPath,
+		"token_uri":   url + TokenPath,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -39,9 +39,19 @@ type Server struct {
 	connections int
 }
 
-// start serves with handle over TLS, HTTP/2 where the client speaks it.
+// start serves for as long as the test.
 func (s *Server) start(t testing.TB, handle http.HandlerFunc) {
 	t.Helper()
+	end, err := s.open(t.TempDir(), handle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(end)
+}
+
+// open serves with handle over TLS, HTTP/2 where the client speaks it, until end. The
+// authority to trust is written to the directory.
+func (s *Server) open(dir string, handle http.HandlerFunc) (end func(), err error) {
 	s.scripts = make(map[string][]Answer)
 	h := httptest.NewUnstartedServer(handle)
 	h.EnableHTTP2 = true
@@ -53,14 +63,15 @@ func (s *Server) start(t testing.TB, handle http.HandlerFunc) {
 		}
 	}
 	h.StartTLS()
-	t.Cleanup(h.Close)
 	s.URL = h.URL
 	s.disconnect = h.CloseClientConnections
-	s.CAFile = filepath.Join(t.TempDir(), "ca.pem")
+	s.CAFile = filepath.Join(dir, "ca.pem")
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw})
 	if err := os.WriteFile(s.CAFile, ca, 0o600); err != nil {
-		t.Fatal(err)
+		h.Close()
+		return nil, err
 	}
+	return h.Close, nil
 }
 
 // TLS returns options that trust the stand-in.

@@ -10,11 +10,38 @@ import (
 	"time"
 )
 
-// StartSink runs a server that takes everything, for benchmarks.
-func StartSink(t testing.TB) *Server {
-	s := &Server{}
-	s.start(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
+// Sink takes everything, for benchmarks, and grants an access token to whoever asks at
+// TokenPath.
+type Sink struct {
+	Server
+	taken atomic.Int64
+}
+
+// StartSink runs a sink for as long as the test.
+func StartSink(t testing.TB) *Sink {
+	s := &Sink{}
+	s.start(t, s.serve)
 	return s
+}
+
+// RunSink runs a sink until end, in a process that is no test. The authority to trust is
+// written to the directory.
+func RunSink(dir string) (s *Sink, end func(), err error) {
+	s = &Sink{}
+	end, err = s.open(dir, s.serve)
+	return s, end, err
+}
+
+// Taken returns how many requests were taken, those for tokens aside.
+func (s *Sink) Taken() int { return int(s.taken.Load()) }
+
+func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
+	_, _ = io.Copy(io.Discard, r.Body)
+	if r.URL.Path == TokenPath {
+		writeJSON(w, http.StatusOK, map[string]any{"access_token": "ya29.sink", "expires_in": 3600, "token_type": "Bearer"})
+		return
+	}
+	s.taken.Add(1)
 }
 
 // lanes is how many calls Measure makes at once.

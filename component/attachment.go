@@ -233,7 +233,7 @@ func (a *attachment) other(frame []byte) {
 			return
 		}
 	}
-	q, err := parseElement(frame)
+	q, err := readElement(frame)
 	switch {
 	case err != nil:
 		a.bad("malformed iq", stanza.OtherFrame)

@@ -11,13 +11,53 @@ import (
 	"mellium.im/xmpp/component"
 
 	"eventpusher/internal/jid"
+	"eventpusher/internal/plainxml"
 )
 
 // iq is what has to be known of a top-level element in order to answer it.
 type iq struct {
 	name               xml.Name
 	from, to, id, kind string // kind is the type attribute
-	children           []xml.StartElement
+	children           []child
+}
+
+// child is an element in an IQ.
+type child struct {
+	name xml.Name
+	node string // its node attribute
+}
+
+// readElement is parseElement for what comes from the stream.
+func readElement(frame []byte) (*iq, error) {
+	if q := readPlain(string(frame)); q != nil {
+		return q, nil
+	}
+	return parseElement(frame)
+}
+
+// readPlain reads what is plain XML, as nearly all IQs are; nil says that it is not.
+func readPlain(frame string) *iq {
+	r := plainxml.NewReader(frame, component.NSAccept)
+	if r.Next() != plainxml.Start {
+		return nil
+	}
+	q := &iq{
+		name: xml.Name{Space: r.Space(), Local: r.Name()},
+		from: r.Attr("from"), to: r.Attr("to"), id: r.Attr("id"), kind: r.Attr("type"),
+	}
+	for {
+		switch r.Next() {
+		case plainxml.Start:
+			q.children = append(q.children, child{xml.Name{Space: r.Space(), Local: r.Name()}, r.Attr("node")})
+			if !r.Skip() {
+				return nil
+			}
+		case plainxml.Done:
+			return q
+		case plainxml.Odd:
+			return nil
+		}
+	}
 }
 
 // parseElement reads one top-level element of the stream by itself. It keeps what
@@ -43,7 +83,7 @@ func parseElement(frame []byte) (*iq, error) {
 				q.from, q.to = unprefixed(t, "from"), unprefixed(t, "to")
 				q.id, q.kind = unprefixed(t, "id"), unprefixed(t, "type")
 			case 1:
-				q.children = append(q.children, t)
+				q.children = append(q.children, child{t.Name, unprefixed(t, "node")})
 			}
 			depth++
 		case xml.EndElement:

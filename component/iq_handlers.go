@@ -124,9 +124,9 @@ func (r *responder) handle(q *iq, frame []byte, out *outbound) {
 		_ = req.Fail(StanzaError{Type: "modify", Condition: "bad-request"}) // counted
 	default:
 		child := q.children[0]
-		req.Element, req.Node = child.Name, unprefixed(child, "node")
-		if h = r.handlers[iqKey{child.Name, req.Type, req.Node}]; h == nil {
-			h = r.handlers[iqKey{child.Name, req.Type, ""}]
+		req.Element, req.Node = child.name, child.node
+		if h = r.handlers[iqKey{child.name, req.Type, req.Node}]; h == nil {
+			h = r.handlers[iqKey{child.name, req.Type, ""}]
 		}
 		if h == nil {
 			_ = req.Fail(StanzaError{Type: "cancel", Condition: "service-unavailable"}) // counted

@@ -52,7 +52,7 @@ func TestAnswers(t *testing.T) {
 		{"not for us", "<iq id='q1' from='alice@example.org/r1' to='example.org' type='get'>" + info + "</iq>", "", "unanswerable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			q, err := parseElement([]byte(tc.iq))
+			q, err := readElement([]byte(tc.iq))
 			if err != nil || !q.isIQ() || q.isReply() {
 				t.Fatalf("%+v, %v", q, err)
 			}
@@ -148,6 +148,35 @@ func TestAnswerThatIsTooLarge(t *testing.T) {
 		t.Errorf("%v answers counted as dropped", n)
 	}
 	w.end()
+}
+
+// FuzzReadPlain holds what is read in a hurry against the reference parser.
+func FuzzReadPlain(f *testing.F) {
+	f.Add("<iq type='get' id='1' from='a@b/c' to='events.example.org' xml:lang='en'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>")
+	f.Add("<iq type='set' id='&lt;'> <a node='1'>text<b/></a><c xmlns=''/></iq>")
+	f.Add("<x:iq xmlns:x='y'><x:a/></x:iq>")
+	f.Fuzz(func(t *testing.T, frame string) {
+		got := readPlain(frame)
+		if got == nil {
+			return
+		}
+		want, err := parseElement([]byte(frame))
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(iq{}, child{})); diff != "" || err != nil {
+			t.Errorf("%q: %v %s", frame, err, diff)
+		}
+	})
+}
+
+// TestReadPlain sees to it that what servers write is read in a hurry.
+func TestReadPlain(t *testing.T) {
+	for frame, want := range map[string]bool{
+		"<iq type='get' id='1' from='a@b/c' to='d' xml:lang='en'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>": true,
+		"<x:iq xmlns:x='jabber:component:accept'/>": false,
+	} {
+		if q := readPlain(frame); (q != nil) != want {
+			t.Errorf("%s is read as %+v", frame, q)
+		}
+	}
 }
 
 func FuzzAnswer(f *testing.F) {

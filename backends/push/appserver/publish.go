@@ -4,14 +4,12 @@
 package appserver
 
 import (
-	"encoding/xml"
 	"errors"
 	"log/slog"
 	"time"
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
-	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -62,24 +60,6 @@ func New(o Options) *Server {
 	return &Server{o: o}
 }
 
-// published is an IQ that publishes a notification, as far as it matters: mod_push and
-// mod_cloud_notify write forms of different types, and not all fields.
-type published struct {
-	PubSub struct {
-		Publish *struct {
-			Node  string `xml:"node,attr"`
-			Items []struct {
-				Notification *struct {
-					Form dataform.Form `xml:"jabber:x:data x"`
-				} `xml:"urn:xmpp:push:0 notification"`
-			} `xml:"http://jabber.org/protocol/pubsub item"`
-		} `xml:"http://jabber.org/protocol/pubsub publish"`
-		Options struct {
-			Form dataform.Form `xml:"jabber:x:data x"`
-		} `xml:"http://jabber.org/protocol/pubsub publish-options"`
-	} `xml:"http://jabber.org/protocol/pubsub pubsub"`
-}
-
 // Accept judges an IQ of type set with a pubsub element and returns the event that it
 // is. The result may be answered once the event is kept.
 //
@@ -91,8 +71,8 @@ func (s *Server) Accept(from jid.JID, iq []byte) (event.Event, error) {
 		// Servers and, where there is no other way, accounts publish; no session does.
 		return event.Event{}, &Error{Type: "auth", Condition: "forbidden", Text: "only servers publish notifications"}
 	}
-	var q published
-	if err := xml.Unmarshal(iq, &q); err != nil {
+	q, err := readPublished(iq)
+	if err != nil {
 		return event.Event{}, &Error{Type: "modify", Condition: "bad-request"}
 	}
 	p := q.PubSub.Publish

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +23,10 @@ const (
 	slowRetry = 2 * time.Second
 	// failedRetry is the pause after an error that says nothing of one.
 	failedRetry = 5 * time.Second
+	// usedPrecision is how exactly it is stored when a device was last told something, and
+	// touchDelay how long that may take, so that many devices are one write.
+	usedPrecision = 24 * time.Hour
+	touchDelay    = time.Second
 	// answersKept bounds the answers that wait for the next attempt.
 	answersKept = 8192
 )
@@ -54,6 +60,7 @@ type Delivery struct {
 	mu      sync.Mutex
 	closed  bool
 	answers map[answerKey]*answer
+	touched map[string]bool // by node, of which it is to be stored that they were told something
 }
 
 type providerKey struct {
@@ -217,9 +224,7 @@ func (d *Delivery) forget(key answerKey) {
 // conclude says what a provider's answer means for the device.
 func (d *Delivery) conclude(p *provider, device *Device, err error) error {
 	if err == nil {
-		if err := d.store.Touch(device, d.now()); err != nil {
-			d.o.Log.Error("push: when a device was last notified could not be stored", "err", err)
-		}
+		d.touch(device)
 		return nil
 	}
 	var dead *notify.DeadError
@@ -238,6 +243,42 @@ func (d *Delivery) conclude(p *provider, device *Device, err error) error {
 		pause = max(pause, after.After)
 	}
 	return backends.Wait(pause, err)
+}
+
+// touch has it stored, within the day, that the device was told something. No delivery
+// waits for the disk because of that.
+func (d *Delivery) touch(device *Device) {
+	now := d.now()
+	if now.Sub(device.Used) < usedPrecision {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || d.touched[device.Node] {
+		return
+	}
+	if d.touched == nil {
+		d.touched = make(map[string]bool)
+		d.sends.Go(func() { d.storeTouched(now) })
+	}
+	d.touched[device.Node] = true
+}
+
+// storeTouched stores what has come together in a moment.
+func (d *Delivery) storeTouched(now time.Time) {
+	timer := time.NewTimer(touchDelay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-d.ctx.Done():
+	}
+	d.mu.Lock()
+	nodes := slices.Collect(maps.Keys(d.touched))
+	d.touched = nil
+	d.mu.Unlock()
+	if err := d.store.Touch(nodes, now); err != nil {
+		d.o.Log.Error("push: when devices were last notified could not be stored", "devices", len(nodes), "err", err)
+	}
 }
 
 // bury removes a device that is dead, unless it has registered again since.

@@ -329,3 +329,40 @@ func TestDeliverRefuses(t *testing.T) {
 		t.Errorf("another's secret: %v", err)
 	}
 }
+
+// TestUse: that a device was told something is stored soon, once a day, and at the end.
+func TestUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, nil)
+		start := f.now.Truncate(time.Millisecond)
+		deliver := func(c Credentials, body string, after time.Duration) {
+			t.Helper()
+			f.now = start.Add(after)
+			if err := f.Deliver(t.Context(), c.Node, message(body, f.now)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		used := func(c Credentials) time.Duration {
+			d, err := f.store.Get(c.Node)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return d.Used.Sub(start)
+		}
+		for _, step := range []struct{ after, want time.Duration }{{time.Hour, time.Hour}, {2 * time.Hour, time.Hour}, {30 * time.Hour, 30 * time.Hour}} {
+			deliver(f.iphone, step.after.String(), step.after)
+			time.Sleep(touchDelay)
+			synctest.Wait()
+			if got := used(f.iphone); got != step.want {
+				t.Errorf("used %v after the start, want %v", got, step.want)
+			}
+		}
+		deliver(f.android, "last", time.Minute)
+		if err := f.Delivery.Close(); err != nil {
+			t.Error(err)
+		}
+		if got := used(f.android); got != time.Minute {
+			t.Errorf("at the end: used %v after the start", got)
+		}
+	})
+}

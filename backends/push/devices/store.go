@@ -27,8 +27,6 @@ const (
 	lockTimeout = 2 * time.Second
 	// nodeSize and secretSize are in bytes, of random.
 	nodeSize, secretSize = 16, 24
-	// usedPrecision keeps the deliveries from being writes.
-	usedPrecision = 24 * time.Hour
 )
 
 // The buckets: devices by node, nodes by owner, nodes by what is registered.
@@ -234,22 +232,23 @@ func (s *Store) Forget(owner jid.JID, until time.Time) (n int, err error) {
 	return n, err
 }
 
-// Touch notes that the device was told something, once a day.
-func (s *Store) Touch(d *Device, now time.Time) error {
-	if now.Sub(d.Used) < usedPrecision {
-		return nil
-	}
-	return s.db.Batch(func(tx *bolt.Tx) error {
+// Touch notes that devices were told something. Those that are not there any more are
+// left out.
+func (s *Store) Touch(nodes []string, now time.Time) error {
+	return s.db.Update(func(tx *bolt.Tx) error {
 		all := tx.Bucket(devicesBucket)
-		var r record
-		if err := decode(all.Get([]byte(d.Node)), &r); err != nil {
-			if errors.Is(err, ErrUnknown) {
-				return nil // removed meanwhile
+		for _, node := range nodes {
+			var r record
+			err := decode(all.Get([]byte(node)), &r)
+			if err == nil {
+				r.Used = now.UnixMilli()
+				err = save(all, node, &r)
 			}
-			return err
+			if err != nil && !errors.Is(err, ErrUnknown) {
+				return err
+			}
 		}
-		r.Used = now.UnixMilli()
-		return save(all, d.Node, &r)
+		return nil
 	})
 }
 

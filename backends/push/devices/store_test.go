@@ -83,8 +83,7 @@ func TestRegisteringAgainRenews(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known, _ := s.Get(first.Node)
-	if err := s.Touch(&known, began.Add(time.Hour)); err != nil {
+	if err := s.Touch([]string{first.Node}, began.Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	second, err := s.Put(d, began.Add(2*time.Hour))
@@ -228,28 +227,25 @@ func TestList(t *testing.T) {
 	}
 }
 
-func TestTouchWritesOnceADay(t *testing.T) {
+func TestTouch(t *testing.T) {
 	s := newStore(t, 0)
 	now := time.UnixMilli(1_700_000_000_000).UTC()
-	c, err := s.Put(Device{Owner: bob, App: "chat", Target: target("x")}, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, step := range []struct{ after, want time.Duration }{{time.Hour, time.Hour}, {2 * time.Hour, time.Hour}, {30 * time.Hour, 30 * time.Hour}} {
-		d, err := s.Get(c.Node)
+	var nodes []string
+	for _, address := range []string{"x", "y"} {
+		c, err := s.Put(Device{Owner: bob, App: "chat", Target: target(address)}, now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Touch(&d, now.Add(step.after)); err != nil {
-			t.Fatal(err)
-		}
-		if d, _ = s.Get(c.Node); !d.Used.Equal(now.Add(step.want)) {
-			t.Errorf("used %v after %v, want %v", d.Used.Sub(now), step.after, step.want)
-		}
+		nodes = append(nodes, c.Node)
 	}
-	gone := Device{Node: "gone"}
-	if err := s.Touch(&gone, now); err != nil {
-		t.Errorf("a device that is gone: %v", err)
+	used := now.Add(time.Hour)
+	if err := s.Touch([]string{nodes[0], "gone", nodes[1]}, used); err != nil {
+		t.Errorf("beside a device that is gone: %v", err)
+	}
+	for _, node := range nodes {
+		if d, err := s.Get(node); err != nil || !d.Used.Equal(used) {
+			t.Errorf("%+v, %v", d, err)
+		}
 	}
 }
 

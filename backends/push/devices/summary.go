@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
+	"eventpusher/internal/plainxml"
 )
 
 // NS is the namespace of notifications (XEP-0357).
@@ -33,9 +34,9 @@ const (
 // Summary is what a notification tells, field by field.
 type Summary []decide.Field
 
-// notification is the element as servers write it.
+// notification is the element as servers write it. Its name is checked only.
 type notification struct {
-	XMLName xml.Name      `xml:"urn:xmpp:push:0 notification"`
+	XMLName struct{}      `xml:"urn:xmpp:push:0 notification"`
 	Form    dataform.Form `xml:"jabber:x:data x"`
 }
 
@@ -44,11 +45,24 @@ type notification struct {
 // Fields without a value are left out, and what no provider would take: a text is cut,
 // and there are at most 32 fields and 8 KiB of them.
 func ReadSummary(packet string) (Summary, error) {
-	var n notification
-	if err := xml.Unmarshal([]byte(packet), &n); err != nil {
-		return nil, err
+	n, ok := readPlain(packet)
+	if !ok {
+		n = notification{}
+		if err := xml.Unmarshal([]byte(packet), &n); err != nil {
+			return nil, err
+		}
 	}
 	return NewSummary(&n.Form), nil
+}
+
+// readPlain reads what is plain XML, as nearly all notifications are.
+func readPlain(packet string) (n notification, ok bool) {
+	r := plainxml.NewReader(packet, "")
+	if r.Next() != plainxml.Start || !r.Is(NS, "notification") {
+		return n, false
+	}
+	ok = dataform.Only(r, dataform.NS, "x", func() bool { return n.Form.Read(r) })
+	return n, ok && r.Next() == plainxml.Done
 }
 
 // NewSummary takes the fields out of a form as ReadSummary does.

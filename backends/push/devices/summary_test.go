@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"encoding/xml"
 	"strings"
 	"testing"
 	"time"
@@ -100,4 +101,28 @@ func repeat[T any](v T, n int) []T {
 		list = append(list, v)
 	}
 	return list
+}
+
+// FuzzReadSummary holds what is read in a hurry against encoding/xml, and sees to it that
+// our own packets are.
+func FuzzReadSummary(f *testing.F) {
+	f.Add("<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='form'><field var='a'><value>1</value></field><field var='b'/></x></notification>")
+	f.Add("<notification xmlns='urn:xmpp:push:0'/>")
+	f.Add("<notification xmlns='other'/>")
+	f.Add("<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'/><x xmlns='jabber:x:data'/></notification>")
+	f.Fuzz(func(t *testing.T, packet string) {
+		got, ok := readPlain(packet)
+		if !ok {
+			return
+		}
+		var want notification
+		err := xml.Unmarshal([]byte(packet), &want)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%q: %v %s", packet, err, diff)
+		}
+		own := NewSummary(&got.Form).Packet()
+		if _, ok := readPlain(own); !ok && !strings.Contains(own, "&#") && !strings.Contains(own, "\uFFFD") {
+			t.Errorf("our own is odd: %q", own)
+		}
+	})
 }

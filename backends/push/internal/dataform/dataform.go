@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/xml"
 	"strings"
+
+	"eventpusher/internal/plainxml"
 )
 
 // NS is the namespace of data forms.
@@ -31,6 +33,63 @@ type Form struct {
 type Field struct {
 	Name   string   `xml:"var,attr"`
 	Values []string `xml:"jabber:x:data value"`
+}
+
+// Read reads the form whose x element has just begun, to its end, as encoding/xml would
+// unmarshal it; false means that there is something odd in it.
+func (f *Form) Read(r *plainxml.Reader) bool {
+	f.Type = strings.Clone(r.Attr("type"))
+	return Children(r, func() bool {
+		if !r.Is(NS, "field") {
+			return r.Skip()
+		}
+		f.Fields = append(f.Fields, Field{Name: strings.Clone(r.Attr("var"))})
+		return f.Fields[len(f.Fields)-1].read(r)
+	})
+}
+
+func (f *Field) read(r *plainxml.Reader) bool {
+	return Children(r, func() bool {
+		if !r.Is(NS, "value") {
+			return r.Skip()
+		}
+		value, next := "", r.Next()
+		if next == plainxml.Text {
+			value, next = strings.Clone(r.Text()), r.Next()
+		}
+		f.Values = append(f.Values, value)
+		return next == plainxml.End
+	})
+}
+
+// Children reads to the end of the element that has just begun and calls read for each
+// child, which it has to read to its end; false means that something is odd.
+func Children(r *plainxml.Reader, read func() bool) bool {
+	for {
+		switch r.Next() {
+		case plainxml.Start:
+			if !read() {
+				return false
+			}
+		case plainxml.End:
+			return true
+		case plainxml.Odd, plainxml.Done:
+			return false
+		}
+	}
+}
+
+// Only reads to the end of the element that has just begun, and calls read for its child
+// of that name; false means that something is odd, such as a second one.
+func Only(r *plainxml.Reader, space, name string, read func() bool) bool {
+	n := 0
+	return Children(r, func() bool {
+		if !r.Is(space, name) {
+			return r.Skip()
+		}
+		n++
+		return n == 1 && read()
+	})
 }
 
 // Value returns the field's first value without the space around it.

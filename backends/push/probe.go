@@ -10,7 +10,7 @@ import (
 var _ backends.Probing = (*Backend)(nil)
 
 // Probe implements backends.Probing: it counts the registrations, if a store is
-// attached, and probes the gateway. It asks no push service of the network: which
+// attached, and probes the gateway and the providers of our own devices. It asks no push service of the network: which
 // there are is up to the users.
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	var list []finding.Finding
@@ -22,6 +22,9 @@ func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	}
 	if p, ok := b.o.Gateway.(backends.Probing); ok {
 		list = append(list, p.Probe(ctx)...)
+	}
+	if b.o.Devices != nil {
+		list = append(list, b.o.Devices.Probe(ctx, Name)...)
 	}
 	return list
 }

@@ -129,6 +129,15 @@ func (a *account) access(ctx context.Context, refused string) (string, error) {
 	return a.token, nil
 }
 
+// tokenError says that the token service answered, but with no token.
+type tokenError struct{ err error }
+
+// Error implements error.
+func (e *tokenError) Error() string { return "access token: " + e.err.Error() }
+
+// Unwrap returns what its answer means.
+func (e *tokenError) Unwrap() error { return e.err }
+
 func (a *account) exchange(ctx context.Context, now time.Time) (accessToken, error) {
 	assertion, err := jwt.RS256(a.key, jwt.Header{Type: "JWT", KeyID: a.keyID}, struct {
 		Issuer   string `json:"iss"`
@@ -157,9 +166,9 @@ func (a *account) exchange(ctx context.Context, now time.Time) (accessToken, err
 		err := answer.Err(says.Error)
 		return accessToken{}, backends.Paused(fmt.Errorf("access token: %w: the service account %s is refused; check that it exists and this machine's clock", err, a.email))
 	case answer.Status != http.StatusOK:
-		return accessToken{}, fmt.Errorf("access token: %w", answer.Verdict(answer.Err(says.Error)))
+		return accessToken{}, &tokenError{answer.Verdict(answer.Err(says.Error))}
 	case damaged != nil || says.Token == "" || says.Expires <= 0:
-		return accessToken{}, errors.New("access token: the answer holds none")
+		return accessToken{}, &tokenError{errors.New("the answer holds none")}
 	}
 	return accessToken{says.Token, now.Add(time.Duration(min(says.Expires, 86400)) * time.Second)}, nil
 }

@@ -101,6 +101,10 @@ func (a *APNs) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(status, reason)
 		return
 	}
+	if strings.Trim(match[1], "0") == "" {
+		refuse(http.StatusBadRequest, "BadDeviceToken")
+		return
+	}
 	w.Header().Set("Apns-Id", r.Header.Get("Apns-Id"))
 	w.WriteHeader(http.StatusOK)
 	header := r.Header.Clone()

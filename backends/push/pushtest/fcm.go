@@ -168,7 +168,8 @@ var (
 func (f *FCM) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	// What the API knows; anything else is an error there as here.
 	var request struct {
-		Message struct {
+		ValidateOnly bool `json:"validate_only"`
+		Message      struct {
 			Token        string            `json:"token"`
 			Data         map[string]string `json:"data"`
 			Notification *struct {
@@ -216,6 +217,18 @@ func (f *FCM) send(w http.ResponseWriter, r *http.Request, body []byte) {
 			refuse(w, http.StatusBadRequest, "INVALID_ARGUMENT", "Invalid data payload key: "+key)
 			return
 		}
+	}
+	if request.ValidateOnly {
+		// All real tokens have a colon.
+		if !strings.Contains(m.Token, ":") {
+			writeJSON(w, http.StatusBadRequest, map[string]any{"error": map[string]any{
+				"code": http.StatusBadRequest, "status": "INVALID_ARGUMENT", "message": "The registration token is not a valid FCM registration token",
+				"details": []any{map[string]string{"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": "INVALID_ARGUMENT"}},
+			}})
+			return
+		}
+		writeJSON(w, http.StatusOK, map[string]string{"name": "projects/" + fcmProject + "/messages/fake_message_id"})
+		return
 	}
 	var raw struct{ Message json.RawMessage }
 	if json.Unmarshal(body, &raw) != nil {

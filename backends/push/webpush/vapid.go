@@ -91,17 +91,22 @@ func (v *VAPID) authorization(origin string, now time.Time) (string, error) {
 	if kept, ok := v.tokens.Get(origin); ok && now.Sub(kept.made).Abs() < tokenUse {
 		return kept.header, nil
 	}
-	token, err := jwt.ES256(v.key, jwt.Header{Type: "JWT"}, struct {
-		Audience string `json:"aud"`
-		Expires  int64  `json:"exp"`
-		Subject  string `json:"sub"`
-	}{origin, now.Add(tokenLife).Unix(), v.subject})
+	token, err := v.sign(origin, now)
 	if err != nil {
 		return "", err
 	}
 	header := "vapid t=" + token + ", k=" + v.public
 	v.tokens.Add(origin, vapidToken{header, now})
 	return header, nil
+}
+
+// sign makes a token for the origin.
+func (v *VAPID) sign(origin string, now time.Time) (string, error) {
+	return jwt.ES256(v.key, jwt.Header{Type: "JWT"}, struct {
+		Audience string `json:"aud"`
+		Expires  int64  `json:"exp"`
+		Subject  string `json:"sub"`
+	}{origin, now.Add(tokenLife).Unix(), v.subject})
 }
 
 // checkSubject refuses what push services are known to refuse.

@@ -33,7 +33,8 @@ const batchSize = 16
 // Services publishes at the push services of the XMPP network.
 type Services interface {
 	// Set sends an IQ of type set with that payload and waits for the answer: nil
-	// for a result, a *Refusal for an error, anything else if there was no answer.
+	// for a result, a *Refusal for an error, a context.DeadlineExceeded if nobody
+	// answers within its own time, anything else if nobody was asked.
 	// It is safe for concurrent use.
 	Set(ctx context.Context, to jid.JID, payload []byte) error
 }
@@ -86,10 +87,10 @@ type Options struct {
 // Backend implements backends.Backend. It is safe for concurrent use.
 type Backend struct {
 	o Options
-	// services takes the notifications for all push services but the virtual ones and
+	// network takes the notifications for all push services but the virtual ones and
 	// our own.
-	services Services
-	store    registration.Store
+	network *network
+	store   registration.Store
 	// enqueue keeps an event and lets it come back by Publish.
 	enqueue  func(context.Context, event.Event) error
 	seen     *seen
@@ -122,7 +123,7 @@ func New(o Options) *Backend {
 // Attach says where registrations are kept and how to reach the push services. It is
 // called once, before anything but Wants; the store stays the caller's.
 func (b *Backend) Attach(store registration.Store, services Services) {
-	b.store, b.services = store, services
+	b.store, b.network = store, newNetwork(services)
 }
 
 // AttachDevices says how the backend keeps an event that it will be given again: nil
@@ -177,6 +178,9 @@ func (b *Backend) Limits() backends.Limits {
 // Close implements backends.Backend. It closes the gateways.
 func (b *Backend) Close() error {
 	var errs []error
+	if b.network != nil {
+		b.network.close()
+	}
 	if c, ok := b.o.Gateway.(io.Closer); ok {
 		errs = append(errs, c.Close())
 	}
@@ -285,7 +289,7 @@ func worst(errs []error) error {
 		if errors.As(err, new(*backends.RetryAfterError)) {
 			return err
 		}
-		if !errors.As(err, new(*backends.ElsewhereError)) {
+		if !errors.As(err, new(*backends.ElsewhereError)) && !errors.As(err, new(*backends.WaitError)) {
 			common = append(common, err)
 		}
 	}

@@ -210,6 +210,7 @@ func TestAnswers(t *testing.T) {
 			// The next attempt tells those who were not told, and nobody twice.
 			f.network.take()
 			f.network.answer = nil
+			f.Backend.network.peers.Purge() // a silent service would be left alone
 			if err := f.publish(t, f.message("1")); err != nil {
 				t.Error(err)
 			}

@@ -23,7 +23,7 @@ const (
 	queued    outcome = "queued"       // on its way to the device
 	coalesced outcome = "coalesced"    // a newer one has taken its place
 	limited   outcome = "rate_limited" // waits, since the device had too many
-	waiting   outcome = "waiting"      // waits for its provider
+	waiting   outcome = "waiting"      // waits for its provider, or a push service
 	dead      outcome = "device_gone"  // the device was removed
 
 	withheld outcome = "when" // by the operator's condition
@@ -48,7 +48,7 @@ var meanings = map[outcome]string{
 	queued:    "it is on its way to a device that is registered here",
 	coalesced: "a newer one for the device has taken its place",
 	limited:   "the device had too many lately; it waits",
-	waiting:   "it waits for its provider",
+	waiting:   "it waits for its provider, or for a push service that lets us wait",
 	dead:      "the device that it was for is not registered here any more",
 
 	withheld: "the condition of the configuration (when) is not true of it",

@@ -79,6 +79,8 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 	case errors.As(err, &refusal) && refusal.Type != "wait", errors.As(err, &permanent):
 		b.o.Log.Log(ctx, slog.LevelDebug, "push: the service refuses the notification", "user", string(sum.Notice.Recipient), "service", string(s.PubSub), "err", err)
 		return refused, nil
+	case errors.As(err, new(*backends.WaitError)), errors.Is(err, errSilent):
+		return waiting, fmt.Errorf("push service %s: %w", s.PubSub, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return timedOut, fmt.Errorf("push service %s: %w", s.PubSub, err)
 	}
@@ -96,17 +98,8 @@ func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summar
 	case ByDevices:
 		return b.toDevice(ctx, s, sum)
 	}
-	return elsewhere(ctx, b.services.Set(ctx, s.PubSub, publishPayload(s, sum.Fields)))
-}
-
-// elsewhere marks what one push service of the network says, or that it says nothing:
-// users register whatever service they like, so one that is dead must not hold up those
-// of others.
-func elsewhere(ctx context.Context, err error) error {
-	if errors.As(err, new(*Refusal)) || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return backends.Elsewhere(err)
-	}
-	return err
+	key := sum.EventID + "\x00" + string(s.PubSub) + "\x00" + s.Node
+	return b.network.set(ctx, key, s.PubSub, publishPayload(s, sum.Fields))
 }
 
 // own reports whether we are the push service ourselves.

@@ -125,7 +125,10 @@ func (n *network) begin(key string, to jid.JID, payload []byte) (*reply, *peer, 
 		return nil, nil, context.Canceled
 	case p.silent && (p.underway > 0 || time.Now().Before(p.until)):
 		return nil, nil, backends.Elsewhere(errSilent)
-	case n.underway >= maxUnderway, p.slow && (p.underway >= slowUnderway || n.underway >= maxUnderway/2):
+	case p.slow && (p.underway >= slowUnderway || n.underway >= maxUnderway/2):
+		// With pauses that grow, since much may wait for it.
+		return nil, nil, backends.Elsewhere(errCrowded)
+	case n.underway >= maxUnderway:
 		return nil, nil, backends.Wait(answerRetry, errCrowded)
 	}
 	if len(n.answers) >= answersKept {

@@ -79,7 +79,7 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 	case errors.As(err, &refusal) && refusal.Type != "wait", errors.As(err, &permanent):
 		b.o.Log.Log(ctx, slog.LevelDebug, "push: the service refuses the notification", "user", string(sum.Notice.Recipient), "service", string(s.PubSub), "err", err)
 		return refused, nil
-	case errors.As(err, new(*backends.WaitError)), errors.Is(err, errSilent):
+	case errors.As(err, new(*backends.WaitError)), errors.Is(err, errSilent), errors.Is(err, errCrowded):
 		return waiting, fmt.Errorf("push service %s: %w", s.PubSub, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return timedOut, fmt.Errorf("push service %s: %w", s.PubSub, err)

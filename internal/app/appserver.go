@@ -41,6 +41,8 @@ type deviceDesk struct {
 	pusher   *pusher.Pusher
 	publish  chan *publishing
 	commands chan *component.IQ
+	// patience is how long a publish may wait until its event is on disk.
+	patience time.Duration
 }
 
 // publishing is a publish that was not answered yet.
@@ -73,6 +75,7 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 		}),
 		store: store, push: backend, pusher: p,
 		publish: make(chan *publishing, publishQueue), commands: make(chan *component.IQ, commandQueue),
+		patience: publishTimeout,
 	}
 	backend.AttachDevices(d.enqueue)
 	return d, nil
@@ -111,7 +114,7 @@ func failWith(q *component.IQ, err error) {
 
 // published takes a publish.
 func (d *deviceDesk) published(q *component.IQ) {
-	p := &publishing{iq: q, late: time.AfterFunc(publishTimeout, func() { failWith(q, appserver.Busy()) })}
+	p := &publishing{iq: q, late: time.AfterFunc(d.patience, func() { failWith(q, appserver.Busy()) })}
 	select {
 	case d.publish <- p:
 	default:

@@ -1,0 +1,219 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/backends/catalog"
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/pushtest"
+	"eventpusher/component"
+	"eventpusher/config"
+	"eventpusher/internal/xmppserver"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+)
+
+// fullDisk is a durable outbox, in memory, that takes nothing while it is full.
+type fullDisk struct {
+	*outbox.Memory
+	full atomic.Bool
+}
+
+func (d *fullDisk) Durable() bool { return true }
+
+func (d *fullDisk) Append(p outbox.Pack) error {
+	if d.full.Load() {
+		return outbox.ErrFull
+	}
+	return d.Memory.Append(p)
+}
+
+// publishers is a desk with a link, an outbox that may be full, one device at a stand-in
+// for Apple, and the server that publishes.
+type publishers struct {
+	t       *testing.T
+	disk    *fullDisk
+	desk    *deviceDesk
+	apple   *pushtest.Sink
+	session *xmppserver.Session
+	payload string
+}
+
+// newPublishers begins without the desk running.
+func newPublishers(t *testing.T) *publishers {
+	t.Helper()
+	server, err := xmppserver.New(xmppserver.Options{Component: feedComponent, Secret: "secret", Hosts: []string{feedHost}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	w := &publishers{t: t, disk: &fullDisk{Memory: outbox.NewMemory(outbox.MemoryOptions{DeadLetters: outbox.NewRing(10)})}, apple: pushtest.StartSink(t)}
+	cfg, problems := config.Parse(fmt.Appendf(nil, `
+[component]
+address = %q
+name = %q
+secret = "secret"
+[general]
+hosts = [%q]
+[outbox]
+path = %q
+[modules.mod_event_pusher.push]
+[[push.app]]
+name = "chat"
+[push.app.apns]
+key = %q
+key_id = "ABC123DEFG"
+team_id = "DEF123GHIJ"
+topics = ["org.example.chat"]
+url = %q
+cacertfile = %q
+`, server.Addr(), feedComponent, feedHost, t.TempDir(), newP8(t), w.apple.URL, w.apple.CAFile), nil, "")
+	if cfg == nil {
+		t.Fatal(problems)
+	}
+	log := slog.New(slog.DiscardHandler)
+	built, err := catalog.Build(cfg, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := built[0].(*push.Backend)
+	p, err := pusher.New(pusher.Options{Backends: []backends.Backend{backend}, Outbox: w.disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.desk, err = newDeviceDesk(cfg, backend, p, log); err != nil {
+		t.Fatal(err)
+	}
+	link, err := component.New(cfg.Component, cfg.General.Hosts, component.Options{IQ: w.desk.handlers()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	linked, pushed := make(chan error, 1), make(chan error, 1)
+	go func() { linked <- link.Run(ctx) }()
+	go func() { pushed <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		for _, err := range []error{<-linked, <-pushed, backend.Close(), w.desk.Close()} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if w.session, err = server.Accept(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := devices.NewRegistry(w.desk.store, backend.Devices().Apps()).Register(t.Context(), devices.Request{Kind: "apns", Token: strings.Repeat("c0ffee", 10)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.payload = publishByProsody(c)
+	return w
+}
+
+// run runs the desk until the test ends.
+func (w *publishers) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.desk.run(ctx) }()
+	w.t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			w.t.Error(err)
+		}
+	})
+}
+
+func (w *publishers) publish(id string) {
+	w.t.Helper()
+	if err := w.session.Send("<iq to='" + feedComponent + "' from='" + feedHost + "' type='set' id='" + id + "'>" + w.payload + "</iq>"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// answered checks the answers that come next, in any order.
+func (w *publishers) answered(want ...string) {
+	w.t.Helper()
+	var got []string
+	for range want {
+		s, err := w.session.Receive(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		said := s.ID + " " + s.Type
+		if strings.Contains(s.Inner, "type='wait'") && strings.Contains(s.Inner, "<resource-constraint ") {
+			said += " wait"
+		}
+		got = append(got, said)
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		w.t.Errorf("answered %q, want %q", got, want)
+	}
+}
+
+// delivered waits until so many notifications have reached the device, and checks that
+// there are no more.
+func (w *publishers) delivered(want int) {
+	w.t.Helper()
+	for deadline := time.Now().Add(time.Minute); w.apple.Taken() < want; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%d of %d were delivered", w.apple.Taken(), want)
+		}
+	}
+	if n := w.apple.Taken(); n != want {
+		w.t.Errorf("%d were delivered, want %d", n, want)
+	}
+}
+
+// TestPublishIsNotKept: a server is told to try again when its notification cannot be
+// kept in time. One that has found a place in the end is delivered late, once.
+func TestPublishIsNotKept(t *testing.T) {
+	w := newPublishers(t)
+	w.desk.patience = 50 * time.Millisecond
+	w.disk.full.Store(true)
+	w.run()
+	w.publish("1")
+	w.answered("1 error wait")
+	if n := w.apple.Taken(); n != 0 {
+		t.Errorf("%d were delivered before they were kept", n)
+	}
+	w.disk.full.Store(false)
+	w.delivered(1)
+}
+
+// TestPublishQueueIsFull: a server that publishes more than is looked at is told to try
+// again at once, and of what was refused nothing is kept.
+func TestPublishQueueIsFull(t *testing.T) {
+	w := newPublishers(t)
+	w.desk.publish = make(chan *publishing, 2)
+	for _, id := range []string{"1", "2", "3", "4"} {
+		w.publish(id)
+	}
+	w.answered("3 error wait", "4 error wait")
+	w.run()
+	w.answered("1 result", "2 result")
+	w.publish("5")
+	w.answered("5 result")
+	w.delivered(3)
+}
+
+// TestPublishAtTheEnd: whoever still waits when the desk closes is told to try again.
+func TestPublishAtTheEnd(t *testing.T) {
+	w := newPublishers(t)
+	w.publish("1")
+	for len(w.desk.publish) < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	w.desk.turnAway()
+	w.answered("1 error wait")
+	w.delivered(0)
+}

@@ -27,11 +27,13 @@ type App struct {
 	checkEndpoint func(context.Context, notify.Target) error
 }
 
-// What is under way at once at a provider, at a push service of Web Push, and how
-// long a provider may take for an answer.
+// What is under way at once at a provider, at all push services of Web Push and at each
+// of them, and how long a provider may take for an answer. It takes six push services
+// that hang to hold up the others.
 const (
 	places          = 96
-	placesPerOrigin = 16
+	placesAtOrigins = 6 * placesPerOrigin
+	placesPerOrigin = 48
 	sendTimeout     = 10 * time.Second
 )
 
@@ -128,7 +130,7 @@ func (a *App) addWebPush(c *config.PushWebPush) error {
 	if err != nil {
 		return err
 	}
-	o := webpush.Options{Guard: guard, Concurrency: places, PerOrigin: placesPerOrigin, Timeout: sendTimeout, CACertFile: c.CACertFile}
+	o := webpush.Options{Guard: guard, Concurrency: placesAtOrigins, PerOrigin: placesPerOrigin, Timeout: sendTimeout, CACertFile: c.CACertFile}
 	if c.VAPIDKey != "" {
 		if o.VAPID, err = webpush.NewVAPID(config.Secret(strings.TrimSpace(c.VAPIDKey.Reveal())), c.Subject); err != nil {
 			return err

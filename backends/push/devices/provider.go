@@ -100,10 +100,11 @@ func (c *crowd) leave(quick bool) {
 func newProvider(app string, kind notify.Kind, s notify.Sender, log *slog.Logger) *provider {
 	groups, _ := simplelru.NewLRU[string, *group](groupsKept, nil) // it fails for no size but one below 1
 	p := &provider{name: app + "/" + string(kind), sender: s, perGroup: places, groups: groups, log: log}
-	p.all.places = make(chan struct{}, places)
+	all := places
 	if kind == notify.WebPush {
-		p.perGroup = placesPerOrigin
+		all, p.perGroup = placesAtOrigins, placesPerOrigin
 	}
+	p.all.places = make(chan struct{}, all)
 	return p
 }
 

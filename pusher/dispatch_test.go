@@ -50,7 +50,7 @@ func TestRetrySchedule(t *testing.T) {
 		}}
 		p := start(t, pusher.Options{Backends: one(b)})
 		p.Push([]event.Event{of("bob", "poison"), of("bob", "behind"), of("carol", "free")})
-		time.Sleep(20 * time.Minute)
+		pass(20 * time.Minute)
 		if diff := cmp.Diff([]string{"free"}, b.ids()); diff != "" {
 			t.Error(diff)
 		}
@@ -194,8 +194,7 @@ func TestPausedBackend(t *testing.T) {
 		for i := range 50 {
 			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
 		}
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		pass(10 * time.Minute)
 		tried := b.tried()
 		var pauses []time.Duration
 		last := time.Duration(0)
@@ -225,7 +224,7 @@ func TestPausedBackend(t *testing.T) {
 		}
 
 		fixed.Store(true)
-		time.Sleep(61 * time.Second)
+		pass(61 * time.Second)
 		if n := b.count(); n != 50 {
 			t.Errorf("%d delivered after the credentials were corrected, want 50", n)
 		}
@@ -245,12 +244,11 @@ func TestOneRefusedConversationPausesNothing(t *testing.T) {
 		p.Push([]event.Event{of("bob", "refused")})
 		for i := range 200 {
 			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i%7), fmt.Sprint(i))})
-			time.Sleep(10 * time.Millisecond)
+			pass(10 * time.Millisecond)
 			if n := len(b.ids()); n < i {
 				t.Fatalf("%d delivered of %d", n, i+1)
 			}
 		}
-		synctest.Wait()
 		if s := p.Status().Backends[0]; s.State != pusher.Closed || s.Delivered != 200 || s.Failed < 3 {
 			t.Errorf("status %+v", s)
 		}
@@ -272,12 +270,11 @@ func TestBreaker(t *testing.T) {
 		for i := range 1000 {
 			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i%200), fmt.Sprint(i))})
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		// 8 calls on their way when it opens, a few that were first; then one probe a second.
 		if n := len(b.tried()); n > 3600+20 || n < 3500 {
 			t.Errorf("%d calls in an hour of outage, want one a second", n)
 		}
-		synctest.Wait()
 		if s := p.Status().Backends[0]; s.State != pusher.Open || s.Waiting+s.InFlight != 1000 {
 			t.Errorf("status %+v", s)
 		}
@@ -285,8 +282,7 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("breaker_state %v, want 2", got)
 		}
 		down.Store(false)
-		time.Sleep(1001 * time.Millisecond)
-		synctest.Wait()
+		pass(1001 * time.Millisecond)
 		if n := b.count(); n != 1000 {
 			t.Errorf("%d delivered a second after the service came back, want all 1000", n)
 		}
@@ -302,7 +298,7 @@ func TestOneConversationDoesNotOpenTheBreaker(t *testing.T) {
 		p := start(t, pusher.Options{Backends: one(b)})
 		p.Push([]event.Event{of("bob", "x"), of("carol", "y")})
 		for range 100 {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			if s := p.Status().Backends[0].State; s != pusher.Closed {
 				t.Fatalf("state %v", s)
 			}
@@ -323,7 +319,7 @@ func TestRetriesDoNotWaitOnceTheServiceIsBack(t *testing.T) {
 		p := start(t, pusher.Options{Backends: one(b)})
 		// One conversation alone is no outage: its pauses grow up to half a minute.
 		p.Push([]event.Event{of("bob", "first")})
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		for n := len(b.tried()); len(b.tried()) == n; {
 			time.Sleep(time.Millisecond) // a pause has just begun
 		}
@@ -335,7 +331,7 @@ func TestRetriesDoNotWaitOnceTheServiceIsBack(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		down.Store(false)
-		time.Sleep(1010 * time.Millisecond)
+		pass(1010 * time.Millisecond)
 		if n := b.count(); n != 6 {
 			t.Errorf("%d of 6 delivered a second after the service came back", n)
 		}
@@ -377,8 +373,7 @@ func TestLanesWorkInParallel(t *testing.T) {
 			pack = append(pack, of(fmt.Sprint("peer", i), fmt.Sprint(i)))
 		}
 		p.Push(pack)
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		if n := b.count(); n != 16 {
 			t.Errorf("%d of 16 delivered in the time of one call", n)
 		}
@@ -395,12 +390,12 @@ func TestPoisonedConversationsStarveNobody(t *testing.T) {
 		for i := range 5 {
 			p.Push([]event.Event{of(fmt.Sprint("p", i), fmt.Sprint("poison", i))})
 		}
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		opened := false
 		for i := range 60 {
 			opened = opened || p.Status().Backends[0].State != pusher.Closed
 			p.Push([]event.Event{of("carol", fmt.Sprint(i))})
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			if n := b.count(); n != i+1 {
 				t.Fatalf("%d of %d delivered after 10 s", n, i+1)
 			}
@@ -408,7 +403,6 @@ func TestPoisonedConversationsStarveNobody(t *testing.T) {
 		if !opened {
 			t.Error("the breaker never opened, so the test shows nothing")
 		}
-		synctest.Wait()
 		if n := strings.Count(logged.String(), "the service is down"); n > 12 {
 			t.Errorf("%d lines about the same trouble in 11 minutes", n)
 		}
@@ -436,9 +430,9 @@ func TestFailuresWhileOpenDoNotCount(t *testing.T) {
 		for i := range 8 {
 			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
 		}
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		down.Store(false)
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		dead := letters(t, ring)
 		if len(dead) != 1 || dead[0].Attempts > 7 {
 			t.Errorf("dead letters %+v, want one with the few attempts that opened the breaker", dead)
@@ -552,7 +546,7 @@ func TestHungBackendDelaysNobody(t *testing.T) {
 			t.Errorf("status %+v", s)
 		}
 		// The deadline ends the calls: every lane gets to try something else.
-		time.Sleep(61 * time.Second)
+		pass(61 * time.Second)
 		if n := len(hung.tried()); n < 3 {
 			t.Errorf("%d attempts, want the lanes to have gone on after their deadline", n)
 		}
@@ -570,7 +564,7 @@ func TestOneKeyDelaysNoOther(t *testing.T) {
 			if n := b.count(); n != i+1 {
 				t.Fatalf("second %d: %d delivered", i, n)
 			}
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		if s := p.Status().Backends[0]; s.Waiting+s.InFlight != 3601 || time.Duration(s.OldestAge) < time.Hour {
 			t.Errorf("status %+v", s)
@@ -604,8 +598,7 @@ func TestShedding(t *testing.T) {
 			t.Errorf("%d lines for one episode:\n%s", n, &logged)
 		}
 		down.Store(false)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
+		pass(2 * time.Second)
 		// The oldest are gone; each key is still in order.
 		var byKey [3][]string
 		for _, e := range slow.delivered() {
@@ -638,12 +631,12 @@ func TestMaxAge(t *testing.T) {
 		for i := range 600 {
 			p.Push([]event.Event{of("bob", fmt.Sprint(i))})
 		}
-		time.Sleep(pusher.DefaultMaxAge - time.Second)
+		pass(pusher.DefaultMaxAge - time.Second)
 		if n := len(letters(t, ring)); n != 0 {
 			t.Fatalf("%d dead letters too early", n)
 		}
 		p.Push([]event.Event{of("bob", "young")})
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		dead := letters(t, ring)
 		if len(dead) != 600 || dead[0].Reason != outbox.ReasonMaxAge || dead[0].Attempts < 5 || dead[1].Attempts != 0 {
 			t.Errorf("%d dead letters, the first %+v", len(dead), dead[0])
@@ -850,7 +843,7 @@ func TestRunWithoutBackends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, pusher.Options{})
 		p.Push([]event.Event{chat("Hi")})
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if err := p.Healthy(); err != nil {
 			t.Error(err)
 		}

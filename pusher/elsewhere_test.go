@@ -30,18 +30,18 @@ func TestDeadDestinations(t *testing.T) {
 		for i := range 12 {
 			p.Push([]event.Event{of(fmt.Sprint("x", i), fmt.Sprint("dead", i))})
 		}
-		time.Sleep(65 * time.Second)
+		pass(65 * time.Second)
 		for i := range 10 {
 			p.Push([]event.Event{of(fmt.Sprint("y", i), fmt.Sprint("good", i))})
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if b.count() != 10 {
 			t.Errorf("%d of 10 were delivered within a second", b.count())
 		}
 		if s := p.Status().Backends[0]; s.State != pusher.Closed {
 			t.Errorf("the breaker is %v", s.State)
 		}
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		if s := p.Status().Backends[0]; s.Parked != 12 {
 			t.Errorf("%d of 12 are parked", s.Parked)
 		}

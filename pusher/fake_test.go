@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -128,6 +129,13 @@ func start(t *testing.T, o pusher.Options) *pusher.Pusher {
 		}
 	})
 	return p
+}
+
+// pass lets time go by in a bubble, and what is due until then happen: what other
+// goroutines have written may be read after it.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 // of returns an event of the conversation between alice and a peer.

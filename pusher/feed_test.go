@@ -34,8 +34,7 @@ func TestBuryAcked(t *testing.T) {
 		p.BuryAcked(unread("2"), []outbox.Position{{Source: "s", Epoch: "e", Seq: 2}}, kept("2"))
 		p.PushAcked([]event.Event{of("x", "3")}, []outbox.Position{{Source: "s", Epoch: "e", Seq: 3}}, kept("3"))
 		p.Bury(unread("4"))
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		if diff := cmp.Diff([]string{"1 <nil>", "2 <nil>", "3 <nil>"}, said); diff != "" {
 			t.Error(diff)
 		}
@@ -92,9 +91,9 @@ func TestPositionsOfOnePack(t *testing.T) {
 			p.BuryAcked([]outbox.DeadLetter{{Event: &event.Event{Packet: string(make([]byte, 64<<10))}, Reason: outbox.ReasonUndecodable}},
 				[]outbox.Position{{Source: "s2", Epoch: "f", Seq: 1}}, func(error) {})
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		broken.Store(false)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		box.mu.Lock()
 		defer box.mu.Unlock()
 		if n := len(box.packs); n < 3 || n > 50 {

@@ -125,7 +125,7 @@ func TestOneConversationFailsForAnHour(t *testing.T) {
 			if n == seconds/2 {
 				crashInTheHour(t, dir, b.ids(), n+1)
 			}
-			time.Sleep(time.Until(began.Add(time.Duration(n+1) * time.Second)))
+			pass(time.Until(began.Add(time.Duration(n+1) * time.Second)))
 			now := segmentFiles(t, dir)
 			mostFiles = max(mostFiles, len(now))
 			for _, name := range now {
@@ -148,7 +148,7 @@ func TestOneConversationFailsForAnHour(t *testing.T) {
 			}
 		}
 		repaired.Store(true)
-		time.Sleep(time.Minute + time.Hour/10)
+		pass(time.Minute + time.Hour/10)
 		if dead := ofPeer(b.ids(), "dead"); len(dead) != seconds || !slices.IsSorted(dead) {
 			t.Errorf("%d events of the repaired conversation, in order: %v", len(dead), slices.IsSorted(dead))
 		}
@@ -231,12 +231,12 @@ func TestOutageOfTwentySeconds(t *testing.T) {
 				down.Store(false)
 			}
 			p.Push([]event.Event{of(fmt.Sprint("peer", n%peers), fmt.Sprintf("peer%02d-%05d", n%peers, n))})
-			time.Sleep(time.Second / perSecond)
+			pass(time.Second / perSecond)
 			if got := rabbit.count(); got != n+1 {
 				t.Fatalf("the other backend has %d of %d events", got, n+1)
 			}
 		}
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		if s := p.Status().Backends[0]; s.Waiting+s.InFlight != 0 || s.DeadLetters+s.Shed+s.Lost != 0 || s.State != pusher.Closed {
 			t.Errorf("after the outage: %+v", s)
 		}
@@ -300,9 +300,9 @@ func TestDrainLeavesAHopelessCall(t *testing.T) {
 				for n := range events {
 					p.Push([]event.Event{of(fmt.Sprint("peer", n), fmt.Sprint(n))})
 				}
-				time.Sleep(time.Second / 2)
+				pass(time.Second / 2)
 				hang.Store(true)
-				time.Sleep(10 * time.Second)
+				pass(10 * time.Second)
 				if s := p.Status().Backends[0]; s.State != tc.state || s.InFlight != 1 {
 					t.Fatalf("before the end: %+v", s)
 				}

@@ -41,7 +41,7 @@ func TestWithdraw(t *testing.T) {
 		}
 		push(1)
 		push(2)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		push(3)
 		p.Withdraw()
 		if diff := cmp.Diff([]string{"1 false", "2 false", "3 false"}, said); diff != "" {
@@ -49,18 +49,18 @@ func TestWithdraw(t *testing.T) {
 		}
 		deposed.Store(false)
 		before := asked.Load()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if n := asked.Load() - before; n != 0 {
 			t.Errorf("what was withdrawn was offered %d times more", n)
 		}
 		push(2)
 		p.Withdraw()
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if len(said) != 4 { // committed if it was under way, else withdrawn
 			t.Errorf("of one more: %v", said)
 		}
 		push(9)
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if got := box.Positions(); len(got) != 1 || got[0].Seq != 9 {
 			t.Errorf("positions %v", got)
 		}

@@ -88,7 +88,7 @@ func TestEmbeddedShedsOnlyTheSlowest(t *testing.T) {
 	appended := 0
 	for ; appended < 12_000; appended += size {
 		// What is given up is given up in the background; Append may have to wait for it.
-		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 			err := d.Append(benchPack(appended, size, 3))
 			if err == nil {
 				break
@@ -101,7 +101,7 @@ func TestEmbeddedShedsOnlyTheSlowest(t *testing.T) {
 			t.Fatalf("quick got %d events, want %d", len(got), size)
 		}
 	}
-	for deadline := time.Now().Add(20 * time.Second); d.LogSize() > o.MaxSize; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); d.LogSize() > o.MaxSize; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the log stays at %d bytes", d.LogSize())
 		}
@@ -161,7 +161,7 @@ func TestEmbeddedLetsSourcesWait(t *testing.T) {
 func TestEmbeddedSurvivesADiskThatIsFull(t *testing.T) {
 	const alone = "OUTBOX_TEST_FULL_DISK"
 	if os.Getenv(alone) == "" {
-		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout="+patience.String())
 		cmd.Env = append(os.Environ(), alone+"=1")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)

@@ -199,7 +199,7 @@ func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
 		}
 		deliver(t, a, items)
 	}
-	for deadline := time.Now().Add(20 * time.Second); d.Err() == nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); d.Err() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the damage is not met")
 		}
@@ -220,7 +220,7 @@ func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
 		deliver(t, d.readers["a"], items)
 	}
 	// Whose event was lost is known for sure at the end of the log.
-	for deadline := time.Now().Add(20 * time.Second); d.readers["a"].Stats().Waiting > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); d.readers["a"].Stats().Waiting > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("at the end: %+v", d.readers["a"].Stats())
 		}

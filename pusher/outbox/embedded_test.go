@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// patience bounds every wait; it only matters when something is broken.
+const patience = 2 * time.Minute
+
 // durable is an Embedded with its readers.
 type durable struct {
 	*outbox.Embedded
@@ -61,11 +64,10 @@ func (d *durable) close(t *testing.T) {
 	}
 }
 
-// takeWait takes from a reader until it has something, at most until the test's
-// patience ends.
+// takeWait takes from a reader until it has something.
 func (d *durable) takeWait(t *testing.T, name string, limit int) []*outbox.Item {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		items, due, _ := d.readers[name].Take(nil, limit, false)
 		if len(items) > 0 {
 			return items

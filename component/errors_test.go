@@ -33,7 +33,7 @@ func refusal(condition, text string) string {
 
 func TestRefusedHandshakes(t *testing.T) {
 	// For servers that say nothing that would end the wait.
-	impatient := func(c *config.Component) { c.HandshakeTimeout = 200 * time.Millisecond }
+	impatient := func(c *config.Component) { c.HandshakeTimeout = 3 * time.Second }
 	for _, tc := range []struct {
 		name   string
 		fault  xmppserver.Fault
@@ -69,13 +69,14 @@ func TestRefusedHandshakes(t *testing.T) {
 		{"a TLS port", xmppserver.Fault{Raw: "\x15\x03\x01\x00\x02\x02\x46"}, impatient, TLSFailed, true,
 			`ADDR speaks TLS on this port: add tls to [component], or set its address to the plain component port`},
 		{"silence", xmppserver.Fault{Silent: true}, impatient, Silent, false,
-			`ADDR took the connection but did not answer the handshake within 200ms: check that [component] address is the server's component port, not its client port`},
+			`ADDR took the connection but did not answer the handshake within 3s: check that [component] address is the server's component port, not its client port`},
 		{"drop", xmppserver.Fault{Drop: true}, nil, Closed, false,
 			`ADDR closed the connection during the handshake: look into the server's log`},
 		{"no stream id", xmppserver.Fault{NoStreamID: true}, nil, BrokenStream, false,
 			`ADDR does not answer as XEP-0114 says (component: expected server stream to contain stream ID): check that [component] address is the server's component port`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel() // some wait for a timeout
 			o := serverOptions()
 			o.Fault = func(int) xmppserver.Fault { return tc.fault }
 			server := startServer(t, o)

@@ -133,7 +133,9 @@ func (f *fixture) finish() {
 		f.Errorf("Close: %v", err)
 	}
 	f.proxy.Close()
+	f.mu.Lock()
 	said := f.said.String()
+	f.mu.Unlock()
 	for _, secret := range append(f.Secrets, bodyMark) {
 		if strings.Contains(said, secret) {
 			f.Errorf("%q is in an error or log line:\n%s", secret, said)

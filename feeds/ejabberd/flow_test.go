@@ -83,7 +83,7 @@ func TestFlow(t *testing.T) {
 			t.Errorf("events before the component was there (-want +got):\n%s", diff)
 		}
 		for _, e := range c.events {
-			if age := float64(time.Now().UnixMilli())/1000 - e.T; age < 0 || age > 120 || e.Host != "localhost" {
+			if age := float64(time.Now().UnixMilli())/1000 - e.T; age < -1 || age > 600 || e.Host != "localhost" {
 				t.Errorf("event of host %s, %f s old: %+v", e.Host, age, e)
 			}
 		}
@@ -94,7 +94,7 @@ func TestFlow(t *testing.T) {
 		c.manual = true
 		chat(alice, "bob@localhost", 100, 60)
 		c.connect()
-		c.until("the hello", func() bool { return len(c.hellos) == 2 })
+		c.until("the hello", func() bool { return len(c.hellos) >= 2 }) // it is repeated until it is answered
 		before := c.count()
 		c.locked(func() { c.widest = 0 })
 		c.say(c.resumeLocked)
@@ -328,7 +328,7 @@ func TestFlow(t *testing.T) {
 		c.connect()
 		from := c.count()
 		alice.Send("<presence/>")
-		c.until("two hellos", func() bool { return len(c.hellos) == 2 })
+		c.until("two hellos", func() bool { return len(c.hellos) >= 2 })
 		if n := c.count(); n != from {
 			t.Errorf("%d events before resume", n-from)
 		}

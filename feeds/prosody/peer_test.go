@@ -19,7 +19,7 @@ import (
 	"eventpusher/internal/harness"
 )
 
-const waitLimit = 30 * time.Second
+const waitLimit = harness.WaitLimit
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)

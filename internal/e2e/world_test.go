@@ -19,7 +19,7 @@ import (
 )
 
 // limit bounds every wait; it only matters when something is broken.
-const limit = 30 * time.Second
+const limit = harness.WaitLimit
 
 // await polls until done says so.
 func await(t *testing.T, what string, done func() bool) {

@@ -19,14 +19,16 @@ import (
 )
 
 const (
-	// startLimit bounds the wait for a server that starts: ten times what the
+	// startLimit bounds the wait for a server that starts: twenty times what the
 	// slowest needs on an idle machine.
-	startLimit = 90 * time.Second
+	startLimit = 3 * time.Minute
+	// readyLimit bounds one attempt to find out whether a server is ready.
+	readyLimit = 10 * time.Second
 	// stopLimit bounds a clean stop; what takes longer is killed and the test fails.
-	stopLimit = 45 * time.Second
+	stopLimit = 2 * time.Minute
 	// WaitLimit bounds every other wait of the package. It is generous because
-	// it only matters when something is broken.
-	WaitLimit = 30 * time.Second
+	// it only matters when something is broken, or when the machine is busy.
+	WaitLimit = 2 * time.Minute
 	// logTail is how much of each log a failure shows, in bytes.
 	logTail = 6 << 10
 )
@@ -123,7 +125,7 @@ func (s *server) start() error {
 
 	deadline := time.Now().Add(startLimit)
 	for {
-		err := s.ready(2 * time.Second)
+		err := s.ready(readyLimit)
 		if err == nil {
 			return nil
 		}

@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // limit bounds every wait; it only matters when something is broken.
-const limit = 60 * time.Second
+const limit = harness.WaitLimit
 
 func await(t testing.TB, what string, done func() bool) {
 	t.Helper()

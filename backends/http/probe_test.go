@@ -57,8 +57,6 @@ func TestProbe(t *testing.T) {
 	plain := startReceiver(t)
 	long, longCA, longRequests := certified(t, 1000*time.Hour)
 	soon, soonCA, soonRequests := certified(t, 24*time.Hour)
-	closed := httptest.NewServer(nil)
-	closed.Close()
 	handler := config.HTTPHandler{PoolName: "p", Path: "/hunter2?token=hunter2"}
 	for _, tc := range []struct {
 		name, host, ca string
@@ -70,7 +68,7 @@ func TestProbe(t *testing.T) {
 		{"a certificate that ends", soon.URL, soonCA, finding.Warn, "ends on"},
 		{"an authority that is not trusted", long.URL, soonCA, finding.Fail, "TLS with"},
 		{"no TLS there", "https://" + plain.address(), longCA, finding.Fail, "TLS with"},
-		{"nobody there", closed.URL, "", finding.Fail, "refused"},
+		{"nobody there", "http://127.0.0.1:1", "", finding.Fail, "refused"},
 		{"no such name", "http://nowhere.invalid", "", finding.Fail, "cannot be reached"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -240,9 +240,7 @@ func TestBlockedBroker(t *testing.T) {
 
 // Attempts to connect keep reconnect.delay between them.
 func TestReconnectDelay(t *testing.T) {
-	l, port := listen(t)
-	l.Close() // nobody answers there now
-	b, err := New(config.Rabbit{}, config.RabbitPool{Host: "127.0.0.1", Port: port, ReconnectDelay: 1 << 60}, slog.New(slog.DiscardHandler))
+	b, err := New(config.Rabbit{}, config.RabbitPool{Host: "127.0.0.1", Port: 1, ReconnectDelay: 1 << 60}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,16 +24,24 @@ const limit = harness.WaitLimit
 // await polls until done says so.
 func await(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("waited %v for %s", limit, what)
-		case <-tick.C:
+	if !poll(limit, done) {
+		t.Fatalf("waited %v for %s", limit, what)
+	}
+}
+
+// poll asks again and again until done, at most for so long. It pauses longer than an
+// answer takes: some ask every service for all that it has, which the program and the
+// servers have to share the processors with.
+func poll(limit time.Duration, done func() bool) bool {
+	for deadline := time.Now().Add(limit); ; {
+		began := time.Now()
+		if done() {
+			return true
 		}
+		if time.Now().After(deadline) {
+			return false
+		}
+		<-time.After(max(10*time.Millisecond, 2*time.Since(began)))
 	}
 }
 
@@ -265,16 +273,4 @@ func (w *world) collect(want []string, mark func(text string)) []string {
 
 // patiently polls until done or the limit; the comparison that follows says what
 // is missing.
-func (w *world) patiently(done func() bool) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit/2)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
+func (w *world) patiently(done func() bool) { poll(limit/2, done) }

@@ -152,21 +152,22 @@ func (c *Consumer) Drain() []amqp.Delivery {
 	return before
 }
 
-// until waits for a state of the collection and returns it.
+// until waits for a state of the collection and returns it. enough must not keep it.
 func (c *Consumer) until(enough func([]amqp.Delivery) bool) []amqp.Delivery {
 	c.t.Helper()
 	deadline := time.After(WaitLimit)
 	for {
 		c.mu.Lock()
-		got, arrived := slices.Clone(c.got), c.arrived
-		c.mu.Unlock()
-		if enough(got) {
-			return got
+		n, arrived := len(c.got), c.arrived
+		if enough(c.got) {
+			defer c.mu.Unlock()
+			return slices.Clone(c.got)
 		}
+		c.mu.Unlock()
 		select {
 		case <-arrived:
 		case <-deadline:
-			c.t.Fatalf("rabbitmq consumer: only %d deliveries within %s", len(got), WaitLimit)
+			c.t.Fatalf("rabbitmq consumer: only %d deliveries within %s", n, WaitLimit)
 		}
 	}
 }

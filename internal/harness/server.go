@@ -281,7 +281,7 @@ func (s *server) report(limit time.Duration) (report, error) {
 // tail returns the end of each of the server's logs.
 func (s *server) tail() string {
 	var b strings.Builder
-	for _, pattern := range s.logs {
+	for _, pattern := range append([]string{"supervisor.log"}, s.logs...) {
 		names, _ := filepath.Glob(filepath.Join(s.dir, pattern))
 		sort.Strings(names)
 		for _, name := range names {

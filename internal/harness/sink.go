@@ -190,15 +190,15 @@ func (k *Sink) Wait(n int) []SinkRequest {
 	deadline := time.After(WaitLimit)
 	for {
 		k.mu.Lock()
-		got, arrived := slices.Clone(k.got), k.arrived
+		got, arrived := len(k.got), k.arrived
 		k.mu.Unlock()
-		if len(got) >= n {
-			return got
+		if got >= n {
+			return k.Requests()
 		}
 		select {
 		case <-arrived:
 		case <-deadline:
-			k.t.Fatalf("http sink: %d of %d requests within %s", len(got), n, WaitLimit)
+			k.t.Fatalf("http sink: %d of %d requests within %s", got, n, WaitLimit)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -35,6 +36,17 @@ func TestMain(m *testing.M) {
 }
 
 var built = sync.OnceValues(func() (path string, err error) {
+	// go test repeats a result that it remembers unless a file has changed at which the
+	// test itself has looked.
+	err = filepath.WalkDir(filepath.Join("..", ".."), func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".go" {
+			_, err = os.Stat(path)
+		}
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
 	path = filepath.Join(programDir, "eventpusher")
 	out, err := exec.Command("go", "build", "-o", path, "eventpusher").CombinedOutput()
 	if err != nil {

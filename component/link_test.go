@@ -157,23 +157,29 @@ func TestLossesOfTheStream(t *testing.T) {
 	}{
 		{"dropped", func(s *xmppserver.Session) { s.Drop() }, Closed, "ADDR closed the connection: it will be tried again"},
 		{"dropped within a stanza", func(s *xmppserver.Session) { s.Send("<message from='a"); s.Drop() }, Closed, "ADDR closed the connection: it will be tried again"},
-		{"ended", func(s *xmppserver.Session) { s.Send("</stream:stream>"); <-s.Done() }, Closed, "ADDR ended the stream: it will be tried again"},
+		{"ended", func(s *xmppserver.Session) { s.Send("</stream:stream>") }, Closed, "ADDR ended the stream: it will be tried again"},
 		{"shutdown", func(s *xmppserver.Session) { s.Fail("system-shutdown", "Received SIGTERM") }, Shutdown, "the server at ADDR is shutting down: it will be tried again"},
 		{"replaced", func(s *xmppserver.Session) { s.Fail("conflict", "Replaced by a new connection") }, Conflict,
 			"ADDR gave our place to another connection under the same name: stop the other one, or choose another [component] name"},
 		{"other stream error", func(s *xmppserver.Session) { s.Fail("policy-violation", "Too \"fast\"") }, StreamError,
 			`ADDR ended the stream with policy-violation, saying "Too \"fast\"": look into the server's log`},
-		{"stray text", func(s *xmppserver.Session) { s.Send("what?"); <-s.Done() }, BrokenStream,
+		{"stray text", func(s *xmppserver.Session) { s.Send("what?") }, BrokenStream,
 			"the stream of ADDR cannot be read on (stanza: broken stream: text between stanzas at byte 0): look into the server's log"},
-		{"tag mismatch", func(s *xmppserver.Session) { s.Send("<message></presence>"); <-s.Done() }, BrokenStream,
+		{"tag mismatch", func(s *xmppserver.Session) { s.Send("<message></presence>") }, BrokenStream,
 			"the stream of ADDR cannot be read on (stanza: broken stream: tag mismatch at byte 20): look into the server's log"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			server := startServer(t, serverOptions())
 			cfg := testConfig(server.Addr())
 			cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
-			w := newWatched(t, cfg, nil).start()
-			tc.lose(accept(t, server))
+			w := newWatched(t, cfg, nil)
+			lost := make(chan struct{})
+			w.dialsOnceMore(lost)
+			w.start()
+			session := accept(t, server)
+			tc.lose(session)
+			<-session.Done()
+			close(lost)
 			send(t, accept(t, server), logged("back"))
 			w.wantFact("back")
 			status := w.Status()
@@ -200,10 +206,13 @@ func TestPanicCostsOneConnection(t *testing.T) {
 		}
 		pass(s)
 	}
+	lost := make(chan struct{})
+	w.dialsOnceMore(lost)
 	w.start()
 	first := accept(t, server)
 	send(t, first, logged("bang"))
 	<-first.Done()
+	close(lost)
 	send(t, accept(t, server), logged("after"))
 	w.wantFact("after")
 	if n := w.counter("eventpusher_component_panics_total"); n != 1 || w.Status().LastErrorReason != Panicked {

@@ -132,6 +132,21 @@ func (w *watched) inMemory(server *xmppserver.Server) {
 	}
 }
 
+// dialsOnceMore makes the link wait with its second dial for lost: until the server has
+// noticed the end of the first connection, another one is a conflict.
+func (w *watched) dialsOnceMore(lost <-chan struct{}) {
+	dial, dials := w.dial, 0
+	w.dial = func(ctx context.Context, address string) (net.Conn, error) {
+		if dials++; dials == 2 {
+			select {
+			case <-lost:
+			case <-ctx.Done():
+			}
+		}
+		return dial(ctx, address)
+	}
+}
+
 func accept(t testing.TB, server *xmppserver.Server) *xmppserver.Session {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,12 +19,15 @@ import (
 // reconnecting is a Link at a real server whose connection a test can cut.
 type reconnecting struct {
 	*watched
-	conns chan net.Conn
+
+	mu    sync.Mutex
+	conn  net.Conn // the last one
+	dials int
 }
 
 func newReconnecting(t *testing.T, server *harness.XMPPServer) *reconnecting {
 	t.Helper()
-	r := &reconnecting{watched: newSettling(t, server.ComponentAddr(server.Component)), conns: make(chan net.Conn, 10)}
+	r := &reconnecting{watched: newSettling(t, server.ComponentAddr(server.Component))}
 	cfg := config.Component{
 		Address: server.ComponentAddr(server.Component), Name: server.Component, Secret: config.Secret(server.Secret),
 		Forwarders: []string{server.Domain}, ReconnectMin: time.Millisecond, ReconnectMax: 10 * time.Millisecond,
@@ -42,14 +46,35 @@ func newReconnecting(t *testing.T, server *harness.XMPPServer) *reconnecting {
 	}
 	link.dial = func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := dialTCP(ctx, address)
-		if err == nil {
-			r.conns <- conn
-		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.conn = conn
+		r.dials++
 		return conn, err
 	}
 	r.Link = link
 	r.start()
 	return r
+}
+
+// cut closes the connection and returns when the link has dialled again. Servers refuse
+// that as long as they have not noticed, so there may be several attempts.
+func (r *reconnecting) cut() {
+	r.t.Helper()
+	r.mu.Lock()
+	before := r.dials
+	r.conn.Close()
+	r.mu.Unlock()
+	dialled := func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.dials > before
+	}
+	for deadline := time.Now().Add(harness.WaitLimit); !dialled(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("the link does not dial again: %+v", r.Status())
+		}
+	}
 }
 
 // until returns the facts up to the first with that beginning.
@@ -97,7 +122,7 @@ func TestProsodySettles(t *testing.T) {
 			if want := []string{"alice@localhost/r privilege", "bob@localhost/r privilege", "settled localhost"}; !slices.Equal(facts, want) {
 				t.Fatalf("got %q, want %q", facts, want)
 			}
-			(<-r.conns).Close()
+			r.cut()
 		}
 		r.end()
 	})
@@ -114,14 +139,14 @@ func TestProsodySettles(t *testing.T) {
 		bob.Send("<presence to='events.localhost'/>") // not subscribed
 		r.until("bob@localhost/r direct")
 		bob.Ping()
-		(<-r.conns).Close()
+		r.cut()
 		// alice is still there: told of before she is settled. Of bob nothing is known.
 		if facts := r.until("settled"); !slices.Equal(facts, []string{"alice@localhost/r direct", "settled localhost [alice@localhost]"}) {
 			t.Errorf("got %q", facts)
 		}
 		// Once bob is subscribed too, the silence of all means something.
 		r.subscribe(bob)
-		(<-r.conns).Close()
+		r.cut()
 		r.until("settled localhost [alice@localhost bob@localhost]")
 		if facts := r.until("settled localhost"); !slices.Equal(facts, []string{"settled localhost"}) {
 			t.Errorf("got %q", facts)
@@ -148,8 +173,7 @@ func TestEjabberdSettlesNothing(t *testing.T) {
 	bob := server.Login(t, "bob", "r")
 	bob.Presence()
 	r.until("bob@localhost/r privilege")
-	(<-r.conns).Close()
-	<-r.conns
+	r.cut()
 	for deadline := time.Now().Add(harness.WaitLimit); !r.Connected() || len(r.Status().Hosts[0].Privileges) == 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no privileges on the new connection: %+v", r.Status())

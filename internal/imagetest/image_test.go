@@ -37,7 +37,7 @@ const (
 	version = "v0.0.0-imagetest"
 	user    = "65532"
 	// limit is how long a step that cannot fail otherwise may take.
-	limit = 2 * time.Minute
+	limit = 5 * time.Minute
 )
 
 func TestImage(t *testing.T) {

@@ -95,7 +95,6 @@ type Backend struct {
 	enqueue  func(context.Context, event.Event) error
 	seen     *seen
 	unread   *unread
-	slots    *slots
 	removals *removals
 	history  *history
 	tally    tally
@@ -117,7 +116,7 @@ func New(o Options) *Backend {
 		o.Now = time.Now
 	}
 	o.Virtual = folded(o.Virtual)
-	return &Backend{o: o, seen: newSeen(), unread: newUnread(), slots: newSlots(), removals: newRemovals(), history: newHistory(), tally: newTally()}
+	return &Backend{o: o, seen: newSeen(), unread: newUnread(), removals: newRemovals(), history: newHistory(), tally: newTally()}
 }
 
 // Attach says where registrations are kept and how to reach the push services. It is
@@ -269,12 +268,8 @@ func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registrat
 	if err != nil || n.Session == "" {
 		return all, err
 	}
-	slot, ok := b.slots.get(n.Session)
-	if !ok {
-		return nil, nil
-	}
 	for i := range all {
-		if all[i].PubSub == slot.pubsub && all[i].Node == slot.node {
+		if slices.Contains(all[i].Sessions, n.Session.Resource()) {
 			return all[i : i+1], nil
 		}
 	}

@@ -92,7 +92,6 @@ func (b *Backend) Remove(ctx context.Context, user, service jid.JID, node string
 	if err != nil {
 		return 0, fmt.Errorf("push registrations: %w", err)
 	}
-	b.slots.forget(user, service, node)
 	b.tally.add(byOperator)
 	return n, nil
 }

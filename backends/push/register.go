@@ -42,14 +42,13 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 	case r.Enable && b.removals.covers(owner, received):
 		return &Refusal{Type: "cancel", Condition: "item-not-found"} // the session is about to end, too
 	case r.Enable:
-		r.Service.Created = received
+		r.Service.Created, r.Service.Sessions = received, []string{session.Resource()}
 		err = b.store.Enable(ctx, owner, r.Service)
 		if errors.Is(err, registration.ErrTooMany) {
 			b.tally.add(tooMany)
 			return &Refusal{Type: "wait", Condition: "resource-constraint"}
 		}
 		if err == nil {
-			b.slots.set(session, slot{pubsub, node, received})
 			b.tally.add(enabled)
 		}
 	case r.AllNodes:
@@ -61,7 +60,6 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 		return fmt.Errorf("push registrations: %w", err)
 	}
 	if !r.Enable {
-		b.slots.forget(owner, pubsub, node)
 		b.tally.add(byUser)
 	}
 	return nil

@@ -73,7 +73,6 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 		if _, err := b.store.Disable(ctx, sum.Notice.Recipient, s.PubSub, s.Node); err != nil {
 			return failed, fmt.Errorf("a registration that is gone cannot be removed: %w", err)
 		}
-		b.slots.forget(sum.Notice.Recipient, s.PubSub, s.Node)
 		b.o.Log.Debug("push: the device is gone, its registration was removed", "user", string(sum.Notice.Recipient), "service", string(s.PubSub))
 		return disabled, nil
 	case errors.As(err, &refusal) && refusal.Type != "wait", errors.As(err, &permanent):

@@ -97,12 +97,13 @@ func serviceKey(owner, pubsub jid.JID, node string) []byte {
 // value is what the file has under a service's key. At first it was the options alone,
 // and such values are still read.
 type value struct {
-	Options []Field `json:"o,omitempty"`
-	Created int64   `json:"c,omitempty"` // Unix time in microseconds, 0 where nobody knows
+	Options  []Field  `json:"o,omitempty"`
+	Created  int64    `json:"c,omitempty"` // Unix time in microseconds, 0 where nobody knows
+	Sessions []string `json:"s,omitempty"`
 }
 
 func encodeValue(s *Service) ([]byte, error) {
-	return json.Marshal(value{s.Options, micros(s.Created)})
+	return json.Marshal(value{s.Options, micros(s.Created), s.Sessions})
 }
 
 // decodeValue fills in what the file has of a service.
@@ -117,30 +118,50 @@ func decodeValue(b []byte, s *Service) error {
 	if err != nil {
 		return fmt.Errorf("push registrations: a service cannot be read: %w", err)
 	}
-	s.Options, s.Created = v.Options, created(v.Created)
+	s.Options, s.Created, s.Sessions = v.Options, created(v.Created), v.Sessions
 	return nil
 }
 
 // Enable implements Store.
 func (e *Embedded) Enable(_ context.Context, owner jid.JID, s Service) error {
-	content, err := encodeValue(&s)
-	if err != nil {
-		return err
-	}
-	key, prefix := serviceKey(owner, s.PubSub, s.Node), ownerPrefix(owner)
+	key, prefix, session := serviceKey(owner, s.PubSub, s.Node), ownerPrefix(owner), s.asking()
 	// Several requests share one write to the disk.
 	return e.db.Batch(func(tx *bolt.Tx) error {
 		b := tx.Bucket(servicesBucket)
-		if b.Get(key) == nil {
-			n := 0
-			for c, k := cursor(b, prefix); k != nil; k = following(c, prefix) {
-				n++
+		sessions, others, changed := []string(nil), 0, make(map[string]*Service)
+		c := b.Cursor()
+		for k, v := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, v = c.Next() {
+			var one Service
+			err := decodeValue(v, &one)
+			if bytes.Equal(k, key) {
+				sessions = one.Sessions // of one that cannot be read there are none; it is written anew
+				continue
 			}
-			if n >= e.limit {
-				return ErrTooMany
+			if err != nil {
+				return err
+			}
+			others++
+			if rest, was := left(one.Sessions, session); was {
+				one.Sessions = rest
+				changed[string(k)] = &one
 			}
 		}
-		return b.Put(key, content)
+		if others >= e.limit && b.Get(key) == nil {
+			return ErrTooMany
+		}
+		service := s // the function may run twice
+		service.Sessions = entered(sessions, session)
+		changed[string(key)] = &service
+		for k, v := range changed {
+			content, err := encodeValue(v)
+			if err == nil {
+				err = b.Put([]byte(k), content)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

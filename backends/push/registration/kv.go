@@ -116,8 +116,17 @@ func (s *KV) Enable(ctx context.Context, owner jid.JID, service Service) error {
 	service.Created = created(micros(service.Created))
 	return s.change(ctx, owner, func(list []Service) ([]Service, bool, error) {
 		at, there := slices.BinarySearchFunc(list, service, order)
+		session := service.asking()
+		for i := range list {
+			if !there || i != at {
+				list[i].Sessions, _ = left(list[i].Sessions, session)
+			}
+		}
+		service := service // another turn begins with what was asked for
+		service.Sessions = entered(nil, session)
 		switch {
 		case there:
+			service.Sessions = entered(list[at].Sessions, session)
 			list[at] = service
 		case len(list) >= s.limit:
 			return nil, false, ErrTooMany

@@ -33,6 +33,10 @@ type Service struct {
 	// Created is when the user asked for it last; zero where nobody knows. Stores keep it
 	// to the microsecond, in UTC.
 	Created time.Time `json:",omitzero"`
+	// Sessions are the resources of the sessions that have enabled this service last of
+	// all they have enabled, newest first, as many as the store remembers; nil if it
+	// knows none. They tell at which device a session is (see Store.Enable).
+	Sessions []string `json:",omitempty"`
 }
 
 // Option returns the value of an option, empty if it is not there.
@@ -50,7 +54,9 @@ func (s *Service) Option(name string) string {
 type Store interface {
 	// Enable adds a service, or replaces the one of the same node. It returns when
 	// the service is as safe as the store makes it, or ErrTooMany, which leaves
-	// everything as it was.
+	// everything as it was. s.Sessions has the session that asks, or nobody: it joins
+	// those that are there, and leaves the other services of the user, as in MongooseIM,
+	// where a session has the one device that it has enabled last.
 	Enable(ctx context.Context, owner jid.JID, s Service) error
 	// Disable removes the service of that node and reports whether there was one.
 	Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error)

@@ -23,6 +23,8 @@ import (
 // SQL keeps registrations in PostgreSQL or CockroachDB, in MongooseIM's own table
 // (priv/pg.sql, event_pusher_push_subscription), so that the registrations of a
 // MongooseIM are there after a change to eventpusher. Several instances can share it.
+// Which session has enabled what has no place there and is in a table of our own,
+// eventpusher_push_session.
 //
 // While the database is away every method fails, and works again when it is back.
 type SQL struct {
@@ -49,7 +51,15 @@ CREATE TABLE IF NOT EXISTS event_pusher_push_subscription (
 	created_at BIGINT NOT NULL,
 	PRIMARY KEY (owner_jid, node, pubsub_jid)
 );
-CREATE INDEX IF NOT EXISTS i_event_pusher_push_subscription ON event_pusher_push_subscription (owner_jid);`
+CREATE INDEX IF NOT EXISTS i_event_pusher_push_subscription ON event_pusher_push_subscription (owner_jid);
+CREATE TABLE IF NOT EXISTS eventpusher_push_session (
+	owner_jid VARCHAR(250) NOT NULL,
+	resource VARCHAR(250) NOT NULL,
+	node VARCHAR(250) NOT NULL,
+	pubsub_jid VARCHAR(250) NOT NULL,
+	created_at BIGINT NOT NULL,
+	PRIMARY KEY (owner_jid, resource)
+);`
 
 // OpenSQL returns a store for that pool; it connects to nothing before it is used.
 // limit is how many services a user can have; below one means MaxPerUser.
@@ -127,13 +137,35 @@ func (s *SQL) Enable(ctx context.Context, owner jid.JID, service Service) error 
 		case err != nil:
 			return err
 		case others >= s.limit:
-			return s.unlessThere(ctx, tx, owner, service, form)
+			err = s.unlessThere(ctx, tx, owner, service, form)
+		default:
+			_, err = tx.Exec(ctx, `INSERT INTO event_pusher_push_subscription (owner_jid, node, pubsub_jid, form, created_at) VALUES ($1, $2, $3, $4, $5)
+				ON CONFLICT (owner_jid, node, pubsub_jid) DO UPDATE SET form = excluded.form, created_at = excluded.created_at`,
+				string(owner), service.Node, string(service.PubSub), form, micros(service.Created))
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO event_pusher_push_subscription (owner_jid, node, pubsub_jid, form, created_at) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (owner_jid, node, pubsub_jid) DO UPDATE SET form = excluded.form, created_at = excluded.created_at`,
-			string(owner), service.Node, string(service.PubSub), form, micros(service.Created))
-		return err
+		if err != nil {
+			return err
+		}
+		return s.enter(ctx, tx, owner, service)
 	}))
+}
+
+// enter notes what the session that asks has enabled last, and forgets those of the
+// same service that are too many.
+func (s *SQL) enter(ctx context.Context, tx pgx.Tx, owner jid.JID, service Service) error {
+	session := service.asking()
+	if session == "" {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO eventpusher_push_session (owner_jid, resource, node, pubsub_jid, created_at) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (owner_jid, resource) DO UPDATE SET node = excluded.node, pubsub_jid = excluded.pubsub_jid, created_at = excluded.created_at`,
+		string(owner), session, service.Node, string(service.PubSub), time.Now().UnixMicro())
+	if err == nil {
+		_, err = tx.Exec(ctx, `DELETE FROM eventpusher_push_session WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3 AND resource NOT IN (
+			SELECT resource FROM eventpusher_push_session WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3 ORDER BY created_at DESC, resource LIMIT $4)`,
+			string(owner), service.Node, string(service.PubSub), keptSessions)
+	}
+	return err
 }
 
 // unlessThere changes a registration that is there; no new one may join.
@@ -165,12 +197,24 @@ func (s *SQL) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, 
 	return s.delete(ctx, "owner_jid = $1 AND created_at <= $2", string(owner), until.UnixMicro())
 }
 
+// delete removes services, of which the first of args is the owner, and what their sessions
+// have enabled.
 func (s *SQL) delete(ctx context.Context, where string, args ...any) (int, error) {
 	if err := s.prepare(ctx); err != nil {
 		return 0, err
 	}
-	tag, err := s.pool.Exec(ctx, "DELETE FROM event_pusher_push_subscription WHERE "+where, args...)
-	return int(tag.RowsAffected()), s.explain(err)
+	removed := 0
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, "DELETE FROM event_pusher_push_subscription WHERE "+where, args...)
+		if err == nil {
+			_, err = tx.Exec(ctx, `DELETE FROM eventpusher_push_session AS session WHERE owner_jid = $1 AND NOT EXISTS (
+				SELECT 1 FROM event_pusher_push_subscription AS service
+				WHERE service.owner_jid = $1 AND service.node = session.node AND service.pubsub_jid = session.pubsub_jid)`, args[0])
+		}
+		removed = int(tag.RowsAffected())
+		return err
+	})
+	return removed, s.explain(err)
 }
 
 // Services implements Store.
@@ -178,7 +222,10 @@ func (s *SQL) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
-	rows, err := s.pool.Query(ctx, `SELECT pubsub_jid, node, form::text, created_at FROM event_pusher_push_subscription WHERE owner_jid = $1
+	rows, err := s.pool.Query(ctx, `SELECT pubsub_jid, node, form::text, created_at, (
+			SELECT array_agg(resource ORDER BY created_at DESC, resource) FROM eventpusher_push_session AS session
+			WHERE session.owner_jid = $1 AND session.node = service.node AND session.pubsub_jid = service.pubsub_jid)
+		FROM event_pusher_push_subscription AS service WHERE owner_jid = $1
 		ORDER BY pubsub_jid COLLATE "C", node COLLATE "C"`, string(owner))
 	if err != nil {
 		return nil, s.explain(err)
@@ -186,7 +233,7 @@ func (s *SQL) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (service Service, err error) {
 		var form string
 		var at int64
-		if err = row.Scan(&service.PubSub, &service.Node, &form, &at); err == nil {
+		if err = row.Scan(&service.PubSub, &service.Node, &form, &at, &service.Sessions); err == nil {
 			service.Created = created(at)
 			service.Options, err = decodeForm(form)
 		}

@@ -34,7 +34,7 @@ func TestSQL(t *testing.T) {
 	conn := d.Dial()
 	t.Run("as every store", func(t *testing.T) {
 		storeSuite(t, func(t *testing.T) Store {
-			if _, err := conn.Exec(ctx, "DROP TABLE IF EXISTS event_pusher_push_subscription"); err != nil {
+			if _, err := conn.Exec(ctx, "DROP TABLE IF EXISTS event_pusher_push_subscription, eventpusher_push_session"); err != nil {
 				t.Fatal(err)
 			}
 			return newSQL(t, d, d.Password)

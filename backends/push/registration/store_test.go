@@ -87,6 +87,46 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 		add(t, s, "alice@x", changed)
 		want(t, s, "alice@x", changed)
 	})
+	t.Run("sessions", func(t *testing.T) {
+		s := fresh(t)
+		by := func(one Service, sessions ...string) Service { one.Sessions = sessions; return one }
+		add(t, s, "alice@x", by(a, "desk"), by(a2, "phone"))
+		add(t, s, "bob@x", by(a, "desk"))
+		want(t, s, "alice@x", by(a, "desk"), by(a2, "phone"))
+		add(t, s, "alice@x", a2) // by nobody
+		want(t, s, "alice@x", by(a, "desk"), by(a2, "phone"))
+		add(t, s, "alice@x", by(a2, "desk")) // which leaves the other
+		want(t, s, "alice@x", a, by(a2, "desk", "phone"))
+		want(t, s, "bob@x", by(a, "desk"))
+		add(t, s, "alice@x", by(a2, "phone"), by(b, "tab")) // again, and a third
+		want(t, s, "alice@x", a, by(a2, "phone", "desk"), by(b, "tab"))
+		if err := s.Enable(ctx, "alice@x", Service{PubSub: "c.example", Node: "1", Sessions: []string{"tab"}}); !errors.Is(err, ErrTooMany) {
+			t.Errorf("got %v", err)
+		}
+		add(t, s, "alice@x", by(b, strings.Repeat("r", maxName+1))) // which is not kept
+		want(t, s, "alice@x", a, by(a2, "phone", "desk"), by(b, "tab"))
+		_, err := s.Disable(ctx, "alice@x", a2.PubSub, a2.Node)
+		must(t, err)
+		add(t, s, "alice@x", by(a2, "phone"))
+		want(t, s, "alice@x", a, by(a2, "phone"), by(b, "tab")) // the desk was of the one that is gone
+		_, err = s.DisableAll(ctx, "alice@x", a.PubSub)
+		must(t, err)
+		add(t, s, "alice@x", a2)
+		want(t, s, "alice@x", a2, by(b, "tab"))
+		_, err = s.Forget(ctx, "alice@x", time.Time{})
+		must(t, err)
+		add(t, s, "alice@x", b)
+		want(t, s, "alice@x", b)
+		last := b
+		for i := range keptSessions + 3 {
+			name := fmt.Sprint("session ", i)
+			add(t, s, "alice@x", by(b, name))
+			last.Sessions = append([]string{name}, last.Sessions...)
+		}
+		last.Sessions = last.Sessions[:keptSessions]
+		want(t, s, "alice@x", last)
+		want(t, s, "bob@x", by(a, "desk"))
+	})
 	t.Run("limit", func(t *testing.T) {
 		s := fresh(t)
 		add(t, s, "alice@x", a, a2, b)
@@ -253,16 +293,34 @@ func TestEmbeddedOfOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := e.Services(ctx, "alice@x")
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := []Service{{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}, {PubSub: "b.example", Node: "1"}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+	for range 2 {
+		got, err := e.Services(ctx, "alice@x")
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Error(err, diff)
+		}
+		want[1].Sessions = []string{"desk"}
+		if err := e.Enable(ctx, "alice@x", want[1]); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if n, err := e.Forget(ctx, "alice@x", time.Unix(1, 0)); n != 2 || err != nil {
 		t.Errorf("removed %d, %v", n, err)
+	}
+	err = e.db.Update(func(tx *bolt.Tx) error {
+		return tx.Bucket(servicesBucket).Put(serviceKey("bob@x", "a.example", "1"), []byte("{"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Services(ctx, "bob@x"); err == nil {
+		t.Error("a value that is damaged is read")
+	}
+	if err := e.Enable(ctx, "bob@x", Service{PubSub: "b.example", Node: "1"}); err == nil {
+		t.Error("a damaged value counts for nothing")
+	}
+	if err := e.Enable(ctx, "bob@x", Service{PubSub: "a.example", Node: "1"}); err != nil {
+		t.Error("a damaged value cannot be written anew:", err)
 	}
 }
 

@@ -95,6 +95,7 @@ type Backend struct {
 	enqueue  func(context.Context, event.Event) error
 	seen     *seen
 	unread   *unread
+	shared   Unread // nil: there is no other instance
 	removals *removals
 	history  *history
 	tally    tally
@@ -132,6 +133,10 @@ func (b *Backend) AttachDevices(enqueue func(context.Context, event.Event) error
 	b.enqueue = enqueue
 }
 
+// AttachUnread says who counts unread messages where several instances share the events.
+// It is called at most once, as Attach.
+func (b *Backend) AttachUnread(u Unread) { b.shared = u }
+
 // Devices returns how devices are reached, nil if there are none.
 func (b *Backend) Devices() *devices.Delivery { return b.o.Devices }
 
@@ -146,11 +151,11 @@ func (b *Backend) Wants(e *event.Event) bool {
 	switch {
 	case e.Kind == event.UserStatus:
 		if e.Online {
-			b.unread.back(e.User)
+			b.unread.back(e.User, e.Time)
 		}
 		return false
 	case e.Kind == event.Chat && e.Direction == event.In:
-		b.unread.read(e.User, e.To.Bare())
+		b.unread.read(e.User, e.To.Bare(), e.Time)
 		return false
 	case e.Kind == event.Notification:
 		return b.o.Devices != nil
@@ -257,7 +262,7 @@ func (b *Backend) notify(ctx context.Context, e *event.Event) error {
 		b.note(n.Recipient, e.ID, notEnabled)
 		return nil
 	}
-	n.Count, n.Total = b.unread.add(n.Recipient, n.Conversation, n.Key)
+	b.count(ctx, &n, e.Time)
 	s := Summary{EventID: e.ID, Time: e.Time, Fields: n.Fields(), Notice: &n}
 	return worst(b.tellAll(ctx, services, &s))
 }

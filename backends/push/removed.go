@@ -48,7 +48,7 @@ func (r *removals) covers(owner jid.JID, received time.Time) bool {
 // accountEnds clears what memory has of an account, in the order of the feed.
 func (b *Backend) accountEnds(e *event.Event) {
 	b.removals.add(e.User, e.Time)
-	b.unread.back(e.User)
+	b.unread.back(e.User, e.Time)
 }
 
 // removeAccount removes what an account that is no more has registered, as MongooseIM

@@ -128,7 +128,10 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	}
 	if a.registrar != nil {
 		a.registrar.component = a.link
-		a.registrar.relay, _ = a.box.(relay)
+		if others, ok := a.box.(relay); ok {
+			a.registrar.relay = others
+			a.registrar.push.AttachUnread(a.registrar)
+		}
 	}
 	if cfg.Admin.Listen != "" {
 		a.admin, err = admin.New(cfg.Admin, admin.Options{

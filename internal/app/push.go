@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"mellium.im/xmpp/disco"
@@ -34,7 +35,8 @@ type registrar struct {
 	served    map[jid.JID]bool
 	requests  *turns
 	component requester
-	relay     relay // nil: there is no other instance
+	relay     relay       // nil: there is no other instance
+	leading   atomic.Bool // this instance has the link, where there are others
 	log       *slog.Logger
 }
 

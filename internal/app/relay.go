@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"eventpusher/backends/push"
 	"eventpusher/component"
@@ -19,34 +20,46 @@ type relay interface {
 	Answer(answer func(ctx context.Context, question []byte) []byte) (stop func(), err error)
 }
 
-// relayedSet asks for an IQ of type set.
-type relayedSet struct {
-	To      jid.JID `json:"to"`
-	Payload []byte  `json:"payload"`
+// relayed is a question: Unread is to be counted, or else an IQ of type set is to be
+// sent.
+type relayed struct {
+	Unread  *push.UnreadMessage `json:"unread,omitempty"`
+	To      jid.JID             `json:"to,omitempty"`
+	Payload []byte              `json:"payload,omitempty"`
 }
 
-// relayedReply says what became of it: a result if all is empty.
+// relayedReply says what became of an IQ, a result if all is empty, or how many messages
+// are unread, at least one.
 type relayedReply struct {
 	Refusal *push.Refusal `json:"refusal,omitempty"`
 	Silent  bool          `json:"silent,omitempty"` // nobody answered in time
 	Failed  string        `json:"failed,omitempty"` // anything else
+
+	Count int `json:"count,omitempty"`
+	Total int `json:"total,omitempty"`
+}
+
+// consult puts a question to the instance that holds the link.
+func (r *registrar) consult(ctx context.Context, question *relayed) (reply relayedReply, err error) {
+	b, err := json.Marshal(question)
+	if err != nil {
+		return reply, err
+	}
+	if b, err = r.relay.Ask(ctx, b); err != nil {
+		return reply, err
+	}
+	if err := json.Unmarshal(b, &reply); err != nil {
+		return reply, errors.New("push: the answer of the instance that holds the link cannot be read")
+	}
+	return reply, nil
 }
 
 // ask has the instance that holds the link send the IQ.
 func (r *registrar) ask(ctx context.Context, to jid.JID, payload []byte) error {
-	question, err := json.Marshal(relayedSet{To: to, Payload: payload})
-	if err != nil {
-		return err
-	}
-	b, err := r.relay.Ask(ctx, question)
-	if err != nil {
-		return err
-	}
-	var reply relayedReply
-	if err := json.Unmarshal(b, &reply); err != nil {
-		return errors.New("push: the answer of the instance that holds the link cannot be read")
-	}
+	reply, err := r.consult(ctx, &relayed{To: to, Payload: payload})
 	switch {
+	case err != nil:
+		return err
 	case reply.Refusal != nil:
 		return reply.Refusal
 	case reply.Silent:
@@ -57,12 +70,41 @@ func (r *registrar) ask(ctx context.Context, to jid.JID, payload []byte) error {
 	return nil
 }
 
-// answer sends an IQ that another instance asks for.
+// countTimeout is how long a notification waits for its number. Usually somebody answers,
+// or nobody is there, within a millisecond; a machine that has vanished does neither.
+const countTimeout = time.Second
+
+// Add implements push.Unread. What was read is known where the link is.
+func (r *registrar) Add(ctx context.Context, m *push.UnreadMessage) (count, total int, ok bool) {
+	if r.leading.Load() {
+		count, total = r.push.CountUnread(m)
+		return count, total, true
+	}
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
+	defer cancel()
+	reply, err := r.consult(ctx, &relayed{Unread: m})
+	if err == nil && reply.Count < 1 {
+		err = errors.New("push: the instance that holds the link does not count")
+	}
+	if err != nil {
+		r.log.Debug("push: nobody can say how many messages are unread", "user", string(m.User), "err", err)
+		return 0, 0, false
+	}
+	return reply.Count, reply.Total, true
+}
+
+// answer does what another instance asks for.
 func (r *registrar) answer(ctx context.Context, question []byte) []byte {
-	var asked relayedSet
+	var asked relayed
 	var reply relayedReply
 	err := json.Unmarshal(question, &asked)
-	if err == nil {
+	switch {
+	case err != nil:
+	case asked.Unread != nil:
+		reply.Count, reply.Total = r.push.CountUnread(asked.Unread)
+	case asked.To == "":
+		err = errors.New("push: the instance that holds the link does not understand the question: run the same version everywhere")
+	default:
 		err = r.send(ctx, asked.To, asked.Payload)
 	}
 	switch {
@@ -73,16 +115,20 @@ func (r *registrar) answer(ctx context.Context, question []byte) []byte {
 	default:
 		reply.Failed = err.Error()
 	}
-	b, _ := json.Marshal(reply) // texts and a truth value: it cannot fail
+	b, _ := json.Marshal(reply) // texts and numbers: it cannot fail
 	return b
 }
 
-// lead runs the link for one turn, and lends it to the other instances meanwhile.
+// lead runs the link for one turn, and does meanwhile for the other instances what needs
+// it.
 func (a *App) lead(turn context.Context) error {
-	if a.registrar != nil && a.registrar.relay != nil {
-		stop, err := a.registrar.relay.Answer(a.registrar.answer)
+	if r := a.registrar; r != nil && r.relay != nil {
+		r.push.ForgetUnread()
+		r.leading.Store(true)
+		defer r.leading.Store(false)
+		stop, err := r.relay.Answer(r.answer)
 		if err != nil {
-			a.log.Warn("the other instances cannot send push notifications by the link of this one", "err", err)
+			a.log.Warn("the other instances cannot send push notifications by the link of this one, nor count unread messages", "err", err)
 		} else {
 			defer stop()
 		}

@@ -4,10 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
+	"time"
 
 	"eventpusher/backends/push"
 	"eventpusher/component"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 // oneLink plays a link: it notes what is sent.
@@ -70,9 +75,52 @@ func TestRelay(t *testing.T) {
 	if alone.Set(t.Context(), "push.example.net", []byte(payload)) == nil {
 		t.Error("no instance has the link, and the notification counts as sent")
 	}
-	for _, question := range []string{"", "{", `{"to":1}`} {
-		if b := alone.answer(t.Context(), []byte(question)); len(b) == 0 {
-			t.Errorf("no answer to %q", question)
+	for _, question := range []string{"", "{", "{}", `{"to":1}`, `{"later":{}}`} {
+		if b := alone.answer(t.Context(), []byte(question)); !strings.Contains(string(b), "failed") {
+			t.Errorf("the answer to %q is %s", question, b)
 		}
 	}
+	if n := len(alone.component.(*oneLink).sent); n != 1 {
+		t.Errorf("%d IQs were sent for questions that nobody understands", n-1)
+	}
+}
+
+// TestRelayedCounts counts at the instance that learns what was read.
+func TestRelayedCounts(t *testing.T) {
+	counting := func() *registrar {
+		return &registrar{push: push.New(push.Options{}), component: &oneLink{}, log: slog.New(slog.DiscardHandler)}
+	}
+	leader, standby := counting(), counting()
+	leader.relay, standby.relay = toLeader{leader}, toLeader{leader}
+	leader.leading.Store(true)
+	start := time.UnixMilli(1_700_000_000_000)
+	n := 0
+	message := func(with jid.JID) *push.UnreadMessage {
+		n++
+		return &push.UnreadMessage{User: "bob@x", With: with, Key: fmt.Sprint(n), Time: start.Add(time.Duration(n) * time.Second)}
+	}
+	expect := func(what string, r *registrar, m *push.UnreadMessage, count, total int, ok bool) {
+		t.Helper()
+		if c, all, can := r.Add(t.Context(), m); c != count || all != total || can != ok {
+			t.Errorf("%s: %d of %d, %v; want %d of %d, %v", what, c, all, can, count, total, ok)
+		}
+	}
+	first := message("alice@x")
+	expect("the first one", standby, first, 1, 1, true)
+	expect("an attempt after a move of its partition", leader, first, 1, 1, true)
+	expect("the same conversation", leader, message("alice@x"), 2, 2, true)
+	expect("another one", standby, message("carol@x"), 1, 3, true)
+	delayed := message("alice@x")
+	leader.push.Wants(&event.Event{Kind: event.UserStatus, User: "bob@x", Online: true, Time: message("").Time})
+	expect("read before it was delivered", standby, delayed, 1, 1, true)
+	expect("since he was there", standby, message("alice@x"), 1, 1, true)
+	leader.push.Wants(&event.Event{Kind: event.Chat, Direction: event.In, User: "bob@x", To: "alice@x/desk", Time: message("").Time})
+	expect("since he has answered", standby, message("alice@x"), 1, 1, true)
+	expect("another one", leader, message("carol@x"), 1, 2, true)
+
+	standby.relay = toLeader{}
+	expect("while nobody leads", standby, message("carol@x"), 0, 0, false)
+	leader.leading.Store(false)
+	leader.relay = toLeader{}
+	expect("after its turn", leader, message("carol@x"), 0, 0, false)
 }

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"eventpusher/backends/push/registration"
@@ -20,6 +21,18 @@ type Explanation struct {
 	// Feeds names the feed that reports each class of facts, such as message, of
 	// the user's host; nil where no instance was asked, empty if none was heard.
 	Feeds map[string]string `json:"feeds,omitempty"`
+	// Silent is how many of the instances that share the events were asked and have not
+	// said what they have decided.
+	Silent int `json:"silent_instances,omitempty"`
+}
+
+// Merge adds what another instance knows of the same user.
+func (e *Explanation) Merge(other *Explanation) {
+	e.Decisions = append(e.Decisions, other.Decisions...)
+	slices.SortStableFunc(e.Decisions, func(a, b Decision) int { return a.Time.Compare(b.Time) })
+	if len(e.Feeds) == 0 { // who has not got the link hears none
+		e.Feeds = other.Feeds
+	}
 }
 
 // Registered is one registration, without the values of its options: those are

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/xml"
 	"errors"
 	"log/slog"
@@ -36,6 +37,7 @@ type registrar struct {
 	requests  *turns
 	component requester
 	relay     relay       // nil: there is no other instance
+	instance  string      // tells this one from the others
 	leading   atomic.Bool // this instance has the link, where there are others
 	log       *slog.Logger
 }
@@ -61,7 +63,7 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 		}
 		r := &registrar{
 			push: p, store: store, hosts: make(map[jid.JID]bool), served: make(map[jid.JID]bool),
-			requests: newTurns(pushLanes, pushQueue), log: log,
+			requests: newTurns(pushLanes, pushQueue), log: log, instance: rand.Text(),
 		}
 		for _, h := range cfg.General.Hosts {
 			r.served[jid.Prepare(h)] = true
@@ -175,24 +177,16 @@ func busy() *push.Refusal { return &push.Refusal{Type: "wait", Condition: "resou
 
 // run answers until ctx ends: each user in the order of his requests, as soon as the
 // store has them.
-func (r *registrar) run(ctx context.Context) error { return r.requests.run(ctx) }
-
-// Explain implements control.Push: what the backend says, and which feeds report on
-// the user's host.
-func (r *registrar) Explain(ctx context.Context, user jid.JID) (push.Explanation, error) {
-	e, err := r.push.Explain(ctx, user)
-	if err != nil {
-		return e, err
-	}
-	e.Feeds = make(map[string]string)
-	for _, h := range r.component.Status().Hosts {
-		if h.Host == user.Domain() {
-			for class, dialect := range h.Authority {
-				e.Feeds[class.String()] = dialect
-			}
+func (r *registrar) run(ctx context.Context) error {
+	if r.relay != nil {
+		stop, err := r.relay.AnswerAll(r.answerAll)
+		if err != nil {
+			r.log.Warn("push explain on other instances cannot tell what this one decides", "err", err)
+		} else {
+			defer stop()
 		}
 	}
-	return e, nil
+	return r.requests.run(ctx)
 }
 
 // Remove implements control.Push.

@@ -9,6 +9,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/component"
 	"eventpusher/internal/jid"
+	"eventpusher/pusher/outbox"
 )
 
 // relay reaches the instance that holds the link, where several share the outbox: each
@@ -18,6 +19,13 @@ type relay interface {
 	Ask(ctx context.Context, question []byte) ([]byte, error)
 	// Answer answers such questions until stop is called.
 	Answer(answer func(ctx context.Context, question []byte) []byte) (stop func(), err error)
+	// AskAll puts a question to all instances, this one among them, and returns the
+	// answers when all have come or ctx ends. It is safe for concurrent use.
+	AskAll(ctx context.Context, question []byte) ([][]byte, error)
+	// AnswerAll answers such questions until stop is called.
+	AnswerAll(answer func(ctx context.Context, question []byte) []byte) (stop func(), err error)
+	// Standing says how many instances there are.
+	Standing() outbox.Standing
 }
 
 // relayed is a question: Unread is to be counted, or else an IQ of type set is to be

@@ -13,6 +13,7 @@ import (
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
+	"eventpusher/pusher/outbox"
 )
 
 // oneLink plays a link: it notes what is sent.
@@ -41,6 +42,14 @@ func (t toLeader) Ask(ctx context.Context, question []byte) ([]byte, error) {
 func (t toLeader) Answer(func(context.Context, []byte) []byte) (func(), error) {
 	return func() {}, nil
 }
+
+func (t toLeader) AnswerAll(func(context.Context, []byte) []byte) (func(), error) {
+	return func() {}, nil
+}
+
+func (t toLeader) AskAll(context.Context, []byte) ([][]byte, error) { return nil, nil }
+
+func (t toLeader) Standing() outbox.Standing { return outbox.Standing{Instances: 2} }
 
 // TestRelay publishes a notification by an instance that does not hold the link.
 func TestRelay(t *testing.T) {

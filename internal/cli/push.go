@@ -141,6 +141,9 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 		slices.Sort(feeds)
 		fmt.Fprintf(w, "feeds of %s: %s\n", e.User.Domain(), strings.Join(feeds, ", "))
 	}
+	if e.Silent > 0 {
+		fmt.Fprintf(w, "%s did not answer: what was decided there is missing\n", plural(e.Silent, "other instance"))
+	}
 	if len(e.Decisions) == 0 {
 		fmt.Fprintln(w, "no decision about a message to this user is remembered")
 		return nil

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -374,7 +375,8 @@ func TestNarrowRights(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{TLS: true, Extra: `
 authorization { users: [ { user: u, password: right, permissions: {
   publish: { allow: ["TEST.>", "$KV.TEST_state.>", "$KV.TEST_cluster.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>"] }
-  subscribe: { allow: ["_INBOX.>", "TEST.ask"] } } } ] }
+  subscribe: { allow: ["_INBOX.>", "TEST.ask", "TEST.ask.>"] }
+  allow_responses: true } } ] }
 `})
 	o := options(t, server, "a")
 	o.Username, o.Password = "u", "right"
@@ -407,5 +409,19 @@ authorization { users: [ { user: u, password: right, permissions: {
 	if _, err := i.Trim(); err != nil {
 		t.Error(err)
 	}
+	for _, serve := range []func(func(context.Context, []byte) []byte) (func(), error){i.Answer, i.AnswerAll} {
+		stop, err := serve(func(context.Context, []byte) []byte { return []byte("!") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+	}
+	await(t, "answers", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		answer, err1 := i.Ask(ctx, []byte("?"))
+		all, err2 := i.AskAll(ctx, []byte("?"))
+		return errors.Join(err1, err2) == nil && string(answer) == "!" && len(all) == 1
+	})
 	l.end(t)
 }

@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -60,4 +61,42 @@ func TestAsk(t *testing.T) {
 		_, err := second.Ask(short, []byte("3"))
 		return errors.Is(err, jetstream.ErrNobody)
 	})
+}
+
+// TestAskAll puts a question to every instance, of which one may be silent.
+func TestAskAll(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	engines := map[string]*instance{"first": open(t, o), "second": open(t, o)}
+	stop := make(map[string]func())
+	for name, e := range engines {
+		var err error
+		if stop[name], err = e.AnswerAll(func(_ context.Context, question []byte) []byte { return []byte(name + " " + string(question)) }); err != nil {
+			t.Fatal(err)
+		}
+		defer stop[name]()
+	}
+	answers := func(e *instance, timeout time.Duration) []string {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		defer cancel()
+		got, err := e.AskAll(ctx, []byte("?"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := make([]string, len(got))
+		for i := range got {
+			list[i] = string(got[i])
+		}
+		slices.Sort(list)
+		return list
+	}
+	both := []string{"first ?", "second ?"}
+	for name, e := range engines {
+		await(t, "the answers that "+name+" gets", func() bool { return slices.Equal(answers(e, time.Second), both) })
+	}
+	stop["second"]()
+	await(t, "the end of one", func() bool { return slices.Equal(answers(engines["second"], 100*time.Millisecond), both[:1]) })
+	stop["first"]()
+	await(t, "the end of both", func() bool { return len(answers(engines["first"], 100*time.Millisecond)) == 0 })
 }

@@ -48,7 +48,23 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	c := &cluster{t: t, server: server, nats: harness.NATS(t, harness.NATSOptions{}), sink: harness.HTTPSink(t), program: build(t)}
+	sink := harness.HTTPSink(t)
+	c := prepareCluster(t, server.Addr(), fmt.Sprintf(`
+[[modules.mod_event_pusher.http.handlers]]
+name = "sink"
+
+[outgoing_pools.http.http_pool.connection]
+host = %q
+`, sink.URL()))
+	c.server, c.sink = server, sink
+	return c
+}
+
+// prepareCluster writes the configurations of two instances for a server; backends is
+// the part of them that says what they publish to.
+func prepareCluster(t *testing.T, address, backends string) *cluster {
+	t.Helper()
+	c := &cluster{t: t, nats: harness.NATS(t, harness.NATSOptions{}), program: build(t)}
 	for i := range c.nodes {
 		dir := t.TempDir()
 		n := &node{c: c, config: filepath.Join(dir, "config.toml")}
@@ -65,13 +81,7 @@ hosts = ["localhost"]
 
 [admin]
 listen = "127.0.0.1:0"
-
-[[modules.mod_event_pusher.http.handlers]]
-name = "sink"
-
-[outgoing_pools.http.http_pool.connection]
-host = %q
-
+%s
 [outbox]
 engine = "nats"
 path = %q
@@ -79,7 +89,7 @@ path = %q
 [outbox.nats]
 url = %q
 takeover = "5s"
-`, server.Addr(), c.sink.URL(), filepath.Join(dir, "outbox"), c.nats.URL())
+`, address, backends, filepath.Join(dir, "outbox"), c.nats.URL())
 		if err := os.WriteFile(n.config, []byte(toml), 0o600); err != nil {
 			t.Fatal(err)
 		}

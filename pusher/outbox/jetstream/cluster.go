@@ -78,6 +78,8 @@ type cluster struct {
 	members  map[string]*member
 	claims   map[string]*claim
 	mine     map[string]*held
+	term     context.Context // until another instance has the link, or nobody
+	endTerm  context.CancelFunc
 	wantLink bool
 	link     chan context.Context // to Lead, capacity 1
 	leaving  bool
@@ -91,7 +93,16 @@ func newCluster(e *Engine) *cluster {
 		mine: make(map[string]*held), link: make(chan context.Context, 1),
 	}
 	c.reborn()
+	c.term, c.endTerm = context.WithCancel(context.Background())
 	return c
+}
+
+// linkTerm returns a context that ends when the link changes hands, as far as this
+// instance knows of it.
+func (c *cluster) linkTerm() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.term
 }
 
 // reborn begins a life under a new id.

@@ -16,19 +16,30 @@ const answersAtOnce = 1024
 // that the one that does is busy: trying again later makes sense.
 var ErrNobody = errors.New("outbox: no instance that holds the link to the XMPP server takes the question")
 
+// ErrMoved says that the link went to another instance before there was an answer, so
+// that there may never be one. The question may have been taken.
+var ErrMoved = errors.New("outbox: the instance that held the link to the XMPP server gave no answer before another one had it")
+
 func (n names) askSubject() string { return n.prefix + ".ask" }
 
 // askAllSubject is below ask, so that one permission covers both.
 func (n names) askAllSubject() string { return n.askSubject() + ".all" }
 
 // Ask puts a question to the instance that holds the link and waits for its answer, for
-// as long as ctx allows. It may be this one. The error is ErrNobody, the context's, or says why NATS
-// cannot be used. It is safe for concurrent use.
+// as long as ctx allows. It may be this one. The error is ErrNobody, ErrMoved, the
+// context's, or says why NATS cannot be used. It is safe for concurrent use.
 func (e *Engine) Ask(ctx context.Context, question []byte) ([]byte, error) {
-	m, err := e.nc.RequestWithContext(ctx, names{prefix: e.o.Prefix}.askSubject(), question)
+	// One that was killed leaves its questions unanswered.
+	term := e.cluster.linkTerm()
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(term, cancel)()
+	m, err := e.nc.RequestWithContext(asking, names{prefix: e.o.Prefix}.askSubject(), question)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return nil, ErrNobody
+	case err != nil && ctx.Err() == nil && term.Err() != nil:
+		return nil, ErrMoved
 	case err != nil:
 		return nil, fmt.Errorf("outbox: ask the instance that holds the link: %w", err)
 	case len(m.Data) == 0:

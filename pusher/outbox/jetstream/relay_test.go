@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -99,4 +100,49 @@ func TestAskAll(t *testing.T) {
 	await(t, "the end of one", func() bool { return slices.Equal(answers(engines["second"], 100*time.Millisecond), both[:1]) })
 	stop["first"]()
 	await(t, "the end of both", func() bool { return len(answers(engines["first"], 100*time.Millisecond)) == 0 })
+}
+
+// TestAskMoved: who holds the link dies over a question, and whoever asks hears of it as
+// soon as another one has the link.
+func TestAskMoved(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	var holders atomic.Int32
+	one, two := open(t, o), open(t, o)
+	first := one.lead(&holders, t)
+	await(t, "the first leader", first.leading.Load)
+	began := make(chan struct{}, 1)
+	stop, err := one.Answer(func(ctx context.Context, _ []byte) []byte {
+		began <- struct{}{}
+		<-ctx.Done()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := two.lead(&holders, t)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	failed := make(chan error, 1)
+	await(t, "a question that arrives", func() bool {
+		go func() { _, err := two.Ask(ctx, []byte("?")); failed <- err }()
+		select {
+		case <-began:
+			return true
+		case err := <-failed: // the server does not know yet who answers
+			if !errors.Is(err, jetstream.ErrNobody) {
+				t.Errorf("before the answerer is known: %v", err)
+			}
+			return false
+		}
+	})
+	one.crash()
+	stop()
+	if err := <-failed; !errors.Is(err, jetstream.ErrMoved) {
+		t.Errorf("got %v", err)
+	}
+	await(t, "the second leader", second.leading.Load)
+	second.end(t)
+	first.stop()
 }

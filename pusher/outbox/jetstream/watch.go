@@ -115,9 +115,14 @@ func (c *cluster) note(what, owner string, revision uint64) {
 		k = &claim{}
 		c.claims[what] = k
 	}
-	if revision >= k.revision {
-		k.owner, k.revision = owner, revision
+	if revision < k.revision {
+		return
 	}
+	if what == claimLink && owner != k.owner {
+		c.endTerm()
+		c.term, c.endTerm = context.WithCancel(context.Background())
+	}
+	k.owner, k.revision = owner, revision
 }
 
 // lives reports whether an instance may still act on its claims.

@@ -339,6 +339,16 @@ func TestUnacked(t *testing.T) {
 	if n := nodes(unacked("bob@example.org/2", "m3")); n != 1 {
 		t.Errorf("another session's disable: told %d", n)
 	}
+	// After a restart, and where another instance has taken the request.
+	next := New(f.o)
+	next.Attach(f.store, f.network)
+	f.Backend = next
+	if n := nodes(unacked("bob@example.org/2", "m4")); n != 1 {
+		t.Errorf("a session of before: told %d", n)
+	}
+	if n := nodes(unacked("bob@example.org/1", "m4")); n != 0 {
+		t.Errorf("a session of before that has disabled: told %d", n)
+	}
 	plain := newFixture(t, asMongooseIM)
 	if e := unacked("bob@example.org/1", "m1"); plain.Wants(&e) {
 		t.Error("the default plugin wants unacknowledged messages")

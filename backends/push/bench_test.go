@@ -46,6 +46,19 @@ func TestWantsAllocatesNothing(t *testing.T) {
 	}
 }
 
+// BenchmarkWantsSent is what push costs a message that a user sends, who has read the
+// conversation by that.
+func BenchmarkWantsSent(b *testing.B) {
+	backend := atInfo()
+	e, list := online(1000)
+	e.Direction, e.To = event.In, "alice@example.org/desk"
+	b.ReportAllocs()
+	for i := range b.N {
+		e.User = list[i%len(list)]
+		backend.Wants(&e)
+	}
+}
+
 // BenchmarkWantsOnline is what push costs a message that it has nothing to do with.
 func BenchmarkWantsOnline(b *testing.B) {
 	for _, users := range []int{100, 100_000} {

@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -50,6 +51,26 @@ func BenchmarkAppend(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n)/1e3, "µs/event")
 			b.ReportMetric(float64(b.N*n)/b.Elapsed().Seconds(), "events/s")
 		})
+	}
+}
+
+// BenchmarkAsk is what it costs to ask the instance that holds the link.
+func BenchmarkAsk(b *testing.B) {
+	i := benchOpen(b)
+	stop, err := i.Answer(func(_ context.Context, question []byte) []byte { return question })
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer stop()
+	question := []byte(strings.Repeat("x", 200))
+	await(b, "the first answer", func() bool {
+		_, err := i.Ask(b.Context(), question)
+		return err == nil
+	})
+	for b.Loop() {
+		if _, err := i.Ask(b.Context(), question); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

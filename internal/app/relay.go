@@ -62,10 +62,21 @@ func (r *registrar) consult(ctx context.Context, question *relayed) (reply relay
 	return reply, nil
 }
 
+// askTimeout is how long the instance that holds the link has for an IQ: what its link may
+// take, and the way. An answer can be lost on that, and nobody else ends the wait.
+const askTimeout = component.DefaultRequestTimeout + 5*time.Second
+
+// errLeaderSilent says nothing of the push service.
+var errLeaderSilent = errors.New("push: the instance that holds the link did not say what became of the notification")
+
 // ask has the instance that holds the link send the IQ.
 func (r *registrar) ask(ctx context.Context, to jid.JID, payload []byte) error {
-	reply, err := r.consult(ctx, &relayed{To: to, Payload: payload})
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	reply, err := r.consult(asking, &relayed{To: to, Payload: payload})
 	switch {
+	case err != nil && ctx.Err() == nil && asking.Err() != nil:
+		return errLeaderSilent
 	case err != nil:
 		return err
 	case reply.Refusal != nil:

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"eventpusher/backends/push"
@@ -92,6 +93,43 @@ func TestRelay(t *testing.T) {
 	if n := len(alone.component.(*oneLink).sent); n != 1 {
 		t.Errorf("%d IQs were sent for questions that nobody understands", n-1)
 	}
+}
+
+// noAnswer plays an instance whose answers are lost on the way.
+type noAnswer struct{ toLeader }
+
+func (noAnswer) Ask(ctx context.Context, _ []byte) ([]byte, error) {
+	<-ctx.Done()
+	return nil, fmt.Errorf("asked: %w", ctx.Err())
+}
+
+// TestRelayedAnswerIsLost: the wait for it ends, with an error that does not make the push
+// service one that is silent.
+func TestRelayedAnswerIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &registrar{component: &oneLink{err: &component.NoLinkError{}}, relay: noAnswer{}}
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { ended <- r.Set(ctx, "push.example.net", nil) }()
+		time.Sleep(component.DefaultRequestTimeout)
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			t.Errorf("the other instance gets less time than its link needs: %v", err)
+		default:
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			if err == nil || errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		default:
+			t.Error("it waits for ever")
+		}
+		stop()
+	})
 }
 
 // TestRelayedCounts counts at the instance that learns what was read.

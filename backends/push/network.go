@@ -65,8 +65,9 @@ type peer struct {
 
 // reply is that of a push service, once done is closed.
 type reply struct {
-	done chan struct{}
-	err  error
+	began time.Time
+	done  chan struct{}
+	err   error
 }
 
 func newNetwork(s Services) *network {
@@ -77,13 +78,14 @@ func newNetwork(s Services) *network {
 }
 
 // set publishes the payload at a service, once for each key until it has returned what
-// became of that. The errors are those of Services, marked by elsewhere, or a
+// became of that. A refusal that is older than the registration, which was created then,
+// is not about it. The errors are those of Services, marked by elsewhere, or a
 // *backends.WaitError.
-func (n *network) set(ctx context.Context, key string, to jid.JID, payload []byte) error {
+func (n *network) set(ctx context.Context, key string, to jid.JID, created time.Time, payload []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	a, p, err := n.begin(key, to, payload)
+	a, p, err := n.begin(key, to, created, payload)
 	if err != nil {
 		return err
 	}
@@ -104,7 +106,7 @@ func (n *network) set(ctx context.Context, key string, to jid.JID, payload []byt
 }
 
 // begin sends, unless that was done before.
-func (n *network) begin(key string, to jid.JID, payload []byte) (*reply, *peer, error) {
+func (n *network) begin(key string, to jid.JID, created time.Time, payload []byte) (*reply, *peer, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p, ok := n.peers.Get(to)
@@ -115,7 +117,10 @@ func (n *network) begin(key string, to jid.JID, payload []byte) (*reply, *peer, 
 	if a := n.answers[key]; a != nil {
 		select {
 		case <-a.done:
-			return a, p, nil
+			if a.err == nil || !created.After(a.began) {
+				return a, p, nil
+			}
+			delete(n.answers, key)
 		default:
 			return nil, nil, backends.Wait(answerRetry, errUnanswered)
 		}
@@ -134,15 +139,14 @@ func (n *network) begin(key string, to jid.JID, payload []byte) (*reply, *peer, 
 	if len(n.answers) >= answersKept {
 		n.dropLocked()
 	}
-	a := &reply{done: make(chan struct{})}
+	a := &reply{began: time.Now(), done: make(chan struct{})}
 	n.answers[key] = a
 	n.underway++
 	p.underway++
 	n.sends.Go(func() {
-		began := time.Now()
 		err := n.services.Set(n.ctx, to, payload)
 		a.err = elsewhere(n.ctx, err)
-		n.ended(p, err, began)
+		n.ended(p, err, a.began)
 		close(a.done)
 	})
 	return a, p, nil

@@ -130,7 +130,7 @@ func TestSilentService(t *testing.T) {
 		key := 0
 		try := func() error {
 			key++
-			return n.set(t.Context(), fmt.Sprint(key), "push.example.net", nil)
+			return n.set(t.Context(), fmt.Sprint(key), "push.example.net", time.Time{}, nil)
 		}
 		take := func(want int) {
 			t.Helper()
@@ -147,7 +147,7 @@ func TestSilentService(t *testing.T) {
 		}
 		take(1)
 		// Whoever comes again for the same finds out how it went.
-		again := func() error { return n.set(t.Context(), "1", "push.example.net", nil) }
+		again := func() error { return n.set(t.Context(), "1", "push.example.net", time.Time{}, nil) }
 		if err := again(); !errors.Is(err, errUnanswered) {
 			t.Error(err)
 		}
@@ -197,14 +197,14 @@ func TestLostRequest(t *testing.T) {
 			time.Sleep(30 * time.Second)
 			return errNobody
 		}
-		if err := n.set(t.Context(), "1", "push.example.net", []byte("lost")); !errors.Is(err, errUnanswered) {
+		if err := n.set(t.Context(), "1", "push.example.net", time.Time{}, []byte("lost")); !errors.Is(err, errUnanswered) {
 			t.Error(err)
 		}
-		if err := n.set(t.Context(), "2", "push.example.net", nil); err != nil {
+		if err := n.set(t.Context(), "2", "push.example.net", time.Time{}, nil); err != nil {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
-		if err := n.set(t.Context(), "3", "push.example.net", nil); err != nil {
+		if err := n.set(t.Context(), "3", "push.example.net", time.Time{}, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -215,14 +215,81 @@ func TestNetworkEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hanging{now: make(map[jid.JID]int), most: make(map[jid.JID]int), sent: make(map[jid.JID]int)}
 		n := newNetwork(h)
-		if err := n.set(t.Context(), "1", "dead.example.com", nil); !errors.Is(err, errUnanswered) {
+		if err := n.set(t.Context(), "1", "dead.example.com", time.Time{}, nil); !errors.Is(err, errUnanswered) {
 			t.Error(err)
 		}
 		n.close()
-		if err := n.set(t.Context(), "1", "dead.example.com", nil); !errors.Is(err, context.Canceled) || errors.As(err, new(*backends.ElsewhereError)) {
+		if err := n.set(t.Context(), "1", "dead.example.com", time.Time{}, nil); !errors.Is(err, context.Canceled) || errors.As(err, new(*backends.ElsewhereError)) {
 			t.Errorf("the end counts as the service's: %v", err)
 		}
-		if err := n.set(t.Context(), "2", "dead.example.com", nil); !errors.Is(err, context.Canceled) {
+		if err := n.set(t.Context(), "2", "dead.example.com", time.Time{}, nil); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
+
+// TestSlowAnswer is to a message of which another event comes meanwhile: the device is
+// told of it once.
+func TestSlowAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, asMongooseIM)
+		f.now = time.Now()
+		f.enable(t, "push.example.org", "a", "")
+		f.network.answer = func(jid.JID, string) error {
+			time.Sleep(5 * time.Second)
+			return nil
+		}
+		sent := f.message("1")
+		stored := sent
+		stored.ID, stored.Kind, stored.Direction = "e-stored", event.Stored, 0
+		for n := 0; n < 3; n++ {
+			for _, e := range []event.Event{sent, stored} {
+				if err := f.publish(t, e); n < 2 && !errors.Is(err, errUnanswered) || n == 2 && err != nil {
+					t.Errorf("attempt %d of %s: %v", n, e.ID, err)
+				}
+			}
+			time.Sleep(3 * time.Second)
+		}
+		if got := f.network.take(); len(got) != 1 {
+			t.Errorf("%d were sent: %q", len(got), got)
+		}
+		if c := f.Counts(); c["pushed"] != 1 || c["duplicate"] != 1 {
+			t.Errorf("counted %v", c)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestLateRefusal is about what was registered before: a device that has registered again
+// meanwhile is told, and its registration stays.
+func TestLateRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, asMongooseIM)
+		f.now = time.Now()
+		f.enable(t, "push.example.org", "a", "")
+		f.network.answer = func(jid.JID, string) error {
+			time.Sleep(5 * time.Second)
+			return &Refusal{"cancel", "item-not-found"}
+		}
+		if err := f.publish(t, f.message("1")); !errors.Is(err, errUnanswered) {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		f.network.answer, f.now = nil, time.Now()
+		f.enable(t, "push.example.org", "a", "")
+		if err := f.publish(t, f.message("1")); err != nil {
+			t.Error(err)
+		}
+		if got := f.network.take(); len(got) != 2 {
+			t.Errorf("%d were sent: %q", len(got), got)
+		}
+		if got := f.nodes(t); len(got) != 1 {
+			t.Errorf("registered is %q", got)
+		}
+		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -237,7 +304,7 @@ func TestAnswersAreForgotten(t *testing.T) {
 		close(a.done)
 		n.answers[fmt.Sprint("old ", i)] = a
 	}
-	if err := n.set(t.Context(), "new", "push.example.net", nil); err != nil || len(n.answers) != 0 {
+	if err := n.set(t.Context(), "new", "push.example.net", time.Time{}, nil); err != nil || len(n.answers) != 0 {
 		t.Errorf("%v, %d answers are kept", err, len(n.answers))
 	}
 }

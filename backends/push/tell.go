@@ -42,7 +42,7 @@ func (b *Backend) tellAll(ctx context.Context, services []registration.Service, 
 // tell notifies one service, unless it has been told. A service that will never
 // take the notification is no error: the event is done with it.
 func (b *Backend) tell(ctx context.Context, s *registration.Service, sum *Summary) error {
-	key := sum.Notice.Key + "\x00" + string(s.PubSub) + "\x00" + s.Node
+	key := tellingKey(s, sum)
 	if !b.seen.enter(key, b.o.Now()) {
 		b.note(sum.Notice.Recipient, sum.EventID, duplicate)
 		return nil
@@ -53,6 +53,12 @@ func (b *Backend) tell(ctx context.Context, s *registration.Service, sum *Summar
 	}
 	b.note(sum.Notice.Recipient, sum.EventID, result)
 	return err
+}
+
+// tellingKey is that of telling a service of a message, by whichever of its events: while
+// the answer to one is outstanding another must not send the same again.
+func tellingKey(s *registration.Service, sum *Summary) string {
+	return sum.Notice.Key + "\x00" + string(s.PubSub) + "\x00" + s.Node
 }
 
 // attempt sends the notification and judges the answer as MongooseIM does: an
@@ -97,8 +103,7 @@ func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summar
 	case ByDevices:
 		return b.toDevice(ctx, s, sum)
 	}
-	key := sum.EventID + "\x00" + string(s.PubSub) + "\x00" + s.Node
-	return b.network.set(ctx, key, s.PubSub, publishPayload(s, sum.Fields))
+	return b.network.set(ctx, tellingKey(s, sum), s.PubSub, s.Created, publishPayload(s, sum.Fields))
 }
 
 // own reports whether we are the push service ourselves.

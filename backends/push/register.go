@@ -36,12 +36,16 @@ func (b *Backend) register(ctx context.Context, session jid.JID, e *registration
 
 func badRequest() *Refusal { return &Refusal{Type: "modify", Condition: "bad-request"} }
 
+// ofNobody is the answer to a session whose account has ended; it is about to end, too.
+func ofNobody() *Refusal { return &Refusal{Type: "cancel", Condition: "item-not-found"} }
+
 func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.Request, received time.Time) (err error) {
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
 	switch {
-	case r.Enable && b.removals.covers(owner, received):
-		return &Refusal{Type: "cancel", Condition: "item-not-found"} // the session is about to end, too
 	case r.Enable:
+		if _, ended := b.removals.covers(owner, received); ended {
+			return ofNobody()
+		}
 		r.Service.Created, r.Service.Sessions = received, []string{session.Resource()}
 		err = b.store.Enable(ctx, owner, r.Service)
 		if errors.Is(err, registration.ErrTooMany) {
@@ -50,6 +54,11 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 		}
 		if err == nil {
 			b.tally.add(enabled)
+			if end, ended := b.removals.covers(owner, received); ended { // while the store was at it
+				if _, err = b.store.Forget(ctx, owner, end); err == nil {
+					return ofNobody()
+				}
+			}
 		}
 	case r.AllNodes:
 		_, err = b.store.DisableAll(ctx, owner, pubsub)

@@ -37,12 +37,13 @@ func (r *removals) add(owner jid.JID, at time.Time) {
 	}
 }
 
-// covers reports whether what was received then came before the end of the account.
-func (r *removals) covers(owner jid.JID, received time.Time) bool {
+// covers reports whether what was received then came before the end of the account, and
+// when that was.
+func (r *removals) covers(owner jid.JID, received time.Time) (end time.Time, yes bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at, ok := r.of.Peek(owner)
-	return ok && !received.After(at)
+	end, ok := r.of.Peek(owner)
+	return end, ok && !received.After(end)
 }
 
 // accountEnds clears what memory has of an account, in the order of the feed.

@@ -116,6 +116,45 @@ func TestLateRegistration(t *testing.T) {
 	}
 }
 
+// slowStore takes its time to store.
+type slowStore struct {
+	registration.Store
+	meanwhile func()
+}
+
+func (s *slowStore) Enable(ctx context.Context, owner jid.JID, service registration.Service) error {
+	s.meanwhile()
+	return s.Store.Enable(ctx, owner, service)
+}
+
+// TestAccountEndsMeanwhile: what the store has only after it has removed the rest of an
+// account does not stay.
+func TestAccountEndsMeanwhile(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	store := &slowStore{Store: f.store}
+	f.Attach(store, f.network)
+	end := removed(f.now.Add(time.Second))
+	store.meanwhile = func() {
+		if err := f.publish(t, end); err != nil {
+			t.Error(err)
+		}
+	}
+	payload := []byte(`<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/>`)
+	var refusal *Refusal
+	if err := f.Register(t.Context(), "bob@example.org/phone", payload, f.now); !errors.As(err, &refusal) || *refusal != (Refusal{"cancel", "item-not-found"}) {
+		t.Errorf("the old account is told %v", err)
+	}
+	if got := f.nodes(t); len(got) != 0 {
+		t.Errorf("registered is %q", got)
+	}
+	if err := f.Register(t.Context(), "bob@example.org/phone", payload, end.Time.Add(time.Second)); err != nil {
+		t.Error(err)
+	}
+	if got := f.nodes(t); len(got) != 1 {
+		t.Errorf("of the new account %q is registered", got)
+	}
+}
+
 // failingStore cannot forget.
 type failingStore struct {
 	registration.Store

@@ -94,6 +94,7 @@ type Backend struct {
 	// enqueue keeps an event and lets it come back by Publish.
 	enqueue  func(context.Context, event.Event) error
 	seen     *seen
+	laggards *laggards
 	unread   *unread
 	shared   Unread // nil: there is no other instance
 	removals *removals
@@ -117,7 +118,7 @@ func New(o Options) *Backend {
 		o.Now = time.Now
 	}
 	o.Virtual = folded(o.Virtual)
-	return &Backend{o: o, seen: newSeen(), unread: newUnread(), removals: newRemovals(), history: newHistory(), tally: newTally()}
+	return &Backend{o: o, seen: newSeen(), laggards: newLaggards(), unread: newUnread(), removals: newRemovals(), history: newHistory(), tally: newTally()}
 }
 
 // Attach says where registrations are kept and how to reach the push services. It is
@@ -264,7 +265,7 @@ func (b *Backend) notify(ctx context.Context, e *event.Event) error {
 	}
 	b.count(ctx, &n, e.Time)
 	s := Summary{EventID: e.ID, Time: e.Time, Fields: n.Fields(), Notice: &n}
-	return worst(b.tellAll(ctx, services, &s))
+	return worst(b.remaining(services, b.tellAll(ctx, services, &s), &s))
 }
 
 // registered returns the registrations that the notice is for.

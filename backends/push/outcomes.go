@@ -18,6 +18,7 @@ const (
 	refused    outcome = "refused"  // by an error that a repetition does not change
 	timedOut   outcome = "timeout"
 	failed     outcome = "failed"
+	givenUp    outcome = "given_up" // the user knows by another device
 
 	// What becomes of a notification for a device of ours.
 	queued    outcome = "queued"       // on its way to the device
@@ -44,6 +45,7 @@ var meanings = map[outcome]string{
 	refused:    "the service refuses it, and would again",
 	timedOut:   "the service did not answer; it is tried again",
 	failed:     "the service could not take it; it is tried again",
+	givenUp:    "the service has taken nothing for a minute or more, and another device of the user was told; it is not tried again",
 
 	queued:    "it is on its way to a device that is registered here",
 	coalesced: "a newer one for the device has taken its place",

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -18,41 +17,41 @@ import (
 // toldAtOnce is how many of a user's services are told of an event at the same time.
 const toldAtOnce = 6
 
-// tellAll notifies the services of a user and returns the errors. A service that does
-// not answer takes half a minute; it may be the first of several, and must not keep the
-// others from being told while there is time.
-func (b *Backend) tellAll(ctx context.Context, services []registration.Service, sum *Summary) []error {
-	errs := make([]error, len(services))
+// tellAll notifies the services of a user and returns what became of each. A service that
+// does not answer takes half a minute; it may be the first of several, and must not keep
+// the others from being told while there is time.
+func (b *Backend) tellAll(ctx context.Context, services []registration.Service, sum *Summary) []told {
+	results := make([]told, len(services))
 	if len(services) == 1 {
-		errs[0] = b.tell(ctx, &services[0], sum)
-	} else {
-		var all errgroup.Group
-		all.SetLimit(toldAtOnce)
-		for i := range services {
-			all.Go(func() error {
-				errs[i] = b.tell(ctx, &services[i], sum)
-				return nil
-			})
-		}
-		_ = all.Wait() // they are in errs
+		results[0] = b.tell(ctx, &services[0], sum)
+		return results
 	}
-	return slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	var all errgroup.Group
+	all.SetLimit(toldAtOnce)
+	for i := range services {
+		all.Go(func() error {
+			results[i] = b.tell(ctx, &services[i], sum)
+			return nil
+		})
+	}
+	_ = all.Wait() // errors are in results
+	return results
 }
 
 // tell notifies one service, unless it has been told. A service that will never
 // take the notification is no error: the event is done with it.
-func (b *Backend) tell(ctx context.Context, s *registration.Service, sum *Summary) error {
+func (b *Backend) tell(ctx context.Context, s *registration.Service, sum *Summary) told {
 	key := tellingKey(s, sum)
 	if !b.seen.enter(key, b.o.Now()) {
 		b.note(sum.Notice.Recipient, sum.EventID, duplicate)
-		return nil
+		return told{result: duplicate}
 	}
 	result, err := b.attempt(ctx, s, sum)
 	if err != nil {
 		b.seen.leave(key) // not told after all
 	}
 	b.note(sum.Notice.Recipient, sum.EventID, result)
-	return err
+	return told{result, err}
 }
 
 // tellingKey is that of telling a service of a message, by whichever of its events: while

@@ -228,17 +228,23 @@ func TestNetworkEnds(t *testing.T) {
 	})
 }
 
+// newLateFixture has a device of bob's whose service answers after 5 s.
+func newLateFixture(t *testing.T, answer error) *fixture {
+	f := newFixture(t, asMongooseIM)
+	f.now = time.Now()
+	f.enable(t, "push.example.org", "a", "")
+	f.network.answer = func(jid.JID, string) error {
+		time.Sleep(5 * time.Second)
+		return answer
+	}
+	return f
+}
+
 // TestSlowAnswer is to a message of which another event comes meanwhile: the device is
 // told of it once.
 func TestSlowAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, asMongooseIM)
-		f.now = time.Now()
-		f.enable(t, "push.example.org", "a", "")
-		f.network.answer = func(jid.JID, string) error {
-			time.Sleep(5 * time.Second)
-			return nil
-		}
+		f := newLateFixture(t, nil)
 		sent := f.message("1")
 		stored := sent
 		stored.ID, stored.Kind, stored.Direction = "e-stored", event.Stored, 0
@@ -266,13 +272,7 @@ func TestSlowAnswer(t *testing.T) {
 // meanwhile is told, and its registration stays.
 func TestLateRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, asMongooseIM)
-		f.now = time.Now()
-		f.enable(t, "push.example.org", "a", "")
-		f.network.answer = func(jid.JID, string) error {
-			time.Sleep(5 * time.Second)
-			return &Refusal{"cancel", "item-not-found"}
-		}
+		f := newLateFixture(t, &Refusal{"cancel", "item-not-found"})
 		if err := f.publish(t, f.message("1")); !errors.Is(err, errUnanswered) {
 			t.Error(err)
 		}

@@ -88,7 +88,7 @@ func (s *sources) resume(src *source, now time.Time) {
 		return
 	}
 	s.metrics.feedResumes.Inc()
-	if !known { // what was handed over was never kept
+	if !known && !(src.fresh && src.empty) { // what was handed over was never kept, or what there was never came
 		at.Epoch = src.inEpoch
 	}
 	if rewound || at.Epoch != "" && at.Epoch != src.epoch && !follows(&src.hello, at.Epoch, at.Seq) {

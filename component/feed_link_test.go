@@ -190,6 +190,33 @@ func TestFeedEpochs(t *testing.T) {
 	}
 }
 
+// TestFeedEpochsOfAnEmptyOutbox lets a server that was set back, and was told that nothing
+// of it is kept, begin another epoch: that is a loss only if it had something.
+func TestFeedEpochsOfAnEmptyOutbox(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		first   int
+		unknown float64
+	}{{"it had nothing", 7, 0}, {"it had some", 5, 1}} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := newKeeper(t)
+			l := newFedLink(t, k, nil)
+			m := l.module("s1", "e1")
+			m.hello(tc.first, 7, "")
+			m.wantHears("resume s1", "snapshot s1")
+			m.epoch = "e2"
+			m.hello(1, 1, "prev-epoch='e1' clean='false'")
+			m.wantHears("resume s1", "snapshot s1")
+			m.send(1, 2)
+			m.acked(2)
+			if got := l.counter("eventpusher_feed_unknown_losses_total"); got != tc.unknown {
+				t.Errorf("%v unknown losses, want %v", got, tc.unknown)
+			}
+			l.end()
+		})
+	}
+}
+
 // TestFeedBegins lets a process begin where another one has come to: it misses nothing
 // only if that one had told of all sessions.
 func TestFeedBegins(t *testing.T) {

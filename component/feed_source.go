@@ -32,10 +32,12 @@ type source struct {
 	heard time.Time
 
 	// The sequence as far as it was handed over: the epoch and its last number. fresh
-	// says that nothing of the epoch was handed over yet.
+	// says that nothing of the epoch was handed over yet, empty that there was nothing
+	// when the epoch was taken up.
 	inEpoch  string
 	received uint64
 	fresh    bool
+	empty    bool
 	pending  int // handed over, and neither committed nor refused yet
 	refused  bool
 
@@ -152,6 +154,7 @@ func (src *source) ask(at Position, known bool, now time.Time) {
 	} else {
 		// It begins with the oldest that it has.
 		src.inEpoch, src.received, src.acked, src.fresh = src.epoch, src.hello.First-1, 0, true
+		src.empty = src.hello.First == src.hello.Next
 		src.committed = Position{}
 	}
 	if src.refused {

@@ -93,7 +93,7 @@ return function (lib)
 			-- It has more of this epoch than there is, or will not say how much though it
 			-- has acknowledged some: Prosody's data were set back, by a backup for example.
 			-- Numbers must not be given twice.
-			feed:status("error", "The numbers of epoch %s, up to %d, are behind what the component has: a new epoch begins",
+			feed:status("warn", "Of epoch %s, up to %d here, the component has more or nothing: a new epoch begins",
 				feed.epoch, ring.next - 1);
 			feed:begin(feed.epoch, nil, false);
 			feed:save_running();

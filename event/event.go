@@ -38,8 +38,13 @@ const (
 	// Missed: a room has told its occupants something while a member of it was neither
 	// there nor had a session at all. It is for push alone, one for each such member. From
 	// is the occupant who spoke, Room the room, To and User the member, RecipientOffline true.
+	// There is no Packet, and of the text only MissedBody bytes, since one message makes as
+	// many of them as members are away.
 	Missed
 )
+
+// MissedBody is how many bytes the Body of a Missed event has at most.
+const MissedBody = 4 << 10
 
 // String returns the kind as expressions and metrics name it.
 func (k Kind) String() string {

@@ -25,6 +25,11 @@ func TestProblemsOfFilters(t *testing.T) {
 	}{
 		{"unknown field", keep(`event.bodi == "x"`), `filter "f": keep`, `unknown field event.bodi (at character 7)`, `did you mean event.body?`},
 		{"unknown name", keep(`kind == "chat"`), `filter "f": keep`, `unknown name kind (at character 1)`, `did you mean event.kind?`},
+		{"a field that begins alike", keep(`event.rom == "x"`), `filter "f": keep`, `unknown field event.rom (at character 7)`, `did you mean event.room?`},
+		{"a field like none", keep(`event.x == "x"`), `filter "f": keep`, `unknown field event.x (at character 7)`, `expressions can use event.kind`},
+		{"unknown table", keep(`evnt.body == "x"`), `filter "f": keep`, `unknown name evnt (at character 1)`, `did you mean event?`},
+		{"an assignment", keep(`event.kind = "chat"`), `filter "f": keep`, `= is not expected here (at character 12)`, `write ==`},
+		{"a mistyped operator", keep(`event.from endsWidth "x"`), `filter "f": keep`, `endsWidth is not expected here (at character 12)`, `did you mean endsWith?`},
 		{"text without quotes", keep(`event.kind == groupchatter`), `filter "f": keep`, `unknown name groupchatter (at character 15)`, `texts stand in quotes`},
 		{"a kind that is none", keep(`event.kind == "groupchat"`), `filter "f": keep`, `event.kind is never "groupchat" (at character 15)`, `it is one of "user_status", "chat", "unack", "stored", "notification", "missed"`},
 		{"a kind that no filter sees", keep(`event.kind != "account_removed"`), `filter "f": keep`, `event.kind is never "account_removed" (at character 15)`, `"notification"`},

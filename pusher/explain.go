@@ -46,6 +46,7 @@ var (
 	unknownField = regexp.MustCompile(`^type (\S+) has no (?:field|method) (\S+)$`)
 	wrongResult  = regexp.MustCompile(`^expected bool, but got (.+)$`)
 	mismatch     = regexp.MustCompile(`^invalid operation: (\S+) \(mismatched types? (\S+)(?: and (\S+))?\)$`)
+	unexpected   = regexp.MustCompile(`^unexpected token (\w+)\("(.+)"\)$`)
 	wrongArg     = regexp.MustCompile(`^cannot use (\S+) as argument \(type (\S+)\) to call (.+)$`)
 )
 
@@ -109,8 +110,20 @@ func explain(err error) *compileError {
 		out.text = "ends too early"
 		out.remedy = "complete the expression"
 	}
+	if m := unexpected.FindStringSubmatch(message); m != nil {
+		out.text = m[2] + " is not expected here"
+		switch near := nearest(m[2], operators, ""); {
+		case m[2] == "=":
+			out.remedy = "write == to compare"
+		case m[1] == "Identifier" && near != "":
+			out.remedy = "did you mean " + near + "?"
+		}
+	}
 	return out
 }
+
+// operators are those with names.
+var operators = []string{"and", "or", "not", "in", "matches", "contains", "startsWith", "endsWith"}
 
 // typeName says what Go calls a type in the words of the documentation.
 func typeName(t string) string {
@@ -137,10 +150,24 @@ func typeName(t string) string {
 
 // nearestField returns the known name that a mistyped one most likely means.
 func nearestField(name string) string {
-	best, least := "", 3
-	for _, known := range ExpressionFields() {
-		if d := editDistance(name, known); d < least {
-			best, least = known, d
+	const prefix = "event."
+	if strings.HasPrefix(name, prefix) {
+		return nearest(name, ExpressionFields(), prefix)
+	}
+	return nearest(name, append(ExpressionFields(), "event", "metadata"), "")
+}
+
+// nearest returns the one of the known names that a mistyped one most likely means, empty
+// if there is none: with at most two changes, and at most half of what stands behind the
+// common prefix. Of several it takes the first that begins alike.
+func nearest(name string, known []string, prefix string) string {
+	least := min(3, (len(name)-len(prefix)+1)/2+1)
+	start := name[:min(len(name), len(prefix)+1)]
+	best, alike := "", false
+	for _, k := range known {
+		d, same := editDistance(name, k), strings.HasPrefix(k, start)
+		if d < least || d == least && best != "" && same && !alike {
+			best, least, alike = k, d, same
 		}
 	}
 	return best

@@ -2,6 +2,7 @@ package translator
 
 import (
 	"time"
+	"unicode/utf8"
 
 	"eventpusher/component/stanza"
 	"eventpusher/event"
@@ -18,6 +19,7 @@ func (t *Translator) missed(s *stanza.Stanza, received time.Time, dst []event.Ev
 	if !from.named || !from.session || from.localUser() {
 		return dst, SkippedForeign // no occupant of a room
 	}
+	body := beginning(s.Body, event.MissedBody)
 	for _, member := range s.Report.Members {
 		to := t.hosts.resolve(member)
 		if !to.localUser() {
@@ -27,6 +29,18 @@ func (t *Translator) missed(s *stanza.Stanza, received time.Time, dst []event.Ev
 		e := &dst[len(dst)-1]
 		t.content(e, s, received, groupchat, &from, &to, &to)
 		e.Kind, e.RecipientOffline = event.Missed, true
+		e.Body, e.Packet = body, ""
 	}
 	return dst, SkippedForeign
+}
+
+// beginning returns at most size bytes of a text, whole characters.
+func beginning(text string, size int) string {
+	if len(text) <= size {
+		return text
+	}
+	for size > 0 && !utf8.RuneStart(text[size]) {
+		size--
+	}
+	return text[:size]
 }

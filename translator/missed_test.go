@@ -1,6 +1,7 @@
 package translator
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -68,7 +69,7 @@ func TestMissedInFull(t *testing.T) {
 	full := event.Event{
 		ID: e.ID, Kind: event.Missed, Type: "groupchat", From: room + "/Ally", To: "bob@localhost", User: "bob@localhost", Room: room,
 		Body: "hi", HasBody: true, Class: event.Content, Encrypted: true, RecipientOffline: true, SessionCount: 1, StanzaID: "m1",
-		Time: start.Add(-time.Minute), Host: "conference.localhost", Dialect: "event-feed", Packet: s.Raw,
+		Time: start.Add(-time.Minute), Host: "conference.localhost", Dialect: "event-feed",
 	}
 	if diff := cmp.Diff(full, e); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -76,6 +77,19 @@ func TestMissedInFull(t *testing.T) {
 	again := *s
 	if diff := cmp.Diff([]event.Event{full}, st.tr.Translate(&again, nil)); diff != "" {
 		t.Errorf("sent again (-want +got):\n%s", diff)
+	}
+}
+
+// TestMissedIsSmall: what one message costs does not grow with its length times the
+// members.
+func TestMissedIsSmall(t *testing.T) {
+	st := newStage()
+	st.play(whole...)
+	s := missedBy(st.modules["1"], message(0, 0, room+"/Ally", room, "groupchat"), "bob@localhost")
+	s.Body = "x" + strings.Repeat("ä", event.MissedBody)
+	e := st.tr.Translate(s, nil)[0]
+	if want := s.Body[:event.MissedBody-1]; e.Body != want {
+		t.Errorf("%d bytes, want %d of whole characters", len(e.Body), len(want))
 	}
 }
 

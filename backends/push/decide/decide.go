@@ -13,6 +13,7 @@ import (
 	"io"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"eventpusher/backends/push/notify"
 	"eventpusher/event"
@@ -184,12 +185,15 @@ const GenericBody = "New message"
 // acknowledged, of which the device is rather told twice than never.
 const unnamed = time.Minute
 
+// keyText is how much of a text belongs to a key: what all events of a message have.
+const keyText = event.MissedBody - utf8.UTFMax
+
 // key identifies a message to one recipient: its several events, such as the one
 // when it was sent and the one when it was stored, make one notification. The text
 // belongs to it, since some clients count their ids from 1 at each start. Keys are
 // remembered, so that they are short whatever the sender puts into an id.
 func key(e *event.Event) string {
-	content := e.Body
+	content := e.Body[:min(len(e.Body), keyText)]
 	if content == "" && e.StanzaID == "" {
 		content = e.Packet // which is not the same for all of them
 	}

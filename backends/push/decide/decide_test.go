@@ -157,6 +157,12 @@ func TestKey(t *testing.T) {
 			t.Errorf("in a room, %s: another key", name)
 		}
 	}
+	long := func(kind event.Kind, bytes int) string {
+		return key(func(e *event.Event) { inRoom(e); e.Kind, e.Body = kind, strings.Repeat("ä", bytes/2) })
+	}
+	if long(event.Missed, event.MissedBody) != long(event.Unack, 8*event.MissedBody) {
+		t.Error("a long text is another one when it is missed")
+	}
 	without := func(body string, at int64) string {
 		return key(func(e *event.Event) { e.StanzaID, e.Body, e.Time = "", body, time.Unix(at, 0) })
 	}

@@ -45,7 +45,7 @@ func NewNotification(publisher, own jid.JID, node string, owner jid.JID, s devic
 // way of one that was published: as an event of its own, so that a device that has to
 // wait delays no other.
 func (b *Backend) toDevice(ctx context.Context, s *registration.Service, sum *Summary) error {
-	switch err := b.o.Devices.Verify(s.Node, s.Option(optionSecret)); {
+	switch err := b.o.Devices.Verify(ctx, s.Node, s.Option(optionSecret)); {
 	case errors.Is(err, devices.ErrUnknown):
 		return backends.ErrGone
 	case errors.Is(err, devices.ErrSecret):

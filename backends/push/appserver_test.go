@@ -27,7 +27,7 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := devices.OpenStore(filepath.Join(t.TempDir(), devices.FileName), 0)
+	store, err := devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestOwnDevice(t *testing.T) {
 		t.Errorf("%v, queued %v", err, *queued)
 	}
 	// A device that is gone ends it.
-	if err := registry.Remove(c.Node); err != nil {
+	if err := registry.Remove(t.Context(), c.Node); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.publish(t, f.message("m3")); err != nil || len(f.nodes(t)) != 0 {

@@ -44,7 +44,7 @@ func TestAccountRemoved(t *testing.T) {
 		var n []int
 		for _, owner := range []jid.JID{"bob@example.org", "carol@example.org"} {
 			services, err := f.store.Services(t.Context(), owner)
-			list, listErr := registry.List(owner)
+			list, listErr := registry.List(t.Context(), owner)
 			if err := errors.Join(err, listErr); err != nil {
 				t.Fatal(err)
 			}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"hash/maphash"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +29,10 @@ const (
 	publishTimeout = 20 * time.Second
 	commandQueue   = 256
 	commandWorkers = 8 // a command may wait for the DNS
+	// publishLanes is how many publishes are judged at once, and publishLane how many wait
+	// behind each: a shared store is asked through the network.
+	publishLanes = 64
+	publishLane  = 16
 )
 
 // deviceDesk answers the IQs of an app server (XEP-0357): what servers publish for
@@ -36,7 +40,7 @@ const (
 // that reads the stream, which must not wait for a store.
 type deviceDesk struct {
 	server   *appserver.Server
-	store    *devices.Store
+	store    devices.Store
 	push     *push.Backend
 	pusher   *pusher.Pusher
 	publish  chan *publishing
@@ -48,6 +52,8 @@ type deviceDesk struct {
 // publishing is a publish that was not answered yet.
 type publishing struct {
 	iq *component.IQ
+	// read is what the IQ says, once somebody has looked.
+	read *appserver.Publish
 	// late answers when the time is up. An IQ takes the first answer only.
 	late *time.Timer
 }
@@ -59,7 +65,7 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 	if delivery == nil {
 		return nil, nil
 	}
-	store, err := devices.OpenStore(filepath.Join(cfg.Outbox.Path, devices.FileName), cfg.AppServer.MaxDevices)
+	store, err := openDevices(cfg, log)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +134,10 @@ func (p *publishing) fail(err error) {
 }
 
 // accept judges a publish. It is answered once its event is on disk.
-func (d *deviceDesk) accept(p *publishing) {
-	e, err := d.server.Accept(p.iq.From, p.iq.Raw)
+func (d *deviceDesk) accept(ctx context.Context, p *publishing) {
+	ctx, cancel := context.WithTimeout(ctx, d.patience) // the store has no more time than the event
+	defer cancel()
+	e, err := d.server.Accept(ctx, p.read)
 	if err != nil {
 		p.fail(err)
 		return
@@ -168,16 +176,23 @@ func (d *deviceDesk) enqueue(ctx context.Context, e event.Event) error {
 // run answers until ctx ends.
 func (d *deviceDesk) run(ctx context.Context) error {
 	var parts errgroup.Group
-	parts.Go(func() error {
-		for {
-			select {
-			case p := <-d.publish:
-				d.accept(p)
-			case <-ctx.Done():
-				d.turnAway()
-				return nil
+	lanes := make([]chan *publishing, publishLanes)
+	for i := range lanes {
+		lanes[i] = make(chan *publishing, publishLane)
+		parts.Go(func() error {
+			for p := range lanes[i] {
+				if ctx.Err() != nil {
+					p.fail(appserver.Busy())
+					continue
+				}
+				d.accept(ctx, p)
 			}
-		}
+			return nil
+		})
+	}
+	parts.Go(func() error {
+		d.divide(ctx, lanes)
+		return nil
 	})
 	for range commandWorkers {
 		parts.Go(func() error {
@@ -192,6 +207,35 @@ func (d *deviceDesk) run(ctx context.Context) error {
 		})
 	}
 	return parts.Wait()
+}
+
+// divide reads what is published and gives it to the lanes until ctx ends: what is for
+// one device to the same, in order.
+func (d *deviceDesk) divide(ctx context.Context, lanes []chan *publishing) {
+	defer func() {
+		for _, lane := range lanes {
+			close(lane)
+		}
+	}()
+	seed := maphash.MakeSeed()
+	for {
+		select {
+		case p := <-d.publish:
+			var err error
+			if p.read, err = appserver.ReadPublish(p.iq.From, p.iq.Raw); err != nil {
+				p.fail(err)
+				continue
+			}
+			select {
+			case lanes[maphash.String(seed, p.read.Node)%uint64(len(lanes))] <- p:
+			case <-ctx.Done():
+				p.fail(appserver.Busy())
+			}
+		case <-ctx.Done():
+			d.turnAway()
+			return
+		}
+	}
 }
 
 // turnAway answers what nobody looks at any more.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
 	"eventpusher/pusher/outbox/jetstream"
@@ -39,14 +40,36 @@ func registrationsFile(cfg *config.Config) string {
 
 // openSharedRegistrations opens the store beside the shared outbox.
 func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store, error) {
+	bucket, err := openBucket(cfg, "push", log)
+	if err != nil {
+		return nil, err
+	}
+	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
+}
+
+// openDevices opens the store of the devices that are registered here: beside the
+// outbox, shared if that is.
+func openDevices(cfg *config.Config, log *slog.Logger) (devices.Store, error) {
+	if cfg.Outbox.Engine != engineNATS {
+		return devices.OpenEmbedded(filepath.Join(cfg.Outbox.Path, devices.FileName), cfg.AppServer.MaxDevices)
+	}
+	bucket, err := openBucket(cfg, "devices", log)
+	if err != nil {
+		return nil, err
+	}
+	return devices.OpenKV(bucket, cfg.AppServer.MaxDevices), nil
+}
+
+// openBucket opens a bucket beside the shared outbox, by the last part of its name.
+func openBucket(cfg *config.Config, name string, log *slog.Logger) (*jetstream.Bucket, error) {
 	o, err := natsOptions(cfg.Outbox)
 	if err != nil {
 		return nil, fmt.Errorf("[outbox.nats.tls]: %w", err)
 	}
 	o.Log = log
-	bucket, err := jetstream.OpenBucket(o, "push")
+	bucket, err := jetstream.OpenBucket(o, name)
 	if err != nil {
 		return nil, fmt.Errorf("[outbox.nats]: %w", err)
 	}
-	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
+	return bucket, nil
 }

@@ -52,7 +52,7 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := devices.OpenStore(filepath.Join(t.TempDir(), devices.FileName), 3)
+	store, err := devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +72,15 @@ func (f *fixture) register(t testing.TB, owner jid.JID, token string) devices.Cr
 		t.Fatal(err)
 	}
 	return c
+}
+
+// accept takes an IQ as the program does.
+func (f *fixture) accept(from jid.JID, iq []byte) (event.Event, error) {
+	p, err := ReadPublish(from, iq)
+	if err != nil {
+		return event.Event{}, err
+	}
+	return f.Accept(context.Background(), p)
 }
 
 func outcomeOf(err error) string {
@@ -107,7 +116,7 @@ func TestCaptured(t *testing.T) {
 			for iq := range strings.Lines(string(captured)) {
 				iq = regexp.MustCompile(`node='[^']*'`).ReplaceAllString(iq, "node='"+c.Node+"'")
 				iq = regexp.MustCompile(`<value>(tok|s3)</value>`).ReplaceAllString(iq, "<value>"+c.Secret+"</value>")
-				e, err := f.Accept("localhost", []byte(iq))
+				e, err := f.accept("localhost", []byte(iq))
 				if err != nil {
 					got = append(got, outcomeOf(err))
 					continue
@@ -161,11 +170,11 @@ func TestAccept(t *testing.T) {
 		"another operation": {"example.org", "<iq><pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='x'/></pubsub></iq>", "cancel feature-not-implemented"},
 		"no XML":            {"example.org", "<iq><pubsub", "modify bad-request"},
 	} {
-		if _, err := f.Accept(tc.from, []byte(tc.iq)); outcomeOf(err) != tc.want {
+		if _, err := f.accept(tc.from, []byte(tc.iq)); outcomeOf(err) != tc.want {
 			t.Errorf("%s: %s, want %s", name, outcomeOf(err), tc.want)
 		}
 	}
-	e, err := f.Accept("example.org", []byte(request(c.Node, c.Secret, oneItem)))
+	e, err := f.accept("example.org", []byte(request(c.Node, c.Secret, oneItem)))
 	want := event.Event{
 		ID: e.ID, Kind: event.Notification, Type: "normal", From: "example.org", To: jid.JID("events.localhost/" + c.Node), User: bob, Body: "hi <you>", HasBody: true,
 		Time: clock, Host: "example.org", Dialect: "push",
@@ -175,7 +184,7 @@ func TestAccept(t *testing.T) {
 	if diff := cmp.Diff(want, e); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	if again, _ := f.Accept("example.org", []byte(request(c.Node, c.Secret, oneItem))); again.ID == e.ID || again.Key() == e.Key() {
+	if again, _ := f.accept("example.org", []byte(request(c.Node, c.Secret, oneItem))); again.ID == e.ID || again.Key() == e.Key() {
 		t.Error("two notifications are one")
 	}
 }
@@ -187,7 +196,7 @@ func FuzzAccept(f *testing.F) {
 	f.Add(request(c.Node, c.Secret, "<item><notification xmlns='urn:xmpp:push:0'/></item>"))
 	f.Add("<iq><pubsub xmlns='http://jabber.org/protocol/pubsub'/></iq>")
 	f.Fuzz(func(t *testing.T, iq string) {
-		e, err := fix.Accept("example.org", []byte(iq))
+		e, err := fix.accept("example.org", []byte(iq))
 		if err != nil {
 			if outcomeOf(err) == "wait resource-constraint" {
 				t.Errorf("a fault of the request is taken for ours: %v", err)
@@ -246,7 +255,7 @@ func TestCommands(t *testing.T) {
 		t.Fatalf("registered: %s", done)
 	}
 	node, secret := match[1], match[2]
-	if d, err := f.registry.Verify(node, secret); err != nil || d.Owner != bob {
+	if d, err := f.registry.Verify(t.Context(), node, secret); err != nil || d.Owner != bob {
 		t.Errorf("%+v, %v", d, err)
 	}
 	list := do(session, commandIQ("list-devices", "", ""))
@@ -315,7 +324,7 @@ func TestHTTP(t *testing.T) {
 	if err := json.Unmarshal([]byte(answer), &made); err != nil || status != http.StatusCreated || made.JID != "events.localhost" {
 		t.Fatalf("%d %s", status, answer)
 	}
-	if d, err := f.registry.Verify(made.Node, made.Secret); err != nil || d.Owner != bob {
+	if d, err := f.registry.Verify(t.Context(), made.Node, made.Secret); err != nil || d.Owner != bob {
 		t.Errorf("%+v, %v", d, err)
 	}
 	subscription := f.web.Subscribe(t, "/x")

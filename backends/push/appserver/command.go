@@ -114,9 +114,9 @@ func (s *Server) Command(ctx context.Context, from jid.JID, iq []byte) ([]byte, 
 	case registerDevice:
 		return s.register(ctx, owner, c)
 	case unregisterDevice:
-		return s.unregister(owner, c)
+		return s.unregister(ctx, owner, c)
 	case listDevices:
-		return s.list(owner, c)
+		return s.list(ctx, owner, c)
 	}
 	return nil, &Error{Type: "cancel", Condition: "item-not-found"}
 }
@@ -139,7 +139,7 @@ func (s *Server) register(ctx context.Context, owner jid.JID, c *command) ([]byt
 	}), nil
 }
 
-func (s *Server) unregister(owner jid.JID, c *command) ([]byte, error) {
+func (s *Server) unregister(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
 	if c.Form == nil {
 		return c.answer("executing", func(b *bytes.Buffer) {
 			beginForm(b, "Remove a device")
@@ -147,14 +147,14 @@ func (s *Server) unregister(owner jid.JID, c *command) ([]byte, error) {
 			b.WriteString("</x>")
 		}), nil
 	}
-	if err := s.o.Registry.Unregister(owner, c.Form.Value("node")); err != nil {
+	if err := s.o.Registry.Unregister(ctx, owner, c.Form.Value("node")); err != nil {
 		return nil, s.refuse(err)
 	}
 	return c.answer("completed", nil), nil
 }
 
-func (s *Server) list(owner jid.JID, c *command) ([]byte, error) {
-	all, err := s.o.Registry.List(owner)
+func (s *Server) list(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
+	all, err := s.o.Registry.List(ctx, owner)
 	if err != nil {
 		return nil, s.refuse(err)
 	}

@@ -97,7 +97,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	}
 	var all []devices.Device
 	if err == nil {
-		all, err = s.o.Registry.List(owner)
+		all, err = s.o.Registry.List(r.Context(), owner)
 	}
 	if err != nil {
 		s.failWith(w, err)
@@ -120,13 +120,13 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 	case node != "":
-		if err = s.o.Registry.Remove(node); err == nil {
+		if err = s.o.Registry.Remove(r.Context(), node); err == nil {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 	default:
 		var n int
-		if n, err = s.o.Registry.Forget(owner); err == nil {
+		if n, err = s.o.Registry.Forget(r.Context(), owner); err == nil {
 			reply(w, http.StatusOK, map[string]int{"removed": n})
 			return
 		}

@@ -4,6 +4,7 @@
 package appserver
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
@@ -60,38 +61,58 @@ func New(o Options) *Server {
 	return &Server{o: o}
 }
 
-// Accept judges an IQ of type set with a pubsub element and returns the event that it
-// is. The result may be answered once the event is kept.
-//
-// The error is an *Error. Those of type cancel and auth make the user's server end
-// the registration, as it should: the device is not registered (any more), or the
-// secret is another's (XEP-0357 section 6).
-func (s *Server) Accept(from jid.JID, iq []byte) (event.Event, error) {
+// Publish is a notification as a server has published it, before anybody has looked
+// whether there is such a device.
+type Publish struct {
+	// Node is the device's, as the server says.
+	Node    string
+	from    jid.JID
+	secret  string
+	summary devices.Summary
+}
+
+// ReadPublish reads an IQ of type set with a pubsub element. It asks no store. The
+// error is an *Error.
+func ReadPublish(from jid.JID, iq []byte) (*Publish, error) {
 	if !from.IsBare() {
 		// Servers and, where there is no other way, accounts publish; no session does.
-		return event.Event{}, &Error{Type: "auth", Condition: "forbidden", Text: "only servers publish notifications"}
+		return nil, &Error{Type: "auth", Condition: "forbidden", Text: "only servers publish notifications"}
 	}
 	q, err := readPublished(iq)
 	if err != nil {
-		return event.Event{}, &Error{Type: "modify", Condition: "bad-request"}
+		return nil, &Error{Type: "modify", Condition: "bad-request"}
 	}
 	p := q.PubSub.Publish
 	switch {
 	case p == nil:
-		return event.Event{}, &Error{Type: "cancel", Condition: "feature-not-implemented"}
+		return nil, &Error{Type: "cancel", Condition: "feature-not-implemented"}
 	case len(p.Items) != 1 || p.Items[0].Notification == nil:
-		return event.Event{}, &Error{Type: "modify", Condition: "bad-request", Text: "one item with a notification is published here"}
+		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "one item with a notification is published here"}
 	}
-	device, err := s.o.Registry.Verify(p.Node, q.PubSub.Options.Form.Value("secret"))
+	return &Publish{
+		Node: p.Node, from: from, secret: q.PubSub.Options.Form.Value("secret"), summary: devices.NewSummary(&p.Items[0].Notification.Form),
+	}, nil
+}
+
+// Accept looks the device up and returns the event that the notification is. Its result
+// may be answered once the event is kept.
+//
+// The error is an *Error. Those of type cancel and auth make the user's server end
+// the registration, as it should: the device is not registered (any more), or the
+// secret is another's (XEP-0357 section 6). While the store cannot be read nobody is
+// told so.
+func (s *Server) Accept(ctx context.Context, p *Publish) (event.Event, error) {
+	device, err := s.o.Registry.Verify(ctx, p.Node, p.secret)
 	switch {
 	case errors.Is(err, devices.ErrUnknown):
 		return event.Event{}, &Error{Type: "cancel", Condition: "item-not-found"}
 	case errors.Is(err, devices.ErrSecret):
 		return event.Event{}, &Error{Type: "auth", Condition: "forbidden"}
+	case errors.Is(err, context.Canceled):
+		return event.Event{}, Busy()
 	case err != nil:
 		s.o.Log.Error("push: a device could not be read; the server was told to try again", "err", err)
 		return event.Event{}, Busy()
 	}
-	summary := devices.NewSummary(&p.Items[0].Notification.Form)
-	return push.NewNotification(from, s.o.Own, device.Node, device.Owner, summary, s.o.Now()), nil
+	return push.NewNotification(p.from, s.o.Own, device.Node, device.Owner, p.summary, s.o.Now()), nil
 }

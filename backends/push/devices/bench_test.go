@@ -16,7 +16,7 @@ import (
 )
 
 // fill makes n devices in few transactions and returns their nodes and secrets.
-func fill(tb testing.TB, s *Store, n int) []Credentials {
+func fill(tb testing.TB, s *Embedded, n int) []Credentials {
 	tb.Helper()
 	all := make([]Credentials, n)
 	before := s.db.MaxBatchDelay
@@ -26,7 +26,7 @@ func fill(tb testing.TB, s *Store, n int) []Credentials {
 	for i := range all {
 		d := Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: notify.Target{Kind: notify.FCM, Address: config.Secret(fmt.Sprintf("%0160d", i))}}
 		var err error
-		if all[i], err = s.Put(d, time.Now()); err != nil {
+		if all[i], err = s.Put(tb.Context(), d, time.Now()); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -56,7 +56,7 @@ func BenchmarkVerify(b *testing.B) {
 	s := newStore(b, 0)
 	all := fill(b, s, 100_000)
 	for _, c := range all {
-		if _, err := s.Get(c.Node); err != nil {
+		if _, err := s.Get(b.Context(), c.Node); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -65,7 +65,7 @@ func BenchmarkVerify(b *testing.B) {
 	b.ResetTimer()
 	for b.Loop() {
 		c := &all[rand.IntN(len(all))]
-		if _, err := s.Verify(c.Node, c.Secret); err != nil {
+		if _, err := s.Verify(b.Context(), c.Node, c.Secret); err != nil {
 			b.Fatal(err)
 		}
 	}

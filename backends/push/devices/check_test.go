@@ -99,7 +99,7 @@ func TestRegister(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := store.Verify(c.Node, c.Secret)
+			d, err := store.Verify(t.Context(), c.Node, c.Secret)
 			if diff := cmp.Diff([]any{tc.app, tc.want, bob}, []any{d.App, d.Target, d.Owner}); diff != "" || err != nil {
 				t.Errorf("%v (-want +got):\n%s", err, diff)
 			}

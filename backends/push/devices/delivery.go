@@ -27,6 +27,8 @@ const (
 	// touchDelay how long that may take, so that many devices are one write.
 	usedPrecision = 24 * time.Hour
 	touchDelay    = time.Second
+	// touchTimeout bounds that write, also at the end.
+	touchTimeout = 5 * time.Second
 	// answersKept bounds the answers that wait for the next attempt.
 	answersKept = 8192
 )
@@ -47,7 +49,7 @@ type Options struct {
 // Delivery brings notifications to devices. It is safe for concurrent use.
 type Delivery struct {
 	o         Options
-	store     *Store
+	store     Store
 	providers map[providerKey]*provider
 	pacer     *pacer
 	patience  time.Duration
@@ -96,26 +98,26 @@ func NewDelivery(o Options) *Delivery {
 }
 
 // Attach says where the devices are kept. The store stays the caller's.
-func (d *Delivery) Attach(store *Store) { d.store = store }
+func (d *Delivery) Attach(store Store) { d.store = store }
 
 // Apps returns the applications.
 func (d *Delivery) Apps() []App { return d.o.Apps }
 
 // Verify returns nil if the secret is that of the device, else ErrUnknown, ErrSecret
 // or what is wrong with the store.
-func (d *Delivery) Verify(node, secret string) error {
-	_, err := d.store.Verify(node, secret)
+func (d *Delivery) Verify(ctx context.Context, node, secret string) error {
+	_, err := d.store.Verify(ctx, node, secret)
 	return err
 }
 
 // Forget removes the devices that an account has registered until then and says how many
 // there were. What is on its way to them is not delivered any more.
-func (d *Delivery) Forget(owner jid.JID, until time.Time) (int, error) {
-	return d.store.Forget(owner, until)
+func (d *Delivery) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
+	return d.store.Forget(ctx, owner, until)
 }
 
 // Deliver notifies the device of that node. It holds its caller up for about a second
-// at most, however slow the provider is. The error is
+// at most, however slow the provider is, unless the store is. The error is
 //
 //	nil                        the provider has taken it
 //	ErrUnknown                 there is no such device (any more)
@@ -127,7 +129,7 @@ func (d *Delivery) Forget(owner jid.JID, until time.Time) (int, error) {
 //
 // or says what is wrong with the store.
 func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
-	device, err := d.store.Get(node)
+	device, err := d.store.Get(ctx, node)
 	if err != nil {
 		return err
 	}
@@ -163,7 +165,7 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 		return backends.Wait(slowRetry, ctx.Err())
 	}
 	d.forget(key)
-	err = d.conclude(p, &device, a.err)
+	err = d.conclude(ctx, p, &device, a.err)
 	switch {
 	case err == nil:
 		d.pacer.left(node, m, told)
@@ -222,14 +224,14 @@ func (d *Delivery) forget(key answerKey) {
 }
 
 // conclude says what a provider's answer means for the device.
-func (d *Delivery) conclude(p *provider, device *Device, err error) error {
+func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, err error) error {
 	if err == nil {
 		d.touch(device)
 		return nil
 	}
 	var dead *notify.DeadError
 	if errors.As(err, &dead) {
-		return d.bury(p, device, dead)
+		return d.bury(ctx, p, device, dead)
 	}
 	var after *backends.RetryAfterError
 	switch backends.Reason(err) {
@@ -276,13 +278,15 @@ func (d *Delivery) storeTouched(now time.Time) {
 	nodes := slices.Collect(maps.Keys(d.touched))
 	d.touched = nil
 	d.mu.Unlock()
-	if err := d.store.Touch(nodes, now); err != nil {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), touchTimeout)
+	defer cancel()
+	if err := d.store.Touch(ctx, nodes, now); err != nil {
 		d.o.Log.Error("push: when devices were last notified could not be stored", "devices", len(nodes), "err", err)
 	}
 }
 
 // bury removes a device that is dead, unless it has registered again since.
-func (d *Delivery) bury(p *provider, device *Device, dead *notify.DeadError) error {
+func (d *Delivery) bury(ctx context.Context, p *provider, device *Device, dead *notify.DeadError) error {
 	if !p.believes(dead) {
 		d.o.Log.Warn("push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", "provider", p.name, "device", device.Target, "err", dead)
 		return backends.Permanent(dead.Err)
@@ -291,7 +295,7 @@ func (d *Delivery) bury(p *provider, device *Device, dead *notify.DeadError) err
 		return backends.Permanent(fmt.Errorf("%w, before the device registered again", dead.Err))
 	}
 	same := func(now *Device) bool { return now.Registered.Equal(device.Registered) }
-	switch err := d.store.Remove(same, device.Node); {
+	switch err := d.store.Remove(ctx, device.Node, same); {
 	case errors.Is(err, ErrUnknown):
 		return backends.Permanent(dead.Err)
 	case err != nil:

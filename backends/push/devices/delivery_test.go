@@ -182,10 +182,10 @@ func TestVerdicts(t *testing.T) {
 			if backends.Reason(err) != tc.reason || waits(err) != tc.after {
 				t.Errorf("%v (%s), want %s", err, backends.Reason(err), tc.reason)
 			}
-			if _, err := f.store.Get(f.iphone.Node); errors.Is(err, ErrUnknown) != tc.removed {
+			if _, err := f.store.Get(t.Context(), f.iphone.Node); errors.Is(err, ErrUnknown) != tc.removed {
 				t.Errorf("the device: %v, want removed %v", err, tc.removed)
 			}
-			if _, err := f.store.Get(f.android.Node); err != nil {
+			if _, err := f.store.Get(t.Context(), f.android.Node); err != nil {
 				t.Errorf("another device: %v", err)
 			}
 		})
@@ -224,7 +224,7 @@ func TestRenewedMeanwhile(t *testing.T) {
 	if err := f.Deliver(t.Context(), f.iphone.Node, message("hello", f.now)); backends.Reason(err) != "permanent" {
 		t.Errorf("got %v", err)
 	}
-	if _, err := f.store.Get(f.iphone.Node); err != nil {
+	if _, err := f.store.Get(t.Context(), f.iphone.Node); err != nil {
 		t.Errorf("the device: %v", err)
 	}
 }
@@ -315,17 +315,17 @@ func TestDeliverRefuses(t *testing.T) {
 	if err := f.Deliver(t.Context(), "nobody", message("x", f.now)); !errors.Is(err, ErrUnknown) {
 		t.Errorf("unknown: %v", err)
 	}
-	c, err := f.store.Put(Device{App: "removed", Target: notify.Target{Kind: notify.FCM, Address: "x"}}, f.now)
+	c, err := f.store.Put(t.Context(), Device{App: "removed", Target: notify.Target{Kind: notify.FCM, Address: "x"}}, f.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Deliver(t.Context(), c.Node, message("x", f.now)); backends.Reason(err) != "permanent" {
 		t.Errorf("an application that is not configured: %v", err)
 	}
-	if err := f.Verify(f.iphone.Node, f.iphone.Secret); err != nil {
+	if err := f.Verify(t.Context(), f.iphone.Node, f.iphone.Secret); err != nil {
 		t.Error(err)
 	}
-	if err := f.Verify(f.iphone.Node, f.android.Secret); !errors.Is(err, ErrSecret) {
+	if err := f.Verify(t.Context(), f.iphone.Node, f.android.Secret); !errors.Is(err, ErrSecret) {
 		t.Errorf("another's secret: %v", err)
 	}
 }
@@ -343,7 +343,7 @@ func TestUse(t *testing.T) {
 			}
 		}
 		used := func(c Credentials) time.Duration {
-			d, err := f.store.Get(c.Node)
+			d, err := f.store.Get(t.Context(), c.Node)
 			if err != nil {
 				t.Fatal(err)
 			}

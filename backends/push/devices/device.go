@@ -67,17 +67,17 @@ type Request struct {
 
 // Registry registers devices. It is safe for concurrent use.
 type Registry struct {
-	store *Store
+	store Store
 	apps  []App
 	now   func() time.Time
 }
 
 // NewRegistry returns the registry of the applications' devices in a store.
-func NewRegistry(store *Store, apps []App) *Registry {
+func NewRegistry(store Store, apps []App) *Registry {
 	return &Registry{store: store, apps: apps, now: time.Now}
 }
 
-// Register checks and keeps a device, and returns when it is on disk. Who registers
+// Register checks and keeps a device, and returns when the store has it. Who registers
 // the same token or endpoint again gets the same node with another secret.
 //
 // The error is an *InvalidError, ErrTooMany, or says why the store or the look-up of
@@ -88,28 +88,34 @@ func (r *Registry) Register(ctx context.Context, q Request) (Credentials, error)
 	if err != nil {
 		return Credentials{}, err
 	}
-	return r.store.Put(Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
+	return r.store.Put(ctx, Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
 }
 
 // Verify returns the device that a notification is for if the secret is the device's,
 // else ErrUnknown or ErrSecret.
-func (r *Registry) Verify(node, secret string) (Device, error) { return r.store.Verify(node, secret) }
+func (r *Registry) Verify(ctx context.Context, node, secret string) (Device, error) {
+	return r.store.Verify(ctx, node, secret)
+}
 
 // Unregister removes a device of that owner, ErrUnknown if he has none of that node.
-func (r *Registry) Unregister(owner jid.JID, node string) error {
-	return r.store.Remove(func(d *Device) bool { return d.Owner == owner }, node)
+func (r *Registry) Unregister(ctx context.Context, owner jid.JID, node string) error {
+	return r.store.Remove(ctx, node, func(d *Device) bool { return d.Owner == owner })
 }
 
 // Remove removes a device whoever owns it; ErrUnknown if there is none of that node.
-func (r *Registry) Remove(node string) error {
-	return r.store.Remove(func(*Device) bool { return true }, node)
+func (r *Registry) Remove(ctx context.Context, node string) error {
+	return r.store.Remove(ctx, node, func(*Device) bool { return true })
 }
 
 // Forget removes all devices of an owner and says how many there were.
-func (r *Registry) Forget(owner jid.JID) (int, error) { return r.store.Forget(owner, time.Time{}) }
+func (r *Registry) Forget(ctx context.Context, owner jid.JID) (int, error) {
+	return r.store.Forget(ctx, owner, time.Time{})
+}
 
 // List returns the devices of an owner, in the order of their nodes.
-func (r *Registry) List(owner jid.JID) ([]Device, error) { return r.store.List(owner) }
+func (r *Registry) List(ctx context.Context, owner jid.JID) ([]Device, error) {
+	return r.store.List(ctx, owner)
+}
 
 // Choices returns the names of the applications and the kinds that they have, for
 // forms.

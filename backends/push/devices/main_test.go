@@ -17,9 +17,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newStore(t testing.TB, limit int) *Store {
+func newStore(t testing.TB, limit int) *Embedded {
 	t.Helper()
-	s, err := OpenStore(filepath.Join(t.TempDir(), FileName), limit)
+	s, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), limit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func (s *sender) bodies() []string {
 // fixture is a Delivery to senders of every kind, and one device of each.
 type fixture struct {
 	*Delivery
-	store           *Store
+	store           *Embedded
 	apple, google   *sender
 	iphone, android Credentials
 	now             time.Time
@@ -102,7 +102,7 @@ func newFixture(t testing.TB, change func(*Options)) *fixture {
 
 func (f *fixture) register(t testing.TB, kind notify.Kind, address string) Credentials {
 	t.Helper()
-	c, err := f.store.Put(Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: kind, Address: config.Secret(address)}}, f.now)
+	c, err := f.store.Put(t.Context(), Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: kind, Address: config.Secret(address)}}, f.now)
 	if err != nil {
 		t.Fatal(err)
 	}

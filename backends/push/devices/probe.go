@@ -36,7 +36,7 @@ func (d *Delivery) Probe(ctx context.Context, subject string) []finding.Finding 
 	}
 	var list []finding.Finding
 	if d.store != nil {
-		list = append(list, d.count(subject))
+		list = append(list, d.count(ctx, subject))
 	}
 	all.Wait()
 	for _, o := range asked {
@@ -48,10 +48,10 @@ func (d *Delivery) Probe(ctx context.Context, subject string) []finding.Finding 
 	return list
 }
 
-func (d *Delivery) count(subject string) finding.Finding {
-	switch n, err := d.store.Count(); {
+func (d *Delivery) count(ctx context.Context, subject string) finding.Finding {
+	switch n, err := d.store.Count(ctx); {
 	case err != nil:
-		return finding.Failf(subject, "look after the file, or restore it", "the devices cannot be read: %v", err)
+		return finding.Failf(subject, "restore the file or, with a shared outbox, see that NATS runs and lets us read the bucket", "the devices cannot be read: %v", err)
 	case n == 1:
 		return finding.Okf(subject, "1 device")
 	default:

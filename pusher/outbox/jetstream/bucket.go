@@ -38,21 +38,28 @@ func OpenBucket(o Options, name string) (*Bucket, error) {
 	return &Bucket{o: o, name: o.Prefix + "-" + name, nc: nc, js: j}, nil
 }
 
-// KeyValue returns the bucket, which is made if it is not there. One that is there
-// is taken as it is.
+// KeyValue returns the bucket, which is made if it is not there: one that is read
+// through its leader, so that what one instance has written the others know. One that is
+// there is taken as it is.
 func (b *Bucket) KeyValue(ctx context.Context) (js.KeyValue, error) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.kv != nil {
-		return b.kv, nil
+	kv := b.kv
+	b.mu.Unlock()
+	if kv != nil {
+		return kv, nil
 	}
 	kv, err := b.js.KeyValue(ctx, b.name)
 	if errors.Is(err, js.ErrBucketNotFound) {
-		kv, err = b.js.CreateKeyValue(ctx, js.KeyValueConfig{Bucket: b.name, Storage: js.FileStorage, Replicas: b.o.Replicas})
+		_, err = b.js.CreateStream(ctx, bucket(b.name, b.o.Replicas))
+		if err == nil || errors.Is(err, js.ErrStreamNameAlreadyInUse) { // somebody else was faster
+			kv, err = b.js.KeyValue(ctx, b.name)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bucket %s: %w", b.name, explain(err))
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.kv = kv
 	return kv, nil
 }

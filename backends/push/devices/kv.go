@@ -1,0 +1,234 @@
+package devices
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
+
+	"eventpusher/backends/push/internal/kvlist"
+	"eventpusher/internal/jid"
+)
+
+// KV keeps devices in a bucket of NATS JetStream, for instances that share an outbox
+// there. While NATS is away every method fails.
+//
+// All devices of an account are one value, so that every change is one write: there is
+// nothing that a crash could leave half done, and the limit holds whoever registers at
+// the same time. The first half of a node says which value has the device; a device
+// without owner has a value of its own, which follows from its address.
+type KV struct {
+	lists *kvlist.Lists[kept]
+	limit int
+}
+
+var _ Store = (*KV)(nil)
+
+// kept is one device of a value.
+type kept struct {
+	Node string `json:"n"`
+	record
+}
+
+// keySize is in bytes, of the digest that names a value.
+const keySize = 16
+
+// touchesAtOnce is how many values Touch writes at the same time.
+const touchesAtOnce = 8
+
+// OpenKV returns a store in that bucket, which it closes at the end. limit is how many
+// devices an owner can have; below one means MaxPerOwner. They also have to fit into one
+// message of NATS.
+func OpenKV(b kvlist.Bucket, limit int) *KV {
+	if limit < 1 {
+		limit = MaxPerOwner
+	}
+	return &KV{kvlist.New[kept](b, "push devices"), limit}
+}
+
+// ownerKey names the value of an account.
+func ownerKey(owner jid.JID) string {
+	digest := sha256.Sum256([]byte("owner" + separator + string(owner)))
+	return hex.EncodeToString(digest[:keySize])
+}
+
+// valueKey names the value that the record belongs to.
+func (r *record) valueKey() string {
+	if r.Owner != "" {
+		return ownerKey(jid.JID(r.Owner))
+	}
+	digest := sha256.Sum256(append([]byte("target"+separator), r.targetKey()...))
+	return hex.EncodeToString(digest[:keySize])
+}
+
+// keyOf returns the name of the value that has a node; false if there cannot be such a
+// node here.
+func keyOf(node string) (key string, ok bool) {
+	const digits = "0123456789abcdef"
+	if len(node) != 2*(keySize+nodeSize) || strings.Trim(node, digits) != "" {
+		return "", false
+	}
+	return node[:2*keySize], true
+}
+
+// indexOf returns where a node is, below zero if it is not there.
+func indexOf(list []kept, node string) int {
+	return slices.IndexFunc(list, func(k kept) bool { return k.Node == node })
+}
+
+// Put implements Store.
+func (s *KV) Put(ctx context.Context, d Device, now time.Time) (c Credentials, err error) {
+	r, secret := newRecord(&d, now)
+	key, target := r.valueKey(), r.targetKey()
+	fresh := key + newNode()
+	c.Secret = secret
+	err = s.lists.Change(ctx, key, func(list []kept) ([]kept, bool, error) {
+		r := r // another turn begins with what was asked for
+		if i := slices.IndexFunc(list, func(k kept) bool { return bytes.Equal(k.targetKey(), target) }); i >= 0 {
+			c.Node = list[i].Node
+			r.renews(&list[i].record)
+			list[i].record = r
+			return list, true, nil
+		}
+		if r.Owner != "" && len(list) >= s.limit {
+			return nil, false, ErrTooMany
+		}
+		c.Node = fresh
+		return append(list, kept{fresh, r}), true, nil
+	})
+	switch {
+	case errors.Is(err, nats.ErrMaxPayload):
+		return Credentials{}, ErrTooMany
+	case err != nil:
+		return Credentials{}, err
+	}
+	return c, nil
+}
+
+// load returns the record of a node.
+func (s *KV) load(ctx context.Context, node string) (*record, error) {
+	key, ok := keyOf(node)
+	if !ok {
+		return nil, ErrUnknown
+	}
+	list, err := s.lists.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	i := indexOf(list, node)
+	if i < 0 {
+		return nil, ErrUnknown
+	}
+	return &list[i].record, nil
+}
+
+// Verify implements Store.
+func (s *KV) Verify(ctx context.Context, node, secret string) (Device, error) {
+	r, err := s.load(ctx, node)
+	if err != nil {
+		return Device{}, err
+	}
+	return r.verify(node, secret)
+}
+
+// Get implements Store.
+func (s *KV) Get(ctx context.Context, node string) (Device, error) {
+	r, err := s.load(ctx, node)
+	if err != nil {
+		return Device{}, err
+	}
+	return r.device(node), nil
+}
+
+// Remove implements Store.
+func (s *KV) Remove(ctx context.Context, node string, condition func(*Device) bool) error {
+	return s.change(ctx, node, func(list []kept, i int) ([]kept, error) {
+		if d := list[i].device(node); !condition(&d) {
+			return nil, ErrUnknown
+		}
+		return slices.Delete(list, i, i+1), nil
+	})
+}
+
+// change changes the value that has a node, by where the node is in it.
+func (s *KV) change(ctx context.Context, node string, edit func(list []kept, i int) ([]kept, error)) error {
+	key, ok := keyOf(node)
+	if !ok {
+		return ErrUnknown
+	}
+	return s.lists.Change(ctx, key, func(list []kept) ([]kept, bool, error) {
+		i := indexOf(list, node)
+		if i < 0 {
+			return nil, false, ErrUnknown
+		}
+		list, err := edit(list, i)
+		return list, true, err
+	})
+}
+
+// Forget implements Store.
+func (s *KV) Forget(ctx context.Context, owner jid.JID, until time.Time) (n int, err error) {
+	if owner == "" {
+		return 0, nil
+	}
+	err = s.lists.Change(ctx, ownerKey(owner), func(list []kept) ([]kept, bool, error) {
+		before := len(list)
+		list = slices.DeleteFunc(list, func(k kept) bool { return k.registeredUntil(until) })
+		n = before - len(list)
+		return list, n > 0, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+// Touch implements Store. It stops at the first trouble.
+func (s *KV) Touch(ctx context.Context, nodes []string, now time.Time) error {
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(touchesAtOnce)
+	for _, node := range nodes {
+		all.Go(func() error {
+			err := s.change(ctx, node, func(list []kept, i int) ([]kept, error) {
+				list[i].Used = now.UnixMilli()
+				return list, nil
+			})
+			if errors.Is(err, ErrUnknown) {
+				return nil
+			}
+			return err
+		})
+	}
+	return all.Wait()
+}
+
+// List implements Store.
+func (s *KV) List(ctx context.Context, owner jid.JID) ([]Device, error) {
+	if owner == "" {
+		return nil, nil
+	}
+	all, err := s.lists.Get(ctx, ownerKey(owner))
+	if err != nil {
+		return nil, err
+	}
+	var list []Device
+	for i := range all {
+		list = append(list, all[i].device(all[i].Node))
+	}
+	slices.SortFunc(list, func(a, b Device) int { return cmp.Compare(a.Node, b.Node) })
+	return list, nil
+}
+
+// Count implements Store: it reads every account.
+func (s *KV) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
+
+// Close implements Store.
+func (s *KV) Close() error { return s.lists.Close() }

@@ -123,10 +123,6 @@ func (l *loader) appServer(c *Config) {
 	if len(c.AppServer.Apps) > 0 && c.Pusher.Push == nil {
 		l.errorf(at.String(), "needs the push backend, through which its notifications go", "add ["+pusherPath.with("push").String()+"]; it may be empty")
 	}
-	if len(c.AppServer.Apps) > 0 && c.Outbox.Engine == "nats" {
-		l.warn(at.String(), "devices are kept by the instance that has registered them: when another one gets the link, servers are told that they are gone, and end their registrations",
-			`run one instance only, or write engine = "embedded" under [outbox]`)
-	}
 	seen := make(map[string]bool)
 	for i := range c.AppServer.Apps {
 		a, here := &c.AppServer.Apps[i], at.with(position(i))

@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/appserver"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/component"
@@ -45,6 +46,8 @@ type publishers struct {
 	desk    *deviceDesk
 	apple   *pushtest.Sink
 	session *xmppserver.Session
+	backend *push.Backend
+	node    string
 	payload string
 }
 
@@ -116,21 +119,24 @@ cacertfile = %q
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.payload = publishByProsody(c)
+	w.backend, w.node, w.payload = backend, c.Node, publishByProsody(c)
 	return w
 }
 
 // run runs the desk until the test ends.
-func (w *publishers) run() {
+func (w *publishers) run() { w.t.Cleanup(w.runUntil()) }
+
+// runUntil runs the desk until end is called.
+func (w *publishers) runUntil() (end func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- w.desk.run(ctx) }()
-	w.t.Cleanup(func() {
+	return func() {
 		stop()
 		if err := <-ended; err != nil {
 			w.t.Error(err)
 		}
-	})
+	}
 }
 
 func (w *publishers) publish(id string) {
@@ -216,4 +222,76 @@ func TestPublishAtTheEnd(t *testing.T) {
 	w.desk.turnAway()
 	w.answered("1 error wait")
 	w.delivered(0)
+}
+
+// hangingStore does not answer for one device before the gate opens.
+type hangingStore struct {
+	devices.Store
+	node  string
+	gate  chan struct{}
+	asked atomic.Int32 // and has not answered yet
+}
+
+func (s *hangingStore) Verify(ctx context.Context, node, secret string) (devices.Device, error) {
+	if node == s.node {
+		s.asked.Add(1)
+		defer s.asked.Add(-1)
+		select {
+		case <-s.gate:
+		case <-ctx.Done():
+			return devices.Device{}, ctx.Err()
+		}
+	}
+	return s.Store.Verify(ctx, node, secret)
+}
+
+// hang has the store hang for the device, and registers one for which it does not.
+func (w *publishers) hang() (s *hangingStore, other string) {
+	w.t.Helper()
+	s = &hangingStore{Store: w.desk.store, node: w.node, gate: make(chan struct{})}
+	registry := devices.NewRegistry(s, w.backend.Devices().Apps())
+	w.desk.server = appserver.New(appserver.Options{Own: feedComponent, Registry: registry})
+	c, err := registry.Register(w.t.Context(), devices.Request{Kind: "apns", Token: strings.Repeat("beef", 10)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s, publishByProsody(c)
+}
+
+// TestPublishWaitsForStore: a store that takes its time over one device holds up no other,
+// and what is for the one keeps its order.
+func TestPublishWaitsForStore(t *testing.T) {
+	w := newPublishers(t)
+	s, other := w.hang()
+	w.run()
+	w.publish("1")
+	w.publish("2")
+	w.payload = other
+	w.publish("3")
+	w.answered("3 result")
+	if n := s.asked.Load(); n > 1 {
+		t.Errorf("the store is asked about %d notifications for one device at once", n)
+	}
+	close(s.gate)
+	w.answered("1 result", "2 result")
+}
+
+// TestStopWhileStoreHangs: whoever waits for the store when the desk closes is told to try
+// again, and so is who waits behind him.
+func TestStopWhileStoreHangs(t *testing.T) {
+	w := newPublishers(t)
+	s, other := w.hang()
+	stop := w.runUntil()
+	w.publish("1")
+	w.publish("2")
+	w.payload = other
+	w.publish("3")
+	w.answered("3 result")
+	for deadline := time.Now().Add(time.Minute); s.asked.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the store is not asked")
+		}
+	}
+	stop()
+	w.answered("1 error wait", "2 error wait")
 }

@@ -35,6 +35,7 @@ var clock = time.Unix(1_700_000_000, 0).UTC()
 type fixture struct {
 	*Server
 	registry *devices.Registry
+	store    devices.Store
 	web      *pushtest.WebPush
 }
 
@@ -57,7 +58,7 @@ func newFixture(t testing.TB) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	f := &fixture{registry: devices.NewRegistry(store, apps), web: web}
+	f := &fixture{registry: devices.NewRegistry(store, apps), store: store, web: web}
 	f.Server = New(Options{
 		Own: "events.localhost", Registry: f.registry,
 		Served: func(domain string) bool { return domain == "localhost" }, Now: func() time.Time { return clock },
@@ -304,6 +305,36 @@ func TestCommands(t *testing.T) {
 	for _, text := range []string{string(f.Items()), string(Info("register-device"))} {
 		if !strings.Contains(text, "register-device") || !strings.Contains(text, "Register a device") {
 			t.Errorf("disco: %s", text)
+		}
+	}
+}
+
+// TestStoreFails: while the store cannot be read, whoever asks is told to try again, and
+// nobody that his device is gone.
+func TestStoreFails(t *testing.T) {
+	f := newFixture(t)
+	c := f.register(t, bob, "token")
+	if err := f.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.accept("localhost", []byte(request(c.Node, c.Secret, oneItem))); outcomeOf(err) != "wait resource-constraint" {
+		t.Errorf("a publish: %v", err)
+	}
+	for command, form := range map[string]string{
+		"register-device": formOf("kind", "fcm", "token", "x"), "unregister-device": formOf("node", c.Node), "list-devices": "",
+	} {
+		if _, err := f.Command(t.Context(), bob+"/phone", commandIQ(command, "", form)); outcomeOf(err) != "wait resource-constraint" {
+			t.Errorf("%s: %v", command, err)
+		}
+	}
+	for _, ask := range []*http.Request{
+		httptest.NewRequestWithContext(t.Context(), "GET", Path+"?user=bob@localhost", nil),
+		httptest.NewRequestWithContext(t.Context(), "DELETE", Path+"?user=bob@localhost", nil),
+		httptest.NewRequestWithContext(t.Context(), "DELETE", Path+"?node="+c.Node, nil),
+	} {
+		w := httptest.NewRecorder()
+		if f.ServeHTTP(w, ask); w.Code != http.StatusServiceUnavailable {
+			t.Errorf("%s %s: %d", ask.Method, ask.URL, w.Code)
 		}
 	}
 }

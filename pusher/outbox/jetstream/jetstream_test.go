@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/config"
 	"eventpusher/event"
@@ -374,7 +375,7 @@ func TestNarrowRights(t *testing.T) {
 	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{TLS: true, Extra: `
 authorization { users: [ { user: u, password: right, permissions: {
-  publish: { allow: ["TEST.>", "$KV.TEST_state.>", "$KV.TEST_cluster.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>"] }
+  publish: { allow: ["TEST.>", "$KV.TEST_state.>", "$KV.TEST_cluster.>", "$KV.TEST-push.>", "$KV.TEST-devices.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>"] }
   subscribe: { allow: ["_INBOX.>", "TEST.ask", "TEST.ask.>"] }
   allow_responses: true } } ] }
 `})
@@ -423,5 +424,45 @@ authorization { users: [ { user: u, password: right, permissions: {
 		all, err2 := i.AskAll(ctx, []byte("?"))
 		return errors.Join(err1, err2) == nil && string(answer) == "!" && len(all) == 1
 	})
+	for _, name := range []string{"push", "devices"} {
+		useBucket(t, o, name)
+	}
 	l.end(t)
+}
+
+// useBucket does with a bucket what its users do.
+func useBucket(t *testing.T, o jetstream.Options, name string) {
+	t.Helper()
+	b, err := jetstream.OpenBucket(o, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	kv, err := b.KeyValue(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision, err := kv.Create(t.Context(), "k", []byte("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if revision, err = kv.Update(t.Context(), "k", []byte("2"), revision); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := kv.Get(t.Context(), "k"); err != nil || string(e.Value()) != "2" {
+		t.Errorf("%s: %v, %v", name, e, err)
+	}
+	all, err := kv.WatchAll(t.Context(), js.IgnoreDeletes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := <-all.Updates(); e == nil || string(e.Value()) != "2" {
+		t.Errorf("%s: watched %v", name, e)
+	}
+	if err := all.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := kv.Delete(t.Context(), "k", js.LastRevision(revision)); err != nil {
+		t.Error(err)
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 )
 
@@ -159,4 +160,9 @@ func (l *Lists[T]) Count(ctx context.Context) (n int, err error) {
 // Close closes the bucket.
 func (l *Lists[T]) Close() error { return l.bucket.Close() }
 
-func (l *Lists[T]) failed(err error) error { return fmt.Errorf("%s: %w", l.about, err) }
+func (l *Lists[T]) failed(err error) error {
+	if errors.Is(err, nats.ErrReconnectBufExceeded) { // which is how the library says it
+		return fmt.Errorf("%s: there is no connection to NATS: %w", l.about, err)
+	}
+	return fmt.Errorf("%s: %w", l.about, err)
+}

@@ -249,7 +249,7 @@ func TestCommands(t *testing.T) {
 	if strings.Contains(form, "<value>apns<") {
 		t.Errorf("a provider that is not configured is offered: %s", form)
 	}
-	done := do(session, commandIQ("register-device", "sessionid='s-1' action='complete'", formOf("kind", "fcm", "app", "chat", "token", "abc")))
+	done := do(session, commandIQ("register-device", "sessionid='s-1' action='complete'", formOf("kind", "fcm", "app", "chat", "token", "t0k")))
 	match := regexp.MustCompile(`^<command xmlns='http://jabber.org/protocol/commands' node='register-device' sessionid='s-1' status='completed'><x xmlns='jabber:x:data' type='result'>` +
 		`<field var='jid'><value>events.localhost</value></field><field var='node'><value>([0-9a-f]{32})</value></field><field var='secret'><value>([^<]{32})</value></field></x></command>$`).FindStringSubmatch(done)
 	if match == nil {
@@ -260,7 +260,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	list := do(session, commandIQ("list-devices", "", ""))
-	if !strings.Contains(list, node) || strings.Contains(list, secret) || strings.Contains(list, "abc<") {
+	if !strings.Contains(list, node) || strings.Contains(list, secret) || strings.Contains(list, "t0k<") {
 		t.Errorf("list: %s", list)
 	}
 	if list := do("alice@localhost/x", commandIQ("list-devices", "", "")); strings.Contains(list, node) {
@@ -350,7 +350,7 @@ func TestHTTP(t *testing.T) {
 		return w.Code, w.Body.String()
 	}
 	const form = "application/json"
-	status, answer := ask("POST", Path, form+"; charset=utf-8", `{"user": "Bob@localhost", "kind": "fcm", "token": "abc"}`)
+	status, answer := ask("POST", Path, form+"; charset=utf-8", `{"user": "Bob@localhost", "kind": "fcm", "token": "t0k"}`)
 	var made struct{ JID, Node, Secret string }
 	if err := json.Unmarshal([]byte(answer), &made); err != nil || status != http.StatusCreated || made.JID != "events.localhost" {
 		t.Fatalf("%d %s", status, answer)
@@ -393,7 +393,7 @@ func TestHTTP(t *testing.T) {
 		"delete another's, maybe": {"DELETE", Path + "?user=nobody@localhost", "", "", http.StatusOK, `{"removed":0}`},
 	} {
 		status, answer := ask(tc.method, tc.path, tc.kind, tc.body)
-		if status != tc.status || !strings.Contains(answer, tc.want) || strings.Contains(answer, "abc") || strings.Contains(answer, made.Secret) {
+		if status != tc.status || !strings.Contains(answer, tc.want) || strings.Contains(answer, "t0k") || strings.Contains(answer, made.Secret) {
 			t.Errorf("%s: %d %s, want %d and %s", name, status, answer, tc.status, tc.want)
 		}
 	}

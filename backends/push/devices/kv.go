@@ -150,16 +150,6 @@ func (s *KV) Get(ctx context.Context, node string) (Device, error) {
 
 // Remove implements Store.
 func (s *KV) Remove(ctx context.Context, node string, condition func(*Device) bool) error {
-	return s.change(ctx, node, func(list []kept, i int) ([]kept, error) {
-		if d := list[i].device(node); !condition(&d) {
-			return nil, ErrUnknown
-		}
-		return slices.Delete(list, i, i+1), nil
-	})
-}
-
-// change changes the value that has a node, by where the node is in it.
-func (s *KV) change(ctx context.Context, node string, edit func(list []kept, i int) ([]kept, error)) error {
 	key, ok := keyOf(node)
 	if !ok {
 		return ErrUnknown
@@ -169,8 +159,10 @@ func (s *KV) change(ctx context.Context, node string, edit func(list []kept, i i
 		if i < 0 {
 			return nil, false, ErrUnknown
 		}
-		list, err := edit(list, i)
-		return list, true, err
+		if d := list[i].device(node); !condition(&d) {
+			return nil, false, ErrUnknown
+		}
+		return slices.Delete(list, i, i+1), true, nil
 	})
 }
 
@@ -191,20 +183,26 @@ func (s *KV) Forget(ctx context.Context, owner jid.JID, until time.Time) (n int,
 	return n, nil
 }
 
-// Touch implements Store. It stops at the first trouble.
+// Touch implements Store: it writes each value once, and stops at the first trouble.
 func (s *KV) Touch(ctx context.Context, nodes []string, now time.Time) error {
+	touched := make(map[string][]string) // by key
+	for _, node := range nodes {
+		if key, ok := keyOf(node); ok {
+			touched[key] = append(touched[key], node)
+		}
+	}
 	all, ctx := errgroup.WithContext(ctx)
 	all.SetLimit(touchesAtOnce)
-	for _, node := range nodes {
+	for key, nodes := range touched {
 		all.Go(func() error {
-			err := s.change(ctx, node, func(list []kept, i int) ([]kept, error) {
-				list[i].Used = now.UnixMilli()
-				return list, nil
+			return s.lists.Change(ctx, key, func(list []kept) (_ []kept, changed bool, _ error) {
+				for i := range list {
+					if slices.Contains(nodes, list[i].Node) {
+						list[i].Used, changed = now.UnixMilli(), true
+					}
+				}
+				return list, changed, nil
 			})
-			if errors.Is(err, ErrUnknown) {
-				return nil
-			}
-			return err
 		})
 	}
 	return all.Wait()

@@ -27,7 +27,7 @@ type kvs struct {
 }
 
 // bucket returns the bucket of that number.
-func (k *kvs) bucket(t *testing.T, n int) *jetstream.Bucket {
+func (k *kvs) bucket(t testing.TB, n int) *jetstream.Bucket {
 	t.Helper()
 	b, err := jetstream.OpenBucket(jetstream.Options{URL: k.nats.URL(), Prefix: fmt.Sprint("T", n)}, "devices")
 	if err != nil {
@@ -286,4 +286,37 @@ func natsAway(t *testing.T, k *kvs) {
 			t.Fatal("a device is gone that nobody has removed")
 		}
 	}
+}
+
+// BenchmarkKVVerify looks devices up through the network, one at a time and as many at a
+// time as the program does.
+func BenchmarkKVVerify(b *testing.B) {
+	k := &kvs{nats: harness.NATS(b, harness.NATSOptions{})}
+	s := OpenKV(k.bucket(b, 0), 0)
+	var all []Credentials
+	for i := range 200 {
+		c, err := s.Put(b.Context(), Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: target(strings.Repeat("x", 160) + strconv.Itoa(i))}, time.Now())
+		if err != nil {
+			b.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	verify := func(i int) {
+		if _, err := s.Verify(b.Context(), all[i%len(all)].Node, all[i%len(all)].Secret); err != nil {
+			b.Error(err)
+		}
+	}
+	b.Run("one", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			verify(i)
+		}
+	})
+	b.Run("64", func(b *testing.B) {
+		b.SetParallelism(64)
+		b.RunParallel(func(pb *testing.PB) {
+			for i := 0; pb.Next(); i++ {
+				verify(i)
+			}
+		})
+	})
 }

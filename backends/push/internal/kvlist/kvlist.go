@@ -103,6 +103,9 @@ func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list 
 
 func put[T any](ctx context.Context, kv js.KeyValue, key string, list []T, revision uint64) error {
 	if len(list) == 0 {
+		if revision == 0 {
+			return nil // there was none; to the library zero would mean whatever is there
+		}
 		return kv.Delete(ctx, key, js.LastRevision(revision))
 	}
 	value, err := json.Marshal(list)

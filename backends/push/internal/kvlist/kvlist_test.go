@@ -1,0 +1,154 @@
+//go:build linux
+
+package kvlist
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox/jetstream"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// open returns the lists of two instances.
+func open(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *Lists[string]) {
+	t.Helper()
+	var lists [2]*Lists[string]
+	for i := range lists {
+		b, err := jetstream.OpenBucket(jetstream.Options{URL: nats.URL(), Prefix: prefix}, "lists")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lists[i] = New[string](b, "lists")
+		t.Cleanup(func() { lists[i].Close() })
+	}
+	return lists[0], lists[1]
+}
+
+// set returns an edit that leaves nothing but these.
+func set(list ...string) func([]string) ([]string, bool, error) {
+	return func([]string) ([]string, bool, error) { return list, true, nil }
+}
+
+// TestChange has one instance change a list between the other's look at it and its write:
+// the other looks again.
+func TestChange(t *testing.T) {
+	nats := harness.NATS(t, harness.NATSOptions{})
+	one, two := open(t, nats, "CHANGE")
+	for name, tc := range map[string]struct {
+		before, meanwhile, change []string
+	}{
+		"made":                   {nil, []string{"b"}, []string{"c"}},
+		"changed":                {[]string{"a"}, []string{"a", "b"}, []string{"c"}},
+		"changed, was removed":   {[]string{"a"}, nil, []string{"c"}},
+		"removed, was changed":   {[]string{"a"}, []string{"a", "b"}, nil},
+		"removed, was removed":   {[]string{"a"}, nil, nil},
+		"nothing, and is then":   {nil, []string{"b"}, nil},
+		"made, is nothing again": {nil, nil, []string{"c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			key := strings.ReplaceAll(strings.ReplaceAll(name, ",", ""), " ", "_")
+			if err := one.Change(t.Context(), key, set(tc.before...)); err != nil {
+				t.Fatal(err)
+			}
+			var seen [][]string
+			err := one.Change(t.Context(), key, func(list []string) ([]string, bool, error) {
+				if seen = append(seen, list); len(seen) == 1 {
+					if err := two.Change(t.Context(), key, set(tc.meanwhile...)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return tc.change, true, nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := [][]string{tc.before, tc.meanwhile}
+			if len(tc.before)+len(tc.meanwhile) == 0 || len(tc.before)+len(tc.change) == 0 {
+				want = want[:1] // it was as it seemed, or nothing was to be written
+			}
+			if diff := cmp.Diff(want, seen); diff != "" {
+				t.Errorf("what it has seen (-want +got):\n%s", diff)
+			}
+			left := tc.change
+			if len(tc.before)+len(tc.change) == 0 {
+				left = tc.meanwhile
+			}
+			for i, l := range []*Lists[string]{one, two} {
+				if got, err := l.Get(t.Context(), key); err != nil || !cmp.Equal(got, left) {
+					t.Errorf("instance %d has %q, %v, want %q", i, got, err, left)
+				}
+			}
+		})
+	}
+}
+
+func TestLists(t *testing.T) {
+	nats := harness.NATS(t, harness.NATSOptions{})
+	one, two := open(t, nats, "LISTS")
+	for i := range 3 {
+		if err := one.Change(t.Context(), fmt.Sprint(i), set("a", "b")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := two.Change(t.Context(), "1", set()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := two.Count(t.Context()); n != 4 || err != nil {
+		t.Errorf("count %d, %v", n, err)
+	}
+	refused := errors.New("refused")
+	for name, edit := range map[string]func([]string) ([]string, bool, error){
+		"fails": func([]string) ([]string, bool, error) { return nil, true, refused },
+		"stays": func([]string) ([]string, bool, error) { return []string{"x"}, false, nil },
+	} {
+		err := one.Change(t.Context(), "0", edit)
+		if got, _ := two.Get(t.Context(), "0"); !cmp.Equal(got, []string{"a", "b"}) || (err != nil) != errors.Is(err, refused) {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	// Somebody who is always faster.
+	n := 0
+	err := one.Change(t.Context(), "0", func([]string) ([]string, bool, error) {
+		n++
+		return []string{"slow"}, true, two.Change(t.Context(), "0", set(fmt.Sprint(n)))
+	})
+	if err == nil || n != mostTurns || !strings.Contains(err.Error(), "keep changing") {
+		t.Errorf("after %d turns: %v", n, err)
+	}
+	// What is no list is an error, and stays.
+	kv, err := one.bucket.KeyValue(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), "0", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	_, getErr := one.Get(t.Context(), "0")
+	_, countErr := one.Count(t.Context())
+	for what, err := range map[string]error{"get": getErr, "count": countErr, "change": one.Change(t.Context(), "0", set("x"))} {
+		if err == nil || !strings.Contains(err.Error(), "lists: a value cannot be read") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	nats.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		if _, err := one.Count(ctx); err != nil && strings.Contains(err.Error(), "there is no connection to NATS") {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal("a count while NATS is away does not end so")
+		}
+	}
+}

@@ -135,8 +135,6 @@ func (p *publishing) fail(err error) {
 
 // accept judges a publish. It is answered once its event is on disk.
 func (d *deviceDesk) accept(ctx context.Context, p *publishing) {
-	ctx, cancel := context.WithTimeout(ctx, d.patience) // the store has no more time than the event
-	defer cancel()
 	e, err := d.server.Accept(ctx, p.read)
 	if err != nil {
 		p.fail(err)

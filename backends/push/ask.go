@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	"mellium.im/xmpp/disco"
+
 	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
 )
@@ -36,6 +38,27 @@ func DelegationNodes() []string {
 		nodes = append(nodes, ns+"::"+registration.NS, ns+":bare:"+registration.NS)
 	}
 	return nodes
+}
+
+// DelegationInfo is the disco#info payload that answers a server's question for one of
+// DelegationNodes (XEP-0355 section 7.2): push is the one thing done there.
+func DelegationInfo(node string) []byte {
+	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + registration.NS + "'/></query>")
+}
+
+// Delegators returns the hosts that may delegate: the served ones among those whose word
+// is taken for what others sent.
+func Delegators(hosts, forwarders []string) map[jid.JID]bool {
+	served, may := make(map[jid.JID]bool), make(map[jid.JID]bool)
+	for _, h := range hosts {
+		served[jid.Prepare(h)] = true
+	}
+	for _, f := range forwarders {
+		if host := jid.Prepare(f); served[host] {
+			may[host] = true
+		}
+	}
+	return may
 }
 
 // Ask is a user's request as a server delegates it (XEP-0355 section 4.2): an IQ

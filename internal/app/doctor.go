@@ -21,7 +21,7 @@ func (a *App) examine(ctx context.Context) []finding.Finding {
 	go func() { sinks <- doctor.Sinks(ctx, a.backends) }()
 	server := doctor.Server(ctx, a.link, a.cfg.Component.Name, a.cfg.General.Hosts, time.Since(a.began))
 	if a.cfg.Pusher.Push != nil {
-		server = append(server, doctor.Push(a.link, a.cfg.Component.Name, a.cfg.General.Hosts, nil)...)
+		server = append(server, doctor.Push(ctx, a.link, a.cfg, nil)...)
 	}
 	return slices.Concat(list, server, <-sinks)
 }

@@ -62,16 +62,11 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 			return nil, err
 		}
 		r := &registrar{
-			push: p, store: store, hosts: make(map[jid.JID]bool), served: make(map[jid.JID]bool),
+			push: p, store: store, hosts: push.Delegators(cfg.General.Hosts, cfg.Component.Forwarders), served: make(map[jid.JID]bool),
 			requests: newTurns(pushLanes, pushQueue), log: log, instance: rand.Text(),
 		}
 		for _, h := range cfg.General.Hosts {
 			r.served[jid.Prepare(h)] = true
-		}
-		for _, f := range cfg.Component.Forwarders {
-			if host := jid.Prepare(f); r.served[host] {
-				r.hosts[host] = true
-			}
 		}
 		p.Attach(store, r)
 		return r, nil
@@ -135,7 +130,7 @@ func (r *registrar) nested(q *component.IQ) {
 		fail(q, &push.Refusal{Type: "cancel", Condition: "item-not-found"})
 		return
 	}
-	_ = q.Result([]byte("<query xmlns='" + disco.NSInfo + "' node='" + q.Node + "'><feature var='" + registration.NS + "'/></query>"))
+	_ = q.Result(push.DelegationInfo(q.Node))
 }
 
 // delegated takes a request that a server delegates for a user of its own. It is always

@@ -14,6 +14,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/catalog"
+	"eventpusher/backends/push"
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/finding"
@@ -80,10 +81,10 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 		configured[b.Name()] = true
 		defer b.Close()
 	}
-	closeStore, push := attachStore(built, registrations)
+	closeStore, stored := attachStore(built, registrations)
 	defer closeStore()
 	if cfg.Outbox.Engine == "nats" {
-		return append(shared(ctx, cfg, letters), append(push, Sinks(ctx, built)...)...)
+		return append(shared(ctx, cfg, letters), append(stored, Sinks(ctx, built)...)...)
 	}
 	list := []finding.Finding{finding.Okf("instance", "none runs on %s, so this is what one would find", cfg.Outbox.Path), Disk(cfg.Outbox)}
 	box, err := outbox.Inspect(cfg.Outbox.Path, lockLimit)
@@ -108,7 +109,7 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 		server = attach(ctx, cfg, version)
 	}
 	both.Wait()
-	return slices.Concat(list, server, push, sinks)
+	return slices.Concat(list, server, stored, sinks)
 }
 
 // answers reports whether something listens at the address of the admin listener: an
@@ -135,6 +136,9 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	c := cfg.Component
 	c.HandshakeTimeout = min(c.HandshakeTimeout, attachLimit-time.Second)
 	offers := &offers{hosts: make(map[jid.JID]bool)}
+	if cfg.Pusher.Push != nil {
+		offers.taken = push.Delegators(cfg.General.Hosts, c.Forwarders)
+	}
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,
 		IQ:      offers.handlers(),
@@ -173,7 +177,7 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	}
 	list := Server(ctx, link, c.Name, cfg.General.Hosts, listenFor)
 	if cfg.Pusher.Push != nil {
-		list = append(list, Push(link, c.Name, cfg.General.Hosts, offers.from)...)
+		list = append(list, Push(ctx, link, cfg, offers.from)...)
 	}
 	return list
 }

@@ -136,7 +136,8 @@ func examine(t *testing.T, cfg *config.Config) []finding.Finding {
 
 func TestProsody(t *testing.T) {
 	server := harness.Prosody(t, harness.ProsodyOptions{Privilege: true, DelegatePush: true, Modules: []string{"version"}})
-	server.Login(t, "alice", "r").Presence()
+	alice := server.Login(t, "alice", "r")
+	alice.Presence()
 	address := server.ComponentAddr(server.Component)
 	url, requests := sink(t)
 
@@ -191,12 +192,33 @@ func TestProsody(t *testing.T) {
 			"OK server attached", "OK server to ourselves and back", "OK localhost is served by Prosody", "OK hook takes connections",
 			"OK localhost users register for push at their server", "OK push 0 registrations")
 	}
+	seesPush(t, alice)
 	if n := strings.Count(server.Log(), "External component successfully authenticated"); n != 2 {
 		t.Errorf("%d connections of components, want one of the first examination and one of the instance", n)
 	}
 	if n := requests.Load(); n != 0 {
 		t.Errorf("the sink had %d requests", n)
 	}
+}
+
+// seesPush checks that a client finds push where XEP-0357 tells it to look for it, and
+// at its server.
+func seesPush(t *testing.T, client *harness.Client) {
+	t.Helper()
+	for _, at := range []string{client.BareJID(), "localhost"} {
+		if got := client.Ask("get", at, "<query xmlns='http://jabber.org/protocol/disco#info'/>"); !strings.Contains(got, "urn:xmpp:push:0") {
+			t.Errorf("%s does not list push: %s", at, got)
+		}
+	}
+}
+
+// Prosody that was answered without push never asks again.
+func TestPushAddedLater(t *testing.T) {
+	server := harness.Prosody(t, harness.ProsodyOptions{DelegatePush: true})
+	address := server.ComponentAddr(server.Component)
+	url, _ := sink(t)
+	wantLines(t, examine(t, configure(t, address, server.Secret, url, `"localhost"`, "")), "OK localhost namespaces delegated: urn:xmpp:push:0")
+	wantLines(t, examine(t, configure(t, address, server.Secret, url, `"localhost"`, pushSection)), "WARN localhost clients do not see push at localhost; restart the server")
 }
 
 func TestEjabberd(t *testing.T) {
@@ -328,6 +350,57 @@ func TestEventFeedKeepsItsEvents(t *testing.T) {
 	<-served
 	if said, any := <-told; any {
 		t.Errorf("the module was told %s", said)
+	}
+}
+
+// A user whose request is delegated while an examination goes on is told to try again. A
+// host whose forwards are not taken is told nothing of push.
+func TestRequestsDuringAnExamination(t *testing.T) {
+	server, err := xmppserver.New(xmppserver.Options{Component: "events.localhost", Secret: "secret", Hosts: []string{"localhost"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url, _ := sink(t)
+	const enable = "<delegation xmlns='urn:xmpp:delegation:1'><forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='set' id='i' from='alice@localhost/x'>" +
+		"<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/></iq></forwarded></delegation>"
+	const node = "<query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:1::urn:xmpp:push:0'/>"
+	answers := make(map[string]string)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		session, err := server.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		for _, from := range []string{"localhost", "localhost.example"} {
+			_ = session.Send("<iq type='get' id='node' from='" + from + "' to='events.localhost'>" + node + "</iq>")
+			_ = session.Send("<iq type='set' id='enable' from='" + from + "' to='events.localhost'>" + enable + "</iq>")
+		}
+		for {
+			q, err := session.Receive(context.Background())
+			switch {
+			case err != nil:
+				return
+			case q.Type == "get":
+				_ = session.Send("<iq type='result' id='" + q.ID + "' from='" + q.To + "' to='" + q.From + "'/>")
+			default:
+				answers[q.ID+" "+q.To] = q.Type + " " + q.Inner
+			}
+		}
+	}()
+	wantLines(t, examine(t, configure(t, server.Addr(), "secret", url, `"localhost"`, pushSection)), "OK server attached", "OK localhost users register for push")
+	server.Close()
+	<-served
+	for of, want := range map[string]string{
+		"node localhost":           "result <query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:1::urn:xmpp:push:0'><feature var='urn:xmpp:push:0'/></query>",
+		"node localhost.example":   "error <error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
+		"enable localhost.example": "error <error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
+		"enable localhost": "result <delegation xmlns='urn:xmpp:delegation:1'><forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='error' id='i' from='alice@localhost' to='alice@localhost/x'>" +
+			"<error type='wait'><internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq></forwarded></delegation>",
+	} {
+		if got := answers[of]; got != want {
+			t.Errorf("%s: %s\nwant %s", of, got, want)
+		}
 	}
 }
 

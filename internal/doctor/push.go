@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
+	"eventpusher/config"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
 )
@@ -21,37 +23,73 @@ import (
 // Push examines for each host whether its users can register for push there, and
 // whether its feeds tell who is offline. offered, which may be nil, reports what was
 // heard of a host beside its delegations in force.
-func Push(link *component.Link, name string, hosts []string, offered func(host jid.JID) bool) []finding.Finding {
+func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered func(host jid.JID) bool) []finding.Finding {
 	s := link.Status()
 	if s.State != component.Connected {
 		return nil // Server has said so
 	}
+	name := cfg.Component.Name
 	var list []finding.Finding
-	for _, host := range hosts {
+	for _, host := range cfg.General.Hosts {
 		of := string(jid.Prepare(host))
 		for _, h := range s.Hosts {
-			if h.Host == of {
-				delegates := slices.Contains(h.Delegated, registration.NS) || offered != nil && offered(jid.JID(of))
-				list = append(list, registering(h.Host, name, delegates), offline(h, name))
+			if h.Host != of {
+				continue
 			}
+			switch inForce := slices.Contains(h.Delegated, registration.NS); {
+			case inForce && hidden(ctx, link, of):
+				list = append(list, finding.Warnf(of, "restart the server: Prosody asks what we do at our first connection after its start, and never again",
+					"the server delegates %s to us, but clients do not see push at %s", registration.NS, of))
+			case inForce || offered != nil && offered(jid.JID(of)):
+				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s to us", registration.NS))
+			default:
+				list = append(list, notDelegated(of, name))
+			}
+			list = append(list, offline(h, name))
 		}
 	}
 	return list
 }
 
-// registering says whether the host delegates users' requests (XEP-0355).
-func registering(host, name string, delegates bool) finding.Finding {
-	if delegates {
-		return finding.Okf(host, "users register for push at their server, which delegates %s to us", registration.NS)
-	}
+// notDelegated says how to let the host delegate users' requests (XEP-0355).
+func notDelegated(host, name string) finding.Finding {
 	return finding.Warnf(host, fmt.Sprintf("let it do so: Prosody by delegations = { [%q] = { jid = %q } } and the module delegation, ejabberd by mod_delegation; docs/push.md has both", registration.NS, name),
 		"the server does not delegate %s, so that only clients which ask %s itself can register for push", registration.NS, name)
 }
 
-// offers notes which hosts ask what we would do for push, which ejabberd does before it
-// delegates anything. It is answered that we would do nothing: for the moments of an
-// examination no user's request is to come here.
+// hidden reports whether the host tells what it does (XEP-0030), and push is not among
+// it. It stands for its accounts, which a component may not ask: servers ask us for both
+// at the same time.
+func hidden(ctx context.Context, link *component.Link, host string) bool {
+	reply, err := link.Request(ctx, component.Request{
+		To: host, Type: component.Get, Payload: []byte("<query xmlns='" + disco.NSInfo + "'/>"), Timeout: askTimeout,
+	})
+	if err != nil {
+		return false
+	}
+	var iq struct {
+		Query *struct {
+			Features []struct {
+				Var string `xml:"var,attr"`
+			} `xml:"feature"`
+		} `xml:"http://jabber.org/protocol/disco#info query"`
+	}
+	if xml.Unmarshal(reply.Raw, &iq) != nil || iq.Query == nil {
+		return false
+	}
+	for _, f := range iq.Query.Features {
+		if f.Var == registration.NS {
+			return false
+		}
+	}
+	return true
+}
+
+// offers answers hosts that ask what we would do for push, and notes which have. They are
+// told what an instance would tell them: ejabberd asks before it delegates anything, but
+// Prosody asks only once after its start, and would hide push from clients until the next.
 type offers struct {
+	taken map[jid.JID]bool // whose delegation an instance would take; nil: it would not push
 	mu    sync.Mutex
 	hosts map[jid.JID]bool
 }
@@ -59,16 +97,41 @@ type offers struct {
 func (o *offers) handlers() (list []component.IQHandler) {
 	for _, node := range push.DelegationNodes() {
 		list = append(list, component.IQHandler{
-			Name: "delegation_disco", Element: xml.Name{Space: disco.NSInfo, Local: "query"}, Type: component.Get, Node: node,
-			Handle: func(q *component.IQ) {
-				o.mu.Lock()
-				o.hosts[q.From] = true
-				o.mu.Unlock()
-				_ = q.Fail(component.StanzaError{Type: "cancel", Condition: "item-not-found"}) // it may have gone
-			},
+			Name: "delegation_disco", Element: xml.Name{Space: disco.NSInfo, Local: "query"}, Type: component.Get, Node: node, Handle: o.asked,
+		})
+	}
+	if o.taken == nil {
+		return list
+	}
+	for _, ns := range [...]string{push.Delegation1, push.Delegation2} {
+		list = append(list, component.IQHandler{
+			Name: "delegated", Element: xml.Name{Space: ns, Local: "delegation"}, Type: component.Set, Handle: o.delegated,
 		})
 	}
 	return list
+}
+
+// asked says what an instance would do for the namespace that a server delegates.
+func (o *offers) asked(q *component.IQ) {
+	o.mu.Lock()
+	o.hosts[q.From] = true
+	o.mu.Unlock()
+	if !o.taken[q.From] {
+		_ = q.Fail(component.StanzaError{Type: "cancel", Condition: "item-not-found"}) // it may have gone
+		return
+	}
+	_ = q.Result(push.DelegationInfo(q.Node))
+}
+
+// delegated tells a user whose request comes in the moments of an examination to try
+// again: nothing is registered here.
+func (o *offers) delegated(q *component.IQ) {
+	ask, err := push.ReadAsk(q.Raw)
+	if err != nil || !o.taken[q.From] || !ask.Of(q.From) {
+		_ = q.Fail(component.StanzaError{Type: "auth", Condition: "forbidden"})
+		return
+	}
+	_ = q.Result(ask.Refused(push.Unavailable()))
 }
 
 func (o *offers) from(host jid.JID) bool {

@@ -61,8 +61,16 @@ func Waiting(s pusher.Status, letters Lister) []finding.Finding {
 			list = append(list, finding.Failf(b.Name, "", "%s: %s", text, b.LastError))
 		case b.State != pusher.Closed:
 			list = append(list, finding.Warnf(b.Name, "it is tried on; what the service says is below", "%s: %s", text, b.LastError))
+		case b.Parked > 0:
+			if age > oldEvent {
+				text += ", the oldest for " + short(age)
+			}
+			if b.LastError != "" {
+				text += ": " + b.LastError
+			}
+			list = append(list, finding.Warnf(b.Name, "the parked ones are of conversations that keep failing while others may be delivered, and are tried on; what the service says is below", "%s", text))
 		case age > oldEvent:
-			list = append(list, finding.Warnf(b.Name, "the service does not keep up, or refuses some conversations", "%s, the oldest for %s", text, short(age)))
+			list = append(list, finding.Warnf(b.Name, "the service does not keep up", "%s, the oldest for %s", text, short(age)))
 		default:
 			list = append(list, finding.Okf(b.Name, "%s", text))
 		}

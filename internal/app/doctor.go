@@ -19,7 +19,7 @@ func (a *App) examine(ctx context.Context) []finding.Finding {
 	list = append(list, doctor.Waiting(a.pusher.Status(), a.box.DeadLetters())...)
 	sinks := make(chan []finding.Finding, 1)
 	go func() { sinks <- doctor.Sinks(ctx, a.backends) }()
-	server := doctor.Server(ctx, a.link, a.cfg.Component.Name, a.cfg.General.Hosts, time.Since(a.began))
+	server := doctor.Server(ctx, a.link, a.cfg.Component.Name, a.cfg.General.Hosts, time.Since(a.began), nil)
 	if a.cfg.Pusher.Push != nil {
 		server = append(server, doctor.Push(ctx, a.link, a.cfg, nil)...)
 	}

@@ -175,7 +175,7 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 		case <-ctx.Done():
 		}
 	}
-	list := Server(ctx, link, c.Name, cfg.General.Hosts, listenFor)
+	list := Server(ctx, link, c.Name, cfg.General.Hosts, listenFor, offers.from)
 	if cfg.Pusher.Push != nil {
 		list = append(list, Push(ctx, link, cfg, offers.from)...)
 	}

@@ -244,8 +244,8 @@ func TestEjabberd(t *testing.T) {
 	stop()
 	<-chatting
 	wantLines(t, got, "OK server attached", "OK server to ourselves and back", "OK localhost is served",
-		"WARN localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none",
-		"OK localhost users register for push at their server", "WARN localhost the feed service_log does not tell; such messages are not pushed; load mod_event_feed")
+		"WARN localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none; namespaces delegated: urn:xmpp:push:0",
+		"OK localhost users register for push at their server, which delegates urn:xmpp:push:0 to us", "WARN localhost the feed service_log does not tell; such messages are not pushed; load mod_event_feed")
 }
 
 // answer gives an empty result to whatever components ask.
@@ -388,7 +388,8 @@ func TestRequestsDuringAnExamination(t *testing.T) {
 			}
 		}
 	}()
-	wantLines(t, examine(t, configure(t, server.Addr(), "secret", url, `"localhost"`, pushSection)), "OK server attached", "OK localhost users register for push")
+	wantLines(t, examine(t, configure(t, server.Addr(), "secret", url, `"localhost"`, pushSection)), "OK server attached", "OK localhost namespaces delegated: none; offered to us: urn:xmpp:push:0",
+		"OK localhost users register for push at their server, which delegates urn:xmpp:push:0 as soon as")
 	server.Close()
 	<-served
 	for of, want := range map[string]string{

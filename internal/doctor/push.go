@@ -40,8 +40,10 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 			case inForce && hidden(ctx, link, of):
 				list = append(list, finding.Warnf(of, "restart the server: Prosody asks what we do at our first connection after its start, and never again",
 					"the server delegates %s to us, but clients do not see push at %s", registration.NS, of))
-			case inForce || offered != nil && offered(jid.JID(of)):
+			case inForce:
 				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s to us", registration.NS))
+			case offered != nil && offered(jid.JID(of)):
+				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s as soon as an instance answers it", registration.NS))
 			default:
 				list = append(list, notDelegated(of, name))
 			}

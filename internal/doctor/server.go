@@ -10,8 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"eventpusher/backends/push/registration"
 	"eventpusher/component"
 	"eventpusher/internal/finding"
+	"eventpusher/internal/jid"
 )
 
 const (
@@ -23,8 +25,8 @@ const (
 
 // Server examines the link to the XMPP server and what comes over it: the handshake,
 // whether the server routes what we send, each host, its feeds and what it has granted.
-// listened is for how long the feeds had the chance to be heard.
-func Server(ctx context.Context, link *component.Link, name string, hosts []string, listened time.Duration) []finding.Finding {
+// listened is for how long the feeds had the chance to be heard; offered is as for Push.
+func Server(ctx context.Context, link *component.Link, name string, hosts []string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
 	s := link.Status()
 	if s.State != component.Connected {
 		text := "not attached to " + s.Address
@@ -44,7 +46,7 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 	list = append(list, answers...)
 	for _, h := range link.Status().Hosts {
 		if slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, h.Host) }) {
-			list = append(list, feeds(h, listened)...)
+			list = append(list, feeds(h, listened, offered)...)
 		}
 	}
 	return list
@@ -96,7 +98,7 @@ func askHost(ctx context.Context, link *component.Link, host string) finding.Fin
 }
 
 // feeds says which dialects report what of a host, and what the host has granted.
-func feeds(h component.HostFeeds, listened time.Duration) []finding.Finding {
+func feeds(h component.HostFeeds, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
 	const remedy = "if its users are active, set a feed up as docs/servers/prosody.md or docs/servers/ejabberd.md say, and look at eventpusher_stanzas_total"
 	var list []finding.Finding
 	if len(h.Heard) == 0 {
@@ -117,7 +119,11 @@ func feeds(h component.HostFeeds, listened time.Duration) []finding.Finding {
 			list = append(list, finding.Warnf(h.Host, remedy, "%s; nothing about %s in %s", text, strings.Join(unknown, ", "), short(listened)))
 		}
 	}
-	return append(list, finding.Okf(h.Host, "privileges granted: %s; namespaces delegated: %s", listed(h.Privileges), listed(h.Delegated)))
+	text := "privileges granted: " + listed(h.Privileges) + "; namespaces delegated: " + listed(h.Delegated)
+	if !slices.Contains(h.Delegated, registration.NS) && offered != nil && offered(jid.JID(h.Host)) {
+		text += "; offered to us: " + registration.NS
+	}
+	return append(list, finding.Okf(h.Host, "%s", text))
 }
 
 // listed lists names that a server has given.

@@ -45,7 +45,7 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 			case offered != nil && offered(jid.JID(of)):
 				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s as soon as an instance answers it", registration.NS))
 			default:
-				list = append(list, notDelegated(of, name))
+				list = append(list, notDelegated(of, name, len(cfg.AppServer.Apps) > 0))
 			}
 			list = append(list, offline(h, name))
 		}
@@ -53,9 +53,14 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 	return list
 }
 
-// notDelegated says how to let the host delegate users' requests (XEP-0355).
-func notDelegated(host, name string) finding.Finding {
-	return finding.Warnf(host, fmt.Sprintf("let it do so: Prosody by delegations = { [%q] = { jid = %q } } and the module delegation, ejabberd by mod_delegation; docs/push.md has both", registration.NS, name),
+// notDelegated says how to let the host delegate users' requests (XEP-0355). For an app
+// server, whom servers publish to, nothing need be wrong.
+func notDelegated(host, name string, appServer bool) finding.Finding {
+	remedy := fmt.Sprintf("let it do so: Prosody by delegations = { [%q] = { jid = %q } } and the module delegation, ejabberd by mod_delegation; docs/push.md has both", registration.NS, name)
+	if appServer {
+		remedy = "right if the server's own push module (Prosody mod_cloud_notify, ejabberd mod_push) publishes here; else " + remedy
+	}
+	return finding.Warnf(host, remedy,
 		"the server does not delegate %s, so that only clients which ask %s itself can register for push", registration.NS, name)
 }
 

@@ -148,8 +148,8 @@ func TestProsody(t *testing.T) {
 		"WARN localhost heard: privilege; counted: presence by privilege, offline by privilege; nothing about message in 2s",
 		"OK localhost privileges granted: message outgoing, presence managed_entity, roster get; namespaces delegated: urn:xmpp:push:0",
 		"OK localhost users register for push at their server", "WARN localhost the feed privilege does not tell", "OK push no registrations;",
-		"WARN nowhere.localhost ejabberd by mod_delegation", "WARN nowhere.localhost no feed was heard that could tell",
-		"WARN nowhere.localhost no feed was heard in 2s", "OK hook takes connections")
+		"WARN nowhere.localhost can register for push; let it do so: Prosody", "WARN nowhere.localhost no feed was heard that could tell",
+		"WARN nowhere.localhost no feed was heard in 2s; mod_event_feed greets at once: if it is loaded, see whether its option (Prosody event_feed_component, ejabberd component) is events.localhost; if its users", "OK hook takes connections")
 	if _, err := os.Stat(cfg.Outbox.Path); err == nil {
 		t.Error("an outbox was made")
 	}

@@ -46,7 +46,7 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 	list = append(list, answers...)
 	for _, h := range link.Status().Hosts {
 		if slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, h.Host) }) {
-			list = append(list, feeds(h, listened, offered)...)
+			list = append(list, feeds(h, name, listened, offered)...)
 		}
 	}
 	return list
@@ -98,11 +98,14 @@ func askHost(ctx context.Context, link *component.Link, host string) finding.Fin
 }
 
 // feeds says which dialects report what of a host, and what the host has granted.
-func feeds(h component.HostFeeds, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
-	const remedy = "if its users are active, set a feed up as docs/servers/prosody.md or docs/servers/ejabberd.md say, and look at eventpusher_stanzas_total"
+func feeds(h component.HostFeeds, name string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
+	const (
+		remedy = "if its users are active, set a feed up as docs/servers/prosody.md or docs/servers/ejabberd.md say, and look at eventpusher_stanzas_total"
+		silent = "mod_event_feed greets at once: if it is loaded, see whether its option (Prosody event_feed_component, ejabberd component) is "
+	)
 	var list []finding.Finding
 	if len(h.Heard) == 0 {
-		list = append(list, finding.Warnf(h.Host, remedy, "no feed was heard in %s", short(listened)))
+		list = append(list, finding.Warnf(h.Host, silent+name+"; "+remedy, "no feed was heard in %s", short(listened)))
 	} else {
 		var known, unknown []string
 		for _, c := range []component.Class{component.MessageFact, component.PresenceFact, component.OfflineFact} {

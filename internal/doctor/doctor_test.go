@@ -372,7 +372,7 @@ func TestRequestsDuringAnExamination(t *testing.T) {
 		if err != nil {
 			return
 		}
-		for _, from := range []string{"localhost", "localhost.example"} {
+		for _, from := range []string{"localhost", "other.localhost", "localhost.example"} {
 			_ = session.Send("<iq type='get' id='node' from='" + from + "' to='events.localhost'>" + node + "</iq>")
 			_ = session.Send("<iq type='set' id='enable' from='" + from + "' to='events.localhost'>" + enable + "</iq>")
 		}
@@ -388,12 +388,15 @@ func TestRequestsDuringAnExamination(t *testing.T) {
 			}
 		}
 	}()
-	wantLines(t, examine(t, configure(t, server.Addr(), "secret", url, `"localhost"`, pushSection)), "OK server attached", "OK localhost namespaces delegated: none; offered to us: urn:xmpp:push:0",
+	cfg := configure(t, server.Addr(), "secret", url, `"localhost", "other.localhost"`, pushSection)
+	cfg.Component.Forwarders = []string{"localhost"}
+	wantLines(t, examine(t, cfg), "OK server attached", "WARN other.localhost its users are refused; add it to [component] forwarders", "OK localhost namespaces delegated: none; offered to us: urn:xmpp:push:0",
 		"OK localhost users register for push at their server, which delegates urn:xmpp:push:0 as soon as")
 	server.Close()
 	<-served
 	for of, want := range map[string]string{
 		"node localhost":           "result <query xmlns='http://jabber.org/protocol/disco#info' node='urn:xmpp:delegation:1::urn:xmpp:push:0'><feature var='urn:xmpp:push:0'/></query>",
+		"node other.localhost":     "error <error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
 		"node localhost.example":   "error <error type='cancel'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
 		"enable localhost.example": "error <error type='auth'><forbidden xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
 		"enable localhost": "result <delegation xmlns='urn:xmpp:delegation:1'><forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='error' id='i' from='alice@localhost' to='alice@localhost/x'>" +

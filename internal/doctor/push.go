@@ -28,7 +28,7 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 	if s.State != component.Connected {
 		return nil // Server has said so
 	}
-	name := cfg.Component.Name
+	name, taken := cfg.Component.Name, push.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)
 	var list []finding.Finding
 	for _, host := range cfg.General.Hosts {
 		of := string(jid.Prepare(host))
@@ -36,13 +36,17 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 			if h.Host != of {
 				continue
 			}
-			switch inForce := slices.Contains(h.Delegated, registration.NS); {
+			inForce := slices.Contains(h.Delegated, registration.NS)
+			isOffered := inForce || offered != nil && offered(jid.JID(of))
+			switch {
+			case isOffered && !taken[jid.JID(of)]:
+				list = append(list, finding.Warnf(of, "add it to [component] forwarders", "the server delegates %s to us, but [component] forwarders lacks this host, so its users are refused", registration.NS))
 			case inForce && hidden(ctx, link, of):
 				list = append(list, finding.Warnf(of, "restart the server: Prosody asks what we do at our first connection after its start, and never again",
 					"the server delegates %s to us, but clients do not see push at %s", registration.NS, of))
 			case inForce:
 				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s to us", registration.NS))
-			case offered != nil && offered(jid.JID(of)):
+			case isOffered:
 				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s as soon as an instance answers it", registration.NS))
 			default:
 				list = append(list, notDelegated(of, name, len(cfg.AppServer.Apps) > 0))

@@ -270,7 +270,8 @@ func openLetters(ctx context.Context, p Process, path string) (control.Letters, 
 	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
 		return c, func() error { return nil }, nil
 	}
-	return app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
+	letters, closeBox, err := app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
+	return letters, closeBox, clarified(ctx, cfg, err)
 }
 
 func runForget(ctx context.Context, p Process, o options) error {
@@ -292,6 +293,7 @@ func runForget(ctx context.Context, p Process, o options) error {
 		}
 	}
 	waited, unit, err := app.Forget(ctx, cfg.Outbox, o.args[0], lockTimeout)
+	err = clarified(ctx, cfg, err)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("the outbox in %s keeps nothing for %q", app.Place(cfg.Outbox), o.args[0])
 	}

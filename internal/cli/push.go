@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -58,11 +57,11 @@ func explain(ctx context.Context, cfg *config.Config, user jid.JID) (e push.Expl
 		return e, true, err
 	}
 	store, err := app.InspectRegistrations(cfg)
-	if errors.Is(err, fs.ErrNotExist) {
+	if neverPush(cfg, err) {
 		return push.Explanation{User: user, Registrations: []push.Registered{}}, false, nil
 	}
 	if err != nil {
-		return e, false, err
+		return e, false, clarified(ctx, cfg, err)
 	}
 	b, closeAll, err := pushBackend(cfg, store)
 	if err != nil {
@@ -205,10 +204,10 @@ func remove(ctx context.Context, cfg *config.Config, user, service jid.JID, node
 	}
 	store, err := app.InspectRegistrations(cfg)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case neverPush(cfg, err):
 		return 0, nil
 	case err != nil:
-		return 0, err
+		return 0, clarified(ctx, cfg, err)
 	}
 	if err := store.Close(); err != nil {
 		return 0, err

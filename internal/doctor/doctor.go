@@ -100,7 +100,7 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 	both.Go(func() { sinks = Sinks(ctx, built) })
 	var taken *outbox.LockedError
 	switch {
-	case answers(ctx, cfg.Admin.Listen):
+	case Answers(ctx, cfg.Admin.Listen):
 		server = []finding.Finding{finding.Warnf(subjectServer, "call doctor in the directory where the instance runs: [outbox] path is relative to it",
 			"not attached: something listens at [admin] listen = %q, probably an instance with another outbox", cfg.Admin.Listen)}
 	case errors.As(err, &taken):
@@ -112,10 +112,10 @@ func Alone(ctx context.Context, cfg *config.Config, version string, letters Lett
 	return slices.Concat(list, server, stored, sinks)
 }
 
-// answers reports whether something listens at the address of the admin listener: an
-// instance whose outbox is not the one here is still one, and a second connection would
-// take stanzas and grants from it.
-func answers(ctx context.Context, listen string) bool {
+// Answers reports whether something listens at the address of the admin listener, which
+// may be empty: an instance whose outbox is not the one here is still one, and a second
+// connection would take stanzas and grants from it.
+func Answers(ctx context.Context, listen string) bool {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || port == "0" {
 		return false

@@ -55,6 +55,12 @@ func OpenLetters(dir string, timeout time.Duration) (*Letters, error) {
 	return openAlone(dir, timeout)
 }
 
+// Exists reports whether dir holds an outbox.
+func Exists(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "state.db"))
+	return err == nil
+}
+
 func openAlone(dir string, timeout time.Duration) (*Letters, error) {
 	// An empty directory must not become an outbox because somebody looked.
 	if _, err := os.Stat(filepath.Join(dir, "state.db")); err != nil {

@@ -105,6 +105,8 @@ func (b *Backend) Remove(ctx context.Context, user, service jid.JID, node string
 	if err != nil {
 		return 0, fmt.Errorf("push registrations: %w", err)
 	}
-	b.tally.add(byOperator)
+	if n > 0 {
+		b.tally.add(byOperator)
+	}
 	return n, nil
 }

@@ -85,6 +85,9 @@ func TestRemove(t *testing.T) {
 			if n, err := f.Remove(ctx, "bob@example.org", c.service, c.node); n != c.removed || err != nil {
 				t.Errorf("%d, %v", n, err)
 			}
+			if n := f.Counts()[string(byOperator)]; n != uint64(min(c.removed, 1)) {
+				t.Errorf("counted %d times", n)
+			}
 			if diff := cmp.Diff(c.left, f.nodes(t)); diff != "" {
 				t.Error(diff)
 			}

@@ -53,6 +53,7 @@ func TestCommands(t *testing.T) {
 		{"show without a number", []string{"dlq", "show"}, 2, "", "say which"},
 		{"show a word", []string{"dlq", "show", "x"}, 2, "", "is not the number of a dead letter"},
 		{"a time that is none", []string{"dlq", "list", "-since", "noon"}, 2, "", "-since"},
+		{"a reason that is none", []string{"dlq", "drop", "-reason", "nope"}, 2, "", "-reason: there is none called \"nope\"; they are permanent, too_large, gone, max_age"},
 		{"forget nothing", []string{"outbox", "forget"}, 2, "", "say which"},
 		{"unknown command", []string{"start"}, 2, "", `there is no command "start"`},
 		{"unknown flag", []string{"run", "-conf", "x"}, 2, "", "-config"},

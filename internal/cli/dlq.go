@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -30,10 +31,13 @@ type letterFlags struct {
 	all, json              bool
 }
 
+// reasons are those of all dead letters.
+var reasons = [...]string{"permanent", "too_large", "gone", outbox.ReasonMaxAge, outbox.ReasonParkedFull, "filter", "when", outbox.ReasonUndecodable}
+
 func selectFlags(fs *flag.FlagSet, o *options) {
 	configFlag(fs, o)
 	fs.StringVar(&o.letters.backend, "backend", "", "only those of the backend of this `name`; "+strconv.Quote(outbox.NoBackend)+" for those that no backend has seen")
-	fs.StringVar(&o.letters.reason, "reason", "", "only those with this `reason`, such as permanent, too_large, max_age or filter")
+	fs.StringVar(&o.letters.reason, "reason", "", "only those with this `reason`: "+strings.Join(reasons[:], ", "))
 	fs.StringVar(&o.letters.event, "event", "", "only those of the event with this `id`")
 	fs.StringVar(&o.letters.since, "since", "", "only those that died at this `time` or later: 2026-01-31T12:00:00Z, or 24h for a day ago")
 	fs.StringVar(&o.letters.until, "until", "", "only those that died before this `time`")
@@ -68,6 +72,9 @@ func (l letterFlags) filter(now time.Time) (outbox.LetterFilter, error) {
 	}
 	if f.Until, err = moment("-until", l.until, now); err != nil {
 		return f, err
+	}
+	if l.reason != "" && !slices.Contains(reasons[:], l.reason) {
+		return f, usageError(fmt.Sprintf("-reason: there is none called %q; they are %s", l.reason, strings.Join(reasons[:], ", ")))
 	}
 	if l.limit < 0 {
 		return f, usageError("-limit must not be negative")
@@ -157,9 +164,32 @@ func printLetters(w io.Writer, letters control.Letters, f outbox.LetterFilter, a
 		}
 	}
 	if found == 0 && !asJSON {
-		fmt.Fprintln(w, "no dead letters")
+		all, err := countLetters(letters)
+		if err != nil {
+			return err
+		}
+		switch all {
+		case 0:
+			fmt.Fprintln(w, "no dead letters")
+		case 1:
+			fmt.Fprintln(w, "there is one dead letter, and it does not match")
+		default:
+			fmt.Fprintf(w, "none of the %d dead letters matches\n", all)
+		}
 	}
 	return table.Flush()
+}
+
+// countLetters says how many there are, page by page.
+func countLetters(letters control.Letters) (n int, err error) {
+	f := outbox.LetterFilter{Limit: page}
+	for {
+		list, err := letters.List(f)
+		if n += len(list); err != nil || len(list) < page {
+			return n, err
+		}
+		f.After = list[page-1].ID
+	}
 }
 
 // what says in a word or two what the event of a dead letter is.

@@ -49,6 +49,13 @@ func TestPrintLetters(t *testing.T) {
 		t.Error(diff)
 	}
 
+	for says, from := range map[string]kept{"none of the 2 dead letters matches\n": letters, "no dead letters\n": {outbox.NewRing(1)}} {
+		out.Reset()
+		if err := printLetters(&out, from, outbox.LetterFilter{Backend: "nope"}, false); err != nil || out.String() != says {
+			t.Errorf("%v, %q instead of %q", err, &out, says)
+		}
+	}
+
 	out.Reset()
 	if err := printLetters(&out, letters, outbox.LetterFilter{Limit: 1}, true); err != nil {
 		t.Fatal(err)
@@ -58,5 +65,30 @@ func TestPrintLetters(t *testing.T) {
 	}
 	if err := json.Unmarshal(out.Bytes(), &line); err != nil || line.Event.From != "alice@example.org/phone" || line.Event.To != "bob@example.org" {
 		t.Errorf("as JSON: %+v, %v", line, err)
+	}
+}
+
+// TestReasons: every reason that the documentation names can be asked for.
+func TestReasons(t *testing.T) {
+	for _, reason := range []string{"permanent", "too_large", "gone", "max_age", "parked_full", "filter", "when", "undecodable"} {
+		f, err := letterFlags{reason: reason}.filter(time.Now())
+		if err != nil || f.Reason != reason {
+			t.Errorf("%+v, %v", f, err)
+		}
+	}
+}
+
+// TestCountLetters: more than one page.
+func TestCountLetters(t *testing.T) {
+	for _, n := range []int{0, 1, page, 2*page + 1} {
+		letters := kept{outbox.NewRing(3 * page)}
+		for range n {
+			if err := letters.Add(outbox.DeadLetter{Event: &event.Event{ID: "e"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := countLetters(letters); got != n || err != nil {
+			t.Errorf("%d instead of %d, %v", got, n, err)
+		}
 	}
 }

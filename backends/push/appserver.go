@@ -77,7 +77,7 @@ func (b *Backend) deliver(ctx context.Context, e *event.Event) error {
 	if err != nil && errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return err // nothing was decided
 	}
-	b.note(about, e.ID, result)
+	b.noteOf(about, e.ID, result, target{service: string(e.To.Bare()), node: e.To.Resource()})
 	return err
 }
 

@@ -78,7 +78,7 @@ func (b *Backend) remaining(services []registration.Service, results []told, sum
 		case t.err == nil:
 		case errors.As(t.err, new(*backends.ElsewhereError)) && !errors.Is(t.err, errCrowded) &&
 			b.laggards.fail(key, b.o.Now()) >= laggardPatience && known:
-			b.note(sum.Notice.Recipient, sum.EventID, givenUp)
+			b.noteOf(sum.Notice.Recipient, sum.EventID, givenUp, sum.of(s))
 		default:
 			errs = append(errs, t.err)
 		}

@@ -74,6 +74,16 @@ var meanings = map[outcome]string{
 	outcome(decide.Expired):    "it had waited for longer than max_age",
 }
 
+// settled reports whether the outcome is the last for its event and registration: what is
+// tried again is not.
+func (o outcome) settled() bool {
+	switch o {
+	case timedOut, failed, limited, waiting:
+		return false
+	}
+	return true
+}
+
 // Meaning says in a few words what an outcome is; empty for one that is unknown.
 func Meaning(of string) string { return meanings[outcome(of)] }
 

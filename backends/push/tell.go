@@ -43,14 +43,14 @@ func (b *Backend) tellAll(ctx context.Context, services []registration.Service, 
 func (b *Backend) tell(ctx context.Context, s *registration.Service, sum *Summary) told {
 	key := tellingKey(s, sum)
 	if !b.seen.enter(key, b.o.Now()) {
-		b.note(sum.Notice.Recipient, sum.EventID, duplicate)
+		b.noteOf(sum.Notice.Recipient, sum.EventID, duplicate, sum.of(s))
 		return told{result: duplicate}
 	}
 	result, err := b.attempt(ctx, s, sum)
 	if err != nil {
 		b.seen.leave(key) // not told after all
 	}
-	b.note(sum.Notice.Recipient, sum.EventID, result)
+	b.noteOf(sum.Notice.Recipient, sum.EventID, result, sum.of(s))
 	return told{result, err}
 }
 

@@ -147,9 +147,10 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 		fmt.Fprintln(w, "no decision about a message to this user is remembered")
 		return nil
 	}
-	fmt.Fprintln(table, "DECIDED\tEVENT\tOUTCOME\tWHICH MEANS")
+	fmt.Fprintln(table, "DECIDED\tEVENT\tSERVICE\tNODE\tTIMES\tOUTCOME\tWHICH MEANS")
 	for _, d := range e.Decisions {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", d.Time.Format(time.RFC3339), d.EventID, d.Outcome, push.Meaning(d.Outcome))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Time.Format(time.RFC3339), d.EventID, printable(d.Service), printable(d.Node),
+			max(d.Count, 1), d.Outcome, push.Meaning(d.Outcome))
 	}
 	return table.Flush()
 }

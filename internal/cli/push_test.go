@@ -159,8 +159,11 @@ func (pushInstance) Explain(_ context.Context, user jid.JID) (push.Explanation, 
 	}
 	return push.Explanation{
 		User: user, Registrations: []push.Registered{{Service: "push.example.net", Node: "n", By: push.ByIQ}},
-		Decisions: []push.Decision{{Time: time.Unix(1_700_000_000, 0).UTC(), EventID: "e17", Outcome: "online"}},
-		Feeds:     map[string]string{"offline": "event-feed", "message": "event-feed"},
+		Decisions: []push.Decision{
+			{Time: time.Unix(1_700_000_000, 0).UTC(), EventID: "e17", Outcome: "online"},
+			{Time: time.Unix(1_700_000_001, 0).UTC(), EventID: "e18", Outcome: "pushed", Service: "push.example.net", Node: "\x1bn", Count: 3},
+		},
+		Feeds: map[string]string{"offline": "event-feed", "message": "event-feed"},
 	}, nil
 }
 
@@ -191,8 +194,9 @@ func TestPushAsksTheInstance(t *testing.T) {
 SERVICE           NODE  GOES BY  OPTIONS
 push.example.net  n     iq       -
 feeds of example.org: message by event-feed, offline by event-feed
-DECIDED               EVENT  OUTCOME  WHICH MEANS
-2023-11-14T22:13:20Z  e17    online   the user has a session
+DECIDED               EVENT  SERVICE           NODE  TIMES  OUTCOME  WHICH MEANS
+2023-11-14T22:13:20Z  e17    -                 -     1      online   the user has a session
+2023-11-14T22:13:21Z  e18    push.example.net  ?n    3      pushed   the service has taken it
 `
 	if diff := cmp.Diff(want, stdout); diff != "" || code != 0 {
 		t.Errorf("exit code %d, %s\n%s", code, stderr, diff)

@@ -2,11 +2,9 @@ package catalog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 
-	"eventpusher/backends"
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
@@ -57,15 +55,21 @@ var contents = map[decide.Content]notify.Content{
 // mongooseGateway hands notifications to MongoosePush.
 type mongooseGateway struct{ client *mongoosepush.Client }
 
-// errNoDevice is about a registration that MongooseIM would not push for either.
-var errNoDevice = backends.Permanent(errors.New("the registration names no device_id among its publish-options"))
+// optionDevice is the publish-option by which MongoosePush knows a device.
+const optionDevice = "device_id"
+
+// Lacks implements push.Gateway.
+func (g mongooseGateway) Lacks(s *registration.Service) (names []string) {
+	for _, name := range [...]string{optionDevice, mongoosepush.OptionService} {
+		if s.Option(name) == "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // Push implements push.Gateway.
 func (g mongooseGateway) Push(ctx context.Context, s *registration.Service, n *push.Summary) error {
-	device := s.Option("device_id")
-	if device == "" {
-		return errNoDevice
-	}
 	options := make(map[string]string, len(s.Options))
 	for _, o := range s.Options {
 		options[o.Name] = o.Value
@@ -78,7 +82,7 @@ func (g mongooseGateway) Push(ctx context.Context, s *registration.Service, n *p
 		// The sender is not to be told, and MongoosePush takes no alert without a title.
 		summary[notify.KeySender] = decide.GenericBody
 	}
-	return g.client.Publish(ctx, device, options, summary)
+	return g.client.Publish(ctx, options[optionDevice], options, summary)
 }
 
 // Probe implements backends.Probing, under the backend's name.

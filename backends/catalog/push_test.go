@@ -16,6 +16,60 @@ import (
 	"eventpusher/event"
 )
 
+// TestLackingForMongoosePush: a registration without what MongoosePush needs is not brought to
+// it, and explained as such.
+func TestLackingForMongoosePush(t *testing.T) {
+	gateway := pushtest.StartMongoosePush(t)
+	cfg := &config.Config{
+		Pusher: config.Modules{
+			Push:         &config.Push{Plugin: "defaults", Content: "body", VirtualPubsubHosts: []string{"push.@HOST@"}, MaxAge: time.Hour},
+			MongoosePush: &config.MongoosePush{PoolName: "p"},
+		},
+		Pools: config.Pools{HTTP: map[string]config.HTTPPool{"p": {Host: gateway.URL, PathPrefix: "/", TLS: &config.TLS{CACertFile: gateway.CAFile}}}},
+	}
+	built, err := catalog.Build(cfg, discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := built[0].(*push.Backend)
+	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	defer backend.Close()
+	backend.Attach(store, nil)
+	want := map[string][]string{"neither": {"device_id", "service"}, "device": {"service"}, "empty": {"device_id"}, "both": nil}
+	for node, options := range map[string][]registration.Field{
+		"neither": nil,
+		"device":  {{Name: "device_id", Value: "d"}},
+		"empty":   {{Name: "device_id"}, {Name: "service", Value: "fcm"}},
+		"both":    {{Name: "device_id", Value: "d"}, {Name: "service", Value: "fcm"}},
+	} {
+		if err := store.Enable(t.Context(), "bob@example.org", registration.Service{PubSub: "push.example.org", Node: node, Options: options}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = backend.Publish(t.Context(), []event.Event{{
+		ID: "1", Kind: event.Stored, Type: "chat", From: "alice@example.org/x", To: "bob@example.org", User: "bob@example.org",
+		Body: "hi", HasBody: true, RecipientOffline: true, Time: time.Now(), StanzaID: "s", Dialect: "event-feed",
+	}})[0]
+	if diff := cmp.Diff(map[string]uint64{"incomplete": 3, "pushed": 1}, backend.Counts()); diff != "" || err != nil || len(gateway.Requests()) != 1 {
+		t.Errorf("%v, %d requests\n%s", err, len(gateway.Requests()), diff)
+	}
+	e, err := backend.Explain(t.Context(), "bob@example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string][]string)
+	for _, r := range e.Registrations {
+		got[r.Node] = r.Lacks
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestContentAtMongoosePush is what reaches MongoosePush in each content mode: it takes no
 // alert without a title and a text.
 func TestContentAtMongoosePush(t *testing.T) {

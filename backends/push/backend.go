@@ -55,6 +55,9 @@ type Gateway interface {
 	// errors are those of package backends; ErrGone says that the device is no more.
 	// It is safe for concurrent use.
 	Push(ctx context.Context, s *registration.Service, n *Summary) error
+	// Lacks names the publish-options that the registration would need and has not, or
+	// has empty. Push is not called for one that lacks any. It is safe for concurrent use.
+	Lacks(s *registration.Service) []string
 }
 
 // Summary is a notification as it goes to a push service.

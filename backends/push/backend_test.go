@@ -49,9 +49,17 @@ func (s *services) take() []string {
 
 // gateway plays MongoosePush.
 type gateway struct {
-	mu  sync.Mutex
-	got []string
-	err error
+	mu    sync.Mutex
+	got   []string
+	err   error
+	needs string // a publish-option
+}
+
+func (g *gateway) Lacks(s *registration.Service) []string {
+	if g.needs == "" || s.Option(g.needs) != "" {
+		return nil
+	}
+	return []string{g.needs}
 }
 
 func (g *gateway) Push(_ context.Context, s *registration.Service, n *Summary) error {
@@ -461,6 +469,8 @@ func TestUnreadCountsOnce(t *testing.T) {
 
 // gatewayFunc is a Gateway that takes everything.
 type gatewayFunc func(*Summary)
+
+func (g gatewayFunc) Lacks(*registration.Service) []string { return nil }
 
 func (g gatewayFunc) Push(_ context.Context, _ *registration.Service, n *Summary) error {
 	g(n)

@@ -41,7 +41,9 @@ type Registered struct {
 	Service jid.JID  `json:"service"`
 	Node    string   `json:"node"`
 	Options []string `json:"options,omitempty"` // names
-	By      Way      `json:"by"`
+	// Lacks names the options without which nothing is pushed for the registration.
+	Lacks []string `json:"lacks,omitempty"`
+	By    Way      `json:"by"`
 }
 
 // Way is how notifications go to a service.
@@ -79,6 +81,9 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 	for i := range services {
 		s := &services[i]
 		r := Registered{Service: s.PubSub, Node: s.Node, By: b.way(s, user.Domain())}
+		if r.By == ByGateway && b.o.Gateway != nil {
+			r.Lacks = b.o.Gateway.Lacks(s)
+		}
 		for _, o := range s.Options {
 			r.Options = append(r.Options, o.Name)
 		}

@@ -103,6 +103,32 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+// TestIncomplete: nothing is handed to the gateway for a registration that lacks what it
+// needs, and that is said.
+func TestIncomplete(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.gateway.needs = "device_id"
+	f.enable(t, "pubsub.example.org", "n", "")
+	f.enable(t, "push.example.org", "elsewhere", "")
+	if err := f.publish(t, f.message("1")); err != nil {
+		t.Fatal(err)
+	}
+	if len(f.gateway.got) != 0 || f.Counts()["incomplete"] != 1 || f.Counts()["refused"] != 0 {
+		t.Errorf("%v, %v", f.gateway.got, f.Counts())
+	}
+	e, err := f.Explain(context.Background(), "bob@example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Registered{
+		{Service: "pubsub.example.org", Node: "n", By: ByGateway, Lacks: []string{"device_id"}},
+		{Service: "push.example.org", Node: "elsewhere", By: ByIQ},
+	}
+	if diff := cmp.Diff(want, e.Registrations); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestHistory: each user's latest decisions are remembered, in their order.
 func TestHistory(t *testing.T) {
 	h := newHistory()

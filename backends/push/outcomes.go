@@ -16,6 +16,7 @@ const (
 	duplicate  outcome = "duplicate"
 	disabled   outcome = "disabled" // the device is gone, the registration removed
 	refused    outcome = "refused"  // by an error that a repetition does not change
+	incomplete outcome = "incomplete"
 	timedOut   outcome = "timeout"
 	failed     outcome = "failed"
 	givenUp    outcome = "given_up" // the user knows by another device
@@ -43,6 +44,7 @@ var meanings = map[outcome]string{
 	duplicate:  "the service knows of the message already",
 	disabled:   "the service said that the device is no more; the registration was removed",
 	refused:    "the service refuses it, and would again",
+	incomplete: "the registration lacks what MongoosePush needs (device_id, service)",
 	timedOut:   "the service did not answer; it is tried again",
 	failed:     "the service could not take it; it is tried again",
 	givenUp:    "the service has taken nothing for a minute or more, and another device of the user was told; it is not tried again",

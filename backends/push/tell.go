@@ -80,6 +80,8 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 		}
 		b.o.Log.Debug("push: the device is gone, its registration was removed", "user", string(sum.Notice.Recipient), "service", string(s.PubSub))
 		return disabled, nil
+	case errors.Is(err, errIncomplete):
+		return incomplete, nil
 	case errors.As(err, &refusal) && refusal.Type != "wait", errors.As(err, &permanent):
 		b.o.Log.Log(ctx, slog.LevelDebug, "push: the service refuses the notification", "user", string(sum.Notice.Recipient), "service", string(s.PubSub), "err", err)
 		return refused, nil
@@ -91,12 +93,18 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 	return failed, fmt.Errorf("push service %s: %w", s.PubSub, err)
 }
 
+// errIncomplete is about a registration that MongooseIM would not push for either.
+var errIncomplete = errors.New("the registration lacks publish-options that its gateway needs")
+
 // send takes the way to the service.
 func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summary) error {
 	switch b.way(s, sum.Notice.Recipient.Domain()) {
 	case ByGateway:
 		if b.o.Gateway == nil {
 			return backends.Permanent(errors.New("no gateway is configured for virtual_pubsub_hosts: add [modules.mod_push_service_mongoosepush]"))
+		}
+		if len(b.o.Gateway.Lacks(s)) > 0 {
+			return errIncomplete
 		}
 		return b.o.Gateway.Push(ctx, s, sum)
 	case ByDevices:

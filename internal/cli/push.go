@@ -121,7 +121,11 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 		if i == 0 {
 			fmt.Fprintln(table, "SERVICE\tNODE\tGOES BY\tOPTIONS")
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.Service, printable(r.Node), r.By, printable(strings.Join(r.Options, ", ")))
+		options := printable(strings.Join(r.Options, ", "))
+		if len(r.Lacks) > 0 {
+			options += " (lacks " + strings.Join(r.Lacks, ", ") + ")"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.Service, printable(r.Node), r.By, options)
 	}
 	if err := table.Flush(); err != nil {
 		return err

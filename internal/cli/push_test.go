@@ -158,7 +158,7 @@ func (pushInstance) Explain(_ context.Context, user jid.JID) (push.Explanation, 
 		return push.Explanation{}, errors.New("the database is down")
 	}
 	return push.Explanation{
-		User: user, Registrations: []push.Registered{{Service: "push.example.net", Node: "n", By: push.ByIQ}},
+		User: user, Registrations: []push.Registered{{Service: "push.example.net", Node: "n", By: push.ByGateway, Lacks: []string{"device_id", "service"}}},
 		Decisions: []push.Decision{
 			{Time: time.Unix(1_700_000_000, 0).UTC(), EventID: "e17", Outcome: "online"},
 			{Time: time.Unix(1_700_000_001, 0).UTC(), EventID: "e18", Outcome: "pushed", Service: "push.example.net", Node: "\x1bn", Count: 3},
@@ -192,7 +192,7 @@ func TestPushAsksTheInstance(t *testing.T) {
 	code, stdout, stderr := invoke("push", "explain", "-config", path, "alice@example.org")
 	want := `alice@example.org has 1 registration
 SERVICE           NODE  GOES BY  OPTIONS
-push.example.net  n     iq       -
+push.example.net  n     gateway  - (lacks device_id, service)
 feeds of example.org: message by event-feed, offline by event-feed
 DECIDED               EVENT  SERVICE           NODE  TIMES  OUTCOME  WHICH MEANS
 2023-11-14T22:13:20Z  e17    -                 -     1      online   the user has a session

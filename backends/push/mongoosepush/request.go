@@ -16,7 +16,7 @@ import (
 // The names of publish-options. MongooseIM forwards no others; tags among them, by
 // which MongoosePush chooses its pool, are not for users to say.
 const (
-	optionService = "service"
+	OptionService = "service" // apns or fcm; the one that must be there
 	optionSilent  = "silent"
 )
 
@@ -31,11 +31,11 @@ var (
 // a notification with this summary (mod_push_service_mongoosepush.erl): an alert, or
 // with silent = "true" the summary as data. Versions 2 and 3 do not differ in it.
 func body(options, summary map[string]string) ([]byte, error) {
-	service := options[optionService]
+	service := options[OptionService]
 	if service == "" {
 		return nil, errors.New("the registration has no service among its publish-options")
 	}
-	request := map[string]any{optionService: service}
+	request := map[string]any{OptionService: service}
 	for _, name := range forwarded {
 		if value, given := options[name]; given {
 			request[name] = value

@@ -97,7 +97,9 @@ func (b *Backend) toProvider(ctx context.Context, e *event.Event) (outcome, erro
 		return pushed, nil
 	case errors.Is(err, devices.ErrCoalesced):
 		return coalesced, nil
-	case errors.Is(err, devices.ErrUnknown), errors.Is(err, backends.ErrGone):
+	case errors.Is(err, devices.ErrUnknown):
+		return gone, nil
+	case errors.Is(err, backends.ErrGone):
 		return dead, nil
 	case errors.Is(err, devices.ErrLimited):
 		return limited, err

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"errors"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -142,6 +143,32 @@ func TestDeviceOutcomes(t *testing.T) {
 	}
 	if list := f.Decisions(batch[1].To); len(list) != 7 || list[len(list)-1].Outcome != "coalesced" {
 		t.Errorf("explained as %+v", list)
+	}
+}
+
+// TestDeadDevice: that the provider says that a device is no more is another thing than that
+// nobody here knows it.
+func TestDeadDevice(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.now = time.Now()
+	google, registry, _ := f.ownDevices(t)
+	c, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "uninstalled"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	google.Script("uninstalled", pushtest.Answer{Status: http.StatusNotFound, Body: `{"error":{"status":"NOT_FOUND","details":[` +
+		`{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNREGISTERED"}]}}`})
+	for range 2 {
+		if err := f.publish(t, NewNotification("example.net", "events.example.org", c.Node, "bob@example.org", nil, f.now)); err != nil {
+			t.Error(err)
+		}
+	}
+	var got []string
+	for _, d := range f.Decisions("bob@example.org") {
+		got = append(got, d.Service+" "+d.Node+" "+d.Outcome)
+	}
+	if diff := cmp.Diff([]string{"events.example.org " + c.Node + " device_dead", "events.example.org " + c.Node + " device_gone"}, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -26,7 +26,8 @@ const (
 	coalesced outcome = "coalesced"    // a newer one has taken its place
 	limited   outcome = "rate_limited" // waits, since the device had too many
 	waiting   outcome = "waiting"      // waits for its provider, or a push service
-	dead      outcome = "device_gone"  // the device was removed
+	gone      outcome = "device_gone"  // the device had been removed
+	dead      outcome = "device_dead"  // its provider said so, and it was removed
 
 	withheld outcome = "when" // by the operator's condition
 
@@ -53,7 +54,8 @@ var meanings = map[outcome]string{
 	coalesced: "a newer one for the device has taken its place",
 	limited:   "the device had too many lately; it waits",
 	waiting:   "it waits for its provider, or for a push service that lets us wait",
-	dead:      "the device that it was for is not registered here any more",
+	gone:      "the device that it was for is not registered here any more",
+	dead:      "the provider said that the device is no more; it was removed here",
 
 	withheld: "the condition of the configuration (when) is not true of it",
 

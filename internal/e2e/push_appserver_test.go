@@ -335,7 +335,7 @@ func TestAppServer(t *testing.T) {
 			// A device that is gone is removed, and the server learns of it the next time.
 			p.apns.Script(apnsToken, pushtest.Answer{Status: http.StatusGone, Body: fmt.Sprintf(`{"reason":"Unregistered","timestamp":%d}`, time.Now().Add(time.Hour).UnixMilli())})
 			say("to a dead token")
-			await(t, "the end of the device", func() bool { return a.occurred("device_gone") == 1 })
+			await(t, "the end of the device", func() bool { return a.occurred("device_dead") == 1 })
 			before := a.publishes()
 			say("the server is told")
 			await(t, "three publishes", func() bool { return a.publishes() == before+3 })

@@ -158,10 +158,24 @@ func TestDeadDevice(t *testing.T) {
 	}
 	google.Script("uninstalled", pushtest.Answer{Status: http.StatusNotFound, Body: `{"error":{"status":"NOT_FOUND","details":[` +
 		`{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"UNREGISTERED"}]}}`})
+	known := func() []OwnDevice {
+		t.Helper()
+		e, err := f.Explain(t.Context(), "bob@example.org")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Devices
+	}
+	if got := known(); len(got) != 1 || got[0].Node != c.Node || got[0].App != "chat" || got[0].Kind != "fcm" || got[0].Created.IsZero() || got[0].Registered.IsZero() || !got[0].Used.IsZero() {
+		t.Errorf("%+v", got)
+	}
 	for range 2 {
 		if err := f.publish(t, NewNotification("example.net", "events.example.org", c.Node, "bob@example.org", nil, f.now)); err != nil {
 			t.Error(err)
 		}
+	}
+	if got := known(); len(got) != 0 {
+		t.Errorf("%+v", got)
 	}
 	var got []string
 	for _, d := range f.Decisions("bob@example.org") {

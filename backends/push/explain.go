@@ -15,6 +15,9 @@ import (
 type Explanation struct {
 	User          jid.JID      `json:"user"` // a bare JID
 	Registrations []Registered `json:"registrations"`
+	// Devices are those that the user has registered at eventpusher itself, in the order
+	// of their nodes.
+	Devices []OwnDevice `json:"devices,omitempty"`
 	// Decisions are the latest that the running instance remembers, oldest first;
 	// nil where none was asked.
 	Decisions []Decision `json:"decisions"`
@@ -44,6 +47,19 @@ type Registered struct {
 	// Lacks names the options without which nothing is pushed for the registration.
 	Lacks []string `json:"lacks,omitempty"`
 	By    Way      `json:"by"`
+}
+
+// OwnDevice is a device that is registered at eventpusher, without the token or endpoint by
+// which its provider knows it.
+type OwnDevice struct {
+	Node string `json:"node"`
+	App  string `json:"app"`
+	Kind string `json:"kind"`
+	// Created is when it was first registered, Registered when last, Used when it was last
+	// told something, to the day; zero if never.
+	Created    time.Time `json:"created"`
+	Registered time.Time `json:"registered"`
+	Used       time.Time `json:"used,omitzero"`
 }
 
 // Way is how notifications go to a service.
@@ -89,7 +105,22 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 		}
 		e.Registrations[i] = r
 	}
-	return e, nil
+	if b.o.Devices != nil {
+		e.Devices, err = b.ownDevices(ctx, user)
+	}
+	return e, err
+}
+
+func (b *Backend) ownDevices(ctx context.Context, user jid.JID) (list []OwnDevice, err error) {
+	all, err := b.o.Devices.List(ctx, user)
+	if err != nil {
+		return nil, fmt.Errorf("push devices: %w", err)
+	}
+	for i := range all {
+		d := &all[i]
+		list = append(list, OwnDevice{d.Node, d.App, string(d.Target.Kind), d.Created, d.Registered, d.Used})
+	}
+	return list, nil
 }
 
 // Remove removes registrations of a user in an operator's name: that of a node,

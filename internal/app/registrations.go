@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"eventpusher/backends/push/devices"
@@ -45,6 +46,17 @@ func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration
 		return nil, err
 	}
 	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
+}
+
+// InspectDevices opens the store of the devices that are registered here where no instance
+// runs. The error of one that no instance has made yet is fs.ErrNotExist.
+func InspectDevices(cfg *config.Config) (devices.Store, error) {
+	if cfg.Outbox.Engine != engineNATS {
+		if _, err := os.Stat(filepath.Join(cfg.Outbox.Path, devices.FileName)); err != nil {
+			return nil, fmt.Errorf("push devices: %w", err)
+		}
+	}
+	return openDevices(cfg, slog.New(slog.DiscardHandler))
 }
 
 // openDevices opens the store of the devices that are registered here: beside the

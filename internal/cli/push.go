@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -67,9 +68,32 @@ func explain(ctx context.Context, cfg *config.Config, user jid.JID) (e push.Expl
 	if err != nil {
 		return e, false, err
 	}
+	closeDevices, err := attachDevices(cfg, b)
+	if err != nil {
+		return e, false, errors.Join(err, closeAll())
+	}
 	e, err = b.Explain(ctx, user)
 	e.Decisions = nil // nobody has been asked
-	return e, false, errors.Join(err, closeAll())
+	return e, false, errors.Join(err, closeAll(), closeDevices())
+}
+
+// attachDevices lets the backend look into the devices that are registered here, if there
+// are any.
+func attachDevices(cfg *config.Config, b *push.Backend) (closeStore func() error, err error) {
+	none := func() error { return nil }
+	delivery := b.Devices()
+	if delivery == nil {
+		return none, nil
+	}
+	store, err := app.InspectDevices(cfg)
+	if errors.Is(err, fs.ErrNotExist) {
+		return none, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	delivery.Attach(store)
+	return store.Close, nil
 }
 
 // pushBackend returns the backend of the configuration with that store, which can be
@@ -130,6 +154,11 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 	if err := table.Flush(); err != nil {
 		return err
 	}
+	if len(e.Devices) > 0 {
+		if err := printDevices(w, e); err != nil {
+			return err
+		}
+	}
 	if !running {
 		fmt.Fprintln(w, "no instance runs; what was decided about messages only a running one knows")
 		return nil
@@ -155,6 +184,21 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 	for _, d := range e.Decisions {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Time.Format(time.RFC3339), d.EventID, printable(d.Service), printable(d.Node),
 			max(d.Count, 1), d.Outcome, push.Meaning(d.Outcome))
+	}
+	return table.Flush()
+}
+
+// printDevices prints the devices that are registered here.
+func printDevices(w io.Writer, e *push.Explanation) error {
+	fmt.Fprintf(w, "%s has %s registered here\n", e.User, plural(len(e.Devices), "device"))
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "DEVICE\tAPP\tKIND\tCREATED\tREGISTERED\tUSED")
+	for _, d := range e.Devices {
+		used := "never"
+		if !d.Used.IsZero() {
+			used = d.Used.UTC().Format(time.DateOnly)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", d.Node, printable(d.App), d.Kind, d.Created.UTC().Format(time.RFC3339), d.Registered.UTC().Format(time.RFC3339), used)
 	}
 	return table.Flush()
 }

@@ -15,6 +15,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/registration"
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
@@ -81,6 +84,42 @@ no instance runs; what was decided about messages only a running one knows
 	}
 	if _, stdout, _ = invoke("push", "explain", "-config", path, "bob@elsewhere.org"); !strings.Contains(stdout, "none of [general] hosts") {
 		t.Errorf("a user of nowhere:\n%s", stdout)
+	}
+}
+
+// TestPushExplainDevices: devices that are registered here are listed, by what nobody can use.
+func TestPushExplainDevices(t *testing.T) {
+	path, dir := pushSetup(t)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	account := write(t, pushtest.StartFCM(t, time.Hour).ServiceAccount(t).Reveal())
+	path = write(t, string(text)+fmt.Sprintf("[[push.app]]\nname = \"chat\"\n[push.app.fcm]\ncredentials_file = %q\n", account))
+	explain := func() string {
+		t.Helper()
+		code, stdout, stderr := invoke("push", "explain", "-config", path, "alice@example.org")
+		if code != 0 || strings.Contains(stdout+stderr, "hunter2") {
+			t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+		}
+		return stdout
+	}
+	if got := explain(); strings.Contains(got, "here") {
+		t.Errorf("before there was a device:\n%s", got)
+	}
+	if _, err := os.Stat(filepath.Join(dir, devices.FileName)); err == nil {
+		t.Error("looking has made a store")
+	}
+	store, err := devices.OpenEmbedded(filepath.Join(dir, devices.FileName), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := store.Put(t.Context(), devices.Device{Owner: "alice@example.org", App: "chat", Target: notify.Target{Kind: notify.FCM, Address: "hunter2"}}, time.Unix(1_600_000_000, 0))
+	if err = errors.Join(err, store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := explain(); !strings.Contains(got, "has 1 device registered here\n") || !strings.Contains(got, c.Node+"  chat  fcm   2020-09-13T12:26:40Z") || strings.Contains(got, c.Secret) {
+		t.Errorf("explained as\n%s", got)
 	}
 }
 
@@ -159,6 +198,10 @@ func (pushInstance) Explain(_ context.Context, user jid.JID) (push.Explanation, 
 	}
 	return push.Explanation{
 		User: user, Registrations: []push.Registered{{Service: "push.example.net", Node: "n", By: push.ByGateway, Lacks: []string{"device_id", "service"}}},
+		Devices: []push.OwnDevice{
+			{Node: "0a1b", App: "chat", Kind: "fcm", Created: time.Unix(1_600_000_000, 0), Registered: time.Unix(1_650_000_000, 0), Used: time.Unix(1_700_000_000, 0)},
+			{Node: "0c", App: "chat", Kind: "webpush", Created: time.Unix(1_600_000_000, 0), Registered: time.Unix(1_600_000_000, 0)},
+		},
 		Decisions: []push.Decision{
 			{Time: time.Unix(1_700_000_000, 0).UTC(), EventID: "e17", Outcome: "online"},
 			{Time: time.Unix(1_700_000_001, 0).UTC(), EventID: "e18", Outcome: "pushed", Service: "push.example.net", Node: "\x1bn", Count: 3},
@@ -193,6 +236,10 @@ func TestPushAsksTheInstance(t *testing.T) {
 	want := `alice@example.org has 1 registration
 SERVICE           NODE  GOES BY  OPTIONS
 push.example.net  n     gateway  - (lacks device_id, service)
+alice@example.org has 2 devices registered here
+DEVICE  APP   KIND     CREATED               REGISTERED            USED
+0a1b    chat  fcm      2020-09-13T12:26:40Z  2022-04-15T05:20:00Z  2023-11-14
+0c      chat  webpush  2020-09-13T12:26:40Z  2020-09-13T12:26:40Z  never
 feeds of example.org: message by event-feed, offline by event-feed
 DECIDED               EVENT  SERVICE           NODE  TIMES  OUTCOME  WHICH MEANS
 2023-11-14T22:13:20Z  e17    -                 -     1      online   the user has a session

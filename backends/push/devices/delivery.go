@@ -103,6 +103,14 @@ func (d *Delivery) Attach(store Store) { d.store = store }
 // Apps returns the applications.
 func (d *Delivery) Apps() []App { return d.o.Apps }
 
+// List returns the devices of an owner, in the order of their nodes; none before Attach.
+func (d *Delivery) List(ctx context.Context, owner jid.JID) ([]Device, error) {
+	if d.store == nil {
+		return nil, nil
+	}
+	return d.store.List(ctx, owner)
+}
+
 // Verify returns nil if the secret is that of the device, else ErrUnknown, ErrSecret
 // or what is wrong with the store.
 func (d *Delivery) Verify(ctx context.Context, node, secret string) error {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"hash/maphash"
 	"log/slog"
+	"math/bits"
 	"slices"
 	"strings"
 	"sync"
@@ -63,13 +64,20 @@ type history struct {
 type place struct {
 	mu   sync.Mutex
 	last uint64 // number of the latest
-	kept *[historyDecisions]remembered
+	kept *kept
+}
+
+// kept has apart what is looked at for each message: the rest is eight times the
+// memory.
+type kept struct {
+	sums    [historyDecisions]uint64 // the hash of all that a repetition repeats
+	numbers [historyDecisions]uint64 // grow from decision to decision; 0: there is none
+	of      [historyDecisions]remembered
 }
 
 type remembered struct {
-	number        uint64 // grows from decision to decision; 0: there is none
 	user          uint64 // the hash of the JID
-	message       uint64 // the hash of its key, 0 without
+	message       uint64 // the hash of its key
 	at            int64  // Unix time in microseconds
 	count         int
 	service, node string
@@ -85,45 +93,56 @@ func (h *history) place(user jid.JID) (*place, uint64) {
 	return &h.places[sum%historyPlaces], sum
 }
 
+// mix returns the hash of what sum is the hash of, and s.
+func (h *history) mix(sum uint64, s string) uint64 {
+	return bits.RotateLeft64(sum, 21) ^ maphash.String(h.seed, s)
+}
+
 // add remembers a decision. One that repeats another is counted with it. That a service
 // knows of a message says nothing new where its being told is remembered.
 func (h *history) add(user jid.JID, eventID string, o outcome, of target, at time.Time) {
+	p, owner := h.place(user)
+	sum := h.mix(h.mix(owner, eventID), string(o))
 	var message uint64
-	if of.message != "" {
-		message = maphash.String(h.seed, of.message)
+	if of != (target{}) {
+		of.service, of.node = clip(of.service, historyName), clip(of.node, historyName)
+		sum, message = h.mix(h.mix(sum, of.service), of.node), maphash.String(h.seed, of.message)
 	}
-	service, node := clip(of.service, historyName), clip(of.node, historyName)
-	p, sum := h.place(user)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.kept == nil {
-		p.kept = new([historyDecisions]remembered)
+		p.kept = new(kept)
 	}
-	oldest := &p.kept[0]
-	for i := range p.kept {
-		r := &p.kept[i]
-		if r.number < oldest.number {
-			oldest = r
-		}
-		if r.user != sum || r.service != service || r.node != node {
-			continue
-		}
-		if r.outcome == o && string(r.id[:r.length]) == eventID[:min(len(eventID), historyID)] {
+	oldest := 0
+	for i, number := range p.kept.numbers {
+		if number > 0 && p.kept.sums[i] == sum {
 			p.last++
-			r.number, r.at = p.last, at.UnixMicro()
-			r.count++
+			p.kept.numbers[i], p.kept.of[i].at = p.last, at.UnixMicro()
+			p.kept.of[i].count++
 			return
 		}
-		if o == duplicate && message != 0 && r.message == message && r.outcome.settled() {
-			return
+		if number < p.kept.numbers[oldest] {
+			oldest = i
 		}
+	}
+	if o == duplicate && of.message != "" && p.kept.told(owner, message, of) {
+		return
 	}
 	p.last++
-	*oldest = remembered{
-		number: p.last, user: sum, message: message, at: at.UnixMicro(), count: 1,
-		service: strings.Clone(service), node: strings.Clone(node), outcome: o,
+	p.kept.numbers[oldest], p.kept.sums[oldest] = p.last, sum
+	r := &p.kept.of[oldest]
+	*r = remembered{
+		user: owner, message: message, at: at.UnixMicro(), count: 1,
+		service: strings.Clone(of.service), node: strings.Clone(of.node), outcome: o,
 	}
-	oldest.length = uint8(copy(oldest.id[:], eventID))
+	r.length = uint8(copy(r.id[:], eventID))
+}
+
+// told reports whether it is remembered what became of telling a registration of a message.
+func (k *kept) told(user, message uint64, of target) bool {
+	return slices.ContainsFunc(k.of[:], func(r remembered) bool {
+		return r.user == user && r.message == message && r.service == of.service && r.node == of.node && r.outcome.settled()
+	})
 }
 
 // clip returns the beginning of a text, of at most so many bytes and in whole characters.
@@ -145,14 +164,15 @@ func (h *history) list(user jid.JID) (list []Decision) {
 	if p.kept == nil {
 		return nil
 	}
-	var found []*remembered
-	for i := range p.kept {
-		if r := &p.kept[i]; r.number > 0 && r.user == sum {
-			found = append(found, r)
+	var found []int
+	for i, number := range p.kept.numbers {
+		if number > 0 && p.kept.of[i].user == sum {
+			found = append(found, i)
 		}
 	}
-	slices.SortFunc(found, func(a, b *remembered) int { return cmp.Compare(a.number, b.number) })
-	for _, r := range found {
+	slices.SortFunc(found, func(a, b int) int { return cmp.Compare(p.kept.numbers[a], p.kept.numbers[b]) })
+	for _, i := range found {
+		r := &p.kept.of[i]
 		list = append(list, Decision{
 			Time: time.UnixMicro(r.at).UTC(), EventID: string(r.id[:r.length]), Outcome: string(r.outcome),
 			Service: r.service, Node: r.node, Count: r.count,

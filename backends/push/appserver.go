@@ -105,6 +105,8 @@ func (b *Backend) toProvider(ctx context.Context, e *event.Event) (outcome, erro
 		return limited, err
 	case errors.As(err, &wait):
 		return waiting, err
+	case errors.Is(err, notify.ErrExpired):
+		return outcome(decide.Expired), nil
 	case errors.As(err, &permanent):
 		b.o.Log.Debug("push: a notification will never be delivered", "user", string(e.User), "event", e.ID, "err", err)
 		return refused, nil

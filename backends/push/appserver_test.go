@@ -186,6 +186,24 @@ func TestDeadDevice(t *testing.T) {
 	}
 }
 
+// TestExpiredOnTheWay: what grows too old just before it is sent is no refusal.
+func TestExpiredOnTheWay(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.now = time.Now() // for the sender it is later
+	google, registry, _ := f.ownDevices(t)
+	c, err := registry.Register(t.Context(), devices.Request{Kind: "fcm", Token: "shared"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := NewNotification("example.net", "events.example.org", c.Node, "", devices.Summary{{Name: notify.KeyBody, Value: "old"}}, f.now.Add(-time.Hour))
+	if err := f.publish(t, e); err != nil || len(google.Requests()) != 0 {
+		t.Errorf("%v, sent %v", err, google.Requests())
+	}
+	if diff := cmp.Diff(map[string]uint64{"expired": 1}, f.Counts()); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
 func TestNotificationsWithoutDevices(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	e := NewNotification("example.net", "events.example.org", "node", "", nil, f.now)

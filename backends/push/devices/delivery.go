@@ -244,9 +244,12 @@ func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, er
 	var after *backends.RetryAfterError
 	switch backends.Reason(err) {
 	case "permanent", "too_large":
+		if !errors.Is(err, notify.ErrExpired) {
+			p.complaints.add(slog.LevelWarn, "push: a provider refuses a notification for good; it is dropped, the device stays", err, slog.String("provider", p.name))
+		}
 		return err
 	case "paused":
-		d.o.Log.Error("push: a provider refuses our access; its notifications wait until that is put right", "provider", p.name, "err", err)
+		p.complaints.add(slog.LevelError, "push: a provider refuses our access; its notifications wait until that is put right", err, slog.String("provider", p.name))
 	}
 	pause := failedRetry
 	if errors.As(err, &after) {
@@ -296,7 +299,7 @@ func (d *Delivery) storeTouched(now time.Time) {
 // bury removes a device that is dead, unless it has registered again since.
 func (d *Delivery) bury(ctx context.Context, p *provider, device *Device, dead *notify.DeadError) error {
 	if !p.believes(dead) {
-		d.o.Log.Warn("push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", "provider", p.name, "device", device.Target, "err", dead)
+		p.complaints.add(slog.LevelWarn, "push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", dead.Err, slog.String("provider", p.name), slog.Any("device", device.Target))
 		return backends.Permanent(dead.Err)
 	}
 	if !dead.Since.IsZero() && dead.Since.Before(device.Registered) {

@@ -40,10 +40,11 @@ var (
 // provider is one application's way to one provider. What happens to it concerns no
 // other.
 type provider struct {
-	name     string
-	sender   notify.Sender
-	perGroup int
-	log      *slog.Logger
+	name       string
+	sender     notify.Sender
+	perGroup   int
+	log        *slog.Logger
+	complaints *complaints
 
 	all crowd
 
@@ -58,7 +59,10 @@ type provider struct {
 // Web Push.
 type group struct {
 	crowd
+	name    string // the host of a push service; empty: the provider is its only one
 	breaker *gobreaker.TwoStepCircuitBreaker[struct{}]
+	// failure is what happened last that was not the fault of one notification.
+	failure atomic.Pointer[error]
 }
 
 // crowd bounds what is under way at once.
@@ -99,7 +103,7 @@ func (c *crowd) leave(quick bool) {
 
 func newProvider(app string, kind notify.Kind, s notify.Sender, log *slog.Logger) *provider {
 	groups, _ := simplelru.NewLRU[string, *group](groupsKept, nil) // it fails for no size but one below 1
-	p := &provider{name: app + "/" + string(kind), sender: s, perGroup: places, groups: groups, log: log}
+	p := &provider{name: app + "/" + string(kind), sender: s, perGroup: places, groups: groups, log: log, complaints: newComplaints(log)}
 	all := places
 	if kind == notify.WebPush {
 		all, p.perGroup = placesAtOrigins, placesPerOrigin
@@ -142,6 +146,9 @@ func (p *provider) enter(ctx context.Context, t *notify.Target) (leave func(erro
 		quick := time.Since(began) < patience
 		g.leave(quick)
 		p.all.leave(quick)
+		if !aboutOne(err) && !errors.Is(err, context.Canceled) {
+			g.failure.Store(&err)
+		}
 		done(err)
 		if err == nil {
 			p.mu.Lock()
@@ -156,35 +163,52 @@ func (p *provider) group(name string) *group {
 	defer p.mu.Unlock()
 	g, ok := p.groups.Get(name)
 	if !ok {
-		g = &group{breaker: p.newBreaker()}
+		g = &group{name: name}
+		g.breaker = p.newBreaker(g)
 		g.places = make(chan struct{}, p.perGroup)
 		p.groups.Add(name, g)
 	}
 	return g
 }
 
-func (p *provider) newBreaker() *gobreaker.TwoStepCircuitBreaker[struct{}] {
+func (p *provider) newBreaker(g *group) *gobreaker.TwoStepCircuitBreaker[struct{}] {
 	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Name: p.name, MaxRequests: 1, Timeout: restFor,
-		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripFailures },
-		// What the provider says about one notification shows that it works.
-		IsSuccessful: func(err error) bool {
-			switch backends.Reason(err) {
-			case "", "gone", "permanent", "too_large":
-				return true
-			}
-			return false
-		},
-		IsExcluded: func(err error) bool { return errors.Is(err, context.Canceled) },
-		OnStateChange: func(name string, from, to gobreaker.State) {
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripFailures },
+		IsSuccessful: aboutOne,
+		IsExcluded:   func(err error) bool { return errors.Is(err, context.Canceled) },
+		OnStateChange: func(_ string, from, to gobreaker.State) {
+			attrs := p.attrs(g)
 			switch {
 			case to == gobreaker.StateOpen && from == gobreaker.StateClosed:
-				p.log.Warn("push: a provider fails; its notifications wait", "provider", name)
+				if failure := g.failure.Load(); failure != nil {
+					attrs = append(attrs, slog.Any("err", *failure))
+				}
+				p.log.LogAttrs(context.Background(), slog.LevelWarn, "push: a provider fails; its notifications wait", attrs...)
 			case to == gobreaker.StateClosed:
-				p.log.Info("push: a provider works again", "provider", name)
+				p.log.LogAttrs(context.Background(), slog.LevelInfo, "push: a provider works again", attrs...)
 			}
 		},
 	})
+}
+
+// attrs says in the log which provider, and which of the push services of Web Push.
+func (p *provider) attrs(g *group) []slog.Attr {
+	attrs := []slog.Attr{slog.String("provider", p.name)}
+	if g.name != "" {
+		attrs = append(attrs, slog.String("service", g.name))
+	}
+	return attrs
+}
+
+// aboutOne reports whether an answer is about one notification, which shows that the
+// provider works.
+func aboutOne(err error) bool {
+	switch backends.Reason(err) {
+	case "", "gone", "permanent", "too_large":
+		return true
+	}
+	return false
 }
 
 // believes reports whether a target that was called dead is.

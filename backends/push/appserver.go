@@ -41,6 +41,31 @@ func NewNotification(publisher, own jid.JID, node string, owner jid.JID, s devic
 	}
 }
 
+// PublishRefused counts a publish of a server for a node that was answered with an error:
+// why is devices.ErrUnknown or devices.ErrSecret. What has named a device's node, which
+// nobody can guess, is explained to the device's owner; the rest must not push out what
+// is remembered for others. It is safe for concurrent use.
+func (b *Backend) PublishRefused(ctx context.Context, server jid.JID, node string, why error) {
+	result := publishForbidden
+	if errors.Is(why, devices.ErrUnknown) {
+		result = publishUnknown
+	}
+	b.o.Log.Debug("push: a publish for a device was refused", "server", string(server), "node", node, "err", why)
+	if !errors.Is(why, devices.ErrSecret) || b.o.Devices == nil {
+		b.tally.add(result)
+		return
+	}
+	about, err := b.o.Devices.Owner(ctx, node)
+	switch {
+	case err != nil: // it has gone meanwhile
+		b.tally.add(result)
+		return
+	case about == "":
+		about = b.o.Own.Bare() + jid.JID("/"+node)
+	}
+	b.note(about, "", result) // there is no event
+}
+
 // toDevice takes a notification for a registration that names the component itself the
 // way of one that was published: as an event of its own, so that a device that has to
 // wait delays no other.

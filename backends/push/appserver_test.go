@@ -17,6 +17,7 @@ import (
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 // ownDevices makes the fixture an app server: the component is events.example.org, FCM
@@ -183,6 +184,34 @@ func TestDeadDevice(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"events.example.org " + c.Node + " device_dead", "events.example.org " + c.Node + " device_gone"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestPublishRefused: what is wrong with a registration is told to whom it concerns, and
+// nothing to strangers' credit.
+func TestPublishRefused(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	_, registry, _ := f.ownDevices(t)
+	bobs, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "bobs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobodys, err := registry.Register(t.Context(), devices.Request{Kind: "fcm", Token: "nobodys"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.PublishRefused(t.Context(), "example.net", bobs.Node, devices.ErrSecret)
+	f.PublishRefused(t.Context(), "example.net", nobodys.Node, devices.ErrSecret)
+	f.PublishRefused(t.Context(), "example.net", "guessed", devices.ErrUnknown)
+	f.PublishRefused(t.Context(), "example.net", "gone", devices.ErrSecret)
+	if diff := cmp.Diff(map[string]uint64{"publish_forbidden": 3, "publish_unknown_node": 1}, f.Counts()); diff != "" {
+		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+	for user, want := range map[jid.JID]int{"bob@example.org": 1, jid.JID("events.example.org/" + nobodys.Node): 1, "events.example.org/guessed": 0, "events.example.org/gone": 0} {
+		list := f.Decisions(user)
+		if len(list) != want || want > 0 && list[0].Outcome != "publish_forbidden" {
+			t.Errorf("%s: %+v, want %d", user, list, want)
+		}
 	}
 }
 

@@ -29,6 +29,10 @@ const (
 	gone      outcome = "device_gone"  // the device had been removed
 	dead      outcome = "device_dead"  // its provider said so, and it was removed
 
+	// A publish for a device of ours that is not taken.
+	publishForbidden outcome = "publish_forbidden"    // not by this server, or with this secret
+	publishUnknown   outcome = "publish_unknown_node" // there is no such device
+
 	withheld outcome = "when" // by the operator's condition
 
 	enabled        outcome = "registered"
@@ -56,6 +60,9 @@ var meanings = map[outcome]string{
 	waiting:   "it waits for its provider, or for a push service that lets us wait",
 	gone:      "the device that it was for is not registered here any more",
 	dead:      "the provider said that the device is no more; it was removed here",
+
+	publishForbidden: "a server has published with a wrong secret or none, and was answered forbidden: the registration there should be renewed",
+	publishUnknown:   "a server has published for a device that is not registered here, and was answered so",
 
 	withheld: "the condition of the configuration (when) is not true of it",
 

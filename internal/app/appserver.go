@@ -77,7 +77,7 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 	d := &deviceDesk{
 		server: appserver.New(appserver.Options{
 			Own: jid.Prepare(cfg.Component.Name), Registry: devices.NewRegistry(store, delivery.Apps()),
-			Served: func(domain string) bool { return served[domain] }, Log: log,
+			Served: func(domain string) bool { return served[domain] }, Refused: backend.PublishRefused, Log: log,
 		}),
 		store: store, push: backend, pusher: p,
 		publish: make(chan *publishing, publishQueue), commands: make(chan *component.IQ, commandQueue),

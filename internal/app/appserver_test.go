@@ -196,6 +196,18 @@ func TestPublishIsNotKept(t *testing.T) {
 	w.delivered(1)
 }
 
+// TestRefusedPublishCounts: a registration with a wrong secret leaves a trace.
+func TestRefusedPublishCounts(t *testing.T) {
+	w := newPublishers(t)
+	w.payload = strings.Replace(w.payload, "'secret'><value>", "'secret'><value>x", 1)
+	w.run()
+	w.publish("1")
+	w.answered("1 error")
+	if n := w.desk.push.Counts()["publish_forbidden"]; n != 1 {
+		t.Errorf("counted as %v", w.desk.push.Counts())
+	}
+}
+
 // TestPublishQueueIsFull: a server that publishes more than is looked at is told to try
 // again at once, and of what was refused nothing is kept.
 func TestPublishQueueIsFull(t *testing.T) {

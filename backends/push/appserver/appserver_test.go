@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ type fixture struct {
 	registry *devices.Registry
 	store    devices.Store
 	web      *pushtest.WebPush
+	refused  []string // what Options.Refused was told
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -62,6 +64,9 @@ func newFixture(t testing.TB) *fixture {
 	f.Server = New(Options{
 		Own: "events.localhost", Registry: f.registry,
 		Served: func(domain string) bool { return domain == "localhost" }, Now: func() time.Time { return clock },
+		Refused: func(_ context.Context, publisher jid.JID, node string, why error) {
+			f.refused = append(f.refused, string(publisher)+" "+node+": "+why.Error())
+		},
 	})
 	return f
 }
@@ -174,6 +179,13 @@ func TestAccept(t *testing.T) {
 		if _, err := f.accept(tc.from, []byte(tc.iq)); outcomeOf(err) != tc.want {
 			t.Errorf("%s: %s, want %s", name, outcomeOf(err), tc.want)
 		}
+	}
+	secret := "example.org " + c.Node + ": " + devices.ErrSecret.Error()
+	refused := []string{secret, secret, "example.org 0123: " + devices.ErrUnknown.Error()}
+	slices.Sort(f.refused)
+	slices.Sort(refused)
+	if diff := cmp.Diff(refused, f.refused); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
 	}
 	e, err := f.accept("example.org", []byte(request(c.Node, c.Secret, oneItem)))
 	want := event.Event{

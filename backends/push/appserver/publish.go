@@ -43,8 +43,11 @@ type Options struct {
 	Registry *devices.Registry
 	// Served reports whether a domain is one whose users may register devices.
 	Served func(domain string) bool
-	Log    *slog.Logger     // nil is silent
-	Now    func() time.Time // default time.Now
+	// Refused is told which server has published for a node in vain, and why:
+	// devices.ErrUnknown or devices.ErrSecret. nil: nobody is.
+	Refused func(ctx context.Context, server jid.JID, node string, why error)
+	Log     *slog.Logger     // nil is silent
+	Now     func() time.Time // default time.Now
 }
 
 // Server answers requests. It is safe for concurrent use.
@@ -54,6 +57,9 @@ type Server struct{ o Options }
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Refused == nil {
+		o.Refused = func(context.Context, jid.JID, string, error) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -99,14 +105,16 @@ func ReadPublish(from jid.JID, iq []byte) (*Publish, error) {
 //
 // The error is an *Error. Those of type cancel and auth make the user's server end
 // the registration, as it should: the device is not registered (any more), or the
-// secret is another's (XEP-0357 section 6). While the store cannot be read nobody is
-// told so.
+// secret is another's (XEP-0357 section 6), of which Options.Refused is told. While the
+// store cannot be read nobody is told so.
 func (s *Server) Accept(ctx context.Context, p *Publish) (event.Event, error) {
 	device, err := s.o.Registry.Verify(ctx, p.Node, p.secret)
 	switch {
 	case errors.Is(err, devices.ErrUnknown):
+		s.o.Refused(ctx, p.from, p.Node, err)
 		return event.Event{}, &Error{Type: "cancel", Condition: "item-not-found"}
 	case errors.Is(err, devices.ErrSecret):
+		s.o.Refused(ctx, p.from, p.Node, err)
 		return event.Event{}, &Error{Type: "auth", Condition: "forbidden"}
 	case errors.Is(err, context.Canceled):
 		return event.Event{}, Busy()

@@ -118,6 +118,13 @@ func (d *Delivery) Verify(ctx context.Context, node, secret string) error {
 	return err
 }
 
+// Owner returns whose device it is, empty if nobody's. The error is ErrUnknown or says
+// what is wrong with the store.
+func (d *Delivery) Owner(ctx context.Context, node string) (jid.JID, error) {
+	device, err := d.store.Get(ctx, node)
+	return device.Owner, err
+}
+
 // Forget removes the devices that an account has registered until then and says how many
 // there were. What is on its way to them is not delivered any more.
 func (d *Delivery) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {

@@ -70,14 +70,11 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 		return nil, err
 	}
 	delivery.Attach(store)
-	served := make(map[string]bool)
-	for _, h := range cfg.General.Hosts {
-		served[string(jid.Prepare(h))] = true
-	}
+	served, rooms := domains(cfg.General.Hosts), domains(cfg.Component.MUCHosts)
 	d := &deviceDesk{
 		server: appserver.New(appserver.Options{
 			Own: jid.Prepare(cfg.Component.Name), Registry: devices.NewRegistry(store, delivery.Apps()),
-			Served: func(domain string) bool { return served[domain] }, Refused: backend.PublishRefused, Log: log,
+			Served: served.has, Room: rooms.has, Refused: backend.PublishRefused, Log: log,
 		}),
 		store: store, push: backend, pusher: p,
 		publish: make(chan *publishing, publishQueue), commands: make(chan *component.IQ, commandQueue),
@@ -86,6 +83,19 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 	backend.AttachDevices(d.enqueue)
 	return d, nil
 }
+
+// domainSet is a set of domains, prepared.
+type domainSet map[string]bool
+
+func domains(names []string) domainSet {
+	s := make(domainSet, len(names))
+	for _, name := range names {
+		s[string(jid.Prepare(name))] = true
+	}
+	return s
+}
+
+func (s domainSet) has(domain string) bool { return s[domain] }
 
 // handlers are for component.Options.
 func (d *deviceDesk) handlers() []component.IQHandler {

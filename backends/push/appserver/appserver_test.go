@@ -64,6 +64,7 @@ func newFixture(t testing.TB) *fixture {
 	f.Server = New(Options{
 		Own: "events.localhost", Registry: f.registry,
 		Served: func(domain string) bool { return domain == "localhost" }, Now: func() time.Time { return clock },
+		Room: func(domain string) bool { return domain == "conference.localhost" },
 		Refused: func(_ context.Context, publisher jid.JID, node string, why error) {
 			f.refused = append(f.refused, string(publisher)+" "+node+": "+why.Error())
 		},
@@ -199,6 +200,26 @@ func TestAccept(t *testing.T) {
 	}
 	if again, _ := f.accept("example.org", []byte(request(c.Node, c.Secret, oneItem))); again.ID == e.ID || again.Key() == e.Key() {
 		t.Error("two notifications are one")
+	}
+}
+
+// TestSenderIsNamedForPeople: devices are told the account, and in a room the nick; filters
+// see the session.
+func TestSenderIsNamedForPeople(t *testing.T) {
+	f := newFixture(t)
+	c := f.register(t, bob, "token")
+	for sender, want := range map[jid.JID]jid.JID{
+		"alice@localhost/pc": "alice@localhost", "alice@localhost": "alice@localhost", "tea@conference.localhost/Alice": "tea@conference.localhost/Alice",
+	} {
+		item := "<item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='submit'><field var='last-message-sender'><value>" + string(sender) + "</value></field></x></notification></item>"
+		e, err := f.accept("localhost", []byte(request(c.Node, c.Secret, item)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		told, err := devices.ReadSummary(e.Packet)
+		if err != nil || told.Sender() != want || e.From != sender {
+			t.Errorf("%s: told %s, from %s, %v", sender, told.Sender(), e.From, err)
+		}
 	}
 }
 

@@ -43,6 +43,9 @@ type Options struct {
 	Registry *devices.Registry
 	// Served reports whether a domain is one whose users may register devices.
 	Served func(domain string) bool
+	// Room reports whether a domain has rooms: who writes there is told to devices with the
+	// nick, others without their session. nil: none has.
+	Room func(domain string) bool
 	// Refused is told which server has published for a node in vain, and why:
 	// devices.ErrUnknown or devices.ErrSecret. nil: nobody is.
 	Refused func(ctx context.Context, server jid.JID, node string, why error)
@@ -57,6 +60,9 @@ type Server struct{ o Options }
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Room == nil {
+		o.Room = func(string) bool { return false }
 	}
 	if o.Refused == nil {
 		o.Refused = func(context.Context, jid.JID, string, error) {}
@@ -122,5 +128,9 @@ func (s *Server) Accept(ctx context.Context, p *Publish) (event.Event, error) {
 		s.o.Log.Error("push: a device could not be read; the server was told to try again", "err", err)
 		return event.Event{}, Busy()
 	}
-	return push.NewNotification(p.from, s.o.Own, device.Node, device.Owner, p.summary, s.o.Now()), nil
+	e := push.NewNotification(p.from, s.o.Own, device.Node, device.Owner, p.summary.WithoutSession(s.o.Room), s.o.Now())
+	if sender := p.summary.Sender(); sender != "" {
+		e.From = sender // filters see the session, as of messages
+	}
+	return e, nil
 }

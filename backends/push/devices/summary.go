@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/xml"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -112,6 +113,22 @@ func (s Summary) Sender() jid.JID {
 		return jid.Prepare(sender)
 	}
 	return jid.Prepare(s.value(fieldCallSender))
+}
+
+// WithoutSession returns the summary with the account in place of a sender's session, which
+// says nothing to people: ejabberd's mod_push names that. Occupants of rooms stay, since
+// their resource is the nick; room reports whether a domain has rooms.
+func (s Summary) WithoutSession(room func(domain string) bool) Summary {
+	for i := range s {
+		if s[i].Name != notify.KeySender && s[i].Name != fieldCallSender {
+			continue
+		}
+		if sender := jid.Prepare(s[i].Value); !sender.IsBare() && !room(sender.Domain()) {
+			s = slices.Clone(s)
+			s[i].Value = string(sender.Bare())
+		}
+	}
+	return s
 }
 
 // Body returns the last message's text, or what stands for it.

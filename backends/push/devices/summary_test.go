@@ -61,6 +61,27 @@ func TestNotification(t *testing.T) {
 	}
 }
 
+func TestWithoutSession(t *testing.T) {
+	rooms := func(domain string) bool { return domain == "conference.example.org" }
+	for name, tc := range map[string]struct{ field, sender, want string }{
+		"a session":              {"last-message-sender", "Alice@example.org/pc", "alice@example.org"},
+		"an account":             {"last-message-sender", "Alice@example.org", "Alice@example.org"},
+		"an occupant":            {"last-message-sender", "tea@conference.example.org/Alice", "tea@conference.example.org/Alice"},
+		"a session of elsewhere": {"last-message-sender", "bob@example.net/pc", "bob@example.net"},
+		"a caller":               {"message-sender", "alice@example.org/pc", "alice@example.org"},
+		"another field":          {"x-from", "alice@example.org/pc", "alice@example.org/pc"},
+	} {
+		before := Summary{field("message-count", "1"), field(tc.field, tc.sender)}
+		got := before.WithoutSession(rooms)
+		if diff := cmp.Diff(Summary{field("message-count", "1"), field(tc.field, tc.want)}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if before[1].Value != tc.sender {
+			t.Errorf("%s: the summary itself was changed", name)
+		}
+	}
+}
+
 func TestReadSummary(t *testing.T) {
 	for name, tc := range map[string]struct {
 		packet string

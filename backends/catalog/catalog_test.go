@@ -147,6 +147,13 @@ func TestCheck(t *testing.T) {
 			c.Pusher.HTTP.Handlers = []config.HTTPHandler{{PoolName: "missing"}, {PoolName: "http_pool", Path: "%zz"}}
 			c.Pools.Rabbit.TLS = &config.TLS{CACertFile: "/nonexistent"}
 		}, []string{"modules.mod_event_pusher.sns", "modules.mod_event_pusher.http.handlers[2]", "modules.mod_event_pusher.rabbit"}},
+		{"applications", func(c *config.Config) {
+			c.Pusher.Push = &config.Push{}
+			c.AppServer.Apps = []config.PushApp{
+				{Name: "a", APNs: &config.PushAPNs{Key: "x", KeyID: "ABC123DEFG", TeamID: "DEF123GHIJ", Topics: []string{"t"}}, FCM: &config.PushFCM{Credentials: "x"}},
+				{Name: "b", WebPush: &config.PushWebPush{VAPIDKey: "x", Subject: "mailto:x@example.org"}},
+			}
+		}, []string{"push.app[1].apns.key", "push.app[1].fcm.credentials", "push.app[2].webpush.vapid_key"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := full("localhost:1")
@@ -173,6 +180,8 @@ func TestCheckAddsToEarlierProblems(t *testing.T) {
 		{Severity: config.Error, Path: "outgoing_pools.http.Other.connection.tls.cacertfile"},
 		{Severity: config.Error, Path: "outgoing_pools.rabbit.event_pusher.connection.tls.certfile"},
 		{Severity: config.Error, Path: "modules.mod_event_pusher.http.handlers[4].name"},
+		{Severity: config.Error, Path: "push.app[1].apns.key_file"},
+		{Severity: config.Error, Path: "push.app[2].fcm.credentials"},
 	}
 	missing := &config.TLS{CACertFile: "/nonexistent"}
 	cfg := full("localhost:1", config.HTTPHandler{PoolName: "http_pool", Name: "a"}, config.HTTPHandler{PoolName: "Other"},
@@ -180,6 +189,10 @@ func TestCheckAddsToEarlierProblems(t *testing.T) {
 	cfg.Pusher.SNS.Host = ""
 	cfg.Pools.HTTP = map[string]config.HTTPPool{"http_pool": {TLS: missing}, "Other": {Host: "https://localhost", TLS: missing}}
 	cfg.Pools.Rabbit.TLS = missing
+	cfg.Pusher.Push = &config.Push{}
+	cfg.AppServer.Apps = []config.PushApp{
+		{Name: "a", APNs: &config.PushAPNs{KeyID: "ABC123DEFG", TeamID: "DEF123GHIJ", Topics: []string{"t"}}}, {Name: "b", FCM: &config.PushFCM{}},
+	}
 	got := catalog.Check(cfg, earlier)
 	if len(got) != 2 || got[0].Path != "modules.mod_event_pusher.http.handlers[1]" || !strings.Contains(got[0].Text, "cacertfile") ||
 		got[1].Path != "modules.mod_event_pusher.http.handlers[3]" {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"eventpusher/backends/push/devices"
 	"eventpusher/config"
 )
 
@@ -23,9 +24,15 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 	}
 	named := make(map[string]string) // section by name
 	for _, p := range parts(stopgaps(cfg, earlier)) {
+		var apps *devices.InvalidAppsError
 		b, err := p.build(slog.New(slog.DiscardHandler))
 		switch {
 		case errors.Is(err, errNoPool): // config has said so
+			continue
+		case errors.As(err, &apps):
+			problems = append(problems, slices.DeleteFunc(apps.Problems, func(p config.Problem) bool {
+				return complains(earlier, p.Path, p.Path+"_file")
+			})...)
 			continue
 		case err != nil:
 			report(p.path, err.Error(), "")

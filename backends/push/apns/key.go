@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push/internal/jwt"
+	"eventpusher/backends/push/internal/provider"
 	"eventpusher/config"
 )
 
@@ -42,14 +43,14 @@ type Key struct {
 // p8 is the file that Apple hands out, in PEM.
 func NewKey(id, team string, p8 config.Secret) (*Key, error) {
 	if !isAppleID(id) {
-		return nil, fmt.Errorf("apns: key id %q must be the 10 letters and digits of the key's page", id)
+		return nil, provider.WrongOption("key_id", fmt.Errorf("apns: key id %q must be the 10 letters and digits of the key's page", id))
 	}
 	if !isAppleID(team) {
-		return nil, fmt.Errorf("apns: team id %q must be the 10 letters and digits of the account's membership page", team)
+		return nil, provider.WrongOption("team_id", fmt.Errorf("apns: team id %q must be the 10 letters and digits of the account's membership page", team))
 	}
 	private, err := jwt.ParseES256(p8.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("apns: key %s: %w; give the content of the .p8 file", id, err)
+		return nil, provider.WrongOption("key", fmt.Errorf("apns: key %s: %w; give the .p8 file that Apple hands out", id, err))
 	}
 	return &Key{id: id, team: team, private: private, now: time.Now}, nil
 }

@@ -74,7 +74,7 @@ func New(o Options) (*Sender, error) {
 		return nil, errors.New("apns: no key")
 	}
 	if len(o.Topics) == 0 || slices.Contains(o.Topics, "") {
-		return nil, errors.New("apns: topics must name the bundle id of each application")
+		return nil, provider.WrongOption("topics", errors.New("apns: topics must name the bundle id of each application"))
 	}
 	fallback := production
 	if o.Sandbox {
@@ -82,12 +82,12 @@ func New(o Options) (*Sender, error) {
 	}
 	base, err := provider.ParseBase(o.URL, fallback)
 	if err != nil {
-		return nil, fmt.Errorf("apns: url %w", err)
+		return nil, provider.WrongOption("url", fmt.Errorf("apns: url %w", err))
 	}
 	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: connections}
 	client, err := provider.New(limits, o.TLS, base.Hostname(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("apns: %w", err)
+		return nil, provider.WrongOption("cacertfile", fmt.Errorf("apns: %w", err))
 	}
 	s := &Sender{
 		client: client, base: base, key: o.Key, sandbox: o.Sandbox, topics: slices.Clone(o.Topics),

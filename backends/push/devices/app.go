@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends/push/apns"
 	"eventpusher/backends/push/fcm"
+	client "eventpusher/backends/push/internal/provider"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/webpush"
 	"eventpusher/config"
@@ -37,52 +38,69 @@ const (
 	sendTimeout     = 10 * time.Second
 )
 
-// NewApps returns the applications of the configuration. It connects to nothing. All
-// errors are reported at once, joined.
+// InvalidAppsError says what is wrong with the applications of a configuration, each by
+// its key.
+type InvalidAppsError struct{ Problems []config.Problem }
+
+// Error implements error, in one line.
+func (e *InvalidAppsError) Error() string {
+	texts := make([]string, len(e.Problems))
+	for i := range e.Problems {
+		texts[i] = e.Problems[i].Path + ": " + e.Problems[i].Text
+	}
+	return strings.Join(texts, "; ")
+}
+
+// NewApps returns the applications of the configuration. It connects to nothing. The
+// error is an *InvalidAppsError.
 func NewApps(list []config.PushApp) ([]App, error) {
-	var errs []error
+	var problems []config.Problem
 	apps := make([]App, 0, len(list))
 	keys := make(map[[2]string]*apns.Key)
 	for i := range list {
-		a, err := newApp(&list[i], keys)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("push.app %q: %w", list[i].Name, err))
+		a, wrong := newApp(&list[i], fmt.Sprintf("push.app[%d]", i+1), keys)
+		if len(wrong) > 0 {
+			problems = append(problems, wrong...)
 			continue
 		}
 		apps = append(apps, a)
 	}
-	if len(errs) > 0 {
+	if len(problems) > 0 {
 		for i := range apps {
 			_ = apps[i].close() // nothing is open yet
 		}
-		return nil, errors.Join(errs...)
+		return nil, &InvalidAppsError{problems}
 	}
 	return apps, nil
 }
 
-func newApp(c *config.PushApp, keys map[[2]string]*apns.Key) (App, error) {
-	a := App{Name: c.Name, senders: make(map[notify.Kind]notify.Sender)}
-	var errs []error
+// newApp returns the application that the configuration has under path, or what is wrong
+// with it.
+func newApp(c *config.PushApp, path string, keys map[[2]string]*apns.Key) (a App, wrong []config.Problem) {
+	a = App{Name: c.Name, senders: make(map[notify.Kind]notify.Sender)}
+	add := func(kind notify.Kind, err error) {
+		if err == nil {
+			return
+		}
+		key := path + "." + string(kind)
+		if o := (*client.OptionError)(nil); errors.As(err, &o) {
+			key += "." + o.Option
+		}
+		wrong = append(wrong, config.Problem{Severity: config.Error, Path: key, Text: err.Error()})
+	}
 	if c.APNs != nil {
-		errs = append(errs, a.addAPNs(c.APNs, keys))
+		add(notify.APNs, a.addAPNs(c.APNs, keys))
 	}
 	if c.FCM != nil {
-		s, err := fcm.New(fcm.Options{
-			ServiceAccount: c.FCM.Credentials, DataOnly: c.FCM.DataOnly, Concurrency: places, Timeout: sendTimeout,
-			URL: c.FCM.URL, TLS: authorities(c.FCM.CACertFile),
-		})
-		if err == nil {
-			a.senders[notify.FCM] = s
-		}
-		errs = append(errs, err)
+		add(notify.FCM, a.addFCM(c.FCM))
 	}
 	if c.WebPush != nil {
-		errs = append(errs, a.addWebPush(c.WebPush))
+		add(notify.WebPush, a.addWebPush(c.WebPush))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return App{}, errors.Join(err, a.close())
+	if len(wrong) > 0 {
+		_ = a.close() // nothing is open yet
 	}
-	return a, nil
+	return a, wrong
 }
 
 // authorities returns options that trust those of the file, nil for the system's.
@@ -113,6 +131,18 @@ func (a *App) addAPNs(c *config.PushAPNs, keys map[[2]string]*apns.Key) error {
 		return err
 	}
 	a.senders[notify.APNs], a.topics, a.sandbox = s, c.Topics, c.Sandbox
+	return nil
+}
+
+func (a *App) addFCM(c *config.PushFCM) error {
+	s, err := fcm.New(fcm.Options{
+		ServiceAccount: c.Credentials, DataOnly: c.DataOnly, Concurrency: places, Timeout: sendTimeout,
+		URL: c.URL, TLS: authorities(c.CACertFile),
+	})
+	if err != nil {
+		return err
+	}
+	a.senders[notify.FCM] = s
 	return nil
 }
 

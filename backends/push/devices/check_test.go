@@ -15,6 +15,7 @@ import (
 
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/webpush"
 	"eventpusher/config"
 )
 
@@ -107,24 +108,46 @@ func TestRegister(t *testing.T) {
 	}
 }
 
-// TestNewAppsRefuses names the application and hides its secrets.
+// TestNewAppsRefuses names each key and hides what it holds.
 func TestNewAppsRefuses(t *testing.T) {
-	bad := appleConfig(t)
-	bad.Key = "hunter2"
+	apple := func(change func(*config.PushAPNs)) *config.PushAPNs {
+		c := appleConfig(t)
+		change(c)
+		return c
+	}
+	google := pushtest.StartFCM(t, time.Hour).ServiceAccount(t)
+	private, err := webpush.GenerateVAPIDKey()
+	if err != nil {
+		t.Fatal(err)
+	}
 	apps, err := NewApps([]config.PushApp{
-		{Name: "a", APNs: bad}, {Name: "b", FCM: &config.PushFCM{Credentials: "{hunter2}"}},
+		{Name: "a", APNs: apple(func(c *config.PushAPNs) { c.Key = "hunter2" })},
+		{Name: "b", FCM: &config.PushFCM{Credentials: "{hunter2}"}, WebPush: &config.PushWebPush{VAPIDKey: private, Subject: "mailto:x@localhost"}},
 		{Name: "c", WebPush: &config.PushWebPush{VAPIDKey: "hunter2", Subject: "mailto:x@example.org"}}, {Name: "d", WebPush: &config.PushWebPush{Allow: []string{"10.0.0.1/33"}}},
 		{Name: "fine", WebPush: &config.PushWebPush{}},
+		{Name: "f", APNs: apple(func(c *config.PushAPNs) { c.KeyID = "x" })}, {Name: "g", APNs: apple(func(c *config.PushAPNs) { c.TeamID = "x" })},
+		{Name: "h", APNs: apple(func(c *config.PushAPNs) { c.Topics = nil })},
+		{Name: "i", APNs: apple(func(c *config.PushAPNs) { c.URL = "http://x.example" }), FCM: &config.PushFCM{Credentials: google, CACertFile: "/nonexistent"}},
 	})
-	if err == nil || apps != nil {
+	var invalid *InvalidAppsError
+	if !errors.As(err, &invalid) || apps != nil {
 		t.Fatalf("%v, %v", apps, err)
 	}
-	for _, name := range []string{`"a"`, `"b"`, `"c"`, `"d"`} {
-		if !strings.Contains(err.Error(), name) {
-			t.Errorf("no word about %s in %v", name, err)
+	var paths []string
+	for _, p := range invalid.Problems {
+		if p.Severity != config.Error || p.Text == "" {
+			t.Errorf("%+v", p)
 		}
+		paths = append(paths, p.Path)
 	}
-	if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), `"fine"`) {
+	want := []string{
+		"push.app[1].apns.key", "push.app[2].fcm.credentials", "push.app[2].webpush.subject", "push.app[3].webpush.vapid_key", "push.app[4].webpush.allow",
+		"push.app[6].apns.key_id", "push.app[7].apns.team_id", "push.app[8].apns.topics", "push.app[9].apns.url", "push.app[9].fcm.cacertfile",
+	}
+	if diff := cmp.Diff(want, paths); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -60,16 +60,16 @@ var _ notify.Sender = (*Sender)(nil)
 func New(o Options) (*Sender, error) {
 	base, err := provider.ParseBase(o.URL, service)
 	if err != nil {
-		return nil, fmt.Errorf("fcm: url %w", err)
+		return nil, provider.WrongOption("url", fmt.Errorf("fcm: url %w", err))
 	}
 	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: connections}
 	client, err := provider.New(limits, o.TLS, base.Hostname(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("fcm: %w", err)
+		return nil, provider.WrongOption("cacertfile", fmt.Errorf("fcm: %w", err))
 	}
 	account, err := parseAccount(o.ServiceAccount, provider.Options{Concurrency: 1, Timeout: o.Timeout}, o.TLS)
 	if err != nil {
-		return nil, fmt.Errorf("fcm: %w", err)
+		return nil, provider.WrongOption("credentials", fmt.Errorf("fcm: %w", err))
 	}
 	s := &Sender{
 		client: client, account: account,

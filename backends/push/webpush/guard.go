@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"code.dny.dev/ssrf"
+
+	"eventpusher/backends/push/internal/provider"
 )
 
 // ErrEndpoint says that an endpoint is not one that requests are sent to. What else
@@ -39,7 +41,7 @@ func NewGuard(hosts []string, networks []netip.Prefix) (*Guard, error) {
 	g := &Guard{hosts: make(map[string]bool), lookup: net.DefaultResolver.LookupNetIP}
 	for _, host := range hosts {
 		if host == "" || strings.ContainsAny(host, "/@*?") {
-			return nil, fmt.Errorf("webpush: %q is not a host that can be allowed; give a name or an address, without scheme and port", host)
+			return nil, provider.WrongOption("allow", fmt.Errorf("webpush: %q is not a host that can be allowed; give a name or an address, without scheme and port", host))
 		}
 		g.hosts[foldHost(strings.Trim(host, "[]"))] = true
 	}
@@ -47,9 +49,9 @@ func NewGuard(hosts []string, networks []netip.Prefix) (*Guard, error) {
 	for _, network := range networks {
 		switch {
 		case !network.IsValid():
-			return nil, errors.New("webpush: a network that is allowed must be like 10.1.0.0/16")
+			return nil, provider.WrongOption("allow", errors.New("webpush: a network that is allowed must be like 10.1.0.0/16"))
 		case network.Addr().Is4In6():
-			return nil, fmt.Errorf("webpush: write the network %v as one of IPv4", network)
+			return nil, provider.WrongOption("allow", fmt.Errorf("webpush: write the network %v as one of IPv4", network))
 		case network.Addr().Is4():
 			options = append(options, ssrf.WithAllowedV4Prefixes(network.Masked()))
 		default:

@@ -83,7 +83,7 @@ func New(o Options) (*Sender, error) {
 	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: connections}
 	client, err := provider.New(limits, &config.TLS{CACertFile: o.CACertFile}, "", o.Guard.DialContext)
 	if err != nil {
-		return nil, fmt.Errorf("webpush: %w", err)
+		return nil, provider.WrongOption("cacertfile", fmt.Errorf("webpush: %w", err))
 	}
 	return &Sender{
 		client: client, guard: o.Guard, vapid: o.VAPID, padding: o.Padding, oversize: o.Oversize,

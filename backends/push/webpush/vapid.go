@@ -16,6 +16,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"eventpusher/backends/push/internal/jwt"
+	"eventpusher/backends/push/internal/provider"
 	"eventpusher/config"
 )
 
@@ -50,14 +51,14 @@ type vapidToken struct {
 func NewVAPID(private config.Secret, subject string) (*VAPID, error) {
 	raw, err := decode(private.Reveal())
 	if err != nil {
-		return nil, errors.New("webpush: the VAPID key must be 32 bytes in base64url")
+		return nil, provider.WrongOption("vapid_key", errors.New("webpush: the VAPID key must be 32 bytes in base64url"))
 	}
 	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw)
 	if err != nil {
-		return nil, errors.New("webpush: the VAPID key must be 32 bytes in base64url, below the order of P-256")
+		return nil, provider.WrongOption("vapid_key", errors.New("webpush: the VAPID key must be 32 bytes in base64url, below the order of P-256"))
 	}
 	if err := checkSubject(subject); err != nil {
-		return nil, fmt.Errorf("webpush: the VAPID subject %q %w", subject, err)
+		return nil, provider.WrongOption("subject", fmt.Errorf("webpush: the VAPID subject %q %w", subject, err))
 	}
 	point, err := key.PublicKey.Bytes()
 	if err != nil {

@@ -400,6 +400,7 @@ func TestHTTP(t *testing.T) {
 		t.Errorf("without user: %d %s", status, answer)
 	}
 	inside := strings.Replace(string(web), "127.0.0.1", "10.0.0.1", 1)
+	badKey := strings.Replace(string(web), subscription.P256DH, "AAAA", 1)
 	for _, token := range []string{"2", "3"} {
 		f.register(t, bob, token)
 	}
@@ -414,14 +415,15 @@ func TestHTTP(t *testing.T) {
 		"too long":                {"POST", Path, form, `{"token": "` + strings.Repeat("x", maxBody) + `"}`, http.StatusBadRequest, "JSON"},
 		"no kind":                 {"POST", Path, form, `{"token": "x"}`, http.StatusBadRequest, `"field":"kind"`},
 		"an endpoint inside":      {"POST", Path, form, inside, http.StatusBadRequest, `"field":"endpoint"`},
+		"a subscription's key":    {"POST", Path, form, badKey, http.StatusBadRequest, `{"error":"p256dh or auth is not the key of a Web Push subscription, in base64url","field":"p256dh"}`},
 		"a session":               {"POST", Path, form, `{"user": "bob@localhost/x", "kind": "fcm", "token": "x"}`, http.StatusBadRequest, `"field":"user"`},
 		"one too many":            {"POST", Path, form, `{"user": "bob@localhost", "kind": "fcm", "token": "more"}`, http.StatusConflict, "as many"},
 		"another method":          {"PUT", Path, form, "", http.StatusMethodNotAllowed, "only"},
 		"list":                    {"GET", Path + "?user=bob@localhost", "", "", http.StatusOK, made.Node},
 		"list of nobody":          {"GET", Path + "?user=nobody@localhost", "", "", http.StatusOK, `{"devices":[]}`},
-		"list of all":             {"GET", Path, "", "", http.StatusBadRequest, "missing"},
-		"delete nothing":          {"DELETE", Path, "", "", http.StatusBadRequest, "either"},
-		"delete both":             {"DELETE", Path + "?node=x&user=bob@localhost", "", "", http.StatusBadRequest, "either"},
+		"list of all":             {"GET", Path, "", "", http.StatusBadRequest, `"user is missing"`},
+		"delete nothing":          {"DELETE", Path, "", "", http.StatusBadRequest, `"node or user must be given, and not both"`},
+		"delete both":             {"DELETE", Path + "?node=x&user=bob@localhost", "", "", http.StatusBadRequest, "not both"},
 		"delete an unknown one":   {"DELETE", Path + "?node=x", "", "", http.StatusNotFound, "no such"},
 		"delete another's, maybe": {"DELETE", Path + "?user=nobody@localhost", "", "", http.StatusOK, `{"removed":0}`},
 	} {

@@ -115,7 +115,7 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 	owner, err := parseUser(query.Get("user"))
 	node := query.Get("node")
 	if err == nil && (owner == "") == (node == "") {
-		err = &devices.InvalidError{Field: "node", Text: "give either node or user"}
+		err = &devices.InvalidError{Field: "node", Text: "or user must be given, and not both"}
 	}
 	switch {
 	case err != nil:
@@ -151,7 +151,7 @@ func (s *Server) failWith(w http.ResponseWriter, err error) {
 	var invalid *devices.InvalidError
 	switch {
 	case errors.As(err, &invalid):
-		fail(w, http.StatusBadRequest, invalid.Field, invalid.Text)
+		fail(w, http.StatusBadRequest, invalid.Field, invalid.Error())
 	case errors.Is(err, devices.ErrTooMany):
 		fail(w, http.StatusConflict, "user", err.Error())
 	case errors.Is(err, devices.ErrUnknown):

@@ -3,6 +3,7 @@ package devices
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -76,9 +77,30 @@ func (r *Registry) choose(kind notify.Kind, name string) (*App, error) {
 	case len(having) > 1:
 		return nil, invalid("app", "is missing; more than one application has devices of this kind")
 	case name != "" && !known:
-		return nil, invalid("app", "there is no application of this name")
+		return nil, invalid("app", "names no application that is configured")
 	}
-	return nil, invalid("kind", "is not one that is configured: apns, fcm or webpush")
+	return nil, r.noSuch(kind, name)
+}
+
+// noSuch says of a kind that it is not configured, and what is: for an application, or
+// with an empty name for any.
+func (r *Registry) noSuch(kind notify.Kind, name string) error {
+	var configured []string
+	for _, k := range kindOrder {
+		if slices.ContainsFunc(r.apps, func(a App) bool { return a.senders[k] != nil && (name == "" || a.Name == name) }) {
+			configured = append(configured, string(k))
+		}
+	}
+	choice := strings.Join(configured, ", ")
+	switch {
+	case kind == "":
+		return invalid("kind", "is missing; configured: %s", choice)
+	case !slices.Contains(kindOrder[:], kind):
+		return invalid("kind", "is none of apns, fcm, webpush; configured: %s", choice)
+	case name != "":
+		return invalid("kind", "%s is not configured for application %q; configured: %s", kind, name, choice)
+	}
+	return invalid("kind", "%s is not configured; configured: %s", kind, choice)
 }
 
 // checkSubscription applies the rules of package webpush. Why an endpoint is not

@@ -108,6 +108,25 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+// TestKindIsNotConfigured says what is.
+func TestKindIsNotConfigured(t *testing.T) {
+	apps, err := NewApps([]config.PushApp{{Name: "web", WebPush: &config.PushWebPush{}}, {Name: "ios", APNs: appleConfig(t)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRegistry(newStore(t, 0), apps)
+	for q, want := range map[Request]string{
+		{Kind: "fcm", Token: "x"}:             "kind fcm is not configured; configured: apns, webpush",
+		{Kind: "fcm", App: "web", Token: "x"}: `kind fcm is not configured for application "web"; configured: webpush`,
+		{Kind: "gcm", Token: "x"}:             "kind is none of apns, fcm, webpush; configured: apns, webpush",
+		{App: "ios", Token: "x"}:              "kind is missing; configured: apns",
+	} {
+		if _, err := r.Register(t.Context(), q); err == nil || err.Error() != want {
+			t.Errorf("%+v: %v, want %s", q, err, want)
+		}
+	}
+}
+
 // TestNewAppsRefuses names each key and hides what it holds.
 func TestNewAppsRefuses(t *testing.T) {
 	apple := func(change func(*config.PushAPNs)) *config.PushAPNs {

@@ -48,11 +48,11 @@ var (
 )
 
 // InvalidError says what is wrong with a registration, in words that whoever sent it
-// may see.
+// may see. Text goes on where Field begins: token, "is missing".
 type InvalidError struct{ Field, Text string }
 
 // Error implements error.
-func (e *InvalidError) Error() string { return e.Field + ": " + e.Text }
+func (e *InvalidError) Error() string { return e.Field + " " + e.Text }
 
 // Request asks for the registration of a device. The texts are as they came.
 type Request struct {

@@ -56,8 +56,9 @@ type Counting interface {
 // Declining is implemented by backends that account for what they do not publish.
 type Declining interface {
 	// Declined says that the operator's condition (when) withholds e, which the backend
-	// wants. It must not block, and e is the caller's.
-	Declined(e *event.Event)
+	// wants, or has failed with err, so that e is a dead letter. It must not block, and e
+	// is the caller's.
+	Declined(e *event.Event, err error)
 }
 
 // Probing is implemented by backends that can ask their service whether it would take

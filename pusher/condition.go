@@ -61,6 +61,9 @@ func (p *Pusher) gets(d *dispatcher, e *event.Event) bool {
 		return true
 	}
 	yes, err := d.condition.holds(e)
+	if !yes && d.declined != nil {
+		d.declined.Declined(e, err)
+	}
 	switch {
 	case err != nil:
 		d.metrics.when("error").Inc()
@@ -76,9 +79,6 @@ func (p *Pusher) gets(d *dispatcher, e *event.Event) bool {
 		return false
 	case !yes:
 		d.metrics.when("drop").Inc()
-		if d.declined != nil {
-			d.declined.Declined(e)
-		}
 		return false
 	}
 	d.metrics.when("keep").Inc()

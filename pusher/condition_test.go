@@ -26,10 +26,14 @@ type decliner struct {
 	ids []string
 }
 
-func (d *decliner) Declined(e *event.Event) {
+func (d *decliner) Declined(e *event.Event, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.ids = append(d.ids, e.ID)
+	id := e.ID
+	if err != nil {
+		id += " failed"
+	}
+	d.ids = append(d.ids, id)
 }
 
 func condition(t *testing.T, src string) *pusher.Condition {
@@ -87,10 +91,10 @@ func TestConditionFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
 		letterbox := outbox.NewRing(10)
-		b := &fakeBackend{name: "b"}
+		b := &decliner{fakeBackend: &fakeBackend{name: "b"}}
 		reg := prometheus.NewRegistry()
 		p := start(t, pusher.Options{
-			Backends: one(b), DeadLetters: letterbox, Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil)),
+			Backends: []backends.Backend{b}, DeadLetters: letterbox, Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil)),
 			Conditions: map[string]*pusher.Condition{"b": condition(t, `int(event.body) > 1`)},
 		})
 		p.Push([]event.Event{chat("private"), chat("2"), chat("1"), chat("private too")})
@@ -98,6 +102,9 @@ func TestConditionFails(t *testing.T) {
 		dead := letters(t, letterbox)
 		if len(dead) != 2 || dead[0].Backend != "b" || dead[0].Reason != "when" || dead[0].Event.Body != "private" {
 			t.Fatalf("dead letters %+v", dead)
+		}
+		if diff := cmp.Diff([]string{chat("private").ID + " failed", chat("1").ID, chat("private too").ID + " failed"}, b.ids); diff != "" {
+			t.Errorf("declined: %s", diff)
 		}
 		if n := strings.Count(logged.String(), "condition of the backend fails"); n != 1 || strings.Contains(logged.String()+dead[0].Err, "private") {
 			t.Errorf("%d lines, error %q:\n%s", n, dead[0].Err, &logged)

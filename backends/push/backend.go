@@ -176,7 +176,13 @@ func (b *Backend) Wants(e *event.Event) bool {
 }
 
 // Declined implements backends.Declining.
-func (b *Backend) Declined(e *event.Event) { b.note(e.User, e.ID, withheld) }
+func (b *Backend) Declined(e *event.Event, err error) {
+	o := withheld
+	if err != nil {
+		o = undecided
+	}
+	b.note(e.User, e.ID, o)
+}
 
 // Limits implements backends.Backend.
 func (b *Backend) Limits() backends.Limits {

@@ -3,6 +3,7 @@ package push
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -224,5 +225,23 @@ func TestMeanings(t *testing.T) {
 	for _, r := range []decide.Reason{decide.NotMessage, decide.WrongType, decide.Online, decide.Unclear, decide.CannotTell, decide.Unacked,
 		decide.NoBody, decide.NoStore, decide.OwnMessage, decide.NotOurs, decide.Expired} {
 		f.note("bob@example.org", "e", outcome(r)) // panics for one that is not counted
+	}
+}
+
+// TestDeclined: what the operator's condition withholds, or fails for, is explained too.
+func TestDeclined(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	withheld, failed := f.message("withheld"), f.message("failed")
+	f.Declined(&withheld, nil)
+	f.Declined(&failed, errors.New("int() got a text"))
+	var got []string
+	for _, d := range f.Decisions("bob@example.org") {
+		got = append(got, d.EventID+" "+d.Outcome)
+	}
+	if diff := cmp.Diff([]string{"e-withheld when", "e-failed when_failed"}, got); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]uint64{"when": 1, "when_failed": 1}, f.Counts()); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -33,7 +33,8 @@ const (
 	publishForbidden outcome = "publish_forbidden"    // not by this server, or with this secret
 	publishUnknown   outcome = "publish_unknown_node" // there is no such device
 
-	withheld outcome = "when" // by the operator's condition
+	withheld  outcome = "when"        // by the operator's condition
+	undecided outcome = "when_failed" // by its failure
 
 	enabled        outcome = "registered"
 	byUser         outcome = "unregistered"
@@ -64,7 +65,8 @@ var meanings = map[outcome]string{
 	publishForbidden: "a server has published with a wrong secret or none, and was answered forbidden: the registration there should be renewed",
 	publishUnknown:   "a server has published for a device that is not registered here, and was answered so",
 
-	withheld: "the condition of the configuration (when) is not true of it",
+	withheld:  "the condition of the configuration (when) is not true of it",
+	undecided: "the condition of the configuration (when) failed; it is a dead letter",
 
 	enabled:        "a registration was stored",
 	byUser:         "the user has taken registrations back",

@@ -71,7 +71,8 @@ func (b *Backend) remaining(services []registration.Service, results []told, sum
 	})
 	for i := range results {
 		t, s := &results[i], &services[i]
-		key := string(s.PubSub) + "\x00" + s.Node
+		// Users name services and nodes as they like: the same names may be another's.
+		key := string(sum.Notice.Recipient) + "\x00" + string(s.PubSub) + "\x00" + s.Node
 		switch {
 		case t.result == pushed || t.result == queued:
 			b.laggards.succeed(key)

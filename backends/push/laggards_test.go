@@ -131,3 +131,36 @@ func TestOnlyServiceIsNoLaggard(t *testing.T) {
 		t.Errorf("%v, %v", err, f.Counts())
 	}
 }
+
+// TestLaggardOfAnotherUser: users name services and nodes as they like, so what becomes of
+// one user's registration says nothing of another's under the same names.
+func TestLaggardOfAnotherUser(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	start := f.now
+	for _, user := range []jid.JID{"bob@example.org", "mallory@example.org"} {
+		for _, service := range []jid.JID{"lame.example.com", "push.example.net"} {
+			if err := f.store.Enable(t.Context(), user, registration.Service{PubSub: service, Node: "n"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.network.answer = func(to jid.JID, _ string) error {
+		if to == "lame.example.com" {
+			return &Refusal{Type: "wait", Condition: "remote-server-timeout"}
+		}
+		return nil
+	}
+	try := func(user jid.JID, after time.Duration, again bool) {
+		t.Helper()
+		f.now = start.Add(after)
+		e := f.message("to " + string(user))
+		e.User, e.To, e.Time = user, user, start
+		if err := f.publish(t, e); (err != nil) != again {
+			t.Errorf("the message to %s after %s: %v", user, after, err)
+		}
+	}
+	try("mallory@example.org", 0, true)
+	try("mallory@example.org", laggardPatience, false)
+	try("bob@example.org", laggardPatience, true)
+	try("bob@example.org", 2*laggardPatience, false)
+}

@@ -228,8 +228,10 @@ func TestPublishQueueIsFull(t *testing.T) {
 func TestPublishAtTheEnd(t *testing.T) {
 	w := newPublishers(t)
 	w.publish("1")
-	for len(w.desk.publish) < 1 {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); len(w.desk.publish) < 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the publish is not waiting")
+		}
 	}
 	w.desk.turnAway()
 	w.answered("1 error wait")

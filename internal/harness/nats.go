@@ -14,9 +14,6 @@ import (
 	"time"
 )
 
-// natsServer is where Debian puts it.
-const natsServer = "/usr/sbin/nats-server"
-
 // The files of a server with TLS.
 const (
 	natsCA          = "ca.pem"
@@ -25,6 +22,8 @@ const (
 
 // NATSOptions say how a nats-server differs from a plain one with JetStream.
 type NATSOptions struct {
+	// Old runs the nats-server of Debian 12, 2.9.10, which lacks what the outbox needs.
+	Old         bool
 	NoJetStream bool
 	// Username and Password are asked for when they are not empty.
 	Username, Password string
@@ -51,9 +50,9 @@ func NATS(t testing.TB, o NATSOptions) *NATSServer {
 	return &NATSServer{Port: ports[0], CAFile: filepath.Join(s.dir, natsCA), t: t, s: s}
 }
 
-// NATSCluster starts three servers that keep JetStream's data together. They
-// need some seconds to agree about a leader, which nothing waits for here.
-func NATSCluster(t testing.TB) [3]*NATSServer {
+// NATSCluster starts three servers that keep JetStream's data together; of o only Old
+// counts. They need some seconds to elect a leader; NATSCluster does not wait for that.
+func NATSCluster(t testing.TB, o NATSOptions) [3]*NATSServer {
 	t.Helper()
 	var all [3]*NATSServer
 	ports, release, err := freePorts(2 * len(all))
@@ -67,7 +66,7 @@ func NATSCluster(t testing.TB) [3]*NATSServer {
 		urls = append(urls, fmt.Sprintf("nats-route://127.0.0.1:%d", p))
 	}
 	for i := range all {
-		o := NATSOptions{Extra: fmt.Sprintf("server_name: n%d\ncluster { name: harness, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
+		o := NATSOptions{Old: o.Old, Extra: fmt.Sprintf("server_name: n%d\ncluster { name: harness, listen: \"127.0.0.1:%d\", routes: [%s] }\n",
 			i, routes[i], strings.Join(urls, ", "))}
 		s, _ := startServer(t, "nats", 0, func(s *server, _ []int) error { return prepareNATS(s, ports[i], o) })
 		all[i] = &NATSServer{Port: ports[i], t: t, s: s}
@@ -101,7 +100,14 @@ func (n *NATSServer) must(verb string, err error) {
 }
 
 func prepareNATS(s *server, port int, o NATSOptions) error {
-	if _, err := os.Stat(natsServer); err != nil {
+	program := oldNATSServer
+	var err error
+	if o.Old {
+		_, err = os.Stat(program)
+	} else {
+		program, err = currentNATSServer()
+	}
+	if err != nil {
 		return fmt.Errorf("%w (run internal/harness/install.sh)", err)
 	}
 	var conf strings.Builder
@@ -124,7 +130,7 @@ func prepareNATS(s *server, port int, o NATSOptions) error {
 	if err := os.WriteFile(file, []byte(conf.String()), 0o600); err != nil {
 		return err
 	}
-	s.args = []string{natsServer, "-c", file}
+	s.args = []string{program, "-c", file}
 	s.env = baseEnv(s.dir)
 	s.ready = func(limit time.Duration) error {
 		// The server speaks first; it listens when JetStream has recovered.

@@ -393,7 +393,7 @@ func TestFullOutbox(t *testing.T) {
 // TestReplicas loses one of three servers, the one that it is connected to.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
-	servers := harness.NATSCluster(t)
+	servers := harness.NATSCluster(t, harness.NATSOptions{})
 	o := options(t, servers[0], "a")
 	for _, s := range servers[1:] {
 		o.URL += "," + s.URL()

@@ -319,18 +319,81 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-// A hello that is not answered comes again.
-func TestHelloAgain(t *testing.T) {
+// A hello that is not answered comes again from each host in turn, and what the module
+// says of itself from the host that was answered.
+func TestHelloInTurn(t *testing.T) {
 	t.Parallel()
-	s := start(t, "")
+	s := harness.Prosody(t, harness.ProsodyOptions{
+		EventFeed: true, Hosts: []string{"localhost", "second.localhost"}, Config: "event_feed_buffer_events = 10",
+	})
 	p := attach(t, s)
-	first := p.hello().Hello
-	if second := p.hello().Hello; *second != *first {
-		t.Errorf("hello %+v, then %+v", *first, *second)
+	first := p.hello()
+	for _, want := range []string{"second.localhost", "conference.localhost", "localhost"} {
+		r := p.hello()
+		if *r.Hello != *first.Hello || r.From != want {
+			t.Errorf("hello %+v from %s, then %+v from %s", *first.Hello, first.From, *r.Hello, r.From)
+		}
 	}
+	p.host = "second.localhost" // the component has heard that one last
+	chat(s.Login(t, "alice", "r1"), "a", 29)
 	p.resumeNothing()
-	s.Login(t, "alice", "r1")
-	same(t, "then", p.event().Event.Kind, "session-start")
+	if from, to := p.lost(); from != 1 || to != 20 {
+		t.Errorf("lost %d to %d, want 1 to 20", from, to)
+	}
+	take(p, 10)
+	p.snapshot("s")
+	for _, want := range []struct{ kind, from string }{
+		{"snapshot-start", "second.localhost"}, {"snapshot", "localhost"}, {"snapshot-end", "second.localhost"},
+	} {
+		if r := p.event(); r.Event.Kind != want.kind || r.From != want.from {
+			t.Errorf("%s from %s, want %s from %s", r.Event.Kind, r.From, want.kind, want.from)
+		}
+	}
+	p.drop()
+	p = attach(t, s)
+	if r := p.hello(); r.From != "second.localhost" {
+		t.Errorf("hello from %s on the next connection, want the host that was answered before", r.From)
+	}
+}
+
+// The token of the last resume of a connection is in all that follows it there, so that
+// nobody else can say it.
+func TestToken(t *testing.T) {
+	t.Parallel()
+	s := start(t, "event_feed_buffer_events = 10")
+	alice := s.Login(t, "alice", "r1") // event 1
+	chat(alice, "a", 14)               // 2 to 15, and 6 to 15 are kept
+	p := attach(t, s)
+	p.ack = 0
+	if h := p.hello().Hello; h.Token != "true" {
+		t.Errorf("hello %+v does not say that it repeats tokens", *h)
+	}
+	p.token = "&lt;1&apos; seq="
+	p.control("<resume xmlns='urn:eventpusher:feed:1' source='localhost' token='" + p.token + "'/>")
+	p.silent() // it has white space in it, so it is no token
+	p.token = "&lt;1&apos;seq="
+	p.resumeNothing()
+	p.token, p.last = "<1'seq=", 0
+	p.lost()
+	same(t, "with the token", take(p, 10), ids("a", 4, 14))
+	chat(alice, "b", 2)
+	same(t, "what is new, too", take(p, 2), ids("b", 0, 2))
+	epoch := p.epoch
+
+	for name, token := range map[string]string{"another token": "2", "an old component": "", "the longest": strings.Repeat("ä", 64)} {
+		p.token = token
+		p.resume(epoch, 15)
+		same(t, name, take(p, 2), ids("b", 0, 2))
+		p.silent()
+	}
+	p.control(fmt.Sprintf("<resume xmlns='urn:eventpusher:feed:1' source='localhost' token='%s'/>", strings.Repeat("x", 129)))
+	p.silent()
+
+	p.drop()
+	p = attach(t, s)
+	p.hello()
+	p.resume(epoch, 15)
+	same(t, "on the next connection", take(p, 2), ids("b", 0, 2))
 }
 
 // All virtual hosts are one source, and a user of one is no stranger to another.

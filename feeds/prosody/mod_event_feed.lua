@@ -20,7 +20,6 @@ module:set_global();
 
 local jid_prep = require "util.jid".prep;
 local stanza = require "util.stanza";
-local s_find = string.find;
 local math_floor, math_huge, tonumber = math.floor, math.huge, tonumber;
 local error, pairs = error, pairs;
 
@@ -31,7 +30,7 @@ module:require "snapshot"(lib);
 local hook_users = module:require "users"(lib);
 module:require "missed"(lib);
 local hook_rooms = module:require "rooms"(lib);
-local Feed = lib.Feed;
+local Feed, is_name = lib.Feed, lib.is_name;
 
 local file_name = prosody.paths.data.."/event_feed.dat";
 
@@ -55,11 +54,6 @@ local function read_missed_rooms()
 		error('event_feed_room_missed must be "members-only", "all" or "none"', 0);
 	end
 	return rooms;
-end
-
--- As the protocol has names: 1 to 128 characters, none of them white.
-local function is_name(text)
-	return text ~= "" and #text <= 128 and not s_find(text, "[%s%c]");
 end
 
 -- The first virtual host in the alphabet: the configuration has no order.

@@ -3,6 +3,7 @@
 package prosody_test
 
 import (
+	"crypto/rand"
 	"crypto/sha1"
 	"encoding/hex"
 	"encoding/xml"
@@ -41,11 +42,13 @@ type received struct {
 		PrevEpoch string `xml:"prev-epoch,attr"`
 		PrevLast  string `xml:"prev-last,attr"`
 		Clean     string `xml:"clean,attr"`
+		Token     string `xml:"token,attr"`
 	} `xml:"urn:eventpusher:feed:1 hello"`
 	Event *struct {
 		Source  string `xml:"source,attr"`
 		Epoch   string `xml:"epoch,attr"`
 		Seq     int    `xml:"seq,attr"`
+		Token   string `xml:"token,attr"`
 		Kind    string `xml:"kind,attr"`
 		User    string `xml:"user,attr"`
 		To      string `xml:"to,attr"`
@@ -63,6 +66,7 @@ type received struct {
 		Epoch  string `xml:"epoch,attr"`
 		From   int    `xml:"from,attr"`
 		To     int    `xml:"to,attr"`
+		Token  string `xml:"token,attr"`
 	} `xml:"urn:eventpusher:feed:1 lost"`
 	Forwarded *struct {
 		Inner    string     `xml:",innerxml"`
@@ -104,6 +108,7 @@ type peer struct {
 	err  chan error
 
 	source, epoch, host string // by the last hello
+	token               string // sent with resume, and expected in all that follows; "" as an old component
 	last                int    // highest number taken
 	acked               int
 	ack                 int // acknowledge after so many events; 0: never
@@ -117,7 +122,7 @@ func connect(t testing.TB, s *harness.XMPPServer) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, conn: conn, in: make(chan received), err: make(chan error, 1), ack: 1}
+	p := &peer{t: t, conn: conn, in: make(chan received), err: make(chan error, 1), ack: 1, token: rand.Text()}
 	p.send("<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='%s'>", s.Component)
 	conn.SetReadDeadline(time.Now().Add(waitLimit))
 	p.d = xml.NewDecoder(conn)
@@ -271,15 +276,22 @@ func (p *peer) control(element string) {
 
 func (p *peer) resume(epoch string, seq int) {
 	p.t.Helper()
-	p.control(fmt.Sprintf("<resume xmlns='urn:eventpusher:feed:1' source='%s' epoch='%s' seq='%d'/>", p.source, epoch, seq))
+	p.control(fmt.Sprintf("<resume xmlns='urn:eventpusher:feed:1' source='%s' epoch='%s' seq='%d'%s/>", p.source, epoch, seq, p.tokenAttribute()))
 	p.last, p.acked = seq, seq
 }
 
 // resumeNothing says that nothing of the source is known.
 func (p *peer) resumeNothing() {
 	p.t.Helper()
-	p.control(fmt.Sprintf("<resume xmlns='urn:eventpusher:feed:1' source='%s'/>", p.source))
+	p.control(fmt.Sprintf("<resume xmlns='urn:eventpusher:feed:1' source='%s'%s/>", p.source, p.tokenAttribute()))
 	p.last = -1
+}
+
+func (p *peer) tokenAttribute() string {
+	if p.token == "" {
+		return ""
+	}
+	return " token='" + p.token + "'"
 }
 
 func (p *peer) acknowledge(seq int) {
@@ -298,6 +310,8 @@ func (p *peer) event() received {
 		p.t.Fatalf("not an event: hello %+v, lost %+v", r.Hello, r.Lost)
 	case r.Event.Source != p.source || r.Event.Epoch != p.epoch:
 		p.t.Fatalf("event of source %s, epoch %s; want %s, %s", r.Event.Source, r.Event.Epoch, p.source, p.epoch)
+	case r.Event.Token != p.token:
+		p.t.Fatalf("event %d with the token %q, want %q", r.Event.Seq, r.Event.Token, p.token)
 	case p.last >= 0 && r.Event.Seq != p.last+1:
 		p.t.Fatalf("event %d follows %d", r.Event.Seq, p.last)
 	}
@@ -315,8 +329,8 @@ func (p *peer) lost() (from, to int) {
 	if r.Lost == nil {
 		p.t.Fatalf("not a loss: %+v %+v", r.Hello, r.Event)
 	}
-	if r.Lost.Source != p.source || r.Lost.Epoch != p.epoch {
-		p.t.Fatalf("loss %+v, want source %s, epoch %s", *r.Lost, p.source, p.epoch)
+	if r.Lost.Source != p.source || r.Lost.Epoch != p.epoch || r.Lost.Token != p.token || r.From != p.host {
+		p.t.Fatalf("loss %+v from %s, want source %s, epoch %s, token %q from %s", *r.Lost, r.From, p.source, p.epoch, p.token, p.host)
 	}
 	p.last = r.Lost.To
 	return r.Lost.From, r.Lost.To

@@ -1,14 +1,15 @@
 -- The conversation with the component: hello, resume, ack, snapshot.
 
-local s_find, t_concat = string.find, table.concat;
+local s_find = string.find;
 local tonumber = tonumber;
 local math_type = math.type or function () return "integer" end; -- Lua 5.2 has no integers
 
--- An unanswered hello is repeated after so many seconds.
-local hello_interval = 10;
+-- An unanswered hello is repeated after so many seconds, from the next host; the
+-- component may serve only some of them. The first round takes less.
+local hello_interval, first_hello_interval = 10, 2;
 
 return function (lib)
-	local Feed, xmlns_feed, escape = lib.Feed, lib.xmlns, lib.escape;
+	local Feed, xmlns_feed, escape, is_name = lib.Feed, lib.xmlns, lib.escape, lib.is_name;
 
 	-- The component's session, if it is connected.
 	function Feed:component_session()
@@ -38,28 +39,44 @@ return function (lib)
 		module:set_status(level, message:format(...));
 	end
 
+	-- Says hello from the host that was answered last, and then from each in turn.
 	function Feed:hello()
-		local link, speaker = self.link, self:speaker();
-		if not link or link.destroyed or not speaker then
+		self.hellos = (self.hellos or 0) + 1; -- ends the round before this one
+		local hosts, speaker, first = self:host_names(), self:speaker(), 1;
+		for i = 1, #hosts do
+			if hosts[i] == speaker then
+				first = i;
+			end
+		end
+		self.ready, self.greeted = false, self:host_list();
+		self:hello_from(hosts, first, 1);
+	end
+
+	-- count says how many hellos this is since the round began.
+	function Feed:hello_from(hosts, index, count)
+		local link, host = self.link, hosts[index];
+		if not link or link.destroyed or not host then
 			return;
 		end
-		local ring, hosts = self.ring, t_concat(self:host_names(), " ");
-		local previous = "";
+		local ring, previous = self.ring, "";
 		if self.previous then
 			previous = " prev-epoch='"..escape(self.previous).."'"..
 				(self.previous_last and " prev-last='"..self.previous_last.."'" or "")..
 				" clean='"..(self.clean and "true" or "false").."'";
 		end
-		self.ready, self.greeted = false, hosts;
-		link.send(self:element(speaker, "hello").." first='"..ring.first.."' next='"..ring.next..
-			"' hosts='"..escape(hosts).."' server='"..escape("Prosody "..prosody.version).."'"..previous.."/></message>");
-		self.hellos = (self.hellos or 0) + 1;
+		link.send(self:element(host, "hello").." first='"..ring.first.."' next='"..ring.next..
+			"' hosts='"..escape(self.greeted).."' server='"..escape("Prosody "..prosody.version).."' token='true'"..
+			previous.."/></message>");
 		local this = self.hellos;
-		module:add_timer(hello_interval, function ()
-			if self.hellos == this and self.link == link and not self.ready then
-				self:complain("hello", "warn", "The component has not answered hello; does it know the event-feed protocol?");
-				self:guard("hello", self.hello, self);
+		module:add_timer(count < #hosts and first_hello_interval or hello_interval, function ()
+			if self.hellos ~= this or self.link ~= link or self.ready then
+				return;
 			end
+			if count >= #hosts then
+				self:complain("hello", "warn", "The component has not answered hello from any host; "
+					.."does it serve one of %s, and know the event-feed protocol?", self.greeted);
+			end
+			self:guard("hello", self.hello_from, self, hosts, index % #hosts + 1, count + 1);
 		end);
 	end
 
@@ -71,7 +88,7 @@ return function (lib)
 		self.hosts_pending = true;
 		module:add_timer(0, function ()
 			self.hosts_pending = false;
-			if self.link and self.greeted ~= t_concat(self:host_names(), " ") then
+			if self.link and self.greeted ~= self:host_list() then
 				self:guard("hello", self.hello, self);
 			end
 		end);
@@ -85,8 +102,13 @@ return function (lib)
 
 	local answers = {};
 
-	function answers.resume(feed, attr)
-		local ring, restored = feed.ring, feed.restored;
+	function answers.resume(feed, attr, host)
+		local ring, restored, token = feed.ring, feed.restored, attr.token;
+		if token and not is_name(token) then
+			return false;
+		end
+		feed.answered = host;
+		feed.token = token and " token='"..escape(token).."'" or "";
 		local seq = attr.epoch == feed.epoch and number(attr.seq) or nil;
 		feed.restored = false;
 		if seq and seq >= ring.next or not seq and restored and feed.acked > 0 then
@@ -120,12 +142,12 @@ return function (lib)
 		return true;
 	end
 
-	function answers.snapshot(feed, attr, host)
+	function answers.snapshot(feed, attr)
 		local id = attr.id;
 		if not feed.ready or not id or id == "" or #id > 128 then
 			return false;
 		end
-		feed:begin_snapshot(host, id);
+		feed:begin_snapshot(id);
 		return true;
 	end
 

@@ -7,7 +7,7 @@
 
 local now = require "util.time".now;
 local new_id = require "util.id".short;
-local s_format, s_gsub = string.format, string.gsub;
+local s_find, s_format, s_gsub, s_sub = string.find, string.format, string.gsub, string.sub;
 local t_concat, t_sort = table.concat, table.sort;
 local math_min, os_time = math.min, os.time;
 local pairs, pcall, setmetatable, tostring = pairs, pcall, setmetatable, tostring;
@@ -43,6 +43,7 @@ local function new(settings)
 		sent = 0; -- the highest number that was sent on this connection
 		base = 0; -- sent - base events are on the wire
 		ready = false; -- the component has said where to go on
+		token = ""; -- an attribute: what its resume had as a token
 		restored = false; -- the epoch was saved, and the component has not confirmed it
 		hosts = {}; -- host -> "local" or "muc"
 		heads = {}; -- host -> how the text of an event begins
@@ -58,7 +59,7 @@ local function adopt(feed, settings)
 	feed.settings = settings;
 	feed.ring = rings.copy(feed.ring, settings.max_events, settings.max_bytes, feed.ring.first);
 	feed.scheduled, feed.pumping, feed.hosts_pending = false, false, false; -- the timers of old are dead
-	feed.link, feed.ready, feed.greeted = nil, false, nil;
+	feed.link, feed.ready, feed.greeted, feed.token = nil, false, nil, "";
 	return feed;
 end
 
@@ -105,6 +106,11 @@ function Feed:continue(epoch, first, acked, texts)
 		self.ring:push(texts[i]);
 	end
 	self.acked, self.restored = acked, true;
+end
+
+-- As the protocol has names and tokens: 1 to 128 bytes, none of them white.
+local function is_name(text)
+	return text ~= "" and #text <= 128 and not s_find(text, "[%s%c]");
 end
 
 -- The start of each text: message, and the attributes that every element of
@@ -187,11 +193,11 @@ function Feed:send_slice()
 		return;
 	end
 	local ring, sent, base = self.ring, self.sent, self.base;
-	local texts, n, lost = {}, 0, nil;
+	local texts, n, lost, token = {}, 0, nil, self.token;
 	if sent + 1 < ring.first then -- dropped before they could be sent or sent again
 		lost = ring.first - 1 - sent;
 		n = 1;
-		texts[1] = self:element(self:speaker(), "lost").." from='"..(sent + 1).."' to='"..(ring.first - 1).."'/></message>";
+		texts[1] = self:element(self:speaker(), "lost")..token.." from='"..(sent + 1).."' to='"..(ring.first - 1).."'/></message>";
 		sent, base = sent + lost, base + lost; -- what is on the wire is on the wire still
 	end
 	local last = math_min(ring.next - 1, base + self.settings.window, sent + slice_events);
@@ -199,6 +205,11 @@ function Feed:send_slice()
 	while sent < last and room > 0 do
 		sent, n = sent + 1, n + 1;
 		local text = ring:get(sent);
+		if token ~= "" then
+			-- No value has a space before seq: none of those in front of it may have spaces.
+			local at = s_find(text, " seq='", 1, true);
+			text = s_sub(text, 1, at - 1)..token..s_sub(text, at);
+		end
 		texts[n] = text;
 		room = room - #text;
 	end
@@ -231,8 +242,6 @@ function Feed:rewind(seq)
 	self:pump();
 end
 
--- All hosts in order, and the one that speaks for the source: the first virtual
--- host, or any other when there is none.
 function Feed:host_names()
 	local names = {};
 	for host in pairs(self.hosts) do
@@ -242,14 +251,23 @@ function Feed:host_names()
 	return names;
 end
 
+function Feed:host_list()
+	return t_concat(self:host_names(), " ");
+end
+
+-- The host that speaks for the source: the one that the component has answered; else
+-- the first virtual host, or any other when there is none.
 function Feed:speaker()
-	local names = self:host_names();
+	local names, hosts = self:host_names(), self.hosts;
+	if hosts[self.answered] then
+		return self.answered;
+	end
 	for i = 1, #names do
-		if self.hosts[names[i]] == "local" then
+		if hosts[names[i]] == "local" then
 			return names[i];
 		end
 	end
 	return names[1];
 end
 
-return { Feed = Feed, new = new, adopt = adopt, xmlns = xmlns_feed, escape = escape };
+return { Feed = Feed, new = new, adopt = adopt, xmlns = xmlns_feed, escape = escape, is_name = is_name };

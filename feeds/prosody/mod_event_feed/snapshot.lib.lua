@@ -30,14 +30,14 @@ return function (lib)
 		end
 	end
 
-	function Feed:begin_snapshot(host, id)
+	function Feed:begin_snapshot(id)
 		local list = {};
 		self:each_session(function (session)
 			list[#list + 1] = session.full_jid;
 		end);
 		self.snapshot_list, self.snapshot_done, self.snapshot_count = list, 0, 0;
-		self.snapshot_host, self.snapshot_id = host, " id='"..escape(id).."'";
-		self:emit(host, "snapshot-start", self.snapshot_id);
+		self.snapshot_id = " id='"..escape(id).."'";
+		self:emit(self:speaker(), "snapshot-start", self.snapshot_id);
 		self:pump();
 	end
 
@@ -66,6 +66,6 @@ return function (lib)
 
 	function Feed:end_snapshot()
 		self.snapshot_list = nil;
-		self:emit(self.snapshot_host, "snapshot-end", self.snapshot_id..s_format(" count='%d'", self.snapshot_count));
+		self:emit(self:speaker(), "snapshot-end", self.snapshot_id..s_format(" count='%d'", self.snapshot_count));
 	end
 end

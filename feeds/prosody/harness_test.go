@@ -18,11 +18,11 @@ import (
 
 // start starts a Prosody with mod_event_feed on its host and its rooms, users,
 // the component of the feed, and other.localhost for those from elsewhere.
-// Config is Lua for the global section.
-func start(t testing.TB, config string) *harness.XMPPServer {
+// Config is Lua for the global section, more are further users.
+func start(t testing.TB, config string, more ...string) *harness.XMPPServer {
 	t.Helper()
 	return harness.Prosody(t, harness.ProsodyOptions{
-		EventFeed: true, PluginPaths: []string{"feeds/prosody/testdata/plugins"},
+		EventFeed: true, Users: append([]string{"alice", "bob", "carol", "dave"}, more...), PluginPaths: []string{"feeds/prosody/testdata/plugins"},
 		Modules:    []string{"mam", "feed_probe"},
 		Components: []string{"events.localhost", "other.localhost"},
 		Config:     "archive_expires_after = 'never'\n" + config,

@@ -3,6 +3,8 @@
 package prosody_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -20,10 +22,10 @@ type club struct {
 	room  string
 }
 
-// openClub makes a room for members only.
-func openClub(t *testing.T, config string) *club {
+// openClub makes a room for members only; more are further users.
+func openClub(t *testing.T, config string, more ...string) *club {
 	t.Helper()
-	s := start(t, config)
+	s := start(t, config, more...)
 	c := &club{t: t, s: s, p: attach(t, s), alice: s.Login(t, "alice", "r1"), room: "club@" + s.MUC}
 	c.p.hello()
 	c.p.resumeNothing()
@@ -108,7 +110,7 @@ func TestMissed(t *testing.T) {
 	c.say("m13", "<body>Not too many</body>")
 	c.wantMissed("more than the limit", "m13: carol@localhost")
 	log := c.s.Log()
-	if n := strings.Count(log, "Nobody who is away is told of messages in "+c.room); n != 1 || strings.Contains(log, "mod_event_feed\terror") {
+	if n := strings.Count(log, "Nobody who is away is told of a message in "+c.room); n != 1 || strings.Contains(log, "mod_event_feed\terror") {
 		t.Errorf("%d times too many in the log:\n%s", n, log)
 	}
 }
@@ -123,6 +125,59 @@ func TestMissedRooms(t *testing.T) {
 		c.alice.MembersOnly(c.room, false)
 		c.say("m02", "<body>For everybody</body>")
 		c.wantMissed(option, want...)
+	}
+}
+
+// TestMissedLongList: a list goes out in parts of at most 16 KiB, and in no more than four.
+func TestMissedLongList(t *testing.T) {
+	t.Parallel()
+	var all, users []string
+	for i := range 320 {
+		users = append(users, fmt.Sprintf("%03d%s", i, strings.Repeat("x", 200)))
+		all = append(all, users[i]+"@localhost")
+	}
+	c := openClub(t, "event_feed_room_missed_limit = 1000", users...)
+	const fit = 4 * (16 << 10 / 214) // with the space between
+	affiliate := func(list []string) {
+		for _, jid := range list {
+			c.alice.Affiliate(c.room, jid+" member")
+		}
+	}
+	parts := func(events int) (members []string) {
+		t.Helper()
+		list := c.missed()
+		if len(list) != events {
+			t.Errorf("%d events, want %d", len(list), events)
+		}
+		for _, line := range list {
+			_, part, _ := strings.Cut(line, ": ")
+			if len(part) > 16<<10 {
+				t.Errorf("a list of %d bytes", len(part))
+			}
+			members = append(members, strings.Fields(part)...)
+		}
+		slices.Sort(members)
+		return members
+	}
+	affiliate(all[:fit])
+	c.say("m01", "<body>Tea?</body>")
+	if diff := cmp.Diff(all[:fit], parts(4)); diff != "" {
+		t.Errorf("in four parts (-want +got):\n%s", diff)
+	}
+	affiliate(all[fit:])
+	c.say("m02", "<body>Tea?</body>")
+	c.say("m03", "<body>Tea?</body>")
+	members := parts(8)
+	for _, jid := range members {
+		if !slices.Contains(all, jid) {
+			t.Errorf("%s is told of", jid)
+		}
+	}
+	if n := len(members); n != 2*fit {
+		t.Errorf("%d members are told of, want twice %d", n, fit)
+	}
+	if line := fmt.Sprintf("%d members who are away are not told of a message in %s", 320-fit, c.room); strings.Count(c.s.Log(), line) != 1 {
+		t.Errorf("not once in the log: %s", line)
 	}
 }
 

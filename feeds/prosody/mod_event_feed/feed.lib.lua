@@ -48,7 +48,7 @@ local function new(settings)
 		hosts = {}; -- host -> "local" or "muc"
 		heads = {}; -- host -> how the text of an event begins
 		waiting = 0; -- events since the last write
-		counts = { events = 0, lost = 0, ignored = 0, errors = 0 };
+		counts = { events = 0, lost = 0, ignored = 0, errors = 0, untold = 0 };
 		complaints = {};
 	}, Feed);
 end

@@ -7,12 +7,11 @@ local user_exists = require "core.usermanager".user_exists;
 local new_cache = require "util.cache".new;
 local jid_split = require "util.jid".split;
 local os_time, s_find, s_sub = os.time, string.find, string.sub;
-local t_concat = table.concat;
 
 local bare_sessions = prosody.bare_sessions;
 
--- The text of the list; the limit of members is usually met first.
-local most_bytes = 64 * 1024;
+-- The text of a list; a longer one is cut into so many events at most.
+local most_bytes, most_events = 16 * 1024, 4;
 -- Members and others that are looked at for one message.
 local most_affiliations = 10000;
 -- Anybody can be made a member, account or not. To ask for an account can mean to
@@ -20,15 +19,11 @@ local most_affiliations = 10000;
 local most_lookups = 16;
 -- How long it is believed, in seconds, that there is an account, or none.
 local account_for, no_account_for = 600, 60;
--- A room that is too large is logged once in so many seconds.
-local log_interval = 3600;
 
 local is_member = { member = true, admin = true, owner = true };
 
 -- jid -> the time until which there is an account; negative: there is none.
 local accounts = new_cache(10000);
--- room -> when it was logged.
-local logged = new_cache(1000);
 
 return function (lib)
 	local Feed, escape = lib.Feed, lib.escape;
@@ -99,37 +94,48 @@ return function (lib)
 		return members;
 	end
 
-	local function log_too_many(room)
-		local last, now = logged:get(room.jid), os_time();
-		if not last or now < last or now - last >= log_interval then
-			logged:set(room.jid, now);
-			module:log("warn", "Nobody who is away is told of messages in %s: more members are away than "
-				.."event_feed_room_missed_limit allows, or the list of members is too long", room.jid);
+	-- Cuts the list into texts for as many events, and says how many members are left over.
+	local function texts_of(members)
+		local texts, text, count = {}, "", #members;
+		for i = 1, count do
+			local member = escape(members[i]);
+			if text == "" then
+				text = member;
+			elseif #text + 1 + #member <= most_bytes then
+				text = text.." "..member;
+			elseif #texts + 1 == most_events then
+				count = i - 1;
+				break;
+			else
+				texts[#texts + 1], text = text, member;
+			end
 		end
+		if text ~= "" then
+			texts[#texts + 1] = text;
+		end
+		return texts, #members - count;
 	end
 
-	-- Returns the members who miss what is said in the room, as the text of an
-	-- attribute; nil where nobody is to be told.
+	-- Returns the members who miss what is said in the room, as texts of an attribute.
 	function Feed:missed_by(room, stanza)
 		local rooms = self.settings.missed_rooms;
 		if rooms == "none" or rooms ~= "all" and not room:get_members_only() or not is_worth_telling(stanza) then
-			return nil;
+			return {};
 		end
 		local list, too_many = self:without_session(room);
-		if not too_many and #list > 0 then
-			list = absent(room, list);
-			if #list == 0 then
-				return nil;
-			end
-			local text = escape(t_concat(list, " "));
-			if #text <= most_bytes then
-				return text;
-			end
-			too_many = true;
-		end
 		if too_many then
-			log_too_many(room);
+			self:complain("missed", "warn", "Nobody who is away is told of a message in %s: more members are away than "
+				.."event_feed_room_missed_limit allows, or the list of members is too long", room.jid);
+			return {};
+		elseif #list == 0 then
+			return {};
 		end
-		return nil;
+		local texts, left = texts_of(absent(room, list));
+		if left > 0 then
+			self.counts.untold = self.counts.untold + left;
+			self:complain("missed", "warn", "%d members who are away are not told of a message in %s: their addresses are too long",
+				left, room.jid);
+		end
+		return texts;
 	end
 end

@@ -1,7 +1,7 @@
 -- What happens in the rooms of a MUC host.
 
 local jid_resource = require "util.jid".resource;
-local setmetatable, tostring = setmetatable, tostring;
+local ipairs, setmetatable, tostring = ipairs, setmetatable, tostring;
 
 return function (lib)
 	local escape = lib.escape;
@@ -38,9 +38,9 @@ return function (lib)
 			if not feed:is_user(occupant.bare_jid) then
 				emit("room-message", occupant.bare_jid, room, occupant.nick, stanza);
 			end
-			local members = feed:missed_by(room, stanza);
-			if members then
-				feed:emit(host, "room-missed", room_attributes(room, occupant.nick).." members='"..members.."'", stanza);
+			local attributes = room_attributes(room, occupant.nick);
+			for _, members in ipairs(feed:missed_by(room, stanza)) do
+				feed:emit(host, "room-missed", attributes.." members='"..members.."'", stanza);
 			end
 		end);
 

@@ -1,11 +1,13 @@
-# make run     a demonstration that needs nothing installed
-# make build   the program, ./eventpusher, one static binary
-# make test    every test, against real servers (installs them when missing; root)
-# make soak    what takes longer than a test may: outages, kills and a million
-#              events under load, about 12 minutes; it prints what it has measured
-# make bench   the benchmarks, and how much faster than mellium stanzas come in
-# make lint    gofmt, go vet, staticcheck
-# make image   the container image (image.mk)
+# make run           a demonstration that needs nothing installed
+# make build         the program, ./eventpusher, one static binary
+# make test          every test, against real servers (installs them when missing; root)
+# make servers       Debian 13 and its backports with their servers, in the user's cache
+# make test-servers  the tests that need servers, in both; it prints a table (root)
+# make soak          what takes longer than a test may: outages, kills and a million
+#                    events under load, about 12 minutes; it prints what it has measured
+# make bench         the benchmarks, and how much faster than mellium stanzas come in
+# make lint          gofmt, go vet, staticcheck
+# make image         the container image (image.mk)
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -18,7 +20,7 @@ BENCH_TIME    ?= 1s
 BENCH_COUNT   ?= 1
 
 .DEFAULT_GOAL := build
-.PHONY: run build test soak bench lint clean
+.PHONY: run build test servers test-servers soak bench lint clean
 
 run: build
 	./eventpusher demo
@@ -33,6 +35,12 @@ build:
 test:
 	./internal/harness/install.sh
 	$(GO) test -race -timeout 15m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./internal/e2e ./...
+
+servers:
+	./internal/harness/servers.sh build
+
+test-servers:
+	./internal/harness/servers.sh test
 
 # One package at a time, since some of it is measured. Everything is in
 # dist/soak.txt.

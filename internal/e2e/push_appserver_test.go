@@ -32,7 +32,7 @@ var publishers = []struct {
 }{
 	{"prosody", func(t *testing.T) *harness.XMPPServer {
 		return harness.Prosody(t, harness.ProsodyOptions{
-			Components: []string{"events.localhost", outside}, Users: users, Modules: []string{"cloud_notify"},
+			Components: []string{"events.localhost", outside}, Users: users, Modules: []string{"cloud_notify", "version"},
 			Config: "push_notification_with_body = true\npush_notification_with_sender = true\npush_max_errors = 1\n",
 		})
 	}},
@@ -231,6 +231,12 @@ func publishIQ(node, secret, body string) string {
 		"</value></field></x></publish-options></pubsub>"
 }
 
+// forgetful reports whether the client's server is Prosody 13.0, whose mod_cloud_notify
+// fails to read the errors that it is answered with, and so never ends a registration.
+func forgetful(c *harness.Client) bool {
+	return strings.Contains(c.Ask("get", "localhost", "<query xmlns='jabber:iq:version'/>"), ">13.0.")
+}
+
 // TestAppServer registers devices by ad-hoc commands, enables push in the way of each
 // server's own module, and looks at what reaches the providers.
 func TestAppServer(t *testing.T) {
@@ -340,14 +346,23 @@ func TestAppServer(t *testing.T) {
 			say("the server is told")
 			await(t, "three publishes", func() bool { return a.publishes() == before+3 })
 			await(t, "the others", func() bool { return a.occurred("pushed") >= 4 })
-			// Its next messages may cross our answer.
-			await(t, "the server to publish for the living devices only", func() bool {
-				before := a.publishes()
-				say("the server knows")
-				await(t, "two publishes", func() bool { return a.publishes() >= before+2 })
-				bob.Ask("get", "events.localhost", "<ping xmlns='urn:xmpp:ping'/>") // comes behind a third
-				return a.publishes() == before+2
-			})
+			if forgetful(bob) {
+				before, asked := a.publishes(), len(p.apns.Requests())
+				say("the server publishes for it all the same")
+				await(t, "three publishes and two notifications", func() bool { return a.publishes() == before+3 && a.occurred("pushed") >= 6 })
+				if n := len(p.apns.Requests()); n != asked {
+					t.Errorf("Apple was asked %d times about a device that is gone", n-asked)
+				}
+			} else {
+				// Its next messages may cross our answer.
+				await(t, "the server to publish for the living devices only", func() bool {
+					before := a.publishes()
+					say("the server knows")
+					await(t, "two publishes", func() bool { return a.publishes() >= before+2 })
+					bob.Ask("get", "events.localhost", "<ping xmlns='urn:xmpp:ping'/>") // comes behind a third
+					return a.publishes() == before+2
+				})
+			}
 
 			if f.name != "prosody" { // the rest does not depend on the server
 				return

@@ -4,6 +4,9 @@
 # headers for the race detector, openssl - and the SNS emulator, by npm, from the
 # lock file in sns/.
 #
+#   install.sh           all of it
+#   install.sh servers   the servers, and node for the emulator
+#
 # Only what is missing is installed, without a question, and no package may
 # start a service of its own. When nothing is missing it takes a fraction of a
 # second. Needs root and apt only when a package is missing.
@@ -31,13 +34,15 @@ need /usr/lib/prosody/modules/mod_firewall prosody-modules
 need /usr/sbin/ejabberdctl ejabberd
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need /usr/sbin/nats-server nats-server
-need /usr/bin/gcc gcc
-need /usr/include/stdlib.h libc6-dev
 need /usr/bin/openssl openssl
-need /usr/bin/buildah buildah
 need /usr/share/postgresql-common/pg_wrapper postgresql
-if ! command -v npm >/dev/null; then
-	missing+=(nodejs npm)
+if [ "${1:-}" = servers ]; then
+	need /usr/bin/node nodejs
+else
+	need /usr/bin/gcc gcc
+	need /usr/include/stdlib.h libc6-dev
+	need /usr/bin/buildah buildah
+	command -v npm >/dev/null || missing+=(nodejs npm)
 fi
 
 # Debian asks policy-rc.d before it starts a service; 101 forbids it. What was
@@ -73,6 +78,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 	apt install -y --no-install-recommends "${missing[@]}"
 	rm -f "$log"
 fi
+[ "${1:-}" != servers ] || exit 0
 
 # npm leaves node_modules/.package-lock.json, but rewrites it; our own copy of
 # the lock file says what is installed.

@@ -1,17 +1,13 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"eventpusher/component"
 	"eventpusher/internal/harness"
 )
 
@@ -173,49 +169,4 @@ func TestSinksDown(t *testing.T) {
 	}
 	w.sns.WaitMessages(pmTopic, messages)
 	w.sns.WaitMessages(presenceTopic, 1)
-}
-
-// TestRefused explains why the server does not take the component.
-func TestRefused(t *testing.T) {
-	prosody := harness.Prosody(t, harness.ProsodyOptions{Users: users})
-	ejabberd := harness.Ejabberd(t, harness.EjabberdOptions{Users: users})
-	prosody.AttachComponent(t, prosody.Component) // is there first
-	for _, tc := range []struct {
-		name    string
-		address string
-		env     []string
-		reason  component.Reason
-		text    string // part of the explanation
-	}{
-		{"conflict", prosody.ComponentAddr(prosody.Component), nil, component.Conflict, "another component is connected under this name"},
-		{"wrong secret on prosody", prosody.ComponentAddr(prosody.Component), []string{"EVENTPUSHER_COMPONENT_SECRET=wrong"}, component.NotAuthorized, "make [component] secret equal to the server's"},
-		{"wrong secret on ejabberd", ejabberd.ComponentAddr(ejabberd.Component), []string{"EVENTPUSHER_COMPONENT_SECRET=wrong"}, component.NotAuthorized, "make [component] secret equal to the server's"},
-		{"unknown name", prosody.ComponentAddr(prosody.Component), []string{"EVENTPUSHER_COMPONENT_NAME=other.localhost"}, component.HostUnknown, "other.localhost"},
-		{"client port", prosody.C2SAddr(), nil, component.WrongPort, "component"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			w := prepareWorld(t)
-			w.env = tc.env
-			w.start(tc.address, "")
-			var status struct {
-				Component struct {
-					LastError       string           `json:"last_error"`
-					LastErrorReason component.Reason `json:"last_error_reason"`
-				}
-			}
-			await(t, "the explanation", func() bool {
-				_, body := w.get("/api/status")
-				if err := json.Unmarshal([]byte(body), &status); err != nil {
-					t.Fatal(err)
-				}
-				return status.Component.LastError != ""
-			})
-			if got := status.Component; got.LastErrorReason != tc.reason || !strings.Contains(got.LastError, tc.text) {
-				t.Errorf("explained as %q: %s", got.LastErrorReason, got.LastError)
-			}
-			if code, reasons := w.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(reasons, "not connected") {
-				t.Errorf("readyz: %d %s", code, reasons)
-			}
-		})
-	}
 }

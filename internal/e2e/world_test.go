@@ -54,6 +54,7 @@ type world struct {
 	sink     *harness.Sink
 	env      []string // overrides of the configuration
 	admin    string   // base URL of the admin listener
+	log      *processLog
 
 	seen  counts // how much of each service has been looked at
 	marks int
@@ -156,7 +157,8 @@ func (w *world) run(toml string) (stop func()) {
 	if cfg == nil {
 		w.t.Fatalf("configuration: %v", problems)
 	}
-	a, err := app.New(cfg, app.Options{Log: slog.New(slog.NewTextHandler(testLog{w.t}, nil)), Version: "test"})
+	w.log = &processLog{to: testLog{w.t}}
+	a, err := app.New(cfg, app.Options{Log: slog.New(slog.NewTextHandler(w.log, nil)), Version: "test"})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ fail() {
 
 # sources prints the URIs in apt's configuration, in both of its formats.
 sources() {
-	cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null |
+	{ cat /etc/apt/sources.list /etc/apt/sources.list.d/*.{list,sources} 2>/dev/null || true; } |
 		sed -nE 's/^(deb +(\[[^]]*\] +)?|URIs: *)(https?:[^ ]+).*/\3/p' | sed 's,/$,,' | sort -u
 }
 

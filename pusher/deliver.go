@@ -97,7 +97,7 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		d.log.Error("the outbox could not record what became of events; they may be delivered again", "err", err)
 	}
 	if ch.from != Closed && ch.to == Closed {
-		d.reader.Hasten() // what failed because the service was down need not wait any more
+		d.reader.RetryNow() // what failed because the service was down need not wait any more
 	}
 	clear(c.items)
 	clear(c.batch) // events must not outlive their delivery in an idle lane
@@ -162,12 +162,12 @@ func (d *dispatcher) judgeEvent(s *outbox.Settlement, err error, v verdict, ch c
 	reason := backends.Reason(err)
 	var wait *backends.WaitError
 	if errors.As(err, &wait) {
-		s.Outcome, s.Delay, s.Firm = outbox.Retry, min(wait.After, retryLongest), true
+		s.Outcome, s.Delay, s.Asked = outbox.Retry, min(wait.After, retryLongest), true
 		d.metrics.failures(reason).Inc()
 		return
 	}
 	if v == noEvidence && !isFinal(reason) {
-		s.Outcome = outbox.Release
+		s.Outcome = outbox.Requeue
 		return
 	}
 	d.failed.Add(1)
@@ -183,11 +183,11 @@ func (d *dispatcher) judgeEvent(s *outbox.Settlement, err error, v verdict, ch c
 				"reason", reason, "attempt", s.Item.Attempts+1, "err", err, "since_last_line", n)
 		}
 	case v == refusing && ch.to == Paused || v != reachable && !ch.counts:
-		s.Outcome = outbox.Release
+		s.Outcome = outbox.Requeue
 	default:
 		attempt := s.Item.Attempts + 1
 		s.Outcome = outbox.Retry
-		s.Delay, s.Firm = delay(&d.limits, attempt, err)
+		s.Delay, s.Asked = delay(&d.limits, attempt, err)
 		if n, ok := d.failureLog.allow(now, time.Minute); ok {
 			d.log.Warn("a delivery failed and will be tried again", "event_id", s.Item.Event.ID,
 				"reason", reason, "attempt", attempt, "pause", s.Delay, "err", err, "since_last_line", n)

@@ -134,9 +134,32 @@ func (d *dispatcher) run(ctx context.Context) {
 func (d *dispatcher) lane(ctx context.Context) {
 	c := &call{}
 	for d.next(c) {
+		if !d.load(c) {
+			continue
+		}
 		errs := d.publish(ctx, c.batch)
 		d.finish(ctx, c, errs)
 	}
+}
+
+// load reads what of the call's items is not in memory, and fills its batch. It reports
+// whether there is anything to publish.
+func (d *dispatcher) load(c *call) bool {
+	c.items = d.reader.Load(c.items)
+	c.batch = c.batch[:0]
+	for _, it := range c.items {
+		c.batch = append(c.batch, *it.Event)
+	}
+	if len(c.items) > 0 {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.gate.leave(c.done, c.probe, noEvidence, nil, 0, time.Now())
+	if d.draining {
+		d.wake.Broadcast()
+	}
+	return false
 }
 
 // stop makes the lanes return after what they are doing.
@@ -169,10 +192,6 @@ func (d *dispatcher) next(c *call) bool {
 				d.arm(due, now) // this lane may not be back by then
 				if more && !probe && d.idle.Load() > 1 {
 					d.wake.Signal() // one lane wakes the next for as long as there is work
-				}
-				c.batch = c.batch[:0]
-				for _, it := range items {
-					c.batch = append(c.batch, *it.Event)
 				}
 				return true
 			}

@@ -80,26 +80,26 @@ func (p *Pusher) push(events []event.Event, positions []outbox.Position, committ
 	clear(p.letters)
 }
 
-// route filters one event and finds those who want it. The end of an account passes no
+// route filters one event and finds its subscribers. The end of an account passes no
 // filter: nobody is told of it, and one that keeps only chat, say, would keep for ever
 // what the account had registered.
 func (p *Pusher) route(e *event.Event) {
 	if e.Kind != event.Removed && p.chain != nil && len(p.chain.steps) > 0 && !p.filter(e) {
 		return
 	}
-	var takers outbox.Takers
-	for n, d := range p.dispatchers {
+	var subscribers outbox.Subscribers
+	for _, d := range p.dispatchers {
 		if p.gets(d, e) {
-			takers.Add(n)
+			subscribers.Add(d.reader.Number())
 		}
 	}
-	if takers == 0 {
+	if subscribers == 0 {
 		p.metrics.droppedBy[dropUnwanted].Inc()
 		return
 	}
 	kept := new(event.Event)
 	*kept = *e
-	p.entries = append(p.entries, outbox.Entry{Event: kept, Takers: takers})
+	p.entries = append(p.entries, outbox.Entry{Event: kept, Subscribers: subscribers})
 }
 
 // hand gives a batch to the committer or, when the outbox is in memory and never

@@ -17,7 +17,7 @@ const (
 
 // delay returns how long an event rests after its failures-th counted failure
 // (from 1), and whether that is the service's own wish.
-func delay(limits *backends.Limits, failures int, err error) (pause time.Duration, firm bool) {
+func delay(limits *backends.Limits, failures int, err error) (pause time.Duration, asked bool) {
 	switch {
 	case failures <= limits.QuickRetries && limits.QuickDelay != nil:
 		pause = max(limits.QuickDelay(failures), 0)

@@ -458,3 +458,54 @@ func TestRetriesDoNotWaitForAHangingLane(t *testing.T) {
 		}
 	})
 }
+
+// slowLoads is an outbox that reads parked events slowly.
+type slowLoads struct {
+	*outbox.Embedded
+	loading atomic.Int32
+	release chan struct{}
+}
+
+func (s *slowLoads) Reader(backend string, notify func()) (outbox.Reader, error) {
+	r, err := s.Embedded.Reader(backend, notify)
+	return slowReader{r, s}, err
+}
+
+type slowReader struct {
+	outbox.Reader
+	s *slowLoads
+}
+
+func (r slowReader) Load(items []*outbox.Item) []*outbox.Item {
+	for _, it := range items {
+		if it.Event == nil {
+			r.s.loading.Add(1)
+			<-r.s.release
+			break
+		}
+	}
+	return r.Reader.Load(items)
+}
+
+// A slow disk holds up the lane that reads a parked event, and nothing else: neither the
+// other lanes nor the status.
+func TestSlowDiskHoldsUpOneLane(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		slow := &slowLoads{Embedded: box, release: make(chan struct{})}
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 3, Batch: 1}, publish: failing(errDown, "bob")}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: slow})
+		p.Push([]event.Event{of("bob", "bad")})
+		for slow.loading.Load() == 0 {
+			pass(time.Second)
+		}
+		for i := range 50 {
+			p.Push([]event.Event{of(fmt.Sprint("peer", i), fmt.Sprint(i))})
+		}
+		pass(time.Second)
+		if s := p.Status().Backends[0]; b.count() != 50 || s.InFlight != 1 || s.Parked != 1 {
+			t.Errorf("%d of 50 delivered, status %+v", b.count(), s)
+		}
+		close(slow.release)
+	})
+}

@@ -88,7 +88,7 @@ func TestMissedInOneCommit(t *testing.T) {
 		t.Errorf("%d events in the first of %d commits; %s", len(pack.Entries), 1+len(box.list), diff)
 	}
 	for _, e := range pack.Entries {
-		if e.Event.Kind != event.Missed || e.Event.User == "user7@"+feedHost || !e.Takers.Has(0) || e.Takers.Has(1) {
+		if e.Event.Kind != event.Missed || e.Event.User == "user7@"+feedHost || !e.Subscribers.Has(0) || e.Subscribers.Has(1) {
 			t.Fatalf("%+v", e)
 		}
 	}

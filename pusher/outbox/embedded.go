@@ -34,7 +34,7 @@ type Embedded struct {
 	seed    maphash.Seed
 	records map[string]readerRecord // as loaded
 
-	opened  atomic.Pointer[[]*embeddedReader] // in the order of their bits in Takers
+	opened  atomic.Pointer[[]*embeddedReader] // in the order of their bits in Subscribers
 	feeders sync.WaitGroup
 	shed    atomic.Pointer[func(backend string, events int, episode bool)]
 	full    atomic.Pointer[func(backend string)]
@@ -98,6 +98,7 @@ func (e *Embedded) Reader(backend string, notify func()) (Reader, error) {
 		return nil, err
 	}
 	all := append(slices.Clone(e.readers()), r)
+	r.bit = len(all) - 1
 	e.opened.Store(&all)
 	e.feeders.Go(r.feed)
 	return r, nil
@@ -127,7 +128,7 @@ func (e *Embedded) Append(p Pack) error {
 	defer func() { clear(e.wanted) }()
 	readers := e.readers()
 	for _, entry := range p.Entries {
-		if entry.Takers &= 1<<len(readers) - 1; entry.Takers != 0 {
+		if entry.Subscribers &= 1<<len(readers) - 1; entry.Subscribers != 0 {
 			e.wanted = append(e.wanted, entry)
 			e.keys = append(e.keys, maphash.String(e.seed, entry.Event.Key()))
 			e.sizes = append(e.sizes, Size(entry.Event))
@@ -148,8 +149,8 @@ func (e *Embedded) Append(p Pack) error {
 	after := h.appended
 	e.buf = h.append(e.buf[:0], len(e.wanted))
 	for _, entry := range e.wanted {
-		var ids Takers
-		entry.Takers.each(func(bit int) {
+		var ids Subscribers
+		entry.Subscribers.each(func(bit int) {
 			id := readers[bit].id
 			ids.Add(int(id))
 			after[id]++

@@ -38,10 +38,10 @@ func benchEvent(n int) *event.Event {
 
 var benchPacket = "<message>" + strings.Repeat("abcdefghij", 36) + "</message>"
 
-func benchPack(from, n int, takers outbox.Takers) outbox.Pack {
+func benchPack(from, n int, takers outbox.Subscribers) outbox.Pack {
 	var p outbox.Pack
 	for i := range n {
-		p.Entries = append(p.Entries, outbox.Entry{Event: benchEvent(from + i), Takers: takers})
+		p.Entries = append(p.Entries, outbox.Entry{Event: benchEvent(from + i), Subscribers: takers})
 	}
 	return p
 }
@@ -55,6 +55,7 @@ func sinkLanes(lanes *sync.WaitGroup, r outbox.Reader, woken, stop chan struct{}
 		)
 		for {
 			items, _, _ = r.Take(items[:0], 64, false)
+			items = r.Load(items)
 			if len(items) == 0 {
 				select {
 				case <-woken:
@@ -189,7 +190,7 @@ func BenchmarkEmbeddedLatency(b *testing.B) {
 		for n := 0; n < total; n += burst {
 			<-tick.C
 			for i := range burst {
-				offered <- outbox.Entry{Event: benchEvent(n + i), Takers: 7}
+				offered <- outbox.Entry{Event: benchEvent(n + i), Subscribers: 7}
 			}
 		}
 		close(offered)

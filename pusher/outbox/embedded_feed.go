@@ -18,7 +18,7 @@ func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, e
 	defer r.mu.Unlock()
 	mine := 0
 	for i := range entries {
-		if entries[i].Takers.Has(bit) {
+		if entries[i].Subscribers.Has(bit) {
 			mine++
 		}
 	}
@@ -33,7 +33,7 @@ func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, e
 		return caughtUp // the window is full, and Take is what makes room
 	}
 	for i := range entries {
-		if entries[i].Takers.Has(bit) {
+		if entries[i].Subscribers.Has(bit) {
 			r.admit(first+uint64(i), entries[i].Event, keys[i], sizes[i], accepted)
 		}
 	}

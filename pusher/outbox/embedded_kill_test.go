@@ -79,8 +79,8 @@ func victim(where string) {
 			seq++
 			ev := chat(fmt.Sprintf("peer%d", rand.IntN(killPeers)), round+"-"+strconv.Itoa(seq))
 			ev.Packet = strings.Repeat("x", rand.IntN(600))
-			takers := outbox.Takers(1 + rand.IntN(1<<killReaders-1))
-			p.Entries = append(p.Entries, outbox.Entry{Event: ev, Takers: takers})
+			takers := outbox.Subscribers(1 + rand.IntN(1<<killReaders-1))
+			p.Entries = append(p.Entries, outbox.Entry{Event: ev, Subscribers: takers})
 			fmt.Fprintln(&said, "A", ev.ID, ev.To, uint64(takers))
 		}
 		if err := e.Append(p); err != nil {
@@ -96,6 +96,7 @@ func victim(where string) {
 func victimLane(n int, r outbox.Reader, woken chan struct{}) {
 	for {
 		items, _, _ := r.Take(nil, 4, false)
+		items = r.Load(items)
 		if len(items) == 0 {
 			select {
 			case <-woken:
@@ -117,7 +118,7 @@ func victimLane(n int, r outbox.Reader, woken chan struct{}) {
 			case rand.IntN(20) == 0:
 				s.Outcome, s.Delay = outbox.Retry, time.Millisecond
 			case rand.IntN(20) == 0:
-				s.Outcome = outbox.Release
+				s.Outcome = outbox.Requeue
 			default:
 				fmt.Fprintln(&said, "D", n, it.Event.ID, it.Event.To)
 			}
@@ -142,7 +143,7 @@ func hopeless(e *event.Event) bool { return strings.HasSuffix(e.ID, "7") }
 // killed is what all victims have said.
 type killed struct {
 	accepted  []string // ids in order
-	takers    map[string]outbox.Takers
+	takers    map[string]outbox.Subscribers
 	peer      map[string]string
 	delivered [killReaders]map[string]int      // how often
 	first     [killReaders]map[string][]string // by peer: ids in the order of their first delivery
@@ -150,7 +151,7 @@ type killed struct {
 }
 
 func newKilled() *killed {
-	k := &killed{takers: make(map[string]outbox.Takers), peer: make(map[string]string)}
+	k := &killed{takers: make(map[string]outbox.Subscribers), peer: make(map[string]string)}
 	for n := range killReaders {
 		k.delivered[n], k.first[n] = make(map[string]int), make(map[string][]string)
 	}
@@ -167,7 +168,7 @@ func (k *killed) hear(t *testing.T, line string) {
 			t.Fatal(err)
 		}
 		k.accepted = append(k.accepted, f[1])
-		k.takers[f[1]], k.peer[f[1]] = outbox.Takers(takers), f[2]
+		k.takers[f[1]], k.peer[f[1]] = outbox.Subscribers(takers), f[2]
 	case len(f) == 4 && f[0] == "D":
 		n, err := strconv.Atoi(f[1])
 		if err != nil {

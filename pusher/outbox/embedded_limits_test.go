@@ -274,10 +274,12 @@ func TestFullWindowOfFailures(t *testing.T) {
 			d.append(t, pack(1, chat(fmt.Sprint("peer", n), "1")))
 		}
 		items, _, _ := r.Take(nil, 8, false)
+		items = r.Load(items)
 		for _, it := range items {
-			settle(t, r, outbox.Settlement{Item: it, Outcome: outbox.Retry, Delay: time.Hour, Firm: true})
+			settle(t, r, outbox.Settlement{Item: it, Outcome: outbox.Retry, Delay: time.Hour, Asked: true})
 		}
 		items, next, _ := r.Take(nil, 8, false)
+		items = r.Load(items)
 		synctest.Wait()
 		for len(d.woken) > 0 {
 			<-d.woken
@@ -291,6 +293,7 @@ func TestFullWindowOfFailures(t *testing.T) {
 			case <-time.After(time.Until(next)):
 			}
 			items, next, _ = r.Take(nil, 1, false)
+			items = r.Load(items)
 		}
 		if items[0].Event.ID != "healthy" || time.Since(began) > time.Minute {
 			t.Errorf("%s came after %v", items[0].Event.ID, time.Since(began))
@@ -312,6 +315,7 @@ func TestShedsNoMoreThanFreesFiles(t *testing.T) {
 		d.append(t, benchPack(0, 1, 1))
 		synctest.Wait()
 		hangs, _, _ := r.Take(nil, 1, false)
+		hangs = r.Load(hangs)
 		n := 1
 		for ; d.LogSize() < 10*file+file/2; n++ {
 			d.append(t, benchPack(n, 1, 1))

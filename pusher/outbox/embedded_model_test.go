@@ -37,7 +37,7 @@ func sameAsMemory(t *testing.T, rnd *rand.Rand) {
 			var p outbox.Pack
 			for range 1 + rnd.IntN(4) {
 				n++
-				p.Entries = append(p.Entries, outbox.Entry{Event: chat(fmt.Sprint("peer", rnd.IntN(6)), fmt.Sprint(n)), Takers: outbox.Takers(rnd.IntN(4))})
+				p.Entries = append(p.Entries, outbox.Entry{Event: chat(fmt.Sprint("peer", rnd.IntN(6)), fmt.Sprint(n)), Subscribers: outbox.Subscribers(rnd.IntN(4))})
 			}
 			for _, o := range []outbox.Outbox{memory, d} {
 				if err := o.Append(p); err != nil {
@@ -45,9 +45,9 @@ func sameAsMemory(t *testing.T, rnd *rand.Rand) {
 				}
 			}
 		case what < 12:
-			limit, early := 1+rnd.IntN(3), rnd.IntN(4) == 0
-			a, dueA, moreA := inMemory.Take(nil, limit, early)
-			b, dueB, moreB := onDisk.Take(nil, limit, early)
+			limit, probe := 1+rnd.IntN(3), rnd.IntN(4) == 0
+			a, dueA, moreA := inMemory.Take(nil, limit, probe)
+			b, dueB, moreB := onDisk.Take(nil, limit, probe)
 			if diff := cmp.Diff(ids(a), ids(b)); diff != "" || !dueA.Equal(dueB) || moreA != moreB {
 				t.Fatalf("step %d: %s due %v and %v, more %v and %v", step, diff, dueA, dueB, moreA, moreB)
 			}
@@ -55,7 +55,7 @@ func sameAsMemory(t *testing.T, rnd *rand.Rand) {
 		case what < 18 && len(flights[0]) > 0:
 			i := rnd.IntN(len(flights[0]))
 			s := outbox.Settlement{
-				Outcome: outbox.Outcome(rnd.IntN(4)), Delay: time.Duration(rnd.IntN(5)) * time.Second, Firm: rnd.IntN(3) == 0, Reason: "permanent",
+				Outcome: outbox.Outcome(rnd.IntN(4)), Delay: time.Duration(rnd.IntN(5)) * time.Second, Asked: rnd.IntN(3) == 0, Reason: "permanent",
 			}
 			for e, r := range []outbox.Reader{inMemory, onDisk} {
 				s.Item = flights[e][i]
@@ -72,8 +72,8 @@ func sameAsMemory(t *testing.T, rnd *rand.Rand) {
 				t.Fatalf("step %d: expired %d and %d (%v, %v)", step, a, b, err, err2)
 			}
 		case rnd.IntN(3) == 0:
-			inMemory.Hasten()
-			onDisk.Hasten()
+			inMemory.RetryNow()
+			onDisk.RetryNow()
 		}
 		a, b := inMemory.Stats(), onDisk.Stats()
 		b.Coming = false

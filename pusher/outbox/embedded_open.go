@@ -138,7 +138,7 @@ func (e *Embedded) openFiles() (found segment.Recovery, err error) {
 	}
 	var orphans []string
 	for name, r := range e.records {
-		floor = max(floor, r.cursor, r.mark)
+		floor = max(floor, r.Floor, r.Top)
 		if !slices.Contains(e.o.Backends, name) {
 			orphans = append(orphans, name)
 		}
@@ -163,9 +163,9 @@ func (e *Embedded) recover(rec *Recovery) error {
 	}
 	for _, name := range e.o.Backends {
 		r, known := e.records[name]
-		if first := e.seg.First(); known && r.cursor < first && !e.o.SkipCorrupt {
+		if first := e.seg.First(); known && r.Floor < first && !e.o.SkipCorrupt {
 			return &segment.CorruptionError{
-				File: filepath.Join(e.o.Dir, "segments"), First: r.cursor, Next: first,
+				File: filepath.Join(e.o.Dir, "segments"), First: r.Floor, Next: first,
 				Reason: "files are missing that backend " + name + " has not read",
 			}
 		}
@@ -189,13 +189,13 @@ func (e *Embedded) recover(rec *Recovery) error {
 		for _, name := range e.o.Backends {
 			r, known := e.records[name]
 			if !known {
-				if r, err = register(tx, e.records, name, readerRecord{cursor: next, mark: next}); err != nil {
+				if r, err = register(tx, e.records, name, readerRecord{Progress: Progress{Floor: next, Top: next}}); err != nil {
 					return err
 				}
 				e.end.appended[r.id] = 0
 			}
 			b := BackendRecovery{Name: name, New: !known, Shed: r.shed, Lost: r.lost}
-			if r.cursor < next {
+			if r.Floor < next {
 				b.Waiting = int(e.end.appended[r.id] - min(r.done, e.end.appended[r.id]))
 			}
 			err := eachParked(tx, r.id, func(ParkedID, []byte) error {

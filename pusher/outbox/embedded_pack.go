@@ -84,7 +84,7 @@ func (d *decoder) positions() []Position {
 // appendEntry writes one event with the numbers of the readers that want it. The
 // event begins with its length, so that readers can pass over what they do not
 // want.
-func appendEntry(dst []byte, readers Takers, e *event.Event) []byte {
+func appendEntry(dst []byte, readers Subscribers, e *event.Event) []byte {
 	return event.AppendBinary(binary.AppendUvarint(dst, uint64(readers)), e)
 }
 
@@ -108,8 +108,8 @@ func readPack(payload []byte) (*packReader, error) {
 }
 
 // next returns the readers that want the next event, and the event encoded.
-func (p *packReader) next() (readers Takers, encoded []byte, err error) {
-	readers = Takers(p.d.uvarint())
+func (p *packReader) next() (readers Subscribers, encoded []byte, err error) {
+	readers = Subscribers(p.d.uvarint())
 	all := p.d.b
 	n := len(p.d.bytes())
 	encoded = all[:len(all)-len(p.d.b)]
@@ -133,7 +133,7 @@ func decodeEvent(encoded []byte) (*event.Event, error) {
 }
 
 // each calls f with every reader's number.
-func (t Takers) each(f func(id int)) {
+func (t Subscribers) each(f func(id int)) {
 	for ; t != 0; t &= t - 1 {
 		f(bits.TrailingZeros64(uint64(t)))
 	}

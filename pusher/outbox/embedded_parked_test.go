@@ -15,7 +15,7 @@ import (
 func manyOf(peer string, first, n int) outbox.Pack {
 	var p outbox.Pack
 	for i := range n {
-		p.Entries = append(p.Entries, outbox.Entry{Event: chat(peer, fmt.Sprintf("%s%03d", peer, first+i)), Takers: 1})
+		p.Entries = append(p.Entries, outbox.Entry{Event: chat(peer, fmt.Sprintf("%s%03d", peer, first+i)), Subscribers: 1})
 	}
 	return p
 }
@@ -88,7 +88,7 @@ func TestEmbeddedAHangingKeyDoesNotFillTheWindow(t *testing.T) {
 				case "delivered":
 					deliver(t, r, []*outbox.Item{hangs})
 				case "released":
-					settle(t, r, outbox.Settlement{Item: hangs, Outcome: outbox.Release})
+					settle(t, r, outbox.Settlement{Item: hangs, Outcome: outbox.Requeue})
 					want = numbered("bad", 0, 20)
 				case "failed":
 					settle(t, r, outbox.Settlement{Item: hangs, Outcome: outbox.Retry, Delay: time.Second})
@@ -132,6 +132,7 @@ func TestEmbeddedParkedEventsTakeFewLanes(t *testing.T) {
 		busy, began := time.Duration(0), time.Now()
 		for time.Since(began) < time.Hour {
 			items, due, _ := r.Take(nil, 100, false)
+			items = r.Load(items)
 			switch {
 			case len(items) > 1:
 				t.Fatalf("%d failing conversations under way at once", len(items))

@@ -14,7 +14,8 @@ import (
 type embeddedReader struct {
 	Window  // what is not settled of the log up to its head
 	engine  *Embedded
-	id      uint8
+	id      uint8 // in the packs
+	bit     int   // in Subscribers
 	backend string
 	notify  func()
 	wake    chan struct{} // for feed
@@ -32,17 +33,20 @@ type embeddedReader struct {
 func newEmbeddedReader(e *Embedded, backend string, notify func(), rec readerRecord) (*embeddedReader, error) {
 	r := &embeddedReader{
 		engine: e, id: rec.id, backend: backend, notify: notify, wake: make(chan struct{}, 1),
-		tail: e.seg.Next(), shed: rec.shed, lost: rec.lost, saved: rec.cursor,
+		tail: e.seg.Next(), shed: rec.shed, lost: rec.lost, saved: rec.Floor,
 		appended: e.end.appended[rec.id],
 	}
 	r.init(WindowOptions{
 		WindowLimits: e.o.WindowLimits, Backend: backend, Reader: rec.id, Seed: e.seed,
-		Head: rec.cursor, Mark: rec.mark, Gaps: rec.gaps,
-		Load: func(id ParkedID) (*event.Event, error) { return loadParked(e.db, id) },
+		Progress: rec.Progress,
+		Load:     func(id ParkedID) (*event.Event, error) { return loadParked(e.db, id) },
 		Failed: func(err error) {
 			e.log.Error("a parked event cannot be read", "backend", backend, "err", err)
 		},
-		Lost:   func() { r.lost++ },
+		Lost: func() {
+			r.lost++
+			signal(e.dirty)
+		},
 		Passed: func(uint64) { r.remaining-- },
 		Overfull: func() {
 			if f := e.full.Load(); f != nil {
@@ -73,12 +77,15 @@ func (r *embeddedReader) loadParked(id ParkedID, v []byte) error {
 	return err
 }
 
+// Number implements Reader. It is the place at which the reader was opened.
+func (r *embeddedReader) Number() int { return r.bit }
+
 // Take implements Reader.
-func (r *embeddedReader) Take(dst []*Item, limit int, early bool) (taken []*Item, next time.Time, more bool) {
+func (r *embeddedReader) Take(dst []*Item, limit int, probe bool) (taken []*Item, next time.Time, more bool) {
 	r.mu.Lock()
 	behind := r.behind()
 	r.mu.Unlock()
-	taken, next, more, urgent := r.Window.Take(dst, limit, early, behind)
+	taken, next, more, urgent := r.Window.Take(dst, limit, probe, behind)
 	r.mu.Lock()
 	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()

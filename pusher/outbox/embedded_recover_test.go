@@ -434,6 +434,7 @@ func stillUsable(o outbox.EmbeddedOptions) bool {
 	r, err := e.Reader("a", func() {})
 	if err == nil {
 		items, _, _ := r.Take(nil, 100, true)
+		items = r.Load(items)
 		for _, it := range items {
 			err = errors.Join(err, r.Settle([]outbox.Settlement{{Item: it}}))
 		}

@@ -92,7 +92,7 @@ func (r *embeddedReader) snapshot() *snapshot {
 	}
 	c := r.cut()
 	return &snapshot{r: r, cut: c, record: readerRecord{
-		id: r.id, cursor: c.Cursor, mark: c.Mark, gaps: c.Gaps,
+		id: r.id, Progress: c.Progress,
 		done: r.appended - min(uint64(max(r.remaining, 0)), r.appended), shed: r.shed, lost: r.lost,
 	}}
 }
@@ -102,7 +102,7 @@ func (s *snapshot) confirm() {
 	r := s.r
 	r.mu.Lock()
 	notify := r.Window.saved(&s.cut)
-	r.saved = s.record.cursor
+	r.saved = s.record.Floor
 	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()
 	if notify {
@@ -217,7 +217,7 @@ func (e *Embedded) trim() error {
 	// Backends that have not been opened yet count as well.
 	if len(e.readers()) < len(e.o.Backends) {
 		for _, name := range e.o.Backends {
-			least = min(least, e.records[name].cursor)
+			least = min(least, e.records[name].Floor)
 		}
 	}
 	if least <= e.trimmed {
@@ -251,8 +251,8 @@ func (e *Embedded) makeSpace() bool {
 	least := uint64(0)
 	for _, r := range e.readers() {
 		r.mu.Lock()
-		if slowest == nil || r.cursor() < least {
-			slowest, least = r, r.cursor()
+		if slowest == nil || r.floor() < least {
+			slowest, least = r, r.floor()
 		}
 		r.mu.Unlock()
 	}

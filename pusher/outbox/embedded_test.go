@@ -69,6 +69,7 @@ func (d *durable) takeWait(t *testing.T, name string, limit int) []*outbox.Item 
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
 		items, due, _ := d.readers[name].Take(nil, limit, false)
+		items = d.readers[name].Load(items)
 		if len(items) > 0 {
 			return items
 		}
@@ -259,6 +260,7 @@ func (d *durable) takeBad(t *testing.T) []*outbox.Item {
 	t.Helper()
 	for {
 		items, due, _ := d.readers["a"].Take(nil, 10, false)
+		items = d.readers["a"].Load(items)
 		var bad []*outbox.Item
 		for _, it := range items {
 			if it.Event.To == "bad@h" {

@@ -17,7 +17,7 @@ func AppendPackHeader(dst []byte, accepted time.Time, events int) []byte {
 }
 
 // AppendPackEntry appends one event with the numbers of the readers that want it.
-func AppendPackEntry(dst []byte, readers Takers, e *event.Event) []byte {
+func AppendPackEntry(dst []byte, readers Subscribers, e *event.Event) []byte {
 	return appendEntry(dst, readers, e)
 }
 
@@ -66,21 +66,21 @@ func DecodePositions(b []byte) ([]Position, error) {
 
 // AppendCut encodes how far a reader has come.
 func AppendCut(dst []byte, c *Cut) []byte {
-	r := readerRecord{cursor: c.Cursor, mark: c.Mark, gaps: c.Gaps}
+	r := readerRecord{Progress: c.Progress}
 	return r.append(dst)
 }
 
 // DecodeCut decodes what AppendCut wrote.
 func DecodeCut(b []byte) (Cut, error) {
 	r, err := decodeReader(b)
-	return Cut{Cursor: r.cursor, Mark: r.mark, Gaps: r.gaps}, err
+	return Cut{Progress: r.Progress}, err
 }
 
 // DecodeEvent decodes what event.AppendBinary wrote, and nothing behind it.
 func DecodeEvent(b []byte) (*event.Event, error) { return decodeEvent(b) }
 
 // Numbers calls f with the number of every reader that wants the event.
-func (t Takers) Numbers(f func(n int)) { t.each(f) }
+func (t Subscribers) Numbers(f func(n int)) { t.each(f) }
 
 // LockDir takes a directory for this process until the result is closed; it waits
 // for at most timeout for another one, and then returns a *LockedError.

@@ -59,7 +59,7 @@ func (m *Memory) Reader(backend string, notify func()) (Reader, error) {
 		return nil, fmt.Errorf("outbox: %s would be backend %d, and %d is the most", backend, MaxReaders+1, MaxReaders)
 	}
 	r := &memoryReader{
-		backend: backend, notify: notify, dead: m.options.DeadLetters,
+		backend: backend, number: len(m.readers), notify: notify, dead: m.options.DeadLetters,
 		maxEvents: m.options.QueueEvents, maxBytes: m.options.QueueBytes,
 		queue: newSchedule(),
 	}
@@ -164,6 +164,7 @@ func Size(e *event.Event) int {
 // memoryReader is the queue of one backend.
 type memoryReader struct {
 	backend   string
+	number    int
 	notify    func()
 	dead      DeadLetters
 	maxEvents int
@@ -179,7 +180,7 @@ func (r *memoryReader) append(entries []Entry, n int, keys []uint64, sizes []int
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i := range entries {
-		if !entries[i].Takers.Has(n) {
+		if !entries[i].Subscribers.Has(n) {
 			continue
 		}
 		r.queue.add(entries[i].Event, keys[i], sizes[i], now)
@@ -207,8 +208,14 @@ func (r *memoryReader) halfEmpty() bool {
 	return r.queue.waiting+r.queue.busy <= r.maxEvents/2 && r.queue.bytes <= r.maxBytes/2
 }
 
+// Number implements Reader.
+func (r *memoryReader) Number() int { return r.number }
+
+// Load implements Reader: everything is in memory.
+func (r *memoryReader) Load(items []*Item) []*Item { return items }
+
 // Take implements Reader.
-func (r *memoryReader) Take(dst []*Item, limit int, early bool) (taken []*Item, next time.Time, more bool) {
+func (r *memoryReader) Take(dst []*Item, limit int, probe bool) (taken []*Item, next time.Time, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var now time.Time
@@ -217,8 +224,8 @@ func (r *memoryReader) Take(dst []*Item, limit int, early bool) (taken []*Item, 
 	}
 	had := len(dst)
 	dst = r.queue.take(dst, limit, now)
-	if early && len(dst) == had && limit > 0 {
-		dst = r.queue.takeEarly(dst)
+	if probe && len(dst) == had && limit > 0 {
+		dst = r.queue.takeProbe(dst)
 	}
 	if len(r.queue.delayed) > 0 {
 		next = r.queue.delayed[0].due
@@ -238,8 +245,8 @@ func (r *memoryReader) Settle(settlements []Settlement) error {
 			r.queue.settled(s.Item)
 		case Retry:
 			s.Item.Attempts++
-			r.queue.retry(s.Item, time.Now().Add(s.Delay), s.Firm)
-		case Release:
+			r.queue.retry(s.Item, time.Now().Add(s.Delay), s.Asked)
+		case Requeue:
 			r.queue.release(s.Item)
 		}
 	}
@@ -297,11 +304,11 @@ func (r *memoryReader) Expire(before time.Time) (int, error) {
 	return len(letters), first
 }
 
-// Hasten implements Reader.
-func (r *memoryReader) Hasten() {
+// RetryNow implements Reader.
+func (r *memoryReader) RetryNow() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.queue.hasten()
+	r.queue.retryNow()
 }
 
 // Stats implements Reader.

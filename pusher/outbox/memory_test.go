@@ -20,10 +20,10 @@ func chat(peer, id string) *event.Event {
 	return &event.Event{ID: id, Kind: event.Chat, Direction: event.In, From: "alice@h/1", To: jid.JID(peer + "@h"), Body: "Hi"}
 }
 
-func pack(takers outbox.Takers, events ...*event.Event) outbox.Pack {
+func pack(takers outbox.Subscribers, events ...*event.Event) outbox.Pack {
 	var p outbox.Pack
 	for _, e := range events {
-		p.Entries = append(p.Entries, outbox.Entry{Event: e, Takers: takers})
+		p.Entries = append(p.Entries, outbox.Entry{Event: e, Subscribers: takers})
 	}
 	return p
 }
@@ -41,8 +41,9 @@ func open(t *testing.T, o outbox.MemoryOptions) (*outbox.Memory, outbox.Reader) 
 	return m, r
 }
 
-func take(r outbox.Reader, limit int, early bool) []*outbox.Item {
-	items, _, _ := r.Take(nil, limit, early)
+func take(r outbox.Reader, limit int, probe bool) []*outbox.Item {
+	items, _, _ := r.Take(nil, limit, probe)
+	items = r.Load(items)
 	return items
 }
 
@@ -97,24 +98,25 @@ func TestRetryReleaseHastenAndEarly(t *testing.T) {
 		items := take(r, 10, false)
 		settle(t, r,
 			outbox.Settlement{Item: items[0], Outcome: outbox.Retry, Delay: time.Minute},
-			outbox.Settlement{Item: items[1], Outcome: outbox.Retry, Delay: time.Second, Firm: true},
-			outbox.Settlement{Item: items[2], Outcome: outbox.Release})
+			outbox.Settlement{Item: items[1], Outcome: outbox.Retry, Delay: time.Second, Asked: true},
+			outbox.Settlement{Item: items[2], Outcome: outbox.Requeue})
 		items, next, more := r.Take(nil, 10, false)
+		items = r.Load(items)
 		if diff := cmp.Diff([]string{"z1"}, ids(items)); diff != "" {
 			t.Errorf("released: %s", diff)
 		}
 		if got := time.Until(next); got != time.Second || more {
 			t.Errorf("next in %v, more %v", got, more)
 		}
-		early := take(r, 10, true)
-		if diff := cmp.Diff([]string{"x1"}, ids(early)); diff != "" {
-			t.Errorf("early: %s", diff)
+		probe := take(r, 10, true)
+		if diff := cmp.Diff([]string{"x1"}, ids(probe)); diff != "" {
+			t.Errorf("probe: %s", diff)
 		}
-		if early[0].Attempts != 1 || items[0].Attempts != 0 {
-			t.Errorf("attempts %d after a retry, %d after a release", early[0].Attempts, items[0].Attempts)
+		if probe[0].Attempts != 1 || items[0].Attempts != 0 {
+			t.Errorf("attempts %d after a retry, %d after a release", probe[0].Attempts, items[0].Attempts)
 		}
-		settle(t, r, outbox.Settlement{Item: early[0], Outcome: outbox.Retry, Delay: time.Minute})
-		r.Hasten()
+		settle(t, r, outbox.Settlement{Item: probe[0], Outcome: outbox.Retry, Delay: time.Minute})
+		r.RetryNow()
 		if diff := cmp.Diff([]string{"x1"}, ids(take(r, 10, false))); diff != "" {
 			t.Errorf("hastened: %s", diff)
 		}
@@ -131,11 +133,11 @@ func TestTakersDecide(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var both, one outbox.Takers
+	var both, one outbox.Subscribers
 	both.Add(0)
 	both.Add(1)
 	one.Add(1)
-	if err := m.Append(outbox.Pack{Entries: []outbox.Entry{{Event: chat("x", "1"), Takers: both}, {Event: chat("y", "2"), Takers: one}}}); err != nil {
+	if err := m.Append(outbox.Pack{Entries: []outbox.Entry{{Event: chat("x", "1"), Subscribers: both}, {Event: chat("y", "2"), Subscribers: one}}}); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"1"}, ids(take(first, 10, false))); diff != "" {
@@ -224,9 +226,9 @@ func TestAgainstAModel(t *testing.T) {
 							s := outbox.Settlement{Item: it}
 							switch rng.IntN(5) {
 							case 0:
-								s.Outcome, s.Delay, s.Firm = outbox.Retry, time.Duration(rng.IntN(3000))*time.Millisecond, rng.IntN(2) == 0
+								s.Outcome, s.Delay, s.Asked = outbox.Retry, time.Duration(rng.IntN(3000))*time.Millisecond, rng.IntN(2) == 0
 							case 1:
-								s.Outcome = outbox.Release
+								s.Outcome = outbox.Requeue
 							case 2:
 								s.Outcome, s.Reason, s.Err = outbox.Dead, "permanent", errors.New("no")
 								end(id, "dead")
@@ -243,7 +245,7 @@ func TestAgainstAModel(t *testing.T) {
 						case 0:
 							time.Sleep(time.Second)
 						case 1:
-							r.Hasten()
+							r.RetryNow()
 						case 2:
 							known := len(letters(t, ring))
 							if _, err := r.Expire(time.Now().Add(-30 * time.Second)); err != nil {
@@ -360,6 +362,7 @@ func BenchmarkBacklog(b *testing.B) {
 					b.Fatal(err)
 				}
 				items, _, _ = r.Take(items[:0], 1, false)
+				items = r.Load(items)
 				settlements[0] = outbox.Settlement{Item: items[0]}
 				if err := r.Settle(settlements); err != nil {
 					b.Fatal(err)

@@ -15,21 +15,21 @@ import (
 // MaxReaders is how many backends can read one outbox.
 const MaxReaders = 64
 
-// Takers says which readers want an event: bit n stands for the n-th reader
-// that was opened.
-type Takers uint64
+// Subscribers says which readers get an event: bit n stands for the reader whose Number
+// is n.
+type Subscribers uint64
 
-// Add marks reader n, 0 <= n < MaxReaders, as one that wants the event.
-func (t *Takers) Add(n int) { *t |= 1 << n }
+// Add marks reader n, 0 <= n < MaxReaders, as one that gets the event.
+func (t *Subscribers) Add(n int) { *t |= 1 << n }
 
-// Has reports whether reader n wants the event.
-func (t Takers) Has(n int) bool { return t&(1<<n) != 0 }
+// Has reports whether reader n gets the event.
+func (t Subscribers) Has(n int) bool { return t&(1<<n) != 0 }
 
-// Entry is one event with those who want it.
+// Entry is one event with its subscribers.
 type Entry struct {
-	// Event belongs to the outbox from now on; nobody may change it.
-	Event  *event.Event
-	Takers Takers
+	// Event belongs to the outbox from now on and must not change any more.
+	Event       *event.Event
+	Subscribers Subscribers
 }
 
 // Pack is the unit of append: the events of one group commit, in order.
@@ -54,10 +54,9 @@ var ErrFull = errors.New("outbox: full")
 
 // Outbox keeps accepted events.
 type Outbox interface {
-	// Reader opens the reader of a backend; the n-th call makes bit n of Takers.
-	// All readers are opened before the first Append. notify is called, without
-	// any lock held, whenever the reader may have more to take than before; it
-	// must not block.
+	// Reader opens the reader of a backend. All readers are opened before the first
+	// Append. notify is called, without any lock held, whenever the reader may have more
+	// to take than before; it must not block.
 	Reader(backend string, notify func()) (Reader, error)
 	// Append accepts the pack: when it returns nil the engine keeps the events as
 	// well as it ever will. It is called by one goroutine at a time, never waits
@@ -89,15 +88,22 @@ type Outbox interface {
 }
 
 // Reader hands the events of one backend to its lanes. All methods are safe for
-// concurrent use and do not block.
+// concurrent use. None but Load and Expire waits for the disk or the network.
 type Reader interface {
+	// Number is the reader's bit in Subscribers. It never changes.
+	Number() int
 	// Take appends to dst at most limit events that are due, of each key at most
 	// one and only when nothing of that key is unsettled, oldest first within the
-	// key. When nothing is due and early is set, it may take events whose
+	// key. If nothing is due and probe is set, it may take events whose
 	// retry is not due yet, but never ones that a service has asked to wait for.
+	// The Event of a parked item is nil until Load.
 	// The time is when the next retry falls due (zero: no retry waits); more
 	// says that another Take would find something now.
-	Take(dst []*Item, limit int, early bool) (taken []*Item, next time.Time, more bool)
+	Take(dst []*Item, limit int, probe bool) (taken []*Item, next time.Time, more bool)
+	// Load reads the events of parked items, which Take has returned, and returns the
+	// items whose event is there. The others have gone back, or are lost; the caller must
+	// not touch them afterwards. It may wait for the disk or the network for some seconds.
+	Load(items []*Item) []*Item
 	// Settle says what became of taken items, which the caller must not touch
 	// afterwards. An error means that the engine could not record it; the
 	// events may then be handed out again after a restart.
@@ -106,18 +112,18 @@ type Reader interface {
 	// dead letters, with reason ReasonMaxAge, and says how many. It may leave some
 	// for the next call; it returns 0 when there are none.
 	Expire(before time.Time) (int, error)
-	// Hasten makes the retries due that wait for nothing but their backoff.
-	Hasten()
+	// RetryNow makes the retries due that wait for nothing but their backoff.
+	RetryNow()
 	// Stats says how much is waiting.
 	Stats() Stats
 }
 
 // Item is an event in the hands of a lane.
 type Item struct {
-	Event    *event.Event
-	Key      uint64    // hash of Event.Key(): equal keys have equal hashes
-	Accepted time.Time // when Append was called
-	Attempts int       // failures that counted so far
+	Event    *event.Event // nil if it is parked and Load has not read it
+	Key      uint64       // hash of Event.Key(): equal keys have equal hashes
+	Accepted time.Time    // when Append was called
+	Attempts int          // failures that counted so far
 
 	bytes        int
 	lane         *keyQueue
@@ -148,7 +154,7 @@ type Outcome uint8
 const (
 	Delivered Outcome = iota // the service has it
 	Retry                    // try again after Delay; the attempt counts
-	Release                  // back as if it had never been taken, behind the other keys
+	Requeue                  // back as if it had never been taken, behind the other keys
 	Dead                     // to the dead letters
 )
 
@@ -157,7 +163,7 @@ type Settlement struct {
 	Item    *Item
 	Outcome Outcome
 	Delay   time.Duration // Retry: how long the key rests
-	Firm    bool          // Retry: the service asked for the delay, so Hasten and early leave it
+	Asked   bool          // Retry: the service asked for the delay, so RetryNow and probe leave it
 	Reason  string        // Dead: class of the reason, as in metrics
 	Err     error         // Dead: the last error
 }

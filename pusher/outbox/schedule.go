@@ -30,7 +30,7 @@ type keyQueue struct {
 
 	prev, next *keyQueue // in the list of ready keys
 	due        time.Time // delayed: when
-	firm       bool      // delayed: at the service's own wish
+	asked      bool      // delayed: at the service's own wish
 	slot       int       // delayed: index in the heap
 }
 
@@ -92,12 +92,12 @@ func (s *schedule) take(dst []*Item, limit int, now time.Time) []*Item {
 	return dst
 }
 
-// takeEarly hands out the head whose retry is due first, unless a service asked
+// takeProbe hands out the head whose retry is due first, unless a service asked
 // for the delay.
-func (s *schedule) takeEarly(dst []*Item) []*Item {
+func (s *schedule) takeProbe(dst []*Item) []*Item {
 	var best *keyQueue
 	for _, q := range s.delayed {
-		if !q.firm && (best == nil || q.due.Before(best.due)) {
+		if !q.asked && (best == nil || q.due.Before(best.due)) {
 			best = q
 		}
 	}
@@ -126,18 +126,18 @@ func (s *schedule) promote(now time.Time) {
 	}
 }
 
-// hasten makes all delayed keys ready but those that a service asked to wait for.
-func (s *schedule) hasten() {
-	firm := s.delayed[:0:0]
+// retryNow makes all delayed keys ready but those that a service asked to wait for.
+func (s *schedule) retryNow() {
+	asked := s.delayed[:0:0]
 	for len(s.delayed) > 0 {
 		q := heap.Pop(&s.delayed).(*keyQueue)
-		if q.firm {
-			firm = append(firm, q)
+		if q.asked {
+			asked = append(asked, q)
 			continue
 		}
 		s.pushReady(q)
 	}
-	for _, q := range firm {
+	for _, q := range asked {
 		heap.Push(&s.delayed, q)
 	}
 }
@@ -156,17 +156,17 @@ func (s *schedule) settled(it *Item) {
 }
 
 // retry lets the key of an item in flight rest until due.
-func (s *schedule) retry(it *Item, due time.Time, firm bool) {
+func (s *schedule) retry(it *Item, due time.Time, asked bool) {
 	q := s.back(it)
-	q.state, q.due, q.firm = keyDelayed, due, firm
+	q.state, q.due, q.asked = keyDelayed, due, asked
 	heap.Push(&s.delayed, q)
 }
 
 // postpone lets a ready key rest until due.
-func (s *schedule) postpone(it *Item, due time.Time, firm bool) {
+func (s *schedule) postpone(it *Item, due time.Time, asked bool) {
 	q := it.lane
 	s.unlinkReady(q)
-	q.state, q.due, q.firm = keyDelayed, due, firm
+	q.state, q.due, q.asked = keyDelayed, due, asked
 	heap.Push(&s.delayed, q)
 }
 
@@ -235,9 +235,9 @@ func (s *schedule) expire(before time.Time, limit int, report func(*Item)) {
 	}
 }
 
-// uproot gives up a key with all its items, oldest first, or those behind the
+// remove gives up a key with all its items, oldest first, or those behind the
 // head only; it reports each before it is gone. The head may be in flight.
-func (s *schedule) uproot(q *keyQueue, keepHead bool, report func(*Item)) {
+func (s *schedule) remove(q *keyQueue, keepHead bool, report func(*Item)) {
 	it := q.head
 	if keepHead {
 		it = q.head.behind

@@ -124,6 +124,7 @@ func parkMany(t *testing.T, o outbox.EmbeddedOptions, keys int) {
 		// Once a conversation is parked, what follows joins it by itself.
 		for r.Stats().Parked < n+size {
 			items, _, _ := r.Take(nil, size, false)
+			items = r.Load(items)
 			for _, it := range items {
 				if err := r.Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Retry, Delay: 24 * time.Hour}}); err != nil {
 					t.Fatal(err)

@@ -75,10 +75,7 @@ func openState(path string) (database, error) {
 // readerRecord is what is kept of one backend.
 type readerRecord struct {
 	id uint8 // its bit in the packs
-	// Everything below cursor is settled, from mark on nothing is; between them
-	// gaps lists what is not.
-	cursor, mark uint64
-	gaps         []uint64
+	Progress
 	// done counts its events that are settled, parked or given up, out of those
 	// that the packs count as appended.
 	done uint64
@@ -88,11 +85,11 @@ type readerRecord struct {
 
 func (r *readerRecord) append(dst []byte) []byte {
 	dst = append(dst, r.id)
-	for _, v := range []uint64{r.cursor, r.mark, r.done, r.shed, r.lost, uint64(len(r.gaps))} {
+	for _, v := range []uint64{r.Floor, r.Top, r.done, r.shed, r.lost, uint64(len(r.Pending))} {
 		dst = binary.AppendUvarint(dst, v)
 	}
-	last := r.cursor
-	for _, n := range r.gaps {
+	last := r.Floor
+	for _, n := range r.Pending {
 		dst = binary.AppendUvarint(dst, n-last)
 		last = n
 	}
@@ -101,11 +98,11 @@ func (r *readerRecord) append(dst []byte) []byte {
 
 func decodeReader(b []byte) (readerRecord, error) {
 	d := decoder{b: b}
-	r := readerRecord{id: d.byte(), cursor: d.uvarint(), mark: d.uvarint(), done: d.uvarint(), shed: d.uvarint(), lost: d.uvarint()}
-	last := r.cursor
+	r := readerRecord{id: d.byte(), Progress: Progress{Floor: d.uvarint(), Top: d.uvarint()}, done: d.uvarint(), shed: d.uvarint(), lost: d.uvarint()}
+	last := r.Floor
 	for range d.count() {
 		last += d.uvarint()
-		r.gaps = append(r.gaps, last)
+		r.Pending = append(r.Pending, last)
 	}
 	if r.id >= MaxReaders {
 		d.fail()

@@ -19,14 +19,12 @@ type Window struct {
 
 	mu    sync.Mutex
 	queue *schedule
-	// Events below head have been looked at, and from mark on none is settled. gaps
-	// lists the unsettled ones between head and mark: there are such events only
-	// after a restart.
-	head, mark uint64
-	gaps       []uint64
+	// Events below head were admitted. From top on none is settled. pending lists the
+	// unsettled ones between head and top: there are such events only after a restart.
+	head, top uint64
+	pending   []uint64
 
 	parking
-	loading
 
 	out     Changes
 	unsaved int  // settled, which a crash would forget
@@ -72,6 +70,13 @@ func def[T int | int64 | time.Duration](v *T, otherwise T) {
 	}
 }
 
+// Progress says how far a reader has come: every event below the ack floor is settled,
+// and none from Top on. Pending lists the unsettled ones between them, in ascending order.
+type Progress struct {
+	Floor, Top uint64
+	Pending    []uint64
+}
+
 // WindowOptions are what an engine gives to a Window. The functions are called
 // with the Window's lock held, Load excepted: they must neither block nor call it.
 type WindowOptions struct {
@@ -79,12 +84,11 @@ type WindowOptions struct {
 	Backend string
 	Reader  uint8        // the backend's number
 	Seed    maphash.Seed // of the keys given to Admit
-	// Head, Mark and Gaps are where the reader stood when it was last saved: events
-	// below Head and those below Mark that are not among Gaps are settled.
-	Head, Mark uint64
-	Gaps       []uint64
-	// Load returns a parked event, ErrLoading when Loaded or Vanished will be called for
-	// it, or ErrLost.
+	// Progress is where the reader stood when it was last saved. Admit begins at Floor.
+	Progress
+	// Load returns a parked event. It may wait for the disk or the network, but not for
+	// long. The error wraps ErrLost if the event is not there, or makes no sense, and
+	// never will.
 	Load func(ParkedID) (*event.Event, error)
 	// Failed is told that a parked event cannot be loaded.
 	Failed func(error)
@@ -118,12 +122,9 @@ type Changes struct {
 // has to be kept before that may be forgotten.
 type Cut struct {
 	Changes
-	// Everything below Cursor is settled, from Mark on nothing is; between them Gaps
-	// lists what is not.
-	Cursor, Mark uint64
-	Gaps         []uint64
-	settled      int
-	refused      room
+	Progress
+	settled int
+	refused room
 }
 
 // NewWindow returns an empty Window. What is parked is added with Restore.
@@ -136,8 +137,7 @@ func NewWindow(o WindowOptions) *Window {
 func (w *Window) init(o WindowOptions) {
 	o.complete()
 	w.o, w.queue, w.parking = o, newSchedule(), newParking()
-	w.asked = make(map[*parkedKey]time.Time)
-	w.head, w.mark, w.gaps = o.Head, o.Mark, o.Gaps
+	w.head, w.top, w.pending = o.Floor, o.Top, o.Pending
 }
 
 // Admit takes the reader's events of a pack; next is the number behind the pack.
@@ -153,7 +153,7 @@ func (w *Window) Admit(list []Admission, accepted time.Time, next uint64) {
 
 // admit puts an event of the log where it belongs.
 func (w *Window) admit(number uint64, e *event.Event, key uint64, bytes int, accepted time.Time) {
-	if number < w.mark && !w.isGap(number) {
+	if number < w.top && !w.isPending(number) {
 		return // settled before a restart
 	}
 	pk := w.parked[key]
@@ -170,38 +170,38 @@ func (w *Window) admit(number uint64, e *event.Event, key uint64, bytes int, acc
 	}
 }
 
-// isGap reports whether a number is among the gaps, and drops those up to it.
-func (w *Window) isGap(number uint64) bool {
-	for len(w.gaps) > 0 && w.gaps[0] < number {
-		w.gaps = w.gaps[1:]
+// isPending reports whether a number is pending, and drops those up to it.
+func (w *Window) isPending(number uint64) bool {
+	for len(w.pending) > 0 && w.pending[0] < number {
+		w.pending = w.pending[1:]
 	}
-	if len(w.gaps) == 0 || w.gaps[0] != number {
+	if len(w.pending) == 0 || w.pending[0] != number {
 		return false
 	}
-	w.gaps = w.gaps[1:]
+	w.pending = w.pending[1:]
 	return true
 }
 
 // arrived moves the head forward to next.
 func (w *Window) arrived(next uint64) {
 	w.head, w.dirty = next, true
-	for len(w.gaps) > 0 && w.gaps[0] < next {
-		w.gaps = w.gaps[1:]
+	for len(w.pending) > 0 && w.pending[0] < next {
+		w.pending = w.pending[1:]
 	}
 	w.promoteAll()
 }
 
 // passed notes that an event of the log is settled, parked or given up.
 func (w *Window) passed(number uint64) {
-	w.mark = max(w.mark, number+1)
+	w.top = max(w.top, number+1)
 	w.dirty = true
 	if w.o.Passed != nil {
 		w.o.Passed(number)
 	}
 }
 
-// cursor returns the first event that is not settled.
-func (w *Window) cursor() uint64 {
+// floor returns the ack floor: the number of the first event that is not settled.
+func (w *Window) floor() uint64 {
 	if w.queue.oldest != nil {
 		return w.queue.oldest.number
 	}
@@ -254,12 +254,12 @@ func (w *Window) Cut() (c Cut, changed bool) {
 }
 
 func (w *Window) cut() Cut {
-	cursor := w.cursor()
-	c := Cut{Changes: w.out, Cursor: cursor, Mark: max(w.mark, cursor), settled: w.unsaved, refused: w.refused}
-	for it := w.queue.oldest; it != nil && it.number < w.mark; it = it.newer {
-		c.Gaps = append(c.Gaps, it.number)
+	floor := w.floor()
+	c := Cut{Changes: w.out, Progress: Progress{Floor: floor, Top: max(w.top, floor)}, settled: w.unsaved, refused: w.refused}
+	for it := w.queue.oldest; it != nil && it.number < w.top; it = it.newer {
+		c.Pending = append(c.Pending, it.number)
 	}
-	c.Gaps = append(c.Gaps, w.gaps...)
+	c.Pending = append(c.Pending, w.pending...)
 	w.out, w.dirty = Changes{}, false
 	return c
 }

@@ -14,17 +14,16 @@ func (w *Window) oldestParked() time.Time {
 	return w.ages[0].refs[0].accepted
 }
 
-// expiredParked takes heads that were accepted too early out of the schedule.
-func (w *Window) expiredParked(before, now time.Time, limit int) []*parkedKey {
+// expiredParked takes heads that were accepted too probe out of the schedule.
+func (w *Window) expiredParked(before time.Time, limit int) []*parkedKey {
 	var old, busy []*parkedKey
 	for limit > 0 && len(w.ages) > 0 && w.ages[0].refs[0].accepted.Before(before) {
 		pk := heap.Pop(&w.ages).(*parkedKey)
-		if pk.head == nil || pk.head.taken || w.awaited(pk, now) {
+		if pk.head == nil || pk.head.taken {
 			busy = append(busy, pk)
 			continue
 		}
 		w.parkedQueue.withdraw(pk.head)
-		delete(w.asked, pk)
 		old = append(old, pk)
 		limit--
 	}
@@ -52,10 +51,10 @@ func (w *Window) buryParked(list []*parkedKey, now time.Time) (n int, err error)
 			w.promote(pk)
 			n++
 		} else {
-			w.missed(pk.head, now, fault)
+			w.unloaded(pk.head, now, fault)
 		}
 		w.mu.Unlock()
-		if !errors.Is(fault, ErrLoading) && !errors.Is(fault, ErrLost) {
+		if !errors.Is(fault, ErrLost) {
 			err = errors.Join(err, fault)
 		}
 	}

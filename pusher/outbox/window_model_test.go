@@ -35,8 +35,7 @@ type windowModel struct {
 	cut      *outbox.Cut // being saved
 	cutEnded map[string]bool
 	cutCount int
-	asked    []outbox.ParkedID
-	later    bool // loads bring events later
+	failing  bool // some loads fail
 	replays  int
 }
 
@@ -46,12 +45,12 @@ func (m *windowModel) limits() outbox.WindowLimits {
 
 // begin begins a life with what was kept.
 func (m *windowModel) begin() {
-	m.over, m.settled, m.flight, m.cut, m.asked = maps.Clone(m.ended), 0, nil, nil, nil
-	m.later = m.rnd.IntN(2) == 0
+	m.over, m.settled, m.flight, m.cut = maps.Clone(m.ended), 0, nil, nil
+	m.failing = m.rnd.IntN(2) == 0
 	m.w = newWindow(outbox.WindowOptions{
-		WindowLimits: m.limits(), Head: m.kept.Cursor, Mark: m.kept.Mark, Gaps: slices.Clone(m.kept.Gaps), Load: m.load,
+		WindowLimits: m.limits(), Progress: m.kept.Progress, Load: m.load,
 	})
-	m.next = m.kept.Cursor
+	m.next = m.kept.Floor
 	var list []outbox.Restored
 	for _, id := range slices.SortedFunc(maps.Keys(m.parked), func(a, b outbox.ParkedID) int { return slices.Compare(a[:], b[:]) }) {
 		p := m.parked[id]
@@ -66,22 +65,10 @@ func (m *windowModel) load(id outbox.ParkedID) (*event.Event, error) {
 	switch {
 	case !there:
 		m.t.Fatalf("%v is read, which is not kept", id)
-	case m.later:
-		m.asked = append(m.asked, id)
-		return nil, outbox.ErrLoading
-	case m.rnd.IntN(10) == 0:
+	case m.failing && m.rnd.IntN(10) == 0:
 		return nil, fmt.Errorf("the disk fails")
 	}
 	return p.Event, nil
-}
-
-func (m *windowModel) bring() {
-	for _, id := range m.asked {
-		if p, there := m.parked[id]; there && m.rnd.IntN(5) > 0 { // the rest has to be asked for again
-			m.w.Loaded(id, []byte(p.Event.Key()), p.Event)
-		}
-	}
-	m.asked = nil
 }
 
 // admit hands the next pack over, as long as there is room.
@@ -98,12 +85,13 @@ func (m *windowModel) admit() {
 // take takes, and checks that nothing overtakes anything.
 func (m *windowModel) take() {
 	t := m.t
-	limit, early := 1+m.rnd.IntN(4), m.rnd.IntN(5) == 0
-	items, next, _, urgent := m.w.Take(nil, limit, early, m.next <= uint64(len(m.log)))
+	limit, probe := 1+m.rnd.IntN(4), m.rnd.IntN(5) == 0
+	items, next, _, urgent := m.w.Take(nil, limit, probe, m.next <= uint64(len(m.log)))
 	if len(items) > limit {
 		t.Fatalf("%d taken of at most %d", len(items), limit)
 	}
-	for _, it := range items {
+	taken := len(items)
+	for _, it := range m.w.Load(items) {
 		if m.over[it.Event.ID] {
 			t.Fatalf("%s is handed out after its end", it.Event.ID)
 		}
@@ -123,7 +111,7 @@ func (m *windowModel) take() {
 	// Whoever finds nothing has to learn when there will be something.
 	s := m.w.Stats()
 	readable := m.next <= uint64(len(m.log)) && !m.w.Full()
-	if len(items) == 0 && next.IsZero() && !urgent && s.Waiting > 0 && len(m.flight) == 0 && m.settled == 0 && m.cut == nil && !readable {
+	if taken == 0 && next.IsZero() && !urgent && s.Waiting > 0 && len(m.flight) == 0 && m.settled == 0 && m.cut == nil && !readable {
 		t.Fatalf("nothing to take, and no time for the next look: %+v", s)
 	}
 }
@@ -148,7 +136,7 @@ func (m *windowModel) settle() {
 	it := m.flight[i]
 	m.flight = slices.Delete(m.flight, i, i+1)
 	s := outbox.Settlement{
-		Item: it, Outcome: outbox.Outcome(m.rnd.IntN(4)), Reason: "permanent", Firm: m.rnd.IntN(3) == 0,
+		Item: it, Outcome: outbox.Outcome(m.rnd.IntN(4)), Reason: "permanent", Asked: m.rnd.IntN(3) == 0,
 		Delay: time.Duration(m.rnd.IntN(3000)) * time.Millisecond,
 	}
 	if s.Outcome == outbox.Delivered || s.Outcome == outbox.Dead {
@@ -168,12 +156,12 @@ func (m *windowModel) giveUp() {
 	}
 	c := m.save(true)
 	kept := make(map[uint64]bool) // what can still come: unsettled in the log, or parked
-	for _, g := range c.Gaps {
+	for _, g := range c.Pending {
 		kept[g] = true
 	}
 	for _, a := range m.log[:m.next-1] {
 		_, parked := m.parked[outbox.EventID(0, a.Number)]
-		if a.Number >= c.Cursor && (a.Number >= c.Mark || kept[a.Number]) || parked || m.over[a.Event.ID] {
+		if a.Number >= c.Floor && (a.Number >= c.Top || kept[a.Number]) || parked || m.over[a.Event.ID] {
 			continue
 		}
 		if n--; a.Number >= before {
@@ -271,14 +259,12 @@ func (m *windowModel) step() {
 			m.w.Undo(m.cut)
 			m.cut = nil
 		}
-	case what < 87:
-		m.bring()
 	case what < 90:
 		time.Sleep(time.Duration(m.rnd.IntN(8000)) * time.Millisecond)
 	case what < 92:
-		m.w.Hasten()
+		m.w.RetryNow()
 	case what < 94:
-		if _, _, err := m.w.Expire(time.Now().Add(-20 * time.Second)); err != nil && m.later {
+		if _, _, err := m.w.Expire(time.Now().Add(-20 * time.Second)); err != nil && !m.failing {
 			m.t.Fatal(err)
 		}
 		m.save(true)
@@ -308,13 +294,12 @@ func (m *windowModel) crash() {
 
 // finish delivers everything that is left, and says how many came.
 func (m *windowModel) finish() {
-	m.later = false
+	m.failing = false
 	for range 10_000 {
 		if s := m.w.Stats(); s.Waiting+s.InFlight == 0 && m.next > uint64(len(m.log)) {
 			return
 		}
 		m.admit()
-		m.bring()
 		m.take()
 		for _, it := range m.flight {
 			m.over[it.Event.ID] = true
@@ -336,7 +321,7 @@ func TestWindowActsAsTheModel(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &windowModel{
 					t: t, rnd: rand.New(rand.NewPCG(seed, 7)), parked: make(map[outbox.ParkedID]outbox.ParkedEvent), ended: make(map[string]bool),
-					kept: outbox.Cut{Cursor: 1, Mark: 1},
+					kept: outbox.Cut{Progress: outbox.Progress{Floor: 1, Top: 1}},
 				}
 				m.begin()
 				for range 1500 {
@@ -359,8 +344,8 @@ func TestWindowActsAsTheModel(t *testing.T) {
 						t.Errorf("%d dead letters of %s", dead[d.Event.ID], d.Event.ID)
 					}
 				}
-				if len(m.parked) > 0 || m.kept.Cursor != uint64(len(m.log))+1 {
-					t.Errorf("in the end %d are parked, and the cursor is %d of %d", len(m.parked), m.kept.Cursor, len(m.log))
+				if len(m.parked) > 0 || m.kept.Floor != uint64(len(m.log))+1 {
+					t.Errorf("in the end %d are parked, and the cursor is %d of %d", len(m.parked), m.kept.Floor, len(m.log))
 				}
 			})
 		})

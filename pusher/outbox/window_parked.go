@@ -39,6 +39,7 @@ type parking struct {
 	refused     room      // what became dead letters instead, which are not saved yet
 	allowed     int       // heads that may be under way
 	rest        time.Time // none is taken before
+	unreadable  time.Time // the same, since one could not be read
 }
 
 func newParking() parking {
@@ -180,18 +181,18 @@ func (w *Window) append(pk *parkedKey, rec ParkedEvent, bytes int) bool {
 
 // park moves a key whose head keeps failing out of the window. The head is tried
 // again when due.
-func (w *Window) park(q *keyQueue, due time.Time, firm bool, now time.Time) {
-	pk := w.uproot(q, false)
+func (w *Window) park(q *keyQueue, due time.Time, asked bool, now time.Time) {
+	pk := w.parkKey(q, false)
 	if w.promote(pk); pk.head != nil {
-		w.parkedQueue.postpone(pk.head, due, firm)
+		w.parkedQueue.postpone(pk.head, due, asked)
 	}
 }
 
-// uproot moves a key, or what is behind its head, out of the window.
-func (w *Window) uproot(q *keyQueue, keepHead bool) *parkedKey {
+// parkKey moves a key, or what is behind its head, out of the window.
+func (w *Window) parkKey(q *keyQueue, keepHead bool) *parkedKey {
 	pk := w.parkedKeyOf(q.key)
 	var refs []parkedRef
-	w.queue.uproot(q, keepHead, func(it *Item) {
+	w.queue.remove(q, keepHead, func(it *Item) {
 		w.passed(it.number)
 		rec := ParkedEvent{ID: EventID(w.o.Reader, it.number), Event: it.Event, Accepted: it.Accepted, Attempts: it.Attempts}
 		if ref, ok := w.accept(rec, it.bytes, len(refs)); ok {
@@ -259,7 +260,6 @@ func (w *Window) unpark(pk *parkedKey) {
 	w.parkedCount--
 	w.parkedBytes -= int64(ref.bytes)
 	w.stale(&ref)
-	delete(w.asked, pk)
 	pk.refs[0] = parkedRef{}
 	pk.refs, pk.head = pk.refs[1:], nil
 	if len(pk.refs) > 0 {
@@ -307,11 +307,11 @@ func (w *Window) makeRoom(now time.Time) (again time.Time) {
 		return now.Add(slowAttempt) // nothing healthy may become a dead letter for want of room
 	}
 	for _, q := range slices.Clone(w.queue.delayed) {
-		w.park(q, q.due, q.firm, now)
+		w.park(q, q.due, q.asked, now)
 	}
 	for _, q := range w.queue.keys {
 		if q.state == keyBusy && q.head.behind != nil && (q.head.Attempts > 0 || now.Sub(q.head.takenAt) >= slowAttempt) {
-			w.promote(w.uproot(q, true)) // not yet, but it may be empty
+			w.promote(w.parkKey(q, true)) // not yet, but it may be empty
 		}
 	}
 	w.o.Changed()

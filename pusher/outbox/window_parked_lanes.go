@@ -19,7 +19,7 @@ func (w *Window) parkedRoom(now time.Time) int {
 	if w.rest.After(now) || w.unreadable.After(now) {
 		return 0
 	}
-	return w.allowed - w.parkedQueue.busy - w.underWay(now)
+	return w.allowed - w.parkedQueue.busy
 }
 
 // takeParked takes as many heads as may be under way.
@@ -37,7 +37,7 @@ func (w *Window) parkedReady(now time.Time) bool {
 
 // parkedDue returns when the next head may be taken, zero when that does not
 // depend on time.
-func (w *Window) parkedDue(now time.Time) (due time.Time) {
+func (w *Window) parkedDue() (due time.Time) {
 	if w.allowed <= w.parkedQueue.busy {
 		return due
 	}
@@ -47,11 +47,7 @@ func (w *Window) parkedDue(now time.Time) (due time.Time) {
 		}
 		due = w.parkedQueue.delayed[0].due
 	}
-	due = later(due, later(w.rest, w.unreadable))
-	if w.allowed <= w.parkedQueue.busy+w.underWay(now) {
-		due = later(due, w.nextAwaited(now))
-	}
-	return due
+	return later(due, later(w.rest, w.unreadable))
 }
 
 // later returns the later of two times.
@@ -63,14 +59,14 @@ func later(a, b time.Time) time.Time {
 }
 
 // retryParked lets a head that has failed again rest, and all others for a while.
-func (w *Window) retryParked(it *Item, due time.Time, firm bool, now time.Time) {
+func (w *Window) retryParked(it *Item, due time.Time, asked bool, now time.Time) {
 	ref := &it.parked.refs[0]
 	ref.attempts = it.Attempts
 	w.out.Tries = append(w.out.Tries, ParkedTry{ref.id, it.Attempts})
 	w.drop(it)
 	w.allowed = 1
 	w.rest = now.Add(min(restFactor*now.Sub(it.takenAt), longestRest))
-	w.parkedQueue.retry(it, due, firm)
+	w.parkedQueue.retry(it, due, asked)
 }
 
 // drop gives up the event of a head that can be read again.

@@ -9,21 +9,13 @@ import (
 // Take is Reader's. behind says that there are events which have not been
 // admitted; urgent asks the owner to save at once, since too much is settled that
 // a crash would forget.
-func (w *Window) Take(dst []*Item, limit int, early, behind bool) (taken []*Item, next time.Time, more, urgent bool) {
-	had := len(dst)
-	for missing := true; missing && len(dst) == had; {
-		w.mu.Lock()
-		var now bool
-		dst, next, more, now = w.take(dst, limit, early, behind)
-		w.mu.Unlock()
-		urgent = urgent || now
-		// What is not here must not leave a lane idle that could do something else.
-		dst, missing = w.fetch(dst, had)
-	}
-	return dst, next, more, urgent
+func (w *Window) Take(dst []*Item, limit int, probe, behind bool) (taken []*Item, next time.Time, more, urgent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.take(dst, limit, probe, behind)
 }
 
-func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item, next time.Time, more, urgent bool) {
+func (w *Window) take(dst []*Item, limit int, probe, behind bool) (taken []*Item, next time.Time, more, urgent bool) {
 	had := len(dst)
 	now := time.Now()
 	if room := w.o.Redelivery - w.unsaved - w.queue.busy - w.parkedQueue.busy; limit > room {
@@ -33,7 +25,7 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 	urgent = limit == 0 && w.stalled
 	switch {
 	case limit == 0:
-	case early:
+	case probe:
 		dst = w.takeProbe(dst, limit, now)
 	default:
 		dst = w.takeParked(dst, limit, now)
@@ -44,18 +36,15 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 	}
 	for _, it := range dst[had:] {
 		it.takenAt, it.window = now, w
-		if it.parked != nil {
-			delete(w.asked, it.parked)
-		}
 	}
 	if limit > 0 {
 		if len(w.queue.delayed) > 0 {
 			next = sooner(next, w.queue.delayed[0].due)
 		}
-		if held := w.probeHeld(now); early && held.After(now) {
-			next = sooner(next, held)
+		if probe && w.unreadable.After(now) {
+			next = sooner(next, w.unreadable)
 		} else {
-			next = sooner(next, w.parkedDue(now))
+			next = sooner(next, w.parkedDue())
 		}
 		more = w.queue.first != nil || w.parkedReady(now)
 	}
@@ -67,11 +56,11 @@ func (w *Window) take(dst []*Item, limit int, early, behind bool) (taken []*Item
 func (w *Window) takeProbe(dst []*Item, limit int, now time.Time) []*Item {
 	had := len(dst)
 	for _, q := range []*schedule{w.queue, w.parkedQueue} {
-		if q == w.parkedQueue && w.probeHeld(now).After(now) {
+		if q == w.parkedQueue && w.unreadable.After(now) {
 			break
 		}
 		if dst = q.take(dst, limit, now); len(dst) == had {
-			dst = q.takeEarly(dst)
+			dst = q.takeProbe(dst)
 		}
 		if len(dst) > had {
 			break
@@ -126,13 +115,13 @@ func (w *Window) settle(s *Settlement, now time.Time) {
 		}
 		switch {
 		case it.parked != nil:
-			w.retryParked(it, due, s.Firm, now)
+			w.retryParked(it, due, s.Asked, now)
 		case it.Attempts >= w.o.ParkAttempts || now.Sub(it.since) >= w.o.ParkAfter:
-			w.park(it.lane, due, s.Firm, now)
+			w.park(it.lane, due, s.Asked, now)
 		default:
-			w.queue.retry(it, due, s.Firm)
+			w.queue.retry(it, due, s.Asked)
 		}
-	case Release:
+	case Requeue:
 		if it.parked != nil {
 			w.drop(it)
 			w.parkedQueue.release(it)
@@ -178,23 +167,23 @@ func (w *Window) Expire(before time.Time) (n int, busy bool, err error) {
 	for _, k := range keys {
 		w.unhold(k)
 	}
-	parked := w.expiredParked(before, now, expireStep-n)
+	parked := w.expiredParked(before, expireStep-n)
 	w.mu.Unlock()
 
 	m, err := w.buryParked(parked, now)
 	return n + m, false, err
 }
 
-// Hasten is Reader's.
-func (w *Window) Hasten() {
+// RetryNow is Reader's.
+func (w *Window) RetryNow() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	// What failed while the service was down says nothing about its conversation.
 	for _, q := range w.queue.delayed {
 		q.head.since = time.Time{}
 	}
-	w.queue.hasten()
-	w.parkedQueue.hasten()
+	w.queue.retryNow()
+	w.parkedQueue.retryNow()
 	w.rest = time.Time{}
 }
 

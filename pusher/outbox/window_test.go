@@ -23,7 +23,7 @@ func admission(number uint64, peer string) outbox.Admission {
 // newWindow returns a Window whose options are completed with what no test asks for.
 func newWindow(o outbox.WindowOptions) *outbox.Window {
 	o.Backend, o.Seed = "b", windowSeed
-	o.Head, o.Mark = max(o.Head, 1), max(o.Mark, 1)
+	o.Floor, o.Top = max(o.Floor, 1), max(o.Top, 1)
 	if o.Failed == nil {
 		o.Failed = func(error) {}
 	}
@@ -45,77 +45,70 @@ func kept(n int) (list []outbox.Restored) {
 	return list
 }
 
-// slowLoads is a store that brings events later.
-type slowLoads struct{ asked []outbox.ParkedID }
-
-func (s *slowLoads) load(id outbox.ParkedID) (*event.Event, error) {
-	s.asked = append(s.asked, id)
-	return nil, outbox.ErrLoading
+// takeLoaded takes at most limit events and reads those of them that are parked.
+func takeLoaded(w *outbox.Window, limit int, probe bool) (items []*outbox.Item, next time.Time) {
+	items, next, _, _ = w.Take(nil, limit, probe, false)
+	return w.Load(items), next
 }
 
-// bring brings everything that was asked for.
-func (s *slowLoads) bring(w *outbox.Window) {
-	for _, id := range s.asked {
-		e := chat(fmt.Sprint("peer", id.Number()-1), fmt.Sprint(id.Number()))
-		w.Loaded(id, []byte(e.Key()), e)
-	}
-	s.asked = nil
-}
-
-// A parked event whose content has to be fetched first becomes a dead letter too when it
-// is too old.
-func TestParkedEventsThatComeLaterExpire(t *testing.T) {
+// A parked event that is too old becomes a dead letter without having been taken.
+func TestParkedEventsExpire(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store slowLoads
-		w := newWindow(outbox.WindowOptions{Head: 10, Mark: 10, Load: store.load})
+		var failing bool
+		w := newWindow(outbox.WindowOptions{Progress: outbox.Progress{Floor: 10, Top: 10}, Load: func(id outbox.ParkedID) (*event.Event, error) {
+			if failing = !failing; failing {
+				return nil, errors.New("disk")
+			}
+			return chat(fmt.Sprint("peer", id.Number()-1), fmt.Sprint(id.Number())), nil
+		}})
 		w.Restore(kept(3))
 		time.Sleep(time.Hour)
-		expired := 0
+		expired, failed := 0, 0
 		for range 5 {
 			n, _, err := w.Expire(time.Now().Add(-time.Minute))
 			if err != nil {
-				t.Fatal(err)
+				failed++
 			}
 			expired += n
-			store.bring(w)
+			time.Sleep(5 * time.Minute)
 		}
 		c, _ := w.Cut()
-		if expired != 3 || len(c.Letters) != 3 || len(c.Freed) != 3 {
+		if expired != 3 || failed == 0 || len(c.Letters) != 3 || len(c.Freed) != 3 {
 			t.Errorf("%d expired, %d letters, %d freed; want 3 of each", expired, len(c.Letters), len(c.Freed))
 		}
 	})
 }
 
-// While parked events are on their way no others are asked for, and what has come is
-// handed out before more is fetched: 100 000 of them do not fit into memory.
-func TestFewParkedEventsAreAskedFor(t *testing.T) {
+// Few parked events are under way at a time: 100 000 of them do not fit into memory. Take
+// reads none.
+func TestFewParkedEventsAreLoaded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var store slowLoads
-		w := newWindow(outbox.WindowOptions{Head: 1000, Mark: 1000, Load: store.load})
+		loads := 0
+		w := newWindow(outbox.WindowOptions{Progress: outbox.Progress{Floor: 1000, Top: 1000}, Load: func(id outbox.ParkedID) (*event.Event, error) {
+			loads++
+			return chat(fmt.Sprint("peer", id.Number()-1), fmt.Sprint(id.Number())), nil
+		}})
 		w.Restore(kept(500))
-		for range 100 {
-			if items, _, _, _ := w.Take(nil, 10, false, false); len(items) > 0 {
-				t.Fatalf("%d events that are not there", len(items))
-			}
-		}
-		if len(store.asked) != 1 {
-			t.Errorf("%d parked events were asked for at once, while only one may be under way", len(store.asked))
-		}
-		store.bring(w)
 		items, _, _, _ := w.Take(nil, 10, false, false)
-		if len(items) != 1 {
-			t.Fatalf("%d events after one has come", len(items))
+		if again, _, _, _ := w.Take(nil, 10, false, false); len(items) != 1 || len(again) != 0 {
+			t.Fatalf("%d and %d were taken, while only one may be under way", len(items), len(again))
+		}
+		if loads != 0 || items[0].Event != nil {
+			t.Errorf("Take has read %d events", loads)
+		}
+		if items = w.Load(items); len(items) != 1 || items[0].Event.ID != "1" || loads != 1 {
+			t.Fatalf("loaded %v by %d reads", ids(items), loads)
 		}
 		w.Settle([]outbox.Settlement{{Item: items[0], Outcome: outbox.Delivered}})
-		// Each success lets more of them be under way.
 		delivered := 1
-		for range 1000 {
-			items, _, _, _ := w.Take(nil, 10, false, false)
+		for items, _ := takeLoaded(w, 100, false); len(items) > 0; items, _ = takeLoaded(w, 100, false) {
+			if len(items) > 64 {
+				t.Errorf("%d events under way", len(items))
+			}
 			for _, it := range items {
 				w.Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Delivered}})
 			}
 			delivered += len(items)
-			store.bring(w)
 			if c, changed := w.Cut(); changed {
 				w.Saved(&c)
 			}
@@ -126,90 +119,85 @@ func TestFewParkedEventsAreAskedFor(t *testing.T) {
 	})
 }
 
-// One that does not come is asked for again, and Take says when.
-func TestParkedEventThatDoesNotComeIsAskedForAgain(t *testing.T) {
-	for name, err := range map[string]error{"on its way": outbox.ErrLoading, "unreadable": errors.New("disk")} {
-		for _, early := range []bool{false, true} {
-			t.Run(fmt.Sprint(name, " early ", early), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					loads := 0
-					w := newWindow(outbox.WindowOptions{Head: 10, Mark: 10, Load: func(outbox.ParkedID) (*event.Event, error) {
-						loads++
-						return nil, err
-					}})
-					w.Restore(kept(1))
-					for round := 1; loads < 3; round++ {
-						items, next, _, _ := w.Take(nil, 1, early, false)
-						if len(items) > 0 || round > 6 {
-							t.Fatalf("round %d: %d events, asked for %d times", round, len(items), loads)
+// One that cannot be read is tried again, and Take says when.
+func TestUnreadableParkedEventIsTriedAgain(t *testing.T) {
+	for _, probe := range []bool{false, true} {
+		t.Run(fmt.Sprint("probe ", probe), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				loads := 0
+				w := newWindow(outbox.WindowOptions{Progress: outbox.Progress{Floor: 10, Top: 10}, Load: func(outbox.ParkedID) (*event.Event, error) {
+					loads++
+					return nil, errors.New("disk")
+				}})
+				w.Restore(kept(1))
+				for loads < 3 {
+					before := loads
+					if items, _ := takeLoaded(w, 1, probe); len(items) > 0 || loads != before+1 {
+						t.Fatalf("%d events, read %d times", len(items), loads)
+					}
+					for { // Take says when to look again, until the event is due
+						items, next, _, _ := w.Take(nil, 1, probe, false)
+						if len(items) > 0 {
+							w.Settle([]outbox.Settlement{{Item: items[0], Outcome: outbox.Requeue}})
+							break
 						}
 						if wait := time.Until(next); wait <= 0 || wait > 5*time.Minute {
-							t.Fatalf("round %d: the next look is in %v", round, wait)
+							t.Fatalf("the next look is in %v", wait)
 						}
 						time.Sleep(time.Until(next))
 					}
-				})
+				}
 			})
-		}
+		})
 	}
 }
 
-// A parked event that is not there must not take the place of one that is.
-func TestParkedEventThatDoesNotComeHoldsUpNobody(t *testing.T) {
-	for name, err := range map[string]error{"on its way": outbox.ErrLoading, "unreadable": errors.New("disk")} {
-		t.Run(name, func(t *testing.T) {
-			loads := 0
-			w := newWindow(outbox.WindowOptions{Head: 600, Mark: 600, Load: func(outbox.ParkedID) (*event.Event, error) {
-				loads++
-				return nil, err
-			}})
-			w.Restore(kept(500))
-			w.Admit([]outbox.Admission{admission(600, "healthy")}, time.Now(), 601)
-			items, _, _, _ := w.Take(nil, 1, false, false)
-			if len(items) != 1 || items[0].Event.ID != "healthy 600" {
-				t.Errorf("took %v", ids(items))
-			}
-			if loads > 3 {
-				t.Errorf("%d parked events were tried to be read in one call", loads)
-			}
-		})
-	}
+// A parked event that cannot be read must not take the place of one that is there.
+func TestUnreadableParkedEventHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loads := 0
+		w := newWindow(outbox.WindowOptions{Progress: outbox.Progress{Floor: 600, Top: 600}, Load: func(outbox.ParkedID) (*event.Event, error) {
+			loads++
+			return nil, errors.New("disk")
+		}})
+		w.Restore(kept(500))
+		w.Admit([]outbox.Admission{admission(600, "healthy")}, time.Now(), 601)
+		var got []string
+		for range 5 {
+			items, _ := takeLoaded(w, 1, false)
+			got = append(got, ids(items)...)
+		}
+		if len(got) != 1 || got[0] != "healthy 600" || loads != 1 {
+			t.Errorf("took %v, and read %d parked events", got, loads)
+		}
+	})
 }
 
 // What the store has lost must not hold its conversation for ever.
 func TestParkedEventThatIsGone(t *testing.T) {
-	for name, later := range map[string]bool{"at once": false, "later": true} {
-		t.Run(name, func(t *testing.T) {
-			lost := 0
-			w := newWindow(outbox.WindowOptions{
-				Head: 10, Mark: 10, Lost: func() { lost++ },
-				Load: func(id outbox.ParkedID) (*event.Event, error) {
-					switch {
-					case id.Number() == 2:
-						return chat("peer", "second"), nil
-					case later:
-						return nil, outbox.ErrLoading
-					}
-					return nil, fmt.Errorf("deleted: %w", outbox.ErrLost)
-				},
-			})
-			key := []byte(chat("peer", "").Key())
-			w.Restore([]outbox.Restored{{ID: outbox.EventID(0, 1), Key: key, Accepted: time.Now()}, {ID: outbox.EventID(0, 2), Key: key, Accepted: time.Now()}})
-			items, _, _, _ := w.Take(nil, 1, false, false)
-			if later {
-				w.Vanished(outbox.EventID(0, 1))
-				items, _, _, _ = w.Take(nil, 1, false, false)
+	lost := 0
+	w := newWindow(outbox.WindowOptions{
+		Progress: outbox.Progress{Floor: 10, Top: 10}, Lost: func() { lost++ },
+		Load: func(id outbox.ParkedID) (*event.Event, error) {
+			if id.Number() == 2 {
+				return chat("peer", "second"), nil
 			}
-			if len(items) != 1 || items[0].Event.ID != "second" || lost != 1 {
-				t.Errorf("took %v, %d lost", ids(items), lost)
-			}
-			if c, _ := w.Cut(); len(c.Freed) != 1 {
-				t.Errorf("%d freed", len(c.Freed))
-			}
-			if s := w.Stats(); s.Parked != 1 {
-				t.Errorf("%d parked", s.Parked)
-			}
-		})
+			return nil, fmt.Errorf("deleted: %w", outbox.ErrLost)
+		},
+	})
+	key := []byte(chat("peer", "").Key())
+	w.Restore([]outbox.Restored{{ID: outbox.EventID(0, 1), Key: key, Accepted: time.Now()}, {ID: outbox.EventID(0, 2), Key: key, Accepted: time.Now()}})
+	if items, _ := takeLoaded(w, 1, false); len(items) != 0 {
+		t.Errorf("took %v, which is lost", ids(items))
+	}
+	if items, _ := takeLoaded(w, 1, false); len(items) != 1 || items[0].Event.ID != "second" || lost != 1 {
+		t.Errorf("took %v, %d lost", ids(items), lost)
+	}
+	if c, _ := w.Cut(); len(c.Freed) != 1 {
+		t.Errorf("%d freed", len(c.Freed))
+	}
+	if s := w.Stats(); s.Parked != 1 {
+		t.Errorf("%d parked", s.Parked)
 	}
 }
 
@@ -241,10 +229,10 @@ func TestDeadLettersThatAreNotSavedTakeRoom(t *testing.T) {
 // The disk fails for days, and what is parked is tried all the time.
 func TestAttemptsThatCannotBeSavedAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWindow(outbox.WindowOptions{Head: 10, Mark: 10, Load: func(outbox.ParkedID) (*event.Event, error) { return chat("peer0", "1"), nil }})
+		w := newWindow(outbox.WindowOptions{Progress: outbox.Progress{Floor: 10, Top: 10}, Load: func(outbox.ParkedID) (*event.Event, error) { return chat("peer0", "1"), nil }})
 		w.Restore(kept(1))
 		for range 1000 {
-			items, _, _, _ := w.Take(nil, 1, false, false)
+			items, _ := takeLoaded(w, 1, false)
 			if len(items) != 1 {
 				t.Fatal("nothing to take")
 			}
@@ -261,7 +249,7 @@ func TestAttemptsThatCannotBeSavedAreBounded(t *testing.T) {
 // A successor may find that later events of a conversation were parked while one between
 // them was not: that had become a dead letter, which was not saved.
 func TestEventBetweenParkedOnes(t *testing.T) {
-	w := newWindow(outbox.WindowOptions{Head: 5, Mark: 5, Load: func(id outbox.ParkedID) (*event.Event, error) {
+	w := newWindow(outbox.WindowOptions{Progress: outbox.Progress{Floor: 5, Top: 5}, Load: func(id outbox.ParkedID) (*event.Event, error) {
 		return chat("peer", fmt.Sprint("peer ", id.Number())), nil
 	}})
 	key := []byte(chat("peer", "").Key())
@@ -269,7 +257,7 @@ func TestEventBetweenParkedOnes(t *testing.T) {
 	w.Admit([]outbox.Admission{admission(5, "peer"), admission(7, "peer"), admission(9, "peer"), admission(10, "peer")}, time.Now(), 11)
 	var got []string
 	for range 4 {
-		items, _, _, _ := w.Take(nil, 10, false, false)
+		items, _ := takeLoaded(w, 10, false)
 		got = append(got, ids(items)...)
 		for _, it := range items {
 			w.Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Delivered}})

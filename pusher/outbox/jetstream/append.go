@@ -158,8 +158,8 @@ func (e *Engine) messages(s *setup, p *outbox.Pack) (list []*message, large []ou
 		if _, done := e.writer.stored[entry.Event]; done {
 			continue
 		}
-		var numbers outbox.Takers
-		(entry.Takers & (1<<len(readers) - 1)).Numbers(func(bit int) {
+		var numbers outbox.Subscribers
+		(entry.Subscribers & (1<<len(readers) - 1)).Numbers(func(bit int) {
 			numbers.Add(int(s.meta.Backends[readers[bit].backend].Number))
 		})
 		if numbers == 0 {
@@ -200,7 +200,7 @@ func tooLarge(entry outbox.Entry, readers []*reader, size, limit int, now time.T
 	cut := *entry.Event
 	cut.Packet, cut.Body, cut.Metadata = "", "", nil
 	for bit, r := range readers {
-		if entry.Takers.Has(bit) {
+		if entry.Subscribers.Has(bit) {
 			list = append(list, outbox.DeadLetter{
 				Event: &cut, Backend: r.backend, Reason: reasonTooLarge, Accepted: now, Died: now,
 				Err: fmt.Sprintf("the event has %d bytes and NATS takes %d: raise max_payload of nats-server, or lower [component] max_stanza_size; packet and body were left out here", size, limit),

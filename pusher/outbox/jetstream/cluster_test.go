@@ -35,6 +35,7 @@ func (i *instance) work(backend string, deliver func(id string)) *worker {
 			default:
 			}
 			items, _, _ = i.readers[backend].Take(items[:0], 8, false)
+			items = i.readers[backend].Load(items)
 			if len(items) == 0 {
 				select {
 				case <-w.stop:

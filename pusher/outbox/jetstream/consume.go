@@ -192,9 +192,9 @@ func (l *lane) behind() bool {
 // have come stands in the progress record; this is for those who look at the
 // consumer, and keeps it from sending the packs again.
 func (l *lane) acknowledge(c *outbox.Cut) {
-	cursor, mark := c.Cursor>>placeBits, c.Mark>>placeBits
-	open := make(map[uint64]bool, len(c.Gaps))
-	for _, g := range c.Gaps {
+	cursor, mark := c.Floor>>placeBits, c.Top>>placeBits
+	open := make(map[uint64]bool, len(c.Pending))
+	for _, g := range c.Pending {
 		open[g>>placeBits] = true
 	}
 	l.mu.Lock()

@@ -24,7 +24,7 @@ func (e *Engine) LeaveUnanswered(unanswered, stored *event.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := e.set.Load()
-	list, _, _ := e.messages(s, &outbox.Pack{Entries: []outbox.Entry{{Event: unanswered, Takers: 1}}})
+	list, _, _ := e.messages(s, &outbox.Pack{Entries: []outbox.Entry{{Event: unanswered, Subscribers: 1}}})
 	w.unanswered = list
 	w.note(&message{events: []*event.Event{stored}})
 }

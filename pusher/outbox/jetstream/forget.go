@@ -66,7 +66,7 @@ func (l *layout) waiting(ctx context.Context, s js.Stream, partition int, r regi
 	next := r.From[partition]
 	if entry, err := l.state.Get(ctx, keyProgress(partition, r.Number)); err == nil {
 		if _, cut, err := decodeProgress(entry.Value()); err == nil {
-			next = cut.Cursor >> placeBits
+			next = cut.Floor >> placeBits
 		}
 	}
 	next = max(next, info.State.FirstSeq)

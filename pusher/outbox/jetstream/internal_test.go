@@ -81,7 +81,7 @@ func FuzzReadParked(f *testing.F) {
 }
 
 func FuzzDecodeProgress(f *testing.F) {
-	f.Add(encodeProgress("token", &outbox.Cut{Cursor: 7, Mark: 12, Gaps: []uint64{8, 11}}))
+	f.Add(encodeProgress("token", &outbox.Cut{Progress: outbox.Progress{Floor: 7, Top: 12, Pending: []uint64{8, 11}}}))
 	f.Add([]byte{})
 	f.Add([]byte{200, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -90,7 +90,7 @@ func FuzzDecodeProgress(f *testing.F) {
 			return
 		}
 		token2, c2, err := decodeProgress(encodeProgress(token, &c))
-		if err != nil || token2 != token || c2.Cursor != c.Cursor || c2.Mark != c.Mark || !cmp.Equal(c.Gaps, c2.Gaps) {
+		if err != nil || token2 != token || c2.Floor != c.Floor || c2.Top != c.Top || !cmp.Equal(c.Pending, c2.Pending) {
 			t.Errorf("%v becomes %v: %v", c, c2, err)
 		}
 	})

@@ -44,7 +44,7 @@ type Engine struct {
 	cluster *cluster
 
 	openMu  sync.Mutex
-	readers atomic.Pointer[[]*reader] // in the order of their bits in Takers
+	readers atomic.Pointer[[]*reader] // in the order of their bits in Subscribers
 	joined  bool
 
 	shed atomic.Pointer[func(backend string, events int, episode bool)]
@@ -221,6 +221,7 @@ func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
 	r := &reader{engine: e, backend: backend, notify: notify}
 	r.lanes.Store(new([]*lane))
 	all := append(slices.Clone(*e.readers.Load()), r)
+	r.number = len(all) - 1
 	e.readers.Store(&all)
 	e.joinLocked()
 	return r, nil

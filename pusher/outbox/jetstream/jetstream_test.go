@@ -88,7 +88,7 @@ func TestGoesOnAfterCloseAndCrash(t *testing.T) {
 	first.append(pack(1, numbered(0, 40, 40)...))
 	got := first.deliver("a", 15)
 	held := first.take("a", 5)
-	first.settle("a", outbox.Release, held...)
+	first.settle("a", outbox.Requeue, held...)
 	first.close()
 
 	second := open(t, o)

@@ -12,6 +12,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"eventpusher/event"
 	"eventpusher/pusher/outbox"
 )
 
@@ -25,8 +26,6 @@ const (
 	maxAckPending = 4096
 	// pulled is how many packs wait in the client, beside those in the window.
 	pulled = 8
-	// loads is how many parked events may be asked for at a time.
-	loads = 64
 )
 
 func numberOf(seq uint64, place int) uint64 { return seq<<placeBits | uint64(place) }
@@ -100,8 +99,7 @@ type lane struct {
 	token  string // tells it from every other that ever had the partition
 	w      *outbox.Window
 	wake   chan struct{} // there may be room in the window
-	toLoad chan outbox.ParkedID
-	open   atomic.Bool // something may be handed out
+	open   atomic.Bool   // something may be handed out
 
 	mu       sync.Mutex
 	packs    []*waitingPack             // not acknowledged, ascending
@@ -128,20 +126,23 @@ func (r *reader) openLane(ctx context.Context, o *owned) (*lane, error) {
 	s := e.set.Load()
 	reg := s.meta.Backends[r.backend]
 	l := &lane{
-		r: r, o: o, number: reg.Number, token: nuid.Next(), wake: make(chan struct{}, 1), toLoad: make(chan outbox.ParkedID, loads),
+		r: r, o: o, number: reg.Number, token: nuid.Next(), wake: make(chan struct{}, 1),
 		places: make(map[outbox.ParkedID]uint64), packed: 1,
 	}
 	start, err := l.seize(ctx, s, reg.From[o.n])
 	if err != nil {
 		return nil, err
 	}
-	l.next = start.Cursor >> placeBits
+	l.next = start.Floor >> placeBits
 	l.saved = l.next
 	l.w = outbox.NewWindow(outbox.WindowOptions{
 		WindowLimits: e.o.lane(), Backend: r.backend, Reader: reg.Number, Seed: e.seed,
-		Head: numberOf(l.next, 0), Mark: start.Mark, Gaps: start.Gaps,
-		Load: l.load,
-		Lost: func() { r.lost.Add(1) },
+		Progress: outbox.Progress{Floor: numberOf(l.next, 0), Top: start.Top, Pending: start.Pending},
+		Load:     func(id outbox.ParkedID) (*event.Event, error) { return l.load(ctx, id) },
+		Lost: func() {
+			r.lost.Add(1)
+			e.saver.touch()
+		},
 		Failed: func(err error) {
 			e.log.Error("a parked event cannot be read", "backend", r.backend, "partition", o.n, "err", err)
 		},
@@ -177,7 +178,7 @@ func (r *reader) openLane(ctx context.Context, o *owned) (*lane, error) {
 func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, error) {
 	key := keyProgress(l.o.n, l.number)
 	for ctx.Err() == nil {
-		cut := outbox.Cut{Cursor: numberOf(from, 0), Mark: numberOf(from, 0)}
+		cut := outbox.Cut{Progress: outbox.Progress{Floor: numberOf(from, 0), Top: numberOf(from, 0)}}
 		entry, err := s.state.Get(ctx, key)
 		revision := uint64(0)
 		switch {
@@ -186,8 +187,8 @@ func (l *lane) seize(ctx context.Context, s *setup, from uint64) (outbox.Cut, er
 				return cut, fmt.Errorf("outbox: key %s of %s: %w", key, s.names.state(), err)
 			}
 			revision = entry.Revision()
-			if begin := numberOf(from, 0); cut.Cursor < begin { // of a backend that had our number
-				cut = outbox.Cut{Cursor: begin, Mark: begin}
+			if begin := numberOf(from, 0); cut.Floor < begin { // of a backend that had our number
+				cut = outbox.Cut{Progress: outbox.Progress{Floor: begin, Top: begin}}
 			}
 		case !errors.Is(err, js.ErrKeyNotFound):
 			return cut, fmt.Errorf("outbox: %s: %w", s.names.state(), err)
@@ -225,9 +226,6 @@ func decodeProgress(b []byte) (token string, c outbox.Cut, err error) {
 // run reads the stream until ctx ends.
 func (l *lane) run(ctx context.Context) {
 	defer context.AfterFunc(ctx, func() { l.open.Store(false) })()
-	var loader sync.WaitGroup
-	defer loader.Wait()
-	loader.Go(func() { l.loadLoop(ctx) })
 	for ctx.Err() == nil {
 		err := l.consume(ctx)
 		if ctx.Err() != nil {

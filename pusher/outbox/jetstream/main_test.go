@@ -72,7 +72,7 @@ func chat(peer, id string) *event.Event {
 func pack(readers int, events ...*event.Event) outbox.Pack {
 	var p outbox.Pack
 	for _, e := range events {
-		p.Entries = append(p.Entries, outbox.Entry{Event: e, Takers: 1<<readers - 1})
+		p.Entries = append(p.Entries, outbox.Entry{Event: e, Subscribers: 1<<readers - 1})
 	}
 	return p
 }
@@ -158,6 +158,7 @@ func (i *instance) take(backend string, n int) (items []*outbox.Item) {
 	i.t.Helper()
 	await(i.t, fmt.Sprint(n, " events of ", backend), func() bool {
 		items, _, _ = i.readers[backend].Take(items, n-len(items), false)
+		items = i.readers[backend].Load(items)
 		return len(items) == n
 	})
 	return items

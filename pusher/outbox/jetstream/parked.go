@@ -80,49 +80,14 @@ func (l *lane) replayed(p outbox.Restored) {
 	l.w.AddReplayed(&outbox.ParkedEvent{ID: p.ID, Accepted: p.Accepted, Attempts: p.Attempts}, p.Bytes)
 }
 
-// load implements WindowOptions.Load: it asks for an event, which loadLoop brings.
-func (l *lane) load(id outbox.ParkedID) (*event.Event, error) {
-	select {
-	case l.toLoad <- id:
-	default: // too many are asked for already; the window asks again
+// load implements WindowOptions.Load. It waits for the servers for at most requestTimeout.
+func (l *lane) load(ctx context.Context, id outbox.ParkedID) (*event.Event, error) {
+	l.mu.Lock()
+	seq, known := l.places[id]
+	l.mu.Unlock()
+	if !known {
+		return nil, fmt.Errorf("%w: number %d", outbox.ErrLost, id.Number())
 	}
-	return nil, outbox.ErrLoading
-}
-
-// loadLoop brings parked events whose turn it is.
-func (l *lane) loadLoop(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case id := <-l.toLoad:
-			l.mu.Lock()
-			seq, known := l.places[id]
-			l.mu.Unlock()
-			if !known {
-				l.w.Vanished(id) // unless it is not waited for any more
-				continue
-			}
-			e, err := l.fetch(ctx, seq)
-			switch {
-			case ctx.Err() != nil:
-				return
-			case errors.Is(err, outbox.ErrLost):
-				l.r.engine.log.Error("a parked event is lost: somebody has deleted it, or the servers have lost it", "backend", l.r.backend, "partition", l.o.n, "err", err)
-				l.w.Vanished(id)
-				l.r.engine.saver.touch()
-			case err != nil:
-				l.r.engine.log.Warn("a parked event cannot be read; it will be tried again", "backend", l.r.backend, "partition", l.o.n, "err", err)
-				continue
-			default:
-				l.w.Loaded(id, []byte(e.Key()), e)
-			}
-			l.r.notify()
-		}
-	}
-}
-
-func (l *lane) fetch(ctx context.Context, seq uint64) (*event.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	m, err := l.r.engine.set.Load().parked.GetMsg(ctx, seq)

@@ -12,6 +12,7 @@ import (
 // reader implements outbox.Reader over the partitions that this instance has.
 type reader struct {
 	engine  *Engine
+	number  int // its bit in Subscribers
 	backend string
 	notify  func()
 	failure fault
@@ -39,13 +40,16 @@ func (r *reader) remove(l *lane) {
 	r.notify()
 }
 
+// Number implements outbox.Reader. It is the place at which the reader was opened.
+func (r *reader) Number() int { return r.number }
+
 // usable reports whether events may be handed out.
 func (l *lane) usable() bool { return l.open.Load() && !l.o.leaving.Load() }
 
 // Take implements outbox.Reader. Nothing is handed out once this instance may
 // have lost its partitions, nor while there is no connection: what would be
 // delivered then could not be recorded.
-func (r *reader) Take(dst []*outbox.Item, limit int, early bool) (taken []*outbox.Item, next time.Time, more bool) {
+func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbox.Item, next time.Time, more bool) {
 	if !r.engine.cluster.touch() || r.engine.connection.get() != nil {
 		return dst, next, false
 	}
@@ -64,7 +68,7 @@ func (r *reader) Take(dst []*outbox.Item, limit int, early bool) (taken []*outbo
 		}
 		var due time.Time
 		var ready, urgent bool
-		dst, due, ready, urgent = l.w.Take(dst, left, early, l.behind())
+		dst, due, ready, urgent = l.w.Take(dst, left, probe, l.behind())
 		if next.IsZero() || !due.IsZero() && due.Before(next) {
 			next = due
 		}
@@ -73,11 +77,25 @@ func (r *reader) Take(dst []*outbox.Item, limit int, early bool) (taken []*outbo
 			r.engine.saver.hurry()
 		}
 		l.refill()
-		if early && len(dst) > had {
+		if probe && len(dst) > had {
 			break
 		}
 	}
 	return dst, next, more
+}
+
+// Load implements outbox.Reader.
+func (r *reader) Load(items []*outbox.Item) []*outbox.Item {
+	kept := items[:0]
+	for len(items) > 0 {
+		w, n := items[0].Window(), 1
+		for n < len(items) && items[n].Window() == w {
+			n++
+		}
+		kept = append(kept, w.Load(items[:n])...)
+		items = items[n:]
+	}
+	return kept
 }
 
 // refill lets the lane read on when there is room.
@@ -129,10 +147,10 @@ func (r *reader) Expire(before time.Time) (n int, err error) {
 	return n, err
 }
 
-// Hasten implements outbox.Reader.
-func (r *reader) Hasten() {
+// RetryNow implements outbox.Reader.
+func (r *reader) RetryNow() {
 	for _, l := range *r.lanes.Load() {
-		l.w.Hasten()
+		l.w.RetryNow()
 	}
 }
 

@@ -197,7 +197,7 @@ func (e *Engine) othersIn(ctx context.Context, s *setup, m *meta, partition int,
 			if err != nil {
 				return 0, err
 			}
-			upTo = min(upTo, cut.Cursor>>placeBits)
+			upTo = min(upTo, cut.Floor>>placeBits)
 		}
 	}
 	return upTo, nil

@@ -46,10 +46,10 @@ func tight(t *testing.T, server *harness.NATSServer) jetstream.Options {
 }
 
 // retry lets an event fail.
-func (i *instance) retry(delay time.Duration, firm bool, items ...*outbox.Item) {
+func (i *instance) retry(delay time.Duration, asked bool, items ...*outbox.Item) {
 	i.t.Helper()
 	for _, it := range items {
-		if err := i.readers["a"].Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Retry, Delay: delay, Firm: firm}}); err != nil {
+		if err := i.readers["a"].Settle([]outbox.Settlement{{Item: it, Outcome: outbox.Retry, Delay: delay, Asked: asked}}); err != nil {
 			i.t.Fatal(err)
 		}
 	}
@@ -136,6 +136,7 @@ func TestFullWindowOfFailures(t *testing.T) {
 	deadline := time.Now().Add(limit)
 	for {
 		items, next, _ := i.readers["a"].Take(nil, 1, false)
+		items = i.readers["a"].Load(items)
 		if len(items) == 1 {
 			if items[0].Event.ID != "healthy" {
 				t.Errorf("took %v", ids(items))
@@ -208,7 +209,7 @@ func TestNewBackendDoesNotInheritAPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	for p := range 4 { // as if the clearing up had not come so far
-		record := outbox.AppendCut([]byte{1, 'x'}, &outbox.Cut{Cursor: 1 << 12, Mark: 1 << 12})
+		record := outbox.AppendCut([]byte{1, 'x'}, &outbox.Cut{Progress: outbox.Progress{Floor: 1 << 12, Top: 1 << 12}})
 		if _, err := state.Put(t.Context(), fmt.Sprintf("progress.%d.0", p), record); err != nil {
 			t.Fatal(err)
 		}

@@ -32,7 +32,7 @@ func Run(t *testing.T, open func(t *testing.T, backends ...string) outbox.Outbox
 		"dead letters and replay":       deadAndReplay,
 		"buried letters":                buried,
 		"old events expire":             expired,
-		"hasten":                        hasten,
+		"retryNow":                      retryNow,
 		"positions":                     positions,
 		"too many positions":            manyPositions,
 		"any order of things (a model)": model,
@@ -75,12 +75,12 @@ type box struct {
 }
 
 // add appends events to both readers, or to those of takers; each is "key number".
-func (b *box) add(takers outbox.Takers, names ...string) {
+func (b *box) add(takers outbox.Subscribers, names ...string) {
 	b.t.Helper()
 	var p outbox.Pack
 	for _, name := range names {
 		key, _, _ := cut(name)
-		p.Entries = append(p.Entries, outbox.Entry{Takers: takers, Event: &event.Event{
+		p.Entries = append(p.Entries, outbox.Entry{Subscribers: takers, Event: &event.Event{
 			ID: name, Kind: event.Chat, Type: "chat", Direction: event.In, From: "u@h/r", To: jid.JID(key + "@h"), User: "u@h",
 			Body: name, HasBody: true, Time: time.Unix(1, 0).UTC(), Packet: "<message/>",
 		}})
@@ -100,6 +100,7 @@ func (b *box) take(reader, n int) (items []*outbox.Item) {
 	b.t.Helper()
 	b.await(reader, fmt.Sprint(n, " events, has "), func() bool {
 		items, _, _ = b.readers[reader].Take(items, n-len(items), false)
+		items = b.readers[reader].Load(items)
 		return len(items) == n
 	})
 	return items
@@ -173,7 +174,7 @@ func ordered(t *testing.T, names []string) {
 func orderWithinKey(t *testing.T, b *box) {
 	b.add(3, "x 1", "y 1", "x 2", "z 1", "x 3")
 	first := b.take(0, 3)
-	b.settle(0, outbox.Settlement{Outcome: outbox.Release}, first...)
+	b.settle(0, outbox.Settlement{Outcome: outbox.Requeue}, first...)
 	seen := map[string]bool{}
 	for _, it := range first {
 		seen[it.Event.ID] = true
@@ -205,20 +206,20 @@ func takers(t *testing.T, b *box) {
 func retryHoldsKey(t *testing.T, b *box) {
 	b.add(1, "x 1", "x 2")
 	items := b.take(0, 1)
-	b.settle(0, outbox.Settlement{Outcome: outbox.Retry, Delay: time.Hour, Firm: true}, items...)
+	b.settle(0, outbox.Settlement{Outcome: outbox.Retry, Delay: time.Hour, Asked: true}, items...)
 	b.add(1, "x 3", "y 1")
 	if got := b.deliver(0, 1); got[0] != "y 1" {
 		t.Errorf("%v while x rests", got)
 	}
 	if items, next, more := b.readers[0].Take(nil, 1, true); len(items) > 0 || more || time.Until(next) < 50*time.Minute {
-		t.Errorf("a firm delay: %d events, next %v, more %v", len(items), next, more)
+		t.Errorf("a asked delay: %d events, next %v, more %v", len(items), next, more)
 	}
 }
 
-func hasten(t *testing.T, b *box) {
+func retryNow(t *testing.T, b *box) {
 	b.add(1, "x 1", "x 2")
 	b.settle(0, outbox.Settlement{Outcome: outbox.Retry, Delay: time.Hour}, b.take(0, 1)...)
-	b.readers[0].Hasten()
+	b.readers[0].RetryNow()
 	items := b.take(0, 1)
 	if it := items[0]; it.Event.ID != "x 1" || it.Attempts != 1 {
 		t.Errorf("%s with %d attempts", it.Event.ID, it.Attempts)
@@ -232,7 +233,7 @@ func hasten(t *testing.T, b *box) {
 func released(t *testing.T, b *box) {
 	b.add(1, "x 1", "x 2")
 	items := b.take(0, 1)
-	b.settle(0, outbox.Settlement{Outcome: outbox.Release}, items...)
+	b.settle(0, outbox.Settlement{Outcome: outbox.Requeue}, items...)
 	items = b.take(0, 1)
 	if items[0].Event.ID != "x 1" || items[0].Attempts != 0 {
 		t.Errorf("%s with %d attempts", items[0].Event.ID, items[0].Attempts)
@@ -400,7 +401,7 @@ func model(t *testing.T, b *box) {
 			for range 1 + rnd.IntN(5) {
 				key := fmt.Sprint("k", rnd.IntN(9))
 				numbers[key]++
-				name, to := fmt.Sprint(key, " ", numbers[key]), outbox.Takers(rnd.IntN(4))
+				name, to := fmt.Sprint(key, " ", numbers[key]), outbox.Subscribers(rnd.IntN(4))
 				b.add(to, name)
 				for n := range 2 {
 					if to.Has(n) {
@@ -410,6 +411,7 @@ func model(t *testing.T, b *box) {
 			}
 		case what < 6:
 			items, _, _ := b.readers[reader].Take(nil, 1+rnd.IntN(4), rnd.IntN(4) == 0)
+			items = b.readers[reader].Load(items)
 			for _, it := range items {
 				for _, other := range flight[reader] {
 					if other.Event.Key() == it.Event.Key() {

@@ -47,6 +47,9 @@ type hello struct {
 	PrevEpoch string `xml:"prev-epoch,attr"`
 	PrevLast  string `xml:"prev-last,attr"`
 	Clean     string `xml:"clean,attr"`
+	Token     string `xml:"token,attr"`
+
+	From string // of the message
 }
 
 type event struct {
@@ -65,6 +68,7 @@ type event struct {
 	Unacked string `xml:"unacked,attr"`
 	ID      string `xml:"id,attr"`
 	Count   string `xml:"count,attr"`
+	Token   string `xml:"token,attr"`
 
 	Host   string // from of the message
 	Stanza string // what is forwarded, as it came
@@ -75,6 +79,9 @@ type lost struct {
 	Epoch  string `xml:"epoch,attr"`
 	From   int    `xml:"from,attr"`
 	To     int    `xml:"to,attr"`
+	Token  string `xml:"token,attr"`
+
+	Host string // from of the message
 }
 
 // component is the component's half of the protocol. It outlives connections,
@@ -107,6 +114,10 @@ type component struct {
 	mark   int // where the step began
 	// discard keeps no events, for benchmarks.
 	discard bool
+	// old is a component from before tokens.
+	old    bool
+	token  string // of the last resume
+	tokens int    // resumes with one
 }
 
 // attach connects a component, as a process that starts without a disk.
@@ -202,7 +213,9 @@ func (c *component) take(w wrapper) string {
 	}
 	switch {
 	case w.Hello != nil:
-		c.hellos = append(c.hellos, *w.Hello)
+		h := *w.Hello
+		h.From = w.From
+		c.hellos = append(c.hellos, h)
 		if w.Type != "" || w.ID != "" || w.To != c.name {
 			fault("hello in type=%q id=%q to=%q", w.Type, w.ID, w.To)
 		}
@@ -213,6 +226,10 @@ func (c *component) take(w wrapper) string {
 	case w.Event != nil:
 		e := *w.Event
 		e.Host = w.From
+		if e.Token != c.token {
+			fault("token %q, want %q: %+v", e.Token, c.token, e)
+		}
+		e.Token = ""
 		if w.Forwarded != nil {
 			e.Stanza = string(w.Forwarded.Stanza)
 		}
@@ -228,6 +245,11 @@ func (c *component) take(w wrapper) string {
 		}, fault)
 	case w.Lost != nil:
 		l := *w.Lost
+		l.Host = w.From
+		if l.Token != c.token {
+			fault("token %q, want %q: %+v", l.Token, c.token, l)
+		}
+		l.Token = ""
 		return c.advance(l.Epoch, l.From, l.To, func() { c.losses = append(c.losses, l) }, fault)
 	default:
 		if !c.discard {
@@ -261,10 +283,16 @@ func (c *component) advance(epoch string, from, to int, keep func(), fault func(
 
 func (c *component) resumeLocked() string {
 	c.acked, c.inWire = c.last, 0
-	if c.epoch == "" {
-		return c.control("resume", "source='%s'", c.hellos[len(c.hellos)-1].Source)
+	attributes := fmt.Sprintf("source='%s'", c.hellos[len(c.hellos)-1].Source)
+	if c.epoch != "" {
+		attributes += fmt.Sprintf(" epoch='%s' seq='%d'", c.epoch, c.last)
 	}
-	return c.control("resume", "source='%s' epoch='%s' seq='%d'", c.hellos[len(c.hellos)-1].Source, c.epoch, c.last)
+	if c.token = ""; !c.old {
+		c.tokens++
+		c.token = fmt.Sprintf("token %d & <more>", c.tokens)
+		attributes += fmt.Sprintf(" token='token %d &amp; &lt;more>'", c.tokens)
+	}
+	return c.control("resume", "%s", attributes)
 }
 
 func (c *component) ackLocked() string {
@@ -274,7 +302,7 @@ func (c *component) ackLocked() string {
 
 func (c *component) control(verb, format string, args ...any) string {
 	return fmt.Sprintf("<message from='%s' to='%s'><%s xmlns='%s' %s/></message>",
-		c.name, c.s.Domain, verb, feedNS, fmt.Sprintf(format, args...))
+		c.name, c.hellos[len(c.hellos)-1].From, verb, feedNS, fmt.Sprintf(format, args...))
 }
 
 // send sends raw XML.

@@ -10,7 +10,7 @@
 
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
 -export([pre_uninstall/0]).
--export([hosts/0, is_served/1, tell/5]).
+-export([hosts/0, all_hosts/0, is_served/1, tell/5]).
 -export([user_send/1, about_to_receive/1, offline/1, opened/1, self_presence/1,
 	 handed_over/1, pending/1, resumed/1, copied/2, sent/3, asked/2, terminated/2, account_removed/2,
 	 component_connected/1, component_send/1, to_host/1]).
@@ -21,6 +21,10 @@
 
 %% Marks, in a session's process, that stored messages are being handed over.
 -define(HANDING_OVER, mod_event_feed_handing_over).
+%% In the process that sends for a user who has no session there: what it sends.
+-define(INJECTED, mod_event_feed_injected).
+%% Marks the process of a component's connection.
+-define(COMPONENT, mod_event_feed_component).
 
 %%% gen_mod
 
@@ -99,6 +103,12 @@ mod_doc() -> mod_event_feed_options:doc().
 hosts() ->
     [Host || Host <- ejabberd_option:hosts(), is_served(Host)].
 
+%% all_hosts lists the virtual hosts and the hosts of their rooms.
+-spec all_hosts() -> [binary()].
+all_hosts() ->
+    Hosts = hosts(),
+    Hosts ++ lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts).
+
 %% is_served says whether the module runs on a virtual host, so that what its
 %% users send is reported when they send it.
 -spec is_served(binary()) -> boolean().
@@ -132,30 +142,62 @@ encoded(Stanza) ->
     term_to_binary(xmpp:encode(Stanza)).
 
 %%% Messages
+%%%
+%%% A message that passes user_send_packet is sent: by a session, or by the server's API
+%%% in a user's name. It carries, in its metadata, whom it was reported for, on all nodes
+%%% of a cluster. What reaches the sessions of a local user without having been reported
+%%% for him is received: from elsewhere, from a room, from the server itself, or from a
+%%% component or a service of the server that writes in a user's name.
 
-%% A local session sends a message.
-user_send({#message{type = Type, from = #jid{} = From, to = #jid{} = To} = Message, _} = Acc)
-  when Type /= error ->
-    _ = erase(?HANDING_OVER),
-    tell(<<"message-sent">>, From#jid.lserver, From, [{<<"to">>, jid:encode(To)}], Message),
-    Acc;
+user_send({#message{type = Type, from = #jid{luser = LUser}, to = #jid{}} = Message, State} = Acc)
+  when Type /= error, LUser /= <<>> ->
+    case State of
+	#{sid := _} ->
+	    _ = erase(?HANDING_OVER),
+	    sent_by_session(Message, State);
+	_ ->
+	    _ = [injected(Message) || get(?COMPONENT) == undefined],
+	    Acc
+    end;
 user_send(Acc) ->
     Acc.
 
+%% The server refuses what the sender's own list blocks.
+sent_by_session(#message{from = #jid{lserver = LServer}} = Message, State) ->
+    case ejabberd_hooks:run_fold(privacy_check_packet, LServer, allow, [State, Message, out]) of
+	allow ->
+	    report_sent(Message),
+	    {reported(Message), State};
+	deny ->
+	    {Message, State}
+    end.
+
+%% The server's API routes its own copy of the message, in this process.
+injected(Message) ->
+    report_sent(Message),
+    put(?INJECTED, identity(Message)).
+
+report_sent(#message{from = From, to = To} = Message) ->
+    tell(<<"message-sent">>, From#jid.lserver, From, [{<<"to">>, jid:encode(To)}], Message).
+
+reported(#message{to = To} = Message) ->
+    xmpp:put_meta(Message, ?MODULE, jid:tolower(To)).
+
+identity(#message{from = From, to = To, id = ID, type = Type}) ->
+    {jid:tolower(From), jid:tolower(To), ID, Type}.
+
 %% A message is about to be routed to the sessions of a local user, however many
 %% there are. What is routed again, after a session has ended without taking it,
-%% carries the mark that it got here.
-about_to_receive(#message{meta = #{?MODULE := _}} = Message) ->
-    Message;
+%% carries its mark.
 about_to_receive(#message{type = Type, to = To} = Message) when Type /= error ->
     case get(?HANDING_OVER) of
 	true ->
 	    xmpp:put_meta(Message, ?MODULE, stored);
 	undefined ->
-	    case is_first(Message) of
+	    case is_new(Message) of
 		true ->
 		    tell(<<"message-received">>, To#jid.lserver, To, [{<<"to">>, jid:encode(To)}], Message),
-		    xmpp:put_meta(Message, ?MODULE, told);
+		    reported(Message);
 		false ->
 		    Message
 	    end
@@ -163,24 +205,41 @@ about_to_receive(#message{type = Type, to = To} = Message) when Type /= error ->
 about_to_receive(Acc) ->
     Acc.
 
-%% is_first says whether a message comes from elsewhere and for the first time.
-is_first(#message{from = #jid{luser = LUser, lserver = LServer}} = Message) ->
-    not (LUser /= <<>> andalso is_served(LServer))
+is_new(#message{meta = #{?MODULE := stored}}) ->
+    false;
+is_new(#message{meta = #{carbon_copy := true}}) ->
+    false;
+is_new(#message{to = To, meta = Meta} = Message) ->
+    maps:get(?MODULE, Meta, none) /= jid:tolower(To)
+	andalso not is_injected(Message)
 	andalso not is_archived(Message)
 	andalso is_new_for(Message).
 
-%% An answer from an archive (XEP-0313) has nothing but the result.
-is_archived(#message{body = [], sub_els = [_ | _]} = Message) ->
-    xmpp:has_subtag(Message, #mam_result{});
+is_injected(Message) ->
+    case get(?INJECTED) of
+	undefined ->
+	    false;
+	Injected ->
+	    Injected == identity(Message) andalso erase(?INJECTED) == Injected
+    end.
+
+%% An answer from an archive (XEP-0313) has nothing but the result: of this server, or
+%% of a room elsewhere.
+is_archived(#message{body = [], sub_els = Els}) ->
+    lists:any(fun is_result/1, Els);
 is_archived(_Message) ->
     false.
+
+is_result(#mam_result{}) -> true;
+is_result(#xmlel{name = <<"result">>} = El) -> attr(<<"xmlns">>, El) == ?NS_MAM_2;
+is_result(_El) -> false.
 
 %% is_new_for asks the recipient's side. What one of his own sessions routes to
 %% him in the name of another is a stored message handed over; nobody is told
 %% of messages that a privacy list keeps from him, or to users that do not exist.
-is_new_for(#message{to = #jid{luser = LUser, lserver = LServer} = To} = Message) ->
+is_new_for(#message{from = From, to = #jid{luser = LUser, lserver = LServer} = To} = Message) ->
     Sessions = ejabberd_sm:get_session_sids(LUser, LServer),
-    not lists:keymember(self(), 2, Sessions)
+    (not lists:keymember(self(), 2, Sessions) orelse jid:remove_resource(jid:tolower(From)) == {LUser, LServer, <<>>})
 	andalso (Sessions /= [] orelse ejabberd_auth:user_exists(LUser, LServer))
 	andalso allow == ejabberd_hooks:run_fold(privacy_check_packet, LServer, allow, [To, Message, in]).
 
@@ -319,29 +378,36 @@ count(Messages) ->
 component_connected(Component) ->
     mod_event_feed_source:component_connected(Component, self()).
 
-%% component_send sees what comes over a component's own connection and nothing
+%% component_send is before mod_privilege (50), which may run user_send_packet for
+%% what a component writes in a user's name (XEP-0356).
+component_send(Acc) ->
+    put(?COMPONENT, true),
+    control(Acc).
+
+%% control sees what comes over a component's own connection and nothing
 %% else, so neither users nor other servers can pretend to be it. The name that
 %% the connection has proved is compared too: with check_from off, or with
 %% several names at one listener, a component may write another's.
-component_send({#message{type = Type, from = #jid{luser = <<>>, lserver = Component, lresource = <<>>},
+control({#message{type = Type, from = #jid{luser = <<>>, lserver = Component, lresource = <<>>},
 			 to = #jid{luser = <<>>, lserver = Host, lresource = <<>>},
 			 sub_els = [#xmlel{name = Verb} = El]},
 		#{remote_server := Component} = State} = Acc) when Type /= error ->
-    case is_control(El) andalso mod_event_feed_intake:belongs_to(Component) andalso is_served(Host) of
+    case is_control(El) andalso mod_event_feed_intake:belongs_to(Component)
+	andalso lists:member(Host, all_hosts()) of
 	true ->
 	    mod_event_feed_source:control(self(), Verb, attr(<<"source">>, El), attr(<<"epoch">>, El),
-					  args(El)),
+					  (args(El))#{host => Host}),
 	    {stop, {drop, State}};
 	false ->
 	    Acc
     end;
-component_send(Acc) ->
+control(Acc) ->
     Acc.
 
 args(El) ->
     maps:from_list([{seq, number(Text)} || Text <- [attr(<<"seq">>, El)], Text /= undefined]
-		   ++ [{id, Id} || Id <- [attr(<<"id">>, El)], is_binary(Id), byte_size(Id) > 0,
-				   byte_size(Id) =< 128]).
+		   ++ [{Key, Text} || {Key, Text} <- [{id, attr(<<"id">>, El)}, {token, attr(<<"token">>, El)}],
+				      is_binary(Text), byte_size(Text) > 0, byte_size(Text) =< 128]).
 
 number(Text) ->
     try binary_to_integer(Text) of

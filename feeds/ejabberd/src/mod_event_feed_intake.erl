@@ -2,8 +2,8 @@
 %%% never wait, and what the source cannot take in time is dropped and counted.
 -module(mod_event_feed_intake).
 
--export([open/3, limits/3, close/0, tell/1, taken/2, losses/1, ignored/1,
-	 count_ignored/0, belongs_to/1]).
+-export([open/3, limits/3, close/0, tell/1, taken/2, losses/1, counted/1,
+	 count_ignored/0, count_unnamed/1, belongs_to/1]).
 
 -include("xmpp.hrl").
 -include("mod_event_feed.hrl").
@@ -13,6 +13,7 @@
 -define(QUEUED_BYTES, 2).
 -define(LOST, 3).
 -define(IGNORED, 4).
+-define(UNNAMED, 5).
 
 -record(intake, {component :: binary(),
 		 counters :: atomics:atomics_ref(),
@@ -23,7 +24,7 @@
 %% earlier source has not taken are forgotten with its mailbox.
 -spec open(binary(), pos_integer(), pos_integer()) -> atomics:atomics_ref().
 open(Component, MaxEvents, MaxBytes) ->
-    Counters = atomics:new(4, [{signed, true}]),
+    Counters = atomics:new(5, [{signed, true}]),
     put_term(Component, Counters, MaxEvents, MaxBytes),
     Counters.
 
@@ -81,15 +82,22 @@ losses(Counters) ->
 
 %% count_ignored counts a stanza that asks for what its sender may not have.
 -spec count_ignored() -> ok.
-count_ignored() ->
+count_ignored() -> count(?IGNORED, 1).
+
+%% count_unnamed counts members of a room that no event has room for.
+-spec count_unnamed(pos_integer()) -> ok.
+count_unnamed(N) -> count(?UNNAMED, N).
+
+count(Counter, N) ->
     case persistent_term:get(?MODULE, undefined) of
-	#intake{counters = Counters} -> atomics:add(Counters, ?IGNORED, 1);
+	#intake{counters = Counters} -> atomics:add(Counters, Counter, N);
 	undefined -> ok
     end.
 
-%% ignored returns how many of these came since it was asked last.
--spec ignored(atomics:atomics_ref()) -> non_neg_integer().
-ignored(Counters) -> atomics:exchange(Counters, ?IGNORED, 0).
+%% counted returns what was counted since it was asked last.
+-spec counted(atomics:atomics_ref()) -> #{ignored | unnamed => non_neg_integer()}.
+counted(Counters) ->
+    #{ignored => atomics:exchange(Counters, ?IGNORED, 0), unnamed => atomics:exchange(Counters, ?UNNAMED, 0)}.
 
 %% belongs_to says whether a domain is the component's.
 -spec belongs_to(binary()) -> boolean().

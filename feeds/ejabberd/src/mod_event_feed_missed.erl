@@ -12,8 +12,10 @@
 -include("xmpp.hrl").
 -include("mod_muc_room.hrl").
 
-%% The text of the list; the limit of members is usually met first.
--define(MOST_BYTES, 64 * 1024).
+%% Bytes of the list in one event, and events for one message. The component reads
+%% the start tag of an event whatever its length up to 64 KiB.
+-define(MOST_BYTES, 16 * 1024).
+-define(MOST_EVENTS, 4).
 %% Members and others that are looked at for one message.
 -define(MOST_AFFILIATIONS, 10000).
 %% Anybody can be made a member, account or not. To ask for an account can mean
@@ -31,9 +33,9 @@
 
 -type account() :: {binary(), binary()}.
 
-%% by returns the members who miss the message, as the text of an attribute;
-%% none where nobody is to be told.
--spec by(message(), #state{}) -> binary() | none.
+%% by returns the members who miss the message, as the texts of one attribute for
+%% each event.
+-spec by(message(), #state{}) -> [binary()].
 by(#message{from = From} = Message, #state{server_host = Host, config = Config} = State) ->
     case is_room(gen_mod:get_module_opt(Host, mod_event_feed, room_missed), Config)
 	andalso is_worth_telling(Message) of
@@ -42,7 +44,7 @@ by(#message{from = From} = Message, #state{server_host = Host, config = Config} 
 	    Limit = gen_mod:get_module_opt(Host, mod_event_feed, room_missed_limit),
 	    told(absent(maps:next(maps:iterator(State#state.affiliations)), Here, Limit), State);
 	false ->
-	    none
+	    []
     end.
 
 is_room(all, _Config) -> true;
@@ -51,10 +53,8 @@ is_room('members-only', #config{members_only = MembersOnly}) -> MembersOnly.
 
 %% Whether a member would want to know of it: something was said, and its sender
 %% does not ask to forget it (XEP-0334).
-is_worth_telling(#message{type = groupchat, body = Body} = Message) ->
-    xmpp:get_text(Body) /= <<>> andalso not xmpp:has_subtag(Message, #hint{type = 'no-store'});
-is_worth_telling(_Message) ->
-    false.
+is_worth_telling(#message{body = Body} = Message) ->
+    xmpp:get_text(Body) /= <<>> andalso not xmpp:has_subtag(Message, #hint{type = 'no-store'}).
 
 %% here are the accounts of the room's occupants, and of who speaks: a subscriber
 %% may without being one.
@@ -85,19 +85,21 @@ is_member(Affiliation) -> Affiliation == member orelse Affiliation == admin orel
 
 told(too_many, State) ->
     log_too_many(State),
-    none;
-told(Absent, State) ->
-    case existing(Absent) of
-	[] ->
-	    none;
-	Members ->
-	    Texts = [jid:encode({User, Server, <<>>}) || {User, Server} <- Members],
-	    Text = iolist_to_binary(lists:join($\s, Texts)),
-	    case byte_size(Text) =< ?MOST_BYTES of
-		true -> Text;
-		false -> told(too_many, State)
-	    end
-    end.
+    [];
+told(Absent, _State) ->
+    texts([jid:encode({User, Server, <<>>}) || {User, Server} <- existing(Absent)], [], 0, []).
+
+%% texts fills one text after the other. It takes the members, those of the text that
+%% is being filled and their bytes, and the texts that are full.
+texts([], [], 0, Full) ->
+    lists:reverse(Full);
+texts(Members, _, _, Full) when length(Full) == ?MOST_EVENTS ->
+    mod_event_feed_intake:count_unnamed(length(Members)),
+    lists:reverse(Full);
+texts([Member | Members], Text, Bytes, Full) when Bytes + 1 + byte_size(Member) =< ?MOST_BYTES ->
+    texts(Members, [Member | Text], Bytes + 1 + byte_size(Member), Full);
+texts(Members, Text, _, Full) ->
+    texts(Members, [], 0, [iolist_to_binary(lists:join($\s, Text)) | Full]).
 
 %% existing are those that are known to be accounts, or may be. Only what is
 %% said about these is remembered.
@@ -141,6 +143,6 @@ log_too_many(#state{jid = Room}) ->
 	_ ->
 	    put(?LOGGED, Now),
 	    ?WARNING_MSG("Nobody who is away is told of messages in ~ts: more members are away than "
-			 "room_missed_limit of mod_event_feed allows, or the list of members is too long",
+			 "room_missed_limit of mod_event_feed allows, or the room has too many affiliations",
 			 [jid:encode(Room)])
     end.

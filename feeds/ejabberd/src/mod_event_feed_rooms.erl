@@ -3,7 +3,7 @@
 %%%
 %%% The hooks run in the room's process, one after the other. What they remember
 %%% between them stands in its dictionary: join_room and leave_room do not know
-%%% the nick, and nothing but the last hook tells a live message from a replay.
+%%% the nick.
 -module(mod_event_feed_rooms).
 
 -export([start/1, stop/1, hosts/1]).
@@ -41,16 +41,10 @@ hosts(Host) ->
 	false -> []
     end.
 
-last() ->
-    case get(?LAST) of
-	undefined -> {none, none};
-	Last -> Last
-    end.
-
 -spec presence(presence() | drop, #state{}, binary()) -> presence() | drop.
 presence(#presence{from = From} = Presence, State, Nick) ->
     LJID = jid:tolower(From),
-    put(?LAST, {presence, {LJID, Nick}}),
+    put(?LAST, {LJID, Nick}),
     case maps:find(LJID, State#state.users) of
 	{ok, #user{nick = Current}} -> put(?NICK(LJID), Current);
 	error -> ok
@@ -59,9 +53,11 @@ presence(#presence{from = From} = Presence, State, Nick) ->
 presence(Acc, _State, _Nick) ->
     Acc.
 
+%% The hook is also run for private messages and for what the room itself says, such as
+%% the subject for one who enters (ejabberd 23.10 and later).
 -spec message(message() | drop, #state{}, binary()) -> message() | drop.
-message(#message{type = Type, from = From} = Message, #state{jid = Room} = State, Nick) when Type /= error ->
-    put(?LAST, {message, none}),
+message(#message{type = groupchat, from = From, to = #jid{lresource = <<>>}} = Message,
+	#state{jid = Room} = State, Nick) ->
     case mod_event_feed:is_served(From#jid.lserver) of
 	true -> ok;
 	false ->
@@ -76,13 +72,15 @@ message(Acc, _State, _Nick) ->
 %% missed reports the message as the room is about to send it.
 missed(Message, #state{jid = Room} = State, Nick) ->
     try mod_event_feed_missed:by(Message, State) of
-	none ->
+	[] ->
 	    ok;
-	Members ->
-	    Sent = xmpp:remove_subtag(Message, #nick{}), % of the sender, not of the occupant
-	    mod_event_feed:tell(<<"room-missed">>, Room#jid.lserver, undefined,
-				named(Room, Nick) ++ [{<<"members">>, Members}],
-				Sent#message{from = jid:replace_resource(Room, Nick), to = Room})
+	Texts ->
+	    Said = xmpp:remove_subtag(Message, #nick{}), % of the sender, not of the occupant
+	    Sent = Said#message{from = jid:replace_resource(Room, Nick), to = Room},
+	    lists:foreach(fun(Members) ->
+				  mod_event_feed:tell(<<"room-missed">>, Room#jid.lserver, undefined,
+						      named(Room, Nick) ++ [{<<"members">>, Members}], Sent)
+			  end, Texts)
     catch
 	Class:_:Stack -> % without what it says
 	    ?ERROR_MSG("Cannot say who has missed a message: ~p at ~p",
@@ -92,8 +90,8 @@ missed(Message, #state{jid = Room} = State, Nick) ->
 -spec joined(binary(), binary(), binary(), jid()) -> ok.
 joined(_ServerHost, Room, Host, JID) ->
     LJID = jid:tolower(JID),
-    Nick = case last() of
-	       {presence, {LJID, Wanted}} -> Wanted;
+    Nick = case get(?LAST) of
+	       {LJID, Wanted} -> Wanted;
 	       _ -> undefined
 	   end,
     put(?NICK(LJID), Nick),

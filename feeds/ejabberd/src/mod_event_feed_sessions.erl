@@ -4,7 +4,7 @@
 %%% the old one says afterwards would look like the end of the new one.
 -module(mod_event_feed_sessions).
 
--export([new/0, change/3, ended/4, reported/4, ask/2, slice/3, leave/1, save/1, restore/2]).
+-export([new/0, change/3, ended/4, gone/3, reported/4, ask/2, slice/3, leave/1, save/1, restore/2]).
 
 -include("xmpp.hrl").
 -include("ejabberd_sm.hrl").
@@ -35,17 +35,19 @@ change({opened, LJID, Pid}, #fact{host = Host, user = User, t = T}, Tab) ->
 		 [#known{pid = Other} = Old] when Other /= Pid -> end_of(Old, T, <<"conflict">>);
 		 _ -> []
 	     end,
-    ets:insert(Tab, #known{ljid = LJID, pid = Pid, host = Host, user = User}),
+    insert(#known{ljid = LJID, pid = Pid, host = Host, user = User}, Tab),
     {Before, true};
 change({What, LJID, Pid}, Fact, Tab) ->
     case ets:lookup(Tab, LJID) of
 	[#known{pid = Pid} = Session] -> {[], changed(What, Fact, Session, Tab)};
 	[#known{} = Session] when What == resumed ->
-	    {[], ets:insert(Tab, Session#known{pid = Pid})};
+	    {[], insert(Session#known{pid = Pid}, Tab)};
 	[#known{}] ->
 	    {[], false};
 	[] when What == available ->
-	    {[], changed(What, Fact, session(LJID, Pid, Fact), Tab)};
+	    Session = session(LJID, Pid, Fact),
+	    insert(Session, Tab),
+	    {[], changed(What, Fact, Session, Tab)};
 	[] ->
 	    _ = [Pid ! {mod_event_feed, report} || What == resumed],
 	    {[], true}
@@ -60,14 +62,28 @@ changed(unavailable, _Fact, Session, Tab) ->
 changed(_What, _Fact, _Session, _Tab) ->
     true.
 
+%% insert adds a session, or gives it another process, and watches that. A process
+%% that is killed cannot say so.
+insert(#known{ljid = LJID, pid = Pid} = Session, Tab) ->
+    _ = erlang:monitor(process, Pid, [{tag, {gone, LJID}}]),
+    ets:insert(Tab, Session).
+
 %% ended forgets a session and returns the events of its end, none if another
 %% session has taken its place.
 -spec ended(ljid(), pid(), #fact{}, sessions()) -> [#fact{}].
 ended(LJID, Pid, #fact{t = T, attrs = Attrs}, Tab) ->
+    ended(LJID, Pid, T, proplists:get_value(<<"reason">>, Attrs), Tab).
+
+%% gone is the same for a process that has ended without a word.
+-spec gone(ljid(), pid(), sessions()) -> [#fact{}].
+gone(LJID, Pid, Tab) ->
+    ended(LJID, Pid, erlang:system_time(millisecond), <<"server">>, Tab).
+
+ended(LJID, Pid, T, Reason, Tab) ->
     case ets:lookup(Tab, LJID) of
 	[#known{pid = Pid} = Session] ->
 	    ets:delete(Tab, LJID),
-	    end_of(Session, T, proplists:get_value(<<"reason">>, Attrs));
+	    end_of(Session, T, Reason);
 	_ ->
 	    []
     end.
@@ -76,7 +92,7 @@ ended(LJID, Pid, #fact{t = T, attrs = Attrs}, Tab) ->
 -spec reported(ljid(), pid(), #fact{}, sessions()) -> boolean().
 reported(LJID, Pid, Fact, Tab) ->
     Session = session(LJID, Pid, Fact),
-    ets:insert_new(Tab, Session#known{presence = Fact#fact.stanza}).
+    not ets:member(Tab, LJID) andalso insert(Session#known{presence = Fact#fact.stanza}, Tab).
 
 %% ask makes the sessions of a host that are older than the table report
 %% themselves, and returns their processes.
@@ -84,7 +100,7 @@ reported(LJID, Pid, Fact, Tab) ->
 ask(Host, Tab) ->
     Pids = [Pid || #session{usr = {_, Server, _} = LJID, sid = {_, Pid}}
 		       <- ejabberd_sm:dirty_get_my_sessions_list(),
-		   Server == Host, not ets:member(Tab, LJID)],
+		   Server == Host, is_process_alive(Pid), not ets:member(Tab, LJID)],
     _ = [Pid ! {mod_event_feed, report} || Pid <- Pids],
     Pids.
 
@@ -125,7 +141,7 @@ restore({Run, Sessions}, Tab) ->
     Same = Run == this_run(),
     {Alive, Gone} = lists:partition(fun(#known{pid = Pid}) -> Same andalso is_process_alive(Pid) end,
 				    Sessions),
-    ets:insert(Tab, Alive),
+    _ = [insert(Session, Tab) || Session <- Alive],
     end_all(Gone, Tab).
 
 %% Another run of the server may give the same process identifiers again.

@@ -15,10 +15,12 @@
 
 %% Milliseconds between looks at what nothing announces.
 -define(TICK, 1000).
-%% Ticks after which an unanswered hello is said again.
--define(HELLO_TICKS, 10).
-%% Ticks between two notes of what was ignored.
--define(IGNORED_TICKS, 60).
+%% Ticks after which an unanswered hello is repeated from the next host: until each
+%% host has said it, and from then on.
+-define(FIRST_ROUND, 2).
+-define(LATER_ROUNDS, 10).
+%% Ticks between two notes of what was counted.
+-define(NOTE_TICKS, 60).
 %% Events sent in one go, and the milliseconds of pause after them, for the users.
 %% 16 000 events a second are more than the server can make.
 -define(SLICE, 64).
@@ -32,14 +34,20 @@
 		epoch :: binary(),
 		previous = none :: none | binary(),
 		window :: pos_integer(),
-		host :: binary(),               % that speaks for all
+		host :: binary(),               % that has said the last hello, or was answered
 		counters :: atomics:atomics_ref(),
 		ring :: mod_event_feed_ring:ring(),
 		conn = none :: none | {pid(), reference()},
 		resumed = false :: boolean(),   % by this connection
-		ticks = 0 :: non_neg_integer(), % since the last hello
+		%% The token of the last resume of this connection, as attributes.
+		token = [] :: [{binary(), binary()}],
+		ticks = 0 :: non_neg_integer(),
+		greeted = 0 :: non_neg_integer(),    % the tick of the last hello
+		unanswered = 0 :: non_neg_integer(), % hellos
 		said = 1 :: pos_integer(),      % the oldest number according to the last hello
-		on_wire = mod_event_feed_window:new() :: mod_event_feed_window:window(),
+		%% The epoch was taken back from disk, and no resume has come since.
+		restored = false :: boolean(),
+		on_wire = mod_event_feed_window:new(0) :: mod_event_feed_window:window(),
 		pumping = false :: boolean(),
 		sessions :: mod_event_feed_sessions:sessions(),
 		unreported = #{} :: #{pid() => true},
@@ -130,7 +138,8 @@ restore(#state{source = Source} = State, MaxEvents, MaxBytes) ->
 		      events := Events, sessions := Sessions}} ->
 	    Ring = mod_event_feed_ring:load(Events, Next, Holes, MaxEvents, MaxBytes),
 	    append_all(mod_event_feed_sessions:restore(Sessions, State#state.sessions),
-		       State#state{epoch = Epoch, previous = Previous, ring = Ring})
+		       State#state{epoch = Epoch, previous = Previous, ring = Ring, restored = true,
+				   on_wire = mod_event_feed_window:new(Next - 1)})
     end.
 
 handle_call(_Request, _From, State) ->
@@ -167,12 +176,16 @@ handle_info(pump, State) ->
 handle_info(tick, #state{ticks = Ticks} = State) ->
     erlang:send_after(?TICK, self(), tick),
     State1 = pump(take_losses(State#state{ticks = Ticks + 1})),
-    tell_ignored(State1),
+    note_counts(State1),
     case State1 of
-	#state{resumed = false, conn = none} -> {noreply, find_connection(State1)};
-	#state{resumed = false, ticks = N} when N rem ?HELLO_TICKS == 0 -> {noreply, hello(State1)};
-	_ -> {noreply, State1}
+	#state{resumed = true} -> {noreply, State1};
+	#state{conn = none} -> {noreply, find_connection(State1)};
+	_ -> {noreply, hello_again(State1)}
     end;
+handle_info({{gone, LJID}, _, process, Pid, _}, State) ->
+    Events = mod_event_feed_sessions:gone(LJID, Pid, State#state.sessions),
+    State1 = State#state{unreported = maps:remove(Pid, State#state.unreported)},
+    {noreply, begin_snapshot(append_all(Events, State1))};
 handle_info({'DOWN', Ref, process, Pid, _}, #state{conn = {Pid, Ref}} = State) ->
     {noreply, find_connection(State#state{conn = none, resumed = false})};
 handle_info(reports_due, State) ->
@@ -241,13 +254,15 @@ take_losses(#state{counters = Counters} = State) ->
 	    lose(N, State)
     end.
 
-%% tell_ignored writes at most once a minute, whatever strangers send.
-tell_ignored(#state{ticks = Ticks, counters = Counters}) when Ticks rem ?IGNORED_TICKS == 0 ->
-    case mod_event_feed_intake:ignored(Counters) of
-	0 -> ok;
-	N -> ?INFO_MSG("Ignored ~B messages that asked for something in the component's name", [N])
-    end;
-tell_ignored(_State) ->
+%% note_counts writes at most once a minute, whatever strangers and owners of rooms do.
+note_counts(#state{ticks = Ticks, counters = Counters}) when Ticks rem ?NOTE_TICKS == 0 ->
+    #{ignored := Ignored, unnamed := Unnamed} = mod_event_feed_intake:counted(Counters),
+    _ = [?INFO_MSG("Ignored ~B messages that asked for something in the component's name", [Ignored])
+	 || Ignored > 0],
+    _ = [?WARNING_MSG("~B members of rooms were not named in the events of messages that they have missed: "
+		      "the lists were too long", [Unnamed]) || Unnamed > 0],
+    ok;
+note_counts(_State) ->
     ok.
 
 %%% To the component
@@ -273,12 +288,12 @@ pump(_N, State) ->
 send_event(#kept{seq = Seq} = Kept, #state{component = Component, source = Source, epoch = Epoch,
 					   on_wire = OnWire} = State) ->
     Suspect = mod_event_feed_window:is_suspect(Seq, OnWire),
-    send(mod_event_feed_wire:event(Component, Source, Epoch, Kept, Suspect), State),
+    send(mod_event_feed_wire:event(Component, Source, Epoch, State#state.token, Kept, Suspect), State),
     State#state{on_wire = mod_event_feed_window:sent(Seq, OnWire)}.
 
 send_lost(From, To, #state{host = Host, component = Component, source = Source, epoch = Epoch,
 			   on_wire = OnWire} = State) ->
-    send(mod_event_feed_wire:lost(Host, Component, Source, Epoch, From, To), State),
+    send(mod_event_feed_wire:lost(Host, Component, Source, Epoch, State#state.token, From, To), State),
     State#state{on_wire = mod_event_feed_window:lost(From, To, OnWire)}.
 
 send(Message, #state{conn = {Pid, _}}) ->
@@ -286,18 +301,39 @@ send(Message, #state{conn = {Pid, _}}) ->
 
 hello(#state{conn = none} = State) ->
     State;
-hello(#state{ring = Ring} = State) ->
-    case mod_event_feed:hosts() of
+hello(#state{ring = Ring, host = Last, unanswered = Unanswered} = State) ->
+    case mod_event_feed:all_hosts() of
 	[] ->
 	    State;
-	[Host | _] = Hosts ->
+	[Other | _] = Hosts ->
+	    Host = case lists:member(Last, Hosts) of
+		       true -> Last;
+		       false -> Other
+		   end,
 	    First = mod_event_feed_ring:first(Ring),
 	    send(mod_event_feed_wire:hello(
-		   Hosts ++ lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts), State#state.component,
+		   Host, Hosts, State#state.component,
 		   #{source => State#state.source, epoch => State#state.epoch,
 		     previous => State#state.previous, first => First,
 		     next => mod_event_feed_ring:next(Ring)}), State),
-	    State#state{resumed = false, ticks = 0, said = First, host = Host}
+	    State#state{resumed = false, greeted = State#state.ticks, said = First, host = Host,
+			unanswered = Unanswered + 1}
+    end.
+
+%% hello_again repeats hello from the next host: the component may not serve the
+%% last one.
+hello_again(#state{ticks = Ticks, greeted = Greeted, host = Host, unanswered = Unanswered} = State) ->
+    Hosts = mod_event_feed:all_hosts(),
+    Pause = case Unanswered < length(Hosts) of
+		true -> ?FIRST_ROUND;
+		false -> ?LATER_ROUNDS
+	    end,
+    Next = case lists:dropwhile(fun(H) -> H /= Host end, Hosts) of
+	       [Host, H | _] -> H;
+	       _ -> hd(Hosts ++ [Host])
+	   end,
+    if Ticks - Greeted >= Pause -> hello(State#state{host = Next});
+       true -> State
     end.
 
 %%% The connection
@@ -307,7 +343,7 @@ connect(Pid, #state{conn = {Pid, _}} = State) ->
 connect(Pid, State) ->
     State1 = disconnect(State),
     OnWire = mod_event_feed_window:cut(State1#state.on_wire),
-    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}, on_wire = OnWire}).
+    hello(State1#state{conn = {Pid, erlang:monitor(process, Pid)}, on_wire = OnWire, unanswered = 0}).
 
 disconnect(#state{conn = none} = State) ->
     State;
@@ -336,16 +372,18 @@ obey(_Pid, _Verb, Source, _Epoch, _Args, #state{source = Mine} = State) ->
 	 || Source == Mine orelse length(ejabberd_cluster:get_nodes()) == 1],
     State.
 
-obey(<<"resume">>, true, #{seq := Seq}, #state{ring = Ring} = State) when is_integer(Seq) ->
-    case Seq < mod_event_feed_ring:next(Ring) of
-	true -> resume(Seq, State);
-	false -> ignore
-    end;
-obey(<<"resume">>, _, #{seq := Seq}, _State) when Seq == invalid ->
+obey(<<"resume">>, _, #{seq := invalid}, _State) ->
     ignore;
-obey(<<"resume">>, _, _, #state{said = First} = State) ->
+obey(<<"resume">>, true, #{seq := Seq} = Args, #state{on_wire = OnWire} = State) ->
+    case mod_event_feed_window:is_past(Seq, OnWire) of
+	true -> resume(Seq, Args, State);
+	false -> set_back(State)
+    end;
+obey(<<"resume">>, _, _, #state{restored = true, said = First} = State) when First > 1 ->
+    set_back(State);
+obey(<<"resume">>, _, Args, #state{said = First} = State) ->
     %% What was dropped since the hello is announced.
-    resume(First - 1, State);
+    resume(First - 1, Args, State);
 obey(<<"ack">>, true, #{seq := Seq}, #state{resumed = true, on_wire = OnWire, ring = Ring} = State)
   when is_integer(Seq) ->
     case mod_event_feed_window:acknowledged(Seq, OnWire) of
@@ -357,9 +395,22 @@ obey(<<"snapshot">>, _, #{id := Id}, State) when is_binary(Id) ->
 obey(_, _, _, _) ->
     ignore.
 
-resume(Seq, #state{ring = Ring, on_wire = OnWire} = State) ->
-    pump(State#state{resumed = true, ring = mod_event_feed_ring:trim(Seq, Ring),
+resume(Seq, Args, #state{ring = Ring, on_wire = OnWire} = State) ->
+    pump(State#state{resumed = true, restored = false, unanswered = 0,
+		     host = maps:get(host, Args, State#state.host),
+		     token = [{<<"token">>, Token} || #{token := Token} <- [Args]],
+		     ring = mod_event_feed_ring:trim(Seq, Ring),
 		     on_wire = mod_event_feed_window:begin_at(Seq, OnWire)}).
+
+%% set_back begins another epoch with the events that are kept. The component has
+%% events of this epoch that this run has not sent, or it has had some and does not
+%% know the epoch any more: the server was set back to an earlier state, for example
+%% from a backup. To go on would give numbers twice.
+set_back(#state{epoch = Epoch, source = Source} = State) ->
+    ?WARNING_MSG("The component does not agree about epoch ~ts: was the server set back to an earlier "
+		 "state? A new epoch begins", [Epoch]),
+    hello(State#state{epoch = mod_event_feed_spool:new_epoch(Source), previous = Epoch,
+		      restored = false, on_wire = mod_event_feed_window:new(0)}).
 
 %%% Snapshots
 

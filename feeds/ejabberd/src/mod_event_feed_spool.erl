@@ -2,7 +2,7 @@
 %%% were not acknowledged, otherwise the name of the epoch that was lost.
 -module(mod_event_feed_spool).
 
--export([save/1, begin_epoch/1]).
+-export([save/1, begin_epoch/1, new_epoch/1]).
 
 -include("logger.hrl").
 
@@ -30,14 +30,16 @@ begin_epoch(Source) ->
 			   {ok, {Source, Epoch}} -> Epoch;
 			   _ -> none
 		       end,
-	    New = new_epoch(),
-	    _ = write(?EPOCH, term_to_binary({Source, New})),
-	    {new, New, Previous}
+	    {new, new_epoch(Source), Previous}
     end.
 
-new_epoch() ->
+%% new_epoch returns a name that no epoch has had, and writes it down.
+-spec new_epoch(binary()) -> binary().
+new_epoch(Source) ->
     <<Random:32>> = crypto:strong_rand_bytes(4),
-    list_to_binary(io_lib:format("~.16b-~8.16.0b", [erlang:system_time(second), Random])).
+    New = list_to_binary(io_lib:format("~.16b-~8.16.0b", [erlang:system_time(second), Random])),
+    _ = write(?EPOCH, term_to_binary({Source, New})),
+    New.
 
 %% take returns what was saved, once: what was taken and lives on must not be
 %% taken again after a crash.

@@ -2,19 +2,21 @@
 %%% was acknowledged and the last one sent, of one connection after the other.
 -module(mod_event_feed_window).
 
--export([new/0, begin_at/2, cut/1, next/1, is_open/2, is_suspect/2, sent/2, lost/3, acknowledged/2]).
+-export([new/1, begin_at/2, cut/1, next/1, is_open/2, is_past/2, is_suspect/2, sent/2, lost/3, acknowledged/2]).
 
 -record(window, {sent = 0 :: non_neg_integer(),   % the last number on the wire
 		 base = 0 :: non_neg_integer(),   % the last one acknowledged
 		 tried = 0 :: non_neg_integer(),  % the last one on earlier connections
+		 before = 0 :: non_neg_integer(), % the last one of earlier runs of the server
 		 %% Losses announced behind base.
 		 gaps = [] :: [{pos_integer(), pos_integer()}]}).
 
 -opaque window() :: #window{}.
 -export_type([window/0]).
 
--spec new() -> window().
-new() -> #window{}.
+%% new takes the last number of the epoch that an earlier run of the server has given.
+-spec new(non_neg_integer()) -> window().
+new(Before) -> #window{before = Before}.
 
 %% begin_at goes on behind a number, which the component has.
 -spec begin_at(non_neg_integer(), window()) -> window().
@@ -34,6 +36,11 @@ next(#window{sent = Sent}) -> Sent + 1.
 -spec is_open(pos_integer(), window()) -> boolean().
 is_open(Size, #window{sent = Sent, base = Base, gaps = Gaps}) ->
     Sent - Base - lists:sum([To - From || {From, To} <- Gaps]) < Size.
+
+%% is_past says whether the component can have this number.
+-spec is_past(pos_integer(), window()) -> boolean().
+is_past(Seq, #window{sent = Sent, tried = Tried, before = Before}) ->
+    Seq =< max(Before, max(Sent, Tried)).
 
 %% is_suspect says whether a connection may have ended because of this number.
 -spec is_suspect(pos_integer(), window()) -> boolean().

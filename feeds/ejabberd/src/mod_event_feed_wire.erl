@@ -1,7 +1,7 @@
 %%% The stanzas of the protocol and their way to the component's stream.
 -module(mod_event_feed_wire).
 
--export([hello/3, event/5, lost/6, kept/1, size_of/1, send/2, connections/1]).
+-export([hello/4, event/6, lost/7, kept/1, size_of/1, send/2, connections/1]).
 
 -include("xmpp.hrl").
 -include("ejabberd_router.hrl").
@@ -10,33 +10,35 @@
 %% What an event takes beside its texts, roughly.
 -define(OVERHEAD, 200).
 
-%% hello comes from the first of the hosts. An epoch before this one has always
-%% ended without a clean stop: after a clean one it goes on.
--spec hello([binary()], jid(), map()) -> message().
-hello([Host | _] = Hosts, Component, #{source := Source, epoch := Epoch, previous := Previous,
-				       first := First, next := Next}) ->
+%% hello comes from one of the hosts. An epoch before this one has always ended
+%% without a clean stop: after a clean one it goes on.
+-spec hello(binary(), [binary()], jid(), map()) -> message().
+hello(Host, Hosts, Component, #{source := Source, epoch := Epoch, previous := Previous,
+				first := First, next := Next}) ->
     Before = [[{<<"prev-epoch">>, Previous}, {<<"clean">>, <<"false">>}] || Previous /= none],
     Attrs = [{<<"source">>, Source}, {<<"epoch">>, Epoch},
 	     {<<"first">>, integer_to_binary(First)}, {<<"next">>, integer_to_binary(Next)},
 	     {<<"hosts">>, iolist_to_binary(lists:join($\s, Hosts))},
-	     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary>>}],
+	     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary>>},
+	     {<<"token">>, <<"true">>}],
     message(Host, Component, [tag(<<"hello">>, lists:append([Attrs | Before]))]).
 
 %% event wraps an event. Suspect is one that was on its way when a connection
 %% ended: it may be the cause.
--spec event(jid(), binary(), binary(), #kept{}, boolean()) -> message().
-event(Component, Source, Epoch, #kept{seq = Seq, kind = Kind, host = Host, user = User, t = T,
-				      attrs = Attrs, stanza = Stanza}, Suspect) ->
+-spec event(jid(), binary(), binary(), [{binary(), binary()}], #kept{}, boolean()) -> message().
+event(Component, Source, Epoch, Token, #kept{seq = Seq, kind = Kind, host = Host, user = User, t = T,
+					     attrs = Attrs, stanza = Stanza}, Suspect) ->
     Common = [{<<"source">>, Source}, {<<"epoch">>, Epoch}, {<<"seq">>, integer_to_binary(Seq)},
-	      {<<"kind">>, Kind}],
+	      {<<"kind">>, Kind} | Token],
     Named = [{<<"user">>, User} || User /= undefined] ++ Attrs ++ [{<<"t">>, seconds(T)}],
     message(Host, Component, [tag(<<"event">>, Common ++ Named) | forwarded(Stanza, Suspect)]).
 
--spec lost(binary(), jid(), binary(), binary(), pos_integer(), pos_integer()) -> message().
-lost(Host, Component, Source, Epoch, From, To) ->
+-spec lost(binary(), jid(), binary(), binary(), [{binary(), binary()}], pos_integer(), pos_integer()) ->
+	  message().
+lost(Host, Component, Source, Epoch, Token, From, To) ->
     message(Host, Component,
 	    [tag(<<"lost">>, [{<<"source">>, Source}, {<<"epoch">>, Epoch},
-				  {<<"from">>, integer_to_binary(From)}, {<<"to">>, integer_to_binary(To)}])]).
+			      {<<"from">>, integer_to_binary(From)}, {<<"to">>, integer_to_binary(To)} | Token])]).
 
 %% kept is an event in the form in which it is kept, before it has its number.
 -spec kept(#fact{}) -> #kept{}.

@@ -3,6 +3,7 @@
 package ejabberd_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,6 +128,37 @@ func TestMissed(t *testing.T) {
 		t.Errorf("many without an account: %q", got)
 	}
 	step("many without an account, again", func() { say("m18", "<body>Tea?</body>") }, "m18: bob@localhost carol@localhost")
+	t.Run("more than fits into one event", func(t *testing.T) {
+		names := make([]string, 100)
+		for i := range names {
+			names[i] = fmt.Sprintf("%s%03d@localhost", strings.Repeat("long", 240), i)
+			alice.Affiliate(room, names[i]+" member")
+		}
+		named := make(map[string]bool)
+		var lists []event
+		for _, e := range c.step(func() { say("m19", "<body>Tea?</body>") }) {
+			if e.Kind == "room-missed" {
+				lists = append(lists, e)
+				for _, member := range strings.Fields(e.Members) {
+					if named[member] {
+						t.Errorf("named twice: %s", member)
+					}
+					named[member] = true
+				}
+				if len(e.Members) > 16<<10 || e.decode().ID != "m19" {
+					t.Errorf("%d bytes of members, %+v", len(e.Members), e.decode())
+				}
+			}
+		}
+		// 16 of the new ones were looked up; each event has room for 16.
+		if len(lists) != 4 || len(named) < 64 {
+			t.Errorf("%d events name %d members", len(lists), len(named))
+		}
+		want := fmt.Sprintf("#{ignored => 0,unnamed => %d}", 2+100-16-len(named))
+		if got := erlang.Run("mod_event_feed_intake:counted(element(3, persistent_term:get(mod_event_feed_intake)))"); got != "{ok,"+want+"}" {
+			t.Errorf("counted %s, want %s", got, want)
+		}
+	})
 	// ejabberd writes its log some time later.
 	erlang.Run(`error_logger:error_msg("the test has ended")`)
 	var log string

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -169,6 +170,25 @@ func TestRestarts(t *testing.T) {
 		}
 	})
 
+	t.Run("the process of a session is killed", func(t *testing.T) {
+		login("bob", "killed")
+		got := c.step(func() {
+			if got := erlang.Run(`exit(ejabberd_sm:get_session_pid(<<"bob">>, <<"localhost">>, <<"killed">>), kill)`); got != "{ok,true}" {
+				t.Fatal(got)
+			}
+			c.await("session-end", "bob@localhost", 1)
+		})
+		want := []string{"offline bob@localhost/killed [presence unavailable]", "session-end bob@localhost/killed reason=server"}
+		if diff := cmp.Diff(want, lines(got)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		for _, e := range c.snapshot("killed session") {
+			if e.User == "bob@localhost/killed" {
+				t.Errorf("a dead session: %s", e.line())
+			}
+		}
+	})
+
 	t.Run("users do not notice the death of the source", func(t *testing.T) {
 		epoch := c.epoch
 		bob := login("bob", "desk")
@@ -194,6 +214,88 @@ func TestRestarts(t *testing.T) {
 		}
 	})
 	c.sound()
+}
+
+// TestSetBack restores the feed's files from a backup: numbers that the component has are
+// given again, to other events, and none of these may pass for one that it has.
+func TestSetBack(t *testing.T) {
+	t.Parallel()
+	s := harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true})
+	c := attach(t, s)
+	client := func() *harness.Client { return s.Login(t, "alice", "r1") }
+	chat(client(), "bob@localhost", 1, 3)
+	c.snapshot("first")
+	backup := t.TempDir()
+	// Of what was said since then; what the backup had may come once more, which no
+	// module can know.
+	since := func(from, first int) []string {
+		return slices.DeleteFunc(bodies(c.since(from)), func(body string) bool {
+			n, err := strconv.Atoi(body)
+			return err == nil && n < first
+		})
+	}
+	for i, again := range []int{
+		30, // more than the component has by then, as it seems
+		0,  // less
+	} {
+		base := 1000 * (i + 1)
+		c.disconnect()
+		chat(client(), "bob@localhost", 100, 2) // kept over the restart
+		s.Stop()
+		files(t, filepath.Join(s.Dir(), "db"), backup)
+		s.Start()
+		c.connect()
+		chat(client(), "bob@localhost", 200, 10)
+		c.snapshot(fmt.Sprint("later ", i))
+		epoch := c.epoch
+		c.disconnect()
+		s.Kill()
+		files(t, backup, filepath.Join(s.Dir(), "db"))
+		s.Start()
+		from := c.count()
+		alice := client()
+		chat(alice, "bob@localhost", base, again)
+		c.connect()
+		c.snapshot(fmt.Sprint("set back ", i))
+		chat(alice, "bob@localhost", base+500, 2)
+		c.snapshot(fmt.Sprint("goes on ", i))
+		if diff := cmp.Diff(append(numbers(base, again), numbers(base+500, 2)...), since(from, base)); diff != "" {
+			t.Errorf("%d: bodies (-want +got):\n%s", again, diff)
+		}
+		if h := c.hellos[len(c.hellos)-1]; h.Epoch == epoch || h.PrevEpoch != epoch || h.Clean != "false" {
+			t.Errorf("%d: epoch %s, then %+v", again, epoch, h)
+		}
+	}
+	t.Run("the component has lost what it had", func(t *testing.T) {
+		c.disconnect()
+		s.Stop()
+		s.Start()
+		epoch := c.epoch
+		c.locked(func() { c.epoch, c.last = "", 0 })
+		c.connect()
+		c.until("a new epoch", func() bool { return c.hellos[len(c.hellos)-1].Epoch != epoch })
+		from := c.count()
+		chat(client(), "bob@localhost", 3000, 2)
+		c.snapshot("nothing known")
+		if diff := cmp.Diff(numbers(3000, 2), since(from, 3000)); diff != "" {
+			t.Errorf("bodies (-want +got):\n%s", diff)
+		}
+	})
+	c.sound()
+}
+
+// files copies the feed's files.
+func files(t *testing.T, from, to string) {
+	t.Helper()
+	for _, name := range []string{"event_feed.ring", "event_feed.epoch"} {
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Installation in the way of ejabberdctl module_install, which calls ext_mod,

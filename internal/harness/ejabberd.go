@@ -40,6 +40,12 @@ type EjabberdOptions struct {
 	Federation bool
 	// Accounts lets Register and Unregister work.
 	Accounts bool
+	// API lists further commands that API may call.
+	API []string
+	// Unchecked are components that may write in any name: their listener has no from check.
+	Unchecked []string
+	// RoomOptions is YAML, the options of new rooms in braces.
+	RoomOptions string
 	// NodesBy is the one who may create nodes at pubsub.localhost; empty lets everybody.
 	NodesBy string
 	// StreamManagement is YAML, the options of mod_stream_mgmt in braces.
@@ -61,7 +67,7 @@ func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
 	o.MUC = cmp.Or(o.MUC, defaultMUC)
 
 	n := 1 + 2*len(o.Components)
-	if o.Accounts {
+	if o.api() {
 		n++
 	}
 	if o.Federation {
@@ -75,7 +81,7 @@ func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
 		CAFile: filepath.Join(s.dir, "ca.pem"),
 		t:      t, s: s, c2s: loopback(ports[0]), components: ejabberdComponents(o.Components, ports[1:]),
 	}
-	if o.Accounts {
+	if o.api() {
 		x.accounts = ejabberdAPI{loopback(ports[1+2*len(o.Components)])}
 	}
 	if o.Federation {
@@ -87,6 +93,15 @@ func Ejabberd(t testing.TB, o EjabberdOptions) *XMPPServer {
 		}
 	}
 	return x
+}
+
+// api reports whether the server listens for mod_http_api.
+func (o *EjabberdOptions) api() bool { return o.Accounts || len(o.API) > 0 }
+
+// API calls a command of an ejabberd that was made with it in the option API.
+func (s *XMPPServer) API(command string, args map[string]string) {
+	s.t.Helper()
+	s.must(command, s.accounts.(ejabberdAPI).call(command, args))
 }
 
 func ejabberdComponents(names []string, ports []int) map[string]componentPorts {
@@ -121,13 +136,14 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	type listener struct {
 		Component     string
 		Port, TLSPort int
+		Unchecked     bool
 	}
 	var listeners []listener
 	for i, name := range o.Components {
-		listeners = append(listeners, listener{name, ports[1+2*i], ports[2+2*i]})
+		listeners = append(listeners, listener{name, ports[1+2*i], ports[2+2*i], slices.Contains(o.Unchecked, name)})
 	}
 	apiPort, federationPort := 0, 0
-	if o.Accounts {
+	if o.api() {
 		apiPort = ports[1+2*len(o.Components)]
 	}
 	if o.Federation {
@@ -138,7 +154,8 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 		"Components": o.Components, "Secret": defaultSecret, "MUC": o.MUC, "ServiceLog": o.ServiceLog,
 		"Privilege": o.Privilege, "Modules": o.Modules, "NodesBy": o.NodesBy, "StreamManagement": cmp.Or(o.StreamManagement, "{}"),
 		"EventFeed": o.EventFeed, "DelegatePush": o.DelegatePush, "EventFeedOptions": o.EventFeedOptions,
-		"FederationPort": federationPort, "APIPort": apiPort,
+		"FederationPort": federationPort, "APIPort": apiPort, "API": slices.Concat([]string{"register", "unregister"}, o.API),
+		"RoomOptions": cmp.Or(o.RoomOptions, "{}"),
 	})
 	if err != nil {
 		return err

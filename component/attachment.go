@@ -19,6 +19,7 @@ import (
 	"mellium.im/xmpp/stream"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -92,7 +93,7 @@ func (a *attachment) serve(ctx context.Context) error {
 	sources := a.link.sources
 	sources.attached(a.out)
 	round := a.link.subscribers.round(func(host jid.JID) bool {
-		return a.link.feeds.authority.of(host, PresenceFact) == stanza.Direct
+		return a.link.judge.Authority(host, trust.Presence) == trust.Direct
 	})
 	others.Go(func() {
 		defer a.recover()
@@ -213,7 +214,7 @@ func (a *attachment) stanza() {
 		a.link.sources.take(&a.env, a.link.now())
 		return
 	}
-	fact := a.link.feeds.Classify(&a.env, a.link.now())
+	fact := a.link.judge.Stanza(&a.env, a.link.now())
 	if fact != nil {
 		a.link.handler(fact)
 	}

@@ -7,6 +7,7 @@ import (
 	"mellium.im/xmpp/version"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -33,7 +34,7 @@ type barrier struct {
 // stream, in its place between the stanzas; whether it is a result does not
 // matter for that. False means that the question was not sent.
 func (l *Link) ask(host jid.JID, then func(software string)) bool {
-	p := newPending(string(host), l.feeds.hosts)
+	p := newPending(string(host), l.judge.Hosts())
 	p.then = func(a answer) { then(softwareOf(a.reply.Raw)) }
 	iq, err := l.compose(Request{To: string(host), Type: Get, Payload: []byte("<query xmlns='" + version.NS + "'/>")}, p.id)
 	if err != nil || l.requests.open(p) == nil {
@@ -60,22 +61,22 @@ func softwareOf(reply []byte) string {
 	return strings.TrimSpace(iq.Query.Name)
 }
 
-// observe looks at what Classify made of a stanza, nil if it is no fact, for what
+// observe looks at what trust made of a stanza, nil if it is no fact, for what
 // reconciliation and the status need to know. The reading goroutine calls it.
-func (a *attachment) observe(fact *stanza.Stanza) {
+func (a *attachment) observe(fact *trust.Fact) {
 	switch {
 	case fact == nil:
 		if a.env.Privilege != nil {
 			a.advertised()
 		} else {
-			a.link.feeds.delegations(&a.env.Outer, a.env.Forward)
+			a.link.judge.Delegations(&a.env.Outer, a.env.Forward)
 		}
 	case fact.Kind != stanza.Presence:
-	case fact.Dialect == stanza.Privilege:
+	case fact.Feed == trust.Privilege:
 		if b := a.barriers[fact.Host]; b != nil && fact.Flags.Has(stanza.HasDelay) && fact.DelayFrom == fact.Host {
 			b.snapshot = true
 		}
-	case fact.Dialect == stanza.Direct:
+	case fact.Feed == trust.Direct:
 		if p, fresh := a.link.subscribers.heard(fact); fresh {
 			select {
 			case a.fresh <- p:
@@ -89,7 +90,7 @@ func (a *attachment) observe(fact *stanza.Stanza) {
 // granted come with one: urn:xmpp:privilege:2 says so, ejabberd's :1 has none.
 func (a *attachment) advertised() {
 	outer, l := &a.env.Outer, a.link
-	if a.env.Privilege.Version != 2 || outer.Type == "error" || !l.feeds.granted[outer.From] {
+	if a.env.Privilege.Version != 2 || outer.Type == "error" || !l.judge.Granted(outer.From) {
 		return
 	}
 	b := &barrier{host: jid.JID(strings.Clone(string(outer.From)))}
@@ -112,7 +113,7 @@ func (a *attachment) snapshotEnded(b *barrier, software string) {
 	case software != prosody && !b.snapshot:
 		l.log.Info("component: this server is not known to send a complete presence snapshot, sessions that have ended meanwhile stay unverified",
 			"host", string(b.host), "software", software)
-	case l.feeds.authority.of(b.host, PresenceFact) != stanza.Privilege:
+	case l.judge.Authority(b.host, trust.Presence) != trust.Privilege:
 		l.log.Debug("component: another feed reports the presence of this host, its snapshot is not counted", "host", string(b.host))
 	default:
 		l.settled(b.host, nil)

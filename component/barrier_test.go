@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/xmppserver"
 )
@@ -19,7 +20,7 @@ import (
 func newSettling(t *testing.T, address string) *watched {
 	t.Helper()
 	w := newWatched(t, testConfig(address), nil)
-	w.handler = func(s *stanza.Stanza) { w.facts <- string(s.From) + " " + s.Dialect.String() }
+	w.handler = func(s *trust.Fact) { w.facts <- string(s.From) + " " + s.Feed.String() }
 	w.settled = func(host jid.JID, users []jid.JID) {
 		if users == nil {
 			w.facts <- "settled " + string(host)
@@ -117,7 +118,7 @@ func TestGrantsInTheStatus(t *testing.T) {
 	w.wantFact("mallory@example.org/x direct")
 	w.wantFact("alice@example.org/r1 service_log")
 	got := w.Status().Hosts
-	want := []HostFeeds{{Host: testHost, Authority: map[Class]string{MessageFact: "service_log"}, Heard: []string{"service_log", "direct"},
+	want := []trust.HostStatus{{Host: testHost, Authority: map[trust.Class]string{trust.Messages: "service_log"}, Heard: []string{"service_log", "direct"},
 		Privileges: []string{"presence managed_entity"}, Delegated: []string{"urn:xmpp:push:0"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -195,7 +196,7 @@ func TestProbesArePaced(t *testing.T) {
 		defer server.Close()
 		w := newSettling(t, "127.0.0.1:1")
 		w.inMemory(server)
-		w.feeds.authority.admit(testHost, PresenceFact, stanza.Direct)
+		w.judge.Stanza(&stanza.Envelope{Outer: stanza.Stanza{Kind: stanza.Presence, From: "u@example.org/r", To: testName}}, time.Now())
 		for i := range users {
 			w.subscribers.users[jid.JID(fmt.Sprintf("u%03d@example.org", i))] = subscriber{ours: testName, confirmed: true}
 		}

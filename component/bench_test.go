@@ -16,7 +16,7 @@ import (
 	"mellium.im/xmpp/component"
 	"mellium.im/xmpp/jid"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/xmppserver"
 )
@@ -64,7 +64,7 @@ type ingest func(b *testing.B, server *xmppserver.Server, count func()) (stop fu
 func throughLink(b *testing.B, server *xmppserver.Server, count func()) func() {
 	link, err := New(config.Component{Address: server.Addr(), Name: corpusName, Secret: testSecret, Forwarders: []string{"localhost"}},
 		[]string{"example.org", "localhost"},
-		Options{Handler: func(*stanza.Stanza) { count() }})
+		Options{Handler: func(*trust.Fact) { count() }})
 	if err != nil {
 		b.Fatal(err)
 	}

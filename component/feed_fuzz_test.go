@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 )
 
 // model is a module, an outbox and the sources between them, driven step by step.
@@ -39,7 +40,7 @@ func FuzzFeedSequence(f *testing.F) {
 	f.Fuzz(func(t *testing.T, steps []byte) {
 		m := &model{t: t, decoder: stanza.NewDecoder(stanza.Limits{}), epoch: 1, next: 1, gone: make(map[string]bool), restarts: true}
 		o := Options{
-			Fed:         func(_ *stanza.Stanza, at Position, accepted func(error)) { m.fed(at, accepted) },
+			Fed:         func(_ *trust.Fact, at Position, accepted func(error)) { m.fed(at, accepted) },
 			Undecodable: func(u Undecodable, accepted func(error)) { m.fed(*u.At, accepted) },
 			Committed: func(string) (string, uint64, bool) {
 				if len(m.held) > 0 {
@@ -51,7 +52,7 @@ func FuzzFeedSequence(f *testing.F) {
 			Resumed: func(string, bool) {},
 			Metrics: NewMetrics(nil), Log: slog.New(slog.DiscardHandler),
 		}
-		m.sources = newSources(&o, NewFeeds(testName, []string{testHost}, []string{testHost}, nil, nil, o.Metrics, o.Log), testName)
+		m.sources = newSources(&o, trust.New(trust.Options{Component: testName, Forwarders: []string{testHost}, Hosts: []string{testHost}}), testName)
 		m.attached(&outbound{queue: make(chan []byte, 3)})
 		for _, step := range steps[:min(len(steps), 500)] {
 			m.step(step)

@@ -499,7 +499,7 @@ func TestFeedPlaces(t *testing.T) {
 	m.say(m.event(6, "online", "alice@example.org/r1") + "<forwarded xmlns='urn:xmpp:forward:0'><presence xmlns='jabber:client'/></forwarded>")
 	m.say(m.event(7, "snapshot", "alice@example.org/r1"))
 	var want []string
-	for i, fact := range []stanza.Fact{stanza.SessionStart, stanza.SessionOnline, stanza.SnapshotSession} {
+	for i, fact := range []stanza.ReportKind{stanza.SessionStart, stanza.SessionOnline, stanza.SnapshotSession} {
 		want = append(want, fmt.Sprintf("fed s1 e1 %d: %d alice@example.org/r1 ", 5+i, fact))
 	}
 	k.want(want...)

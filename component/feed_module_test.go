@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/xmppserver"
 )
@@ -45,11 +46,11 @@ func newKeeper(t testing.TB) *keeper {
 
 func (k *keeper) options() Options {
 	return Options{
-		Handler: func(s *stanza.Stanza) { k.say("fact " + s.Dialect.String() + " " + s.Body) },
-		Fed: func(s *stanza.Stanza, at Position, accepted func(error)) {
+		Handler: func(s *trust.Fact) { k.say("fact " + s.Feed.String() + " " + s.Body) },
+		Fed: func(s *trust.Fact, at Position, accepted func(error)) {
 			what := fmt.Sprintf("position %s %s %d", at.Source, at.Epoch, at.Seq)
 			if s != nil {
-				what = fmt.Sprintf("fed %s %s %d: %d %s %s", at.Source, at.Epoch, at.Seq, s.Report.Fact, s.From, s.Body)
+				what = fmt.Sprintf("fed %s %s %d: %d %s %s", at.Source, at.Epoch, at.Seq, s.Report.Kind, s.From, s.Body)
 			}
 			k.take(what, at, accepted)
 		},

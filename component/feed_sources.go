@@ -10,6 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -34,7 +35,7 @@ const (
 // from whoever keeps it; run tells the modules.
 type sources struct {
 	options  *Options
-	feeds    *Feeds
+	judge    *trust.Judge
 	name     string
 	metrics  *Metrics
 	log      *slog.Logger
@@ -47,9 +48,9 @@ type sources struct {
 	byName map[string]*source
 }
 
-func newSources(o *Options, feeds *Feeds, name string) *sources {
+func newSources(o *Options, judge *trust.Judge, name string) *sources {
 	return &sources{
-		options: o, feeds: feeds, name: name, metrics: o.Metrics, log: o.Log,
+		options: o, judge: judge, name: name, metrics: o.Metrics, log: o.Log,
 		warnings: &limitedLog{to: o.Log, every: warnEvery},
 		letters:  rate.NewLimiter(rate.Every(undecodableEvery), undecodableBurst),
 		wake:     make(chan struct{}, 1),
@@ -95,7 +96,7 @@ func (s *sources) damaged(env *stanza.Envelope, b []byte, reason string, now tim
 // behind it, if anything.
 func (s *sources) element(env *stanza.Envelope, b []byte, reason string, now time.Time) {
 	f, host := env.Feed, env.Outer.From
-	if !s.feeds.module(env, !s.feeds.forwarders[host] && s.announced(f, host)) {
+	if !s.judge.Module(env, !s.judge.Forwards(host) && s.announced(f, host)) {
 		return
 	}
 	v := malformed
@@ -144,7 +145,7 @@ func (s *sources) hello(f *stanza.Feed, host jid.JID, now time.Time) {
 	if overtaken {
 		s.options.Overtaken(src.name)
 	}
-	unserved := s.feeds.announced(f.Hello.Hosts)
+	unserved := s.judge.Announced(f.Hello.Hosts)
 	if !repeated || overtaken {
 		s.log.Info("component: a source of the event-feed is there", "source", f.Source, "host", string(host),
 			"server", shortened(f.Hello.Server), "kept", f.Hello.Next-f.Hello.First, "complete", complete)
@@ -194,16 +195,16 @@ func (s *sources) event(env *stanza.Envelope, b []byte, reason string, now time.
 	at := Position{Source: src.name, Epoch: f.Epoch, Seq: f.Seq}
 	kept := func(err error) { s.settled(src, at, err) }
 	if reason == "" {
-		fact, t := s.feeds.reported(env, now)
-		switch t {
-		case trusted:
+		fact, v := s.judge.Report(env, now)
+		switch v {
+		case trust.Trusted:
 			s.options.Fed(fact, at, kept)
 			return accepted
-		case untranslatable:
+		case trust.Untranslatable:
 			reason, b = "an event without what its kind needs", []byte(env.Outer.Raw)
 		}
 	}
-	if reason == "" || !s.feeds.serves(env.Outer.From) {
+	if reason == "" || !s.judge.Serves(env.Outer.From) {
 		s.options.Fed(nil, at, kept)
 		return unwanted
 	}
@@ -261,7 +262,7 @@ func (s *sources) advance(f *stanza.Feed, from, to uint64, lost bool) (src *sour
 		s.metrics.feedHoles.Inc()
 		s.metrics.feedLost.Add(float64(n))
 		s.nudge()
-	} else if f.Fact == stanza.SnapshotEnd && f.ID == src.snapshot {
+	} else if f.Kind == stanza.SnapshotEnd && f.ID == src.snapshot {
 		src.snapshot = ""
 	}
 	untold, src.untold = src.untold, false

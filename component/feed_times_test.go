@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 )
 
 // desk is the feed's protocol without a connection: elements go in as XML, what is
@@ -29,7 +30,7 @@ func newDesk(t *testing.T, queue int) *desk {
 	o := k.options()
 	o.feedDefaults()
 	o.Metrics, o.Log = NewMetrics(nil), slog.New(slog.DiscardHandler)
-	feeds := NewFeeds(testName, []string{testHost}, []string{testHost}, nil, nil, o.Metrics, o.Log)
+	feeds := trust.New(trust.Options{Component: testName, Forwarders: []string{testHost}, Hosts: []string{testHost}})
 	d := &desk{sources: newSources(&o, feeds, testName), t: t, keeper: k, decoder: stanza.NewDecoder(stanza.Limits{})}
 	d.attached(&outbound{queue: make(chan []byte, queue)})
 	done, ended := make(chan struct{}), make(chan struct{})

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/xmppserver"
 )
@@ -21,7 +21,7 @@ func newHandling(t *testing.T, handlers ...IQHandler) (*watched, *xmppserver.Ses
 	server := startServer(t, serverOptions())
 	w := newWatched(t, testConfig(server.Addr()), nil)
 	link, err := New(w.cfg, []string{testHost}, Options{
-		Handler: func(s *stanza.Stanza) { w.facts <- s.Body }, IQ: handlers, Metrics: w.metrics,
+		Handler: func(s *trust.Fact) { w.facts <- s.Body }, IQ: handlers, Metrics: w.metrics,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func TestIQHandlerAnswersLater(t *testing.T) {
 		}},
 	)
 	pass := w.handler
-	w.handler = func(s *stanza.Stanza) { order = append(order, s.Body); pass(s) }
+	w.handler = func(s *trust.Fact) { order = append(order, s.Body); pass(s) }
 	ask := func(id, node string) string {
 		return "<iq type='set' id='" + id + "' from='Alice@example.org/R' to='events.example.org/x'><command xmlns='" + nsCommands + "' node='" + node + "'/></iq>"
 	}

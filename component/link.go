@@ -2,8 +2,8 @@
 // (XEP-0114) and turns what the server sends into stanzas that can be trusted.
 //
 // A Link keeps one connection: it dials, negotiates with mellium, frames and
-// decodes stanzas on a fast path, answers IQs, sends requests and reconnects. Feeds
-// decides which stanzas are facts, and by which dialect each host reports them.
+// decodes stanzas on a fast path, answers IQs, sends requests and reconnects. Package
+// trust decides which stanzas are facts.
 package component
 
 import (
@@ -20,7 +20,7 @@ import (
 
 	xmppjid "mellium.im/xmpp/jid"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/tlsconfig"
@@ -30,8 +30,8 @@ import (
 type Options struct {
 	// Handler takes each fact, one after another in the order of the stream, from
 	// the goroutine that reads the socket: while it blocks, nothing is read. The
-	// Stanza is valid until it returns; its strings may be kept.
-	Handler func(*stanza.Stanza)
+	// Fact is valid until it returns; its strings may be kept.
+	Handler func(*trust.Fact)
 	// Attached is called after each completed handshake, the first one too, by the
 	// same goroutine as Handler and before it gets a stanza of that connection:
 	// what was sent since the last one of the connection before is lost.
@@ -43,9 +43,9 @@ type Options struct {
 	// goroutine, in the order of the calls of Fed and Undecodable, except that what is refused at
 	// once may be so before the earlier ones are settled. Whoever refuses one without being
 	// asked must refuse all later ones that he has taken: a position stands for all
-	// before it. Without s only the position is to be kept.
+	// before it. Without f only the position is to be kept.
 	// Default: Handler, and accepted at once.
-	Fed func(s *stanza.Stanza, at Position, accepted func(error))
+	Fed func(f *trust.Fact, at Position, accepted func(error))
 	// Undecodable takes what cannot be decoded, in the same order. accepted is nil where
 	// nobody wants to know. Default: left out, and accepted at once.
 	Undecodable func(u Undecodable, accepted func(error))
@@ -92,13 +92,13 @@ type Link struct {
 	tls         *tls.Config // nil: plain TCP
 	serverName  string
 	dial        func(ctx context.Context, address string) (net.Conn, error)
-	handler     func(*stanza.Stanza)
+	handler     func(*trust.Fact)
 	attached    func()
 	settled     func(host jid.JID, users []jid.JID)
 	metrics     *Metrics
 	log         *slog.Logger
 	now         func() time.Time
-	feeds       *Feeds
+	judge       *trust.Judge
 	sources     *sources
 	responder   *responder
 	checker     *checker
@@ -132,9 +132,9 @@ type Status struct {
 	Address string    `json:"address"`
 	Name    string    `json:"name"`
 	// LastError says why the link was down the last time, empty if it never was.
-	LastError       string      `json:"last_error,omitempty"`
-	LastErrorReason Reason      `json:"last_error_reason,omitempty"`
-	Hosts           []HostFeeds `json:"hosts"`
+	LastError       string             `json:"last_error,omitempty"`
+	LastErrorReason Reason             `json:"last_error_reason,omitempty"`
+	Hosts           []trust.HostStatus `json:"hosts"`
 	// Sources lists the sources of the event-feed by name.
 	Sources []SourceStatus `json:"sources,omitempty"`
 }
@@ -155,7 +155,7 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		return nil, fmt.Errorf("component.address %q is not host:port: %w", cfg.Address, err)
 	}
 	if o.Handler == nil {
-		o.Handler = func(*stanza.Stanza) {}
+		o.Handler = func(*trust.Fact) {}
 	}
 	if o.Attached == nil {
 		o.Attached = func() {}
@@ -176,7 +176,9 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	l := &Link{
 		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
 		handler: o.Handler, attached: o.Attached, settled: o.Settled, metrics: o.Metrics, log: o.Log, now: o.Now,
-		feeds:    NewFeeds(cfg.Name, cfg.Forwarders, hosts, cfg.MUCHosts, cfg.Feeds, o.Metrics, o.Log),
+		judge: trust.New(trust.Options{
+			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Feeds, Metrics: o.Metrics.trust, Log: o.Log,
+		}),
 		checker:  newChecker(cfg.Name),
 		requests: newRequests(), subscribers: newSubscribers(),
 		backoff:  newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
@@ -187,7 +189,7 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if l.responder, err = newResponder(cfg.Name, o.Version, o.IQ, l.checker, o.Metrics); err != nil {
 		return nil, err
 	}
-	l.sources = newSources(&o, l.feeds, string(l.responder.name))
+	l.sources = newSources(&o, l.judge, string(l.responder.name))
 	if cfg.TLS != nil {
 		l.serverName = hostOf(cfg.Address)
 		if l.tls, err = tlsconfig.Client(cfg.TLS, l.serverName); err != nil {
@@ -203,9 +205,9 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 // feedDefaults stand for an owner who keeps nothing on disk.
 func (o *Options) feedDefaults() {
 	if o.Fed == nil {
-		o.Fed = func(s *stanza.Stanza, _ Position, accepted func(error)) {
-			if s != nil {
-				o.Handler(s)
+		o.Fed = func(f *trust.Fact, _ Position, accepted func(error)) {
+			if f != nil {
+				o.Handler(f)
 			}
 			accepted(nil)
 		}
@@ -288,7 +290,7 @@ func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkEr
 	if err := a.handshake(ctx); err != nil {
 		return 0, fail(err)
 	}
-	l.feeds.Reconnected()
+	l.judge.Reconnected()
 	l.metrics.connects.WithLabelValues("connected").Inc()
 	l.metrics.connected.Set(1)
 	l.setState(Connected)
@@ -328,7 +330,7 @@ func (l *Link) Connected() bool {
 func (l *Link) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.feeds.Status(), Sources: l.sources.status()}
+	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.judge.Status(), Sources: l.sources.status()}
 	if l.failed != nil {
 		s.LastError, s.LastErrorReason = l.failed.Text, l.failed.Reason
 	}

@@ -20,7 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/xmppserver"
 )
@@ -200,7 +200,7 @@ func TestPanicCostsOneConnection(t *testing.T) {
 	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
 	w := newWatched(t, cfg, nil)
 	pass := w.handler
-	w.handler = func(s *stanza.Stanza) {
+	w.handler = func(s *trust.Fact) {
 		if s.Body == "bang" {
 			panic("bang")
 		}
@@ -291,7 +291,7 @@ func TestSlowHandlerIsNoSilence(t *testing.T) {
 		w := newWatched(t, testConfig("server:5347"), nil)
 		w.inMemory(server)
 		pass := w.handler
-		w.handler = func(s *stanza.Stanza) { time.Sleep(10 * time.Minute); pass(s) }
+		w.handler = func(s *trust.Fact) { time.Sleep(10 * time.Minute); pass(s) }
 		w.start()
 		send(t, accept(t, server), logged("slow"))
 		time.Sleep(11 * time.Minute)

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/xmppserver"
 )
@@ -60,7 +60,7 @@ func newWatched(t testing.TB, cfg config.Component, log *slog.Logger) *watched {
 	t.Helper()
 	w := &watched{t: t, registry: prometheus.NewRegistry(), facts: make(chan string, 1000), stopped: make(chan error, 1)}
 	link, err := New(cfg, []string{testHost}, Options{
-		Handler: func(s *stanza.Stanza) { w.facts <- s.Body },
+		Handler: func(s *trust.Fact) { w.facts <- s.Body },
 		Metrics: NewMetrics(w.registry), Log: log, Version: "1.2.3",
 	})
 	if err != nil {

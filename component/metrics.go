@@ -4,37 +4,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 )
-
-// trust is what became of a stanza, the label of eventpusher_stanzas_total.
-type trust uint8
-
-const (
-	trusted          trust = iota // passed on
-	notAuthoritative              // another dialect reports this class of fact of this host
-	untrustedForward              // forwarded by somebody who is no forwarder
-	nestedForward                 // a forwarder's copy of what a user forwarded to us
-	untrustedFeed                 // an element of the event-feed from somebody who is no forwarder
-	untrustedPriv                 // privileges advertised by somebody who cannot grant them
-	foreign                       // about nobody on a served host, or from nobody there
-	errorStanza                   // type error: servers echo payloads in them
-	untranslatable                // a wrapper with something else than one message or presence
-	misaddressed                  // not to an address that means something here
-	ignored                       // understood, and no event by design
-	numTrusts
-)
-
-var trustNames = [numTrusts]string{
-	"trusted", "not_authoritative", "untrusted_forward", "nested_forward", "untrusted_feed", "untrusted_privilege",
-	"foreign", "error", "untranslatable", "misaddressed", "ignored",
-}
-
-const numDialects = int(stanza.Direct) + 1
 
 // Metrics counts what happens on the link. All label values come from fixed sets.
 type Metrics struct {
-	stanzas   [numDialects][numTrusts]prometheus.Counter
+	trust     *trust.Metrics
 	bad       *prometheus.CounterVec
 	iqs       *prometheus.CounterVec
 	connects  *prometheus.CounterVec
@@ -55,11 +30,8 @@ type Metrics struct {
 // themselves. Registering twice with one registry panics, as promauto does.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	f := promauto.With(reg)
-	stanzas := f.NewCounterVec(prometheus.CounterOpts{
-		Name: "eventpusher_stanzas_total",
-		Help: "Messages and presences from the XMPP server, by dialect of the feed and by what trust made of them.",
-	}, []string{"dialect", "trust"})
 	m := &Metrics{
+		trust: trust.NewMetrics(reg),
 		bad: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "eventpusher_bad_stanzas_total",
 			Help: "Stanzas that were skipped because they cannot be read, by what is wrong with them.",
@@ -80,13 +52,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "eventpusher_component_panics_total",
 			Help: "Panics on the link; each is a defect and cost one reconnection.",
 		}),
-	}
-	// The fast path counts without looking labels up. Only what occurs is exposed
-	// from the start: the dialects that can be classified.
-	for d := stanza.EventFeed; d <= stanza.Direct; d++ {
-		for t := trust(0); t < numTrusts; t++ {
-			m.stanzas[d][t] = stanzas.WithLabelValues(d.String(), trustNames[t])
-		}
 	}
 	m.feed(f)
 	return m
@@ -113,6 +78,3 @@ func (m *Metrics) feed(f promauto.Factory) {
 	m.feedResumes = counter("resumes", "Times that the server was told behind which event to go on.")
 	m.feedSnapshots = counter("snapshots", "Times that the server was asked for all sessions.")
 }
-
-// count adds one stanza.
-func (m *Metrics) count(d stanza.Dialect, t trust) { m.stanzas[d][t].Inc() }

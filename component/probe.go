@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -50,7 +51,7 @@ type subscribers struct {
 func newSubscribers() *subscribers { return &subscribers{users: make(map[jid.JID]subscriber)} }
 
 // heard takes note of a presence and returns a probe if it is a new user's.
-func (s *subscribers) heard(p *stanza.Stanza) (probe, bool) {
+func (s *subscribers) heard(p *trust.Fact) (probe, bool) {
 	user := p.From.Bare()
 	known, ok := s.users[user]
 	switch {
@@ -74,7 +75,7 @@ func (s *subscribers) heard(p *stanza.Stanza) (probe, bool) {
 
 // isAnswer reports whether p is stamped as servers do with answers to probes: in the
 // name of the host (Prosody) or of the session (ejabberd).
-func isAnswer(p *stanza.Stanza) bool {
+func isAnswer(p *trust.Fact) bool {
 	return p.Flags.Has(stanza.HasDelay) && (p.DelayFrom == p.From || string(p.DelayFrom) == p.From.Domain())
 }
 
@@ -164,7 +165,7 @@ func (a *attachment) step(host jid.JID, step []probe, last bool) bool {
 // may be true of the whole host.
 func (a *attachment) probed(host jid.JID, step []probe, last bool, software string) {
 	l := a.link
-	if software != prosody || l.feeds.authority.of(host, PresenceFact) != stanza.Direct {
+	if software != prosody || l.judge.Authority(host, trust.Presence) != trust.Direct {
 		return
 	}
 	var users []jid.JID

@@ -82,7 +82,7 @@ func (e *NoLinkError) Error() string {
 // It must not be called from the goroutine that reads the stream (Options.Handler,
 // an IQHandler), which would wait for itself.
 func (l *Link) Request(ctx context.Context, r Request) (Reply, error) {
-	p := newPending(r.To, l.feeds.hosts)
+	p := newPending(r.To, l.judge.Hosts())
 	p.answer = make(chan answer, 1)
 	iq, err := l.compose(r, p.id)
 	if err != nil {

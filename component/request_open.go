@@ -32,9 +32,9 @@ type pending struct {
 	then func(answer)
 }
 
-func newPending(to string, hosts map[jid.JID]bool) *pending {
+func newPending(to string, hosts jid.Domains) *pending {
 	asked := jid.Prepare(to)
-	return &pending{id: newID(), to: asked, served: hosts[asked]}
+	return &pending{id: newID(), to: asked, served: hosts.Has(asked)}
 }
 
 // outstream is a stream that can be written to.

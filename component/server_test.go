@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/harness"
 )
@@ -34,7 +35,7 @@ func newReconnecting(t *testing.T, server *harness.XMPPServer) *reconnecting {
 	}
 	handler, settled := r.handler, r.settled
 	link, err := New(cfg, []string{server.Domain}, Options{
-		Handler: func(s *stanza.Stanza) {
+		Handler: func(s *trust.Fact) {
 			if s.Kind == stanza.Presence && (s.Type == "" || s.Type == "unavailable") {
 				handler(s)
 			}

@@ -3,7 +3,7 @@ package translator
 import (
 	"strings"
 
-	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -13,7 +13,7 @@ type host struct {
 	rooms bool
 	// statuses is the dialect that the last word of a session on the host came by that
 	// is there, zero before the first. Ends can come by another.
-	statuses stanza.Dialect
+	statuses trust.Feed
 }
 
 type hosts map[string]*host

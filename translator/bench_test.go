@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"eventpusher/component"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/translator"
 )
@@ -43,10 +43,10 @@ func corpus(tb testing.TB, target string) [][]byte {
 	return frames
 }
 
-func benchParts() (*stanza.Decoder, *component.Feeds, *translator.Translator) {
+func benchParts() (*stanza.Decoder, *trust.Judge, *translator.Translator) {
 	hosts := []string{benchHost}
 	return stanza.NewDecoder(stanza.Limits{}),
-		component.NewFeeds(benchName, hosts, hosts, nil, nil, nil, nil),
+		trust.New(trust.Options{Component: benchName, Forwarders: hosts, Hosts: hosts}),
 		translator.New(translator.Options{Hosts: hosts, Component: benchName})
 }
 
@@ -63,7 +63,7 @@ func TestWholeWayAllocations(t *testing.T) {
 				t.Fatal(err)
 			}
 			now = now.Add(time.Hour)
-			s := feeds.Classify(env, now)
+			s := feeds.Stanza(env, now)
 			if s == nil {
 				t.Fatalf("no fact: %s", frame)
 			}
@@ -98,14 +98,14 @@ func BenchmarkTranslate(b *testing.B) {
 		b.Run(bc.name, func(b *testing.B) {
 			decoder, feeds, tr := benchParts()
 			now := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
-			var stanzas []stanza.Stanza
+			var stanzas []trust.Fact
 			size := 0
 			for _, frame := range corpus(b, bc.target) {
 				var env stanza.Envelope
 				if err := decoder.Decode(frame, &env); err != nil {
 					b.Fatal(err)
 				}
-				stanzas = append(stanzas, *feeds.Classify(&env, now))
+				stanzas = append(stanzas, *feeds.Stanza(&env, now))
 				size += len(frame)
 			}
 			events := make([]event.Event, 0, 2)
@@ -116,8 +116,8 @@ func BenchmarkTranslate(b *testing.B) {
 				now = now.Add(time.Hour)
 				s.Received = now
 				if bc.name == "event-feed" {
-					s.Dialect = stanza.EventFeed
-					s.Report = stanza.Report{Fact: stanza.MessageSent, Source: "xmpp1", Epoch: "67401c55-9f", Seq: uint64(i + 1), User: s.From, At: now}
+					s.Feed = trust.EventFeed
+					s.Report = stanza.Report{Kind: stanza.MessageSent, Source: "xmpp1", Epoch: "67401c55-9f", Seq: uint64(i + 1), User: s.From, At: now}
 				}
 				if events = tr.Translate(s, events[:0]); len(events) != 2 {
 					b.Fatalf("%d events", len(events))
@@ -144,21 +144,21 @@ func BenchmarkWholeWay(b *testing.B) {
 		if err := decoder.Decode(frames[i%len(frames)], env); err != nil {
 			b.Fatal(err)
 		}
-		events = tr.Translate(feeds.Classify(env, now), events[:0])
+		events = tr.Translate(feeds.Stanza(env, now), events[:0])
 	}
 }
 
 // BenchmarkSessions is a session that is bound, comes online and ends.
 func BenchmarkSessions(b *testing.B) {
 	_, _, tr := benchParts()
-	s := stanza.Stanza{Dialect: stanza.EventFeed, Host: benchHost, From: "alice@" + benchHost + "/phone",
-		Raw: "<presence xmlns='jabber:client' from='alice@example.org/phone'/>", Received: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)}
+	s := trust.Fact{Feed: trust.EventFeed, Host: benchHost, Received: time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)}
+	s.From, s.Raw = "alice@"+benchHost+"/phone", "<presence xmlns='jabber:client' from='alice@example.org/phone'/>"
 	s.Report = stanza.Report{Source: "xmpp1", Epoch: "67401c55-9f", User: s.From, At: s.Received}
 	events := make([]event.Event, 0, 2)
 	b.ReportAllocs()
 	for b.Loop() {
-		for _, fact := range [...]stanza.Fact{stanza.SessionStart, stanza.SessionOnline, stanza.SessionOffline, stanza.SessionEnd} {
-			s.Report.Fact = fact
+		for _, fact := range [...]stanza.ReportKind{stanza.SessionStart, stanza.SessionOnline, stanza.SessionOffline, stanza.SessionEnd} {
+			s.Report.Kind = fact
 			s.Report.Seq++
 			s.Kind, s.Type = 0, ""
 			switch fact {

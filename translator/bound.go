@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 )
 
@@ -22,7 +23,7 @@ type outcome struct {
 // A session that nothing was known of and that is found to be available has come
 // while something was missed, unless its source says that nothing has been
 // since the process before this one, which then has told of it.
-func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool, stamp uint32) outcome {
+func (t *sessions) hear(a *address, index uint16, fact stanza.ReportKind, present bool, stamp uint32) outcome {
 	u := t.users[a.bare]
 	i := u.find(a.resource())
 	if i < 0 {
@@ -124,7 +125,7 @@ func (t *sessions) hear(a *address, index uint16, fact stanza.Fact, present bool
 }
 
 // found makes s, which was not available, available if the fact says so.
-func (t *sessions) found(s *session, fact stanza.Fact, present bool) outcome {
+func (t *sessions) found(s *session, fact stanza.ReportKind, present bool) outcome {
 	switch {
 	case fact == stanza.SessionOnline:
 		t.appear(s)
@@ -138,7 +139,7 @@ func (t *sessions) found(s *session, fact stanza.Fact, present bool) outcome {
 }
 
 // session makes the events of a fact about one session.
-func (t *Translator) session(s *stanza.Stanza, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) session(s *trust.Fact, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	r := &s.Report
 	full := r.User
 	if full == "" {
@@ -148,24 +149,24 @@ func (t *Translator) session(s *stanza.Stanza, index uint16, src *source, repeat
 	if !a.localUser() || !a.session {
 		return dst, SkippedForeign
 	}
-	a.host.statuses = stanza.EventFeed
+	a.host.statuses = trust.EventFeed
 	if repeated {
 		return t.retell(s, src, received, dst)
 	}
 	at := happened(r, received)
 	t.sessions.current(a.bare, received)
-	o := t.sessions.hear(&a, index, r.Fact, s.Kind == stanza.Presence && s.Type == "", seconds(at))
+	o := t.sessions.hear(&a, index, r.Kind, s.Kind == stanza.Presence && s.Type == "", seconds(at))
 	switch {
 	case o.elsewhere:
 		return dst, SkippedElsewhere
-	case !o.went && !o.came && (r.Fact == stanza.SessionStart || r.Fact == stanza.SessionEnd ||
-		r.Fact == stanza.SessionHibernate || r.Fact == stanza.SessionResumed):
+	case !o.went && !o.came && (r.Kind == stanza.SessionStart || r.Kind == stanza.SessionEnd ||
+		r.Kind == stanza.SessionHibernate || r.Kind == stanza.SessionResumed):
 		return dst, SkippedFact
 	case !o.went && !o.came:
 		return dst, SkippedUnchanged
 	}
 	count, doubt := t.sessions.count(a.bare, received)
-	unsure := doubt || t.shaky(stanza.EventFeed)
+	unsure := doubt || t.shaky(trust.EventFeed)
 	if o.went {
 		left := count
 		if o.came {

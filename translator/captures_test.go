@@ -15,8 +15,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"eventpusher/component"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/translator"
 )
@@ -71,7 +71,7 @@ func translate(t *testing.T, file, name, host string) string {
 	t.Helper()
 	steps := readCapture(t, file)
 	hosts, rooms := []string{host}, []string{"conference." + host}
-	feeds := component.NewFeeds(name, slices.Concat(hosts, rooms), hosts, rooms, nil, nil, nil)
+	feeds := trust.New(trust.Options{Component: name, Forwarders: slices.Concat(hosts, rooms), Hosts: hosts, MUCHosts: rooms})
 	tr := translator.New(translator.Options{Hosts: hosts, MUCHosts: rooms, Component: name})
 	decoder := stanza.NewDecoder(stanza.Limits{})
 	start := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
@@ -86,7 +86,7 @@ func translate(t *testing.T, file, name, host string) string {
 			if err := decoder.Decode(frame.bytes, &env); err != nil {
 				t.Fatalf("step %q: %v", step.title, err)
 			}
-			s := feeds.Classify(&env, start.Add(frame.after))
+			s := feeds.Stanza(&env, start.Add(frame.after))
 			if s == nil {
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 )
 
 const (
@@ -54,7 +55,7 @@ func newCopies() *copies {
 	return &copies{seed: maphash.MakeSeed(), runs: runs}
 }
 
-func (c *copies) key(s *stanza.Stanza) copyKey {
+func (c *copies) key(s *trust.Fact) copyKey {
 	return copyKey{maphash.String(c.seed, s.Raw), len(s.Raw)}
 }
 
@@ -78,7 +79,7 @@ func (c *copies) find(key copyKey, at time.Time) (copyRun, bool) {
 // With an id the first of equal copies is. Without one every (1+k)-th is, where k
 // sessions receive it: as far as the presence table is right, a user may send the
 // same words twice in a row. It is best effort, and counted.
-func (t *Translator) firstSent(s *stanza.Stanza, at time.Time, to *address, kind string) (Reason, bool) {
+func (t *Translator) firstSent(s *trust.Fact, at time.Time, to *address, kind string) (Reason, bool) {
 	key := t.copies.key(s)
 	run, seen := t.copies.find(key, at)
 	k := t.sessions.receivers(to, kind)
@@ -114,7 +115,7 @@ func (t *Translator) firstSent(s *stanza.Stanza, at time.Time, to *address, kind
 
 // firstArrived reports whether a message of somebody who is not local is the
 // first of the copies that its recipient's sessions got. There is no send copy.
-func (t *Translator) firstArrived(s *stanza.Stanza, at time.Time, to *address, kind string) (Reason, bool) {
+func (t *Translator) firstArrived(s *trust.Fact, at time.Time, to *address, kind string) (Reason, bool) {
 	if to.session && t.sessions.online(to) {
 		return 0, true // exactly one session gets it
 	}
@@ -146,7 +147,7 @@ func (t *Translator) firstArrived(s *stanza.Stanza, at time.Time, to *address, k
 // has ended unseen.
 // Conversely, what the server hands over at another moment (XEP-0013 retrieval,
 // mod_stream_mgmt's resend_on_timeout to a second session) counts as sent again.
-func (t *Translator) redelivered(s *stanza.Stanza, at time.Time, to *address) bool {
+func (t *Translator) redelivered(s *trust.Fact, at time.Time, to *address) bool {
 	stored := s.Flags.Has(stanza.HasDelay) && string(s.DelayFrom) == to.domain && !s.DelayStamp.IsZero()
 	archived := s.StanzaIDBy[0] == to.bare || s.StanzaIDBy[1] == to.bare
 	return (stored || archived) && t.sessions.justBack(to.bare, at)

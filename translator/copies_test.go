@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 // logged is a stanza as ejabberd's mod_service_log reports it.
 func logged(from, to, kind string) draft {
-	return message(stanza.ServiceLog, stanza.UnknownCopy, from, to, kind)
+	return message(trust.ServiceLog, trust.UnknownCopy, from, to, kind)
 }
 
 // online makes bob's resources available with the priorities given, longer ago
@@ -20,7 +21,7 @@ func logged(from, to, kind string) draft {
 func online(priorities ...int) []draft {
 	var drafts []draft
 	for i, p := range priorities {
-		d := presence(stanza.ServiceLog, fmt.Sprintf("bob@localhost/r%d", i+1), "bob@localhost", "").at(-time.Hour)
+		d := presence(trust.ServiceLog, fmt.Sprintf("bob@localhost/r%d", i+1), "bob@localhost", "").at(-time.Hour)
 		drafts = append(drafts, d.priority(p))
 	}
 	return drafts
@@ -37,7 +38,7 @@ func repeat(d draft, n int) []draft {
 func TestServiceLogCopies(t *testing.T) {
 	chat := func(to string) draft { return logged(alice, to, "chat") }
 	fanout := func(kind string) draft {
-		return logged("x@remote.example/q", "bob@localhost", kind).copied(stanza.ReceivedCopy)
+		return logged("x@remote.example/q", "bob@localhost", kind).copied(trust.ReceivedCopy)
 	}
 	for _, tc := range []struct {
 		name      string
@@ -70,7 +71,7 @@ func TestServiceLogCopies(t *testing.T) {
 		{"no id, headline to a full JID that is gone", []int{0, 0}, repeat(logged(alice, "bob@localhost/gone", "headline").id(""), 2), 2, 2, 2},
 		{"no id, groupchat to a user is not delivered", []int{0}, repeat(logged(alice, "bob@localhost", "groupchat").id(""), 2), 2, 2, 2},
 		{"no id, after one of two equals raised its priority", []int{0, 0}, append(
-			[]draft{presence(stanza.ServiceLog, bob, "bob@localhost", "").priority(5)}, repeat(chat("bob@localhost").id(""), 6)...), 3, 3, 3},
+			[]draft{presence(trust.ServiceLog, bob, "bob@localhost", "").priority(5)}, repeat(chat("bob@localhost").id(""), 6)...), 3, 3, 3},
 		{"no id, run ends after a minute", []int{0}, []draft{chat(bob).id(""), chat(bob).id("").at(61 * time.Second)}, 2, 2, 2},
 
 		{"to a room there is no receive copy", nil, repeat(logged(alice, room, "groupchat"), 2), 2, 2, 0},
@@ -80,9 +81,9 @@ func TestServiceLogCopies(t *testing.T) {
 			chat("eve@other.example"), chat("eve@other.example").host("other.example"),
 		}, 1, 1, 0},
 		{"to another host: in whatever order", nil, []draft{
-			chat("eve@other.example").host("other.example").copied(stanza.ReceivedCopy), chat("eve@other.example"),
+			chat("eve@other.example").host("other.example").copied(trust.ReceivedCopy), chat("eve@other.example"),
 		}, 1, 1, 0},
-		{"a marked copy needs no guess", []int{0}, repeat(chat(bob).copied(stanza.SentCopy), 2), 2, 2, 0},
+		{"a marked copy needs no guess", []int{0}, repeat(chat(bob).copied(trust.SentCopy), 2), 2, 2, 0},
 
 		{"remote to a bare JID with two receivers", []int{0, 0}, repeat(fanout("chat"), 2), 0, 1, 0},
 		{"remote headline without id, twice, three receivers", []int{3, 0, 1}, repeat(fanout("headline").id(""), 6), 0, 2, 0},
@@ -95,7 +96,7 @@ func TestServiceLogCopies(t *testing.T) {
 			play(tr, online(tc.bob...)...)
 			var events []event.Event
 			for _, d := range tc.drafts {
-				events = tr.Translate(d.stanza(), events)
+				events = tr.Translate(d.fact(), events)
 			}
 			var in, out int
 			for i := range events {
@@ -125,7 +126,7 @@ func TestSelfMessages(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tr := newTranslator()
-			play(tr, presence(stanza.ServiceLog, alice, "alice@localhost", ""))
+			play(tr, presence(trust.ServiceLog, alice, "alice@localhost", ""))
 			id := ""
 			if tc.id != "" {
 				id = " id=" + tc.id
@@ -138,10 +139,10 @@ func TestSelfMessages(t *testing.T) {
 }
 
 func TestRedelivery(t *testing.T) {
-	back := presence(stanza.ServiceLog, bob, "bob@localhost", "")
+	back := presence(trust.ServiceLog, bob, "bob@localhost", "")
 	stored := logged(alice, "bob@localhost", "chat").delay("localhost")
 	archived := logged(alice, "bob@localhost", "chat").archivedBy("bob@localhost")
-	negative := func() draft { return presence(stanza.ServiceLog, bob, "bob@localhost", "").priority(-1) }
+	negative := func() draft { return presence(trust.ServiceLog, bob, "bob@localhost", "").priority(-1) }
 	for _, tc := range []struct {
 		name                         string
 		drafts                       []draft
@@ -153,7 +154,7 @@ func TestRedelivery(t *testing.T) {
 		{"after raising a negative priority", []draft{negative().at(-time.Hour), back, stored}, 0, 1, 0},
 		{"stored for later: sent, and handed over", []draft{logged(alice, "bob@localhost", "chat"), back.at(time.Hour), stored.at(time.Hour)}, 1, 1, 0},
 		{"handed over twice, in sessions apart", []draft{back, stored, stored.at(11 * time.Second)}, 0, 2, 0},
-		{"two equal sessions get it", []draft{back, presence(stanza.ServiceLog, "bob@localhost/r2", "bob@localhost", ""), stored, stored}, 0, 2, 0},
+		{"two equal sessions get it", []draft{back, presence(trust.ServiceLog, "bob@localhost/r2", "bob@localhost", ""), stored, stored}, 0, 2, 0},
 
 		{"forged to a user who is not there", []draft{stored}, 1, 0, 0},
 		{"forged to a user of negative priority only", []draft{negative(), stored}, 1, 0, 0},
@@ -170,7 +171,7 @@ func TestRedelivery(t *testing.T) {
 			tr := newTranslator()
 			sends := 0
 			for _, d := range tc.drafts {
-				for _, e := range tr.Translate(d.stanza(), nil) {
+				for _, e := range tr.Translate(d.fact(), nil) {
 					if e.Direction == event.In {
 						sends++
 					}
@@ -188,8 +189,8 @@ func TestRedelivery(t *testing.T) {
 // A redelivery without a readable stamp was not stamped by a server.
 func TestDelayWithoutStampIsNoRedelivery(t *testing.T) {
 	tr := newTranslator()
-	play(tr, presence(stanza.ServiceLog, bob, "bob@localhost", ""))
-	s := logged(alice, "bob@localhost", "chat").delay("localhost").stanza()
+	play(tr, presence(trust.ServiceLog, bob, "bob@localhost", ""))
+	s := logged(alice, "bob@localhost", "chat").delay("localhost").fact()
 	s.DelayStamp = time.Time{}
 	if got := len(tr.Translate(s, nil)); got != 2 {
 		t.Errorf("%d events, want 2", got)
@@ -209,7 +210,7 @@ func TestPriority(t *testing.T) {
 		{"<presence><priority/></presence>", 0},
 		{"<presence><priority>7", 7},
 	} {
-		if got := priority(&stanza.Stanza{Dialect: stanza.ServiceLog, Raw: tc.raw}); got != tc.want {
+		if got := priority(&trust.Fact{Feed: trust.ServiceLog, Stanza: stanza.Stanza{Raw: tc.raw}}); got != tc.want {
 			t.Errorf("priority of %s is %d, want %d", tc.raw, got, tc.want)
 		}
 	}
@@ -219,7 +220,7 @@ func TestPriority(t *testing.T) {
 func TestCopiesAreBounded(t *testing.T) {
 	tr := newTranslator()
 	var events []event.Event
-	s := logged(alice, "bob@localhost", "chat").stanza()
+	s := logged(alice, "bob@localhost", "chat").fact()
 	for i := range copiesKept + 10 {
 		s.Raw = fmt.Sprint(i)
 		events = tr.Translate(s, events[:0])
@@ -237,7 +238,7 @@ func TestNobodySuppressesAnother(t *testing.T) {
 	tr := newTranslator()
 	for i := range 100 {
 		from := jid.JID(fmt.Sprintf("u%d@localhost/r", i))
-		s := logged(string(from), "bob@localhost", "chat").stanza()
+		s := logged(string(from), "bob@localhost", "chat").fact()
 		if got := len(tr.Translate(s, nil)); got != 2 {
 			t.Fatalf("%d events of %s, want 2", got, from)
 		}

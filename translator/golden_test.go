@@ -11,6 +11,7 @@ import (
 
 	"eventpusher/backends/backendtest"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/translator"
@@ -34,25 +35,25 @@ type feed struct {
 }
 
 // report hands over a fact with the stanza that a client wrote, empty for none.
-func (f *feed) report(fact stanza.Fact, user, xml string) {
+func (f *feed) report(fact stanza.ReportKind, user, xml string) {
 	f.t.Helper()
-	s := stanza.Stanza{From: jid.JID(user)}
+	s := trust.Fact{Stanza: stanza.Stanza{From: jid.JID(user)}}
 	if xml != "" {
 		var env stanza.Envelope
 		frame := "<message from='localhost' to='events.localhost'><forwarded xmlns='urn:xmpp:forward:0'>" + xml + "</forwarded></message>"
 		if err := f.decoder.Decode([]byte(frame), &env); err != nil {
 			f.t.Fatalf("%s: %v", xml, err)
 		}
-		s = env.Inner
+		s.Stanza = env.Inner
 	}
 	f.seq++
-	s.Dialect, s.Host = stanza.EventFeed, "localhost"
+	s.Feed, s.Host = trust.EventFeed, "localhost"
 	s.Received = time.Date(2026, 7, 1, 12, 0, int(f.seq), 0, time.UTC)
-	s.Report = stanza.Report{Fact: fact, Source: "xmpp1", Epoch: "e", Seq: f.seq, User: jid.JID(user), At: s.Received.Add(-time.Millisecond)}
+	s.Report = stanza.Report{Kind: fact, Source: "xmpp1", Epoch: "e", Seq: f.seq, User: jid.JID(user), At: s.Received.Add(-time.Millisecond)}
 	f.events = f.tr.Translate(&s, f.events)
 }
 
-func (f *feed) status(fact stanza.Fact, from string) {
+func (f *feed) status(fact stanza.ReportKind, from string) {
 	kind := ""
 	if fact == stanza.SessionOffline {
 		kind = " type='unavailable'"
@@ -65,7 +66,7 @@ func (f *feed) msg(from, to, kind, children string) {
 	f.message(stanza.MessageSent, from, from, to, kind, children)
 }
 
-func (f *feed) message(fact stanza.Fact, user, from, to, kind, children string) {
+func (f *feed) message(fact stanza.ReportKind, user, from, to, kind, children string) {
 	var attributes strings.Builder
 	for _, a := range [...][2]string{{"from", from}, {"to", to}, {"type", kind}, {"id", fmt.Sprintf("m%d", f.seq)}} {
 		if a[1] != "" {

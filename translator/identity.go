@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -35,7 +36,7 @@ type identifier struct {
 // process makes more that knows what came before the report, the session and what has
 // become of it.
 func (g *identifier) assignReported(r *stanza.Report, events []event.Event) {
-	b := append(g.scratch[:0], byte(stanza.EventFeed))
+	b := append(g.scratch[:0], byte(trust.EventFeed))
 	for _, part := range [...]string{r.Source, r.Epoch} {
 		b = binary.BigEndian.AppendUint64(b, uint64(len(part)))
 		b = append(b, part...)
@@ -80,10 +81,10 @@ func hexDigest(b []byte) string {
 const idBytes = sha256.Size / 2
 
 // assign sets the ids of the events of s, of which there are one or two.
-func (g *identifier) assign(s *stanza.Stanza, received time.Time, events []event.Event) {
+func (g *identifier) assign(s *trust.Fact, received time.Time, events []event.Event) {
 	g.number++
 	sum := g.checksum(s.Raw)
-	b := append(g.scratch[:0], byte(s.Dialect), byte(s.Kind), byte(s.Copy))
+	b := append(g.scratch[:0], byte(s.Feed), byte(s.Kind), byte(s.Copy))
 	b = binary.BigEndian.AppendUint64(b, g.number)
 	b = binary.BigEndian.AppendUint64(b, uint64(received.UnixNano()))
 	b = binary.BigEndian.AppendUint32(b, sum)

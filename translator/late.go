@@ -26,7 +26,7 @@ func (t *sessions) depart(full jid.JID, d departure) {
 
 // departedBefore reports whether a session that is not there has ended at another
 // source after the fact, and what the fact says then.
-func (t *sessions) departedBefore(a *address, index uint16, fact stanza.Fact, present bool, stamp uint32) (outcome, bool) {
+func (t *sessions) departedBefore(a *address, index uint16, fact stanza.ReportKind, present bool, stamp uint32) (outcome, bool) {
 	if t.departed.Len() == 0 {
 		return outcome{}, false
 	}
@@ -47,7 +47,7 @@ func (t *sessions) departedBefore(a *address, index uint16, fact stanza.Fact, pr
 // late says what is news in a fact about a session that has gone on at another source
 // since: nothing, but for a session that a process before this one has told to be
 // online. This one, that does not know where it was, has not told that it went.
-func (t *sessions) late(index uint16, fact stanza.Fact, present, told bool) outcome {
+func (t *sessions) late(index uint16, fact stanza.ReportKind, present, told bool) outcome {
 	src := t.sources[index]
 	went := false
 	switch fact {

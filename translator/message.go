@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 )
 
@@ -28,7 +29,7 @@ func messageType(attr string) (string, bool) {
 }
 
 // message applies the one rule for in and out to a stanza copied at that moment.
-func (t *Translator) message(s *stanza.Stanza, copied stanza.Copy, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) message(s *trust.Fact, copied trust.Copy, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	kind, ok := messageType(s.Type)
 	if !ok {
 		return dst, SkippedType
@@ -63,17 +64,17 @@ func (t *Translator) message(s *stanza.Stanza, copied stanza.Copy, received time
 
 // leaves reports whether s is the copy made when the local session from sent it,
 // the only one that makes events.
-func (t *Translator) leaves(s *stanza.Stanza, copied stanza.Copy, received time.Time, from, to *address, kind string) (Reason, bool) {
+func (t *Translator) leaves(s *trust.Fact, copied trust.Copy, received time.Time, from, to *address, kind string) (Reason, bool) {
 	switch {
-	case s.Dialect == stanza.EventFeed && copied == stanza.SentCopy:
+	case s.Feed == trust.EventFeed && copied == trust.SentCopy:
 		return 0, true // it tells, once for each message, and a source has many hosts
-	case copied == stanza.ReceivedCopy, s.Host != "" && string(s.Host) != from.domain:
+	case copied == trust.ReceivedCopy, s.Host != "" && string(s.Host) != from.domain:
 		return SkippedReceiveCopy, false
-	case s.Dialect == stanza.Direct:
+	case s.Feed == trust.Direct:
 		return SkippedForeign, to.domain == t.component
-	case copied == stanza.SentCopy:
+	case copied == trust.SentCopy:
 		return 0, true
-	case s.Dialect != stanza.ServiceLog:
+	case s.Feed != trust.ServiceLog:
 		return SkippedUnmarked, false
 	}
 	if !to.named || to.domain != from.domain {
@@ -85,8 +86,8 @@ func (t *Translator) leaves(s *stanza.Stanza, copied stanza.Copy, received time.
 
 // arrives reports whether s is the copy of somebody else's message that was made
 // when it was about to reach the local user to.
-func (t *Translator) arrives(s *stanza.Stanza, copied stanza.Copy, received time.Time, to *address, kind string) (Reason, bool) {
-	if !to.localUser() || copied == stanza.SentCopy {
+func (t *Translator) arrives(s *trust.Fact, copied trust.Copy, received time.Time, to *address, kind string) (Reason, bool) {
+	if !to.localUser() || copied == trust.SentCopy {
 		return SkippedForeign, false
 	}
 	if s.Flags.Has(stanza.HasMAMResult) && s.From.IsBare() && !s.HasBody {
@@ -94,15 +95,15 @@ func (t *Translator) arrives(s *stanza.Stanza, copied stanza.Copy, received time
 		// somebody who tries to hide a message behind a result.
 		return SkippedArchive, false
 	}
-	if s.Dialect == stanza.ServiceLog {
+	if s.Feed == trust.ServiceLog {
 		// It makes a copy for each session that gets the message.
 		return t.firstArrived(s, received, to, kind)
 	}
-	return SkippedUnmarked, copied == stanza.ReceivedCopy
+	return SkippedUnmarked, copied == trust.ReceivedCopy
 }
 
 // chat appends the event of one direction.
-func (t *Translator) chat(dst []event.Event, s *stanza.Stanza, received time.Time, kind string, d event.Direction, from, to *address) []event.Event {
+func (t *Translator) chat(dst []event.Event, s *trust.Fact, received time.Time, kind string, d event.Direction, from, to *address) []event.Event {
 	about := to
 	if d == event.In {
 		about = from
@@ -116,7 +117,7 @@ func (t *Translator) chat(dst []event.Event, s *stanza.Stanza, received time.Tim
 }
 
 // content sets what an event about a message says that is about the user about.
-func (t *Translator) content(e *event.Event, s *stanza.Stanza, received time.Time, kind string, from, to, about *address) {
+func (t *Translator) content(e *event.Event, s *trust.Fact, received time.Time, kind string, from, to, about *address) {
 	e.Type = kind
 	e.From, e.To = from.full, to.full
 	e.Body, e.HasBody = s.Body, s.HasBody
@@ -144,12 +145,12 @@ func (t *Translator) content(e *event.Event, s *stanza.Stanza, received time.Tim
 // absent reports whether the event-feed knows all sessions on the host of a and none
 // of its user, so that nobody is there to take a message.
 func (t *Translator) absent(a *address) bool {
-	return t.sessions.whole && a.localUser() && a.host.statuses == stanza.EventFeed && t.sessions.users[a.bare] == nil
+	return t.sessions.whole && a.localUser() && a.host.statuses == trust.EventFeed && t.sessions.users[a.bare] == nil
 }
 
 // classify says what a message is, what it is most of all first: clients put
 // chat states and receipt requests beside everything.
-func classify(s *stanza.Stanza) event.Class {
+func classify(s *trust.Fact) event.Class {
 	switch f := s.Flags; {
 	case s.Body != "":
 		return event.Content

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -19,8 +20,8 @@ const (
 
 func TestMessage(t *testing.T) {
 	const (
-		fw, svc, direct   = stanza.Firewall, stanza.ServiceLog, stanza.Direct
-		sent, rcvd, blank = stanza.SentCopy, stanza.ReceivedCopy, stanza.UnknownCopy
+		fw, svc, direct   = trust.Firewall, trust.ServiceLog, trust.Direct
+		sent, rcvd, blank = trust.SentCopy, trust.ReceivedCopy, trust.UnknownCopy
 	)
 	none := []string{}
 	for _, tc := range []struct {
@@ -81,7 +82,7 @@ func TestMessage(t *testing.T) {
 		{"receive copy of a local user's message", message(fw, rcvd, alice, bob, "chat"), SkippedReceiveCopy, none},
 		{"sent, told by another host", message(fw, sent, alice, bob, "chat").host("other.example"), SkippedReceiveCopy, none},
 		{"no copy mark", message(fw, blank, alice, bob, "chat"), SkippedUnmarked, none},
-		{"presence feed", message(stanza.Privilege, blank, alice, bob, "chat"), SkippedUnmarked, none},
+		{"presence feed", message(trust.Privilege, blank, alice, bob, "chat"), SkippedUnmarked, none},
 
 		// What children a sender puts in does not hide what he sent.
 		{"sent with a forged carbon", message(fw, sent, alice, "x@remote.example", "chat").flags(stanza.HasCarbon), 0, []string{
@@ -170,9 +171,9 @@ func TestMessage(t *testing.T) {
 }
 
 func TestContent(t *testing.T) {
-	toRoom := message(stanza.Firewall, stanza.SentCopy, alice, room, "groupchat")
-	fromRoom := message(stanza.Firewall, stanza.ReceivedCopy, room, bob, "groupchat")
-	out := message(stanza.Firewall, stanza.ReceivedCopy, "x@remote.example/q", bob, "chat")
+	toRoom := message(trust.Firewall, trust.SentCopy, alice, room, "groupchat")
+	fromRoom := message(trust.Firewall, trust.ReceivedCopy, room, bob, "groupchat")
+	out := message(trust.Firewall, trust.ReceivedCopy, "x@remote.example/q", bob, "chat")
 	for _, tc := range []struct {
 		name      string
 		draft     draft
@@ -201,7 +202,7 @@ func TestContent(t *testing.T) {
 		{"room passes on a body and a subject", fromRoom.flags(stanza.HasSubject), event.Content, false, "hi", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			events := newTranslator().Translate(tc.draft.stanza(), nil)
+			events := newTranslator().Translate(tc.draft.fact(), nil)
 			if len(events) == 0 {
 				t.Fatal("no event")
 			}
@@ -215,7 +216,7 @@ func TestContent(t *testing.T) {
 }
 
 func TestEventSaysWhereItCameFrom(t *testing.T) {
-	s := message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat").stanza()
+	s := message(trust.Firewall, trust.SentCopy, alice, bob, "chat").fact()
 	events := newTranslator().Translate(s, make([]event.Event, 1))
 	if len(events) != 3 {
 		t.Fatalf("%d events after the one that was there, want 2", len(events)-1)
@@ -236,7 +237,7 @@ func TestClockIsAskedOnlyWithoutATimeOfReceipt(t *testing.T) {
 		{"stamped", start.AddDate(1, 0, 0), start.AddDate(1, 0, 0)},
 		{"not stamped", time.Time{}, start},
 	} {
-		s := message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat").stanza()
+		s := message(trust.Firewall, trust.SentCopy, alice, bob, "chat").fact()
 		s.Received = tc.received
 		if e := tr.Translate(s, nil)[0]; !e.Time.Equal(tc.want) {
 			t.Errorf("%s: time %v, want %v", tc.name, e.Time, tc.want)
@@ -251,7 +252,7 @@ func TestHostsMayBeWrittenInAnyCase(t *testing.T) {
 		to    jid.JID
 		wants int
 	}{{"b@example.org", 2}, {"r@rooms.example.org", 2}, {"events.example.org", 1}} {
-		s := message(stanza.Firewall, stanza.SentCopy, a, string(tc.to), "chat").host("example.org").stanza()
+		s := message(trust.Firewall, trust.SentCopy, a, string(tc.to), "chat").host("example.org").fact()
 		if got := len(tr.Translate(s, nil)); got != tc.wants {
 			t.Errorf("%d events to %s, want %d", got, tc.to, tc.wants)
 		}

@@ -5,13 +5,14 @@ import (
 	"unicode/utf8"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 )
 
 // missed makes an event for each local user whom the event-feed names as a member of a
 // room who has missed what an occupant has said there. Who is named elsewhere is not ours
 // to notify.
-func (t *Translator) missed(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) missed(s *trust.Fact, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	if s.Kind != stanza.Message || s.Type != groupchat {
 		return dst, SkippedType
 	}

@@ -8,12 +8,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 // missedBy makes a fact of what an occupant of the room has said.
-func missedBy(m *module, d draft, members ...jid.JID) *stanza.Stanza {
+func missedBy(m *module, d draft, members ...jid.JID) *trust.Fact {
 	s := m.forward("room-missed", "", d)
 	s.Host, s.Report.Members = "conference.localhost", members
 	return s

@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 // factNames are the facts as docs/feed-protocol.md names them.
-var factNames = map[string]stanza.Fact{
+var factNames = map[string]stanza.ReportKind{
 	"message-sent": stanza.MessageSent, "message-received": stanza.MessageReceived, "message-offline": stanza.MessageOffline,
 	"message-unacked": stanza.MessageUnacked, "message-failed": stanza.MessageFailed,
 	"online": stanza.SessionOnline, "presence": stanza.SessionPresence, "offline": stanza.SessionOffline,
@@ -20,7 +21,7 @@ var factNames = map[string]stanza.Fact{
 	"hibernate": stanza.SessionHibernate, "resumed": stanza.SessionResumed, "account-removed": stanza.AccountRemoved,
 	"room-message": stanza.RoomMessage, "room-join": stanza.RoomJoin, "room-part": stanza.RoomPart, "room-missed": stanza.RoomMissed,
 	"snapshot-start": stanza.SnapshotStart, "snapshot": stanza.SnapshotSession, "snapshot-end": stanza.SnapshotEnd,
-	"news": stanza.UnknownFact,
+	"news": stanza.UnknownReport,
 }
 
 // module is the server's side of an event-feed: it numbers what it is told to
@@ -28,34 +29,34 @@ var factNames = map[string]stanza.Fact{
 type module struct {
 	source, epoch string
 	before        int // numbers given to facts that are forgotten
-	sent          []stanza.Stanza
+	sent          []trust.Fact
 }
 
 // report returns a fact about a user of localhost, at a time since start.
-func (m *module) report(fact, user string, after time.Duration) *stanza.Stanza {
+func (m *module) report(fact, user string, after time.Duration) *trust.Fact {
 	full := jid.JID(user)
-	s := stanza.Stanza{Dialect: stanza.EventFeed, Host: "localhost", From: full, Received: start.Add(after)}
-	s.Report = stanza.Report{Fact: factNames[fact], User: full, Source: m.source, Epoch: m.epoch, At: s.Received}
+	s := trust.Fact{Stanza: stanza.Stanza{From: full}, Feed: trust.EventFeed, Host: "localhost", Received: start.Add(after)}
+	s.Report = stanza.Report{Kind: factNames[fact], User: full, Source: m.source, Epoch: m.epoch, At: s.Received}
 	switch fact {
 	case "online", "presence", "snapshot":
 		s.Kind = stanza.Presence
 		s.Raw = fmt.Sprintf("<presence xmlns='jabber:client' from='%s'/>", full)
 	case "bound":
-		s.Report.Fact = stanza.SnapshotSession
+		s.Report.Kind = stanza.SnapshotSession
 	case "offline":
 		s.Kind, s.Type = stanza.Presence, "unavailable"
 		s.Raw = fmt.Sprintf("<presence xmlns='jabber:client' from='%s' type='unavailable'/>", full)
 	case "snapshot-start", "snapshot-end":
 		s.From, s.Report.User, s.Report.ID = "", "", user
 	default:
-		if s.Report.Fact == stanza.NoFact {
+		if s.Report.Kind == stanza.NoReport {
 			panic("no fact is called " + fact)
 		}
 	}
 	return m.number(s)
 }
 
-func (m *module) number(s stanza.Stanza) *stanza.Stanza {
+func (m *module) number(s trust.Fact) *trust.Fact {
 	s.Report.Source, s.Report.Epoch, s.Report.Seq = m.source, m.epoch, uint64(m.before+len(m.sent)+1)
 	m.sent = append(m.sent, s)
 	return &s
@@ -65,10 +66,10 @@ func (m *module) number(s stanza.Stanza) *stanza.Stanza {
 func (m *module) forget() { m.before, m.sent = m.before+len(m.sent), nil }
 
 // forward makes a fact of a message, about the user.
-func (m *module) forward(fact, user string, d draft) *stanza.Stanza {
-	s := d.stanza()
-	s.Dialect, s.Copy = stanza.EventFeed, stanza.UnknownCopy
-	s.Report = stanza.Report{Fact: factNames[fact], User: jid.JID(user), At: s.Received}
+func (m *module) forward(fact, user string, d draft) *trust.Fact {
+	s := d.fact()
+	s.Feed, s.Copy = trust.EventFeed, trust.UnknownCopy
+	s.Report = stanza.Report{Kind: factNames[fact], User: jid.JID(user), At: s.Received}
 	return m.number(*s)
 }
 
@@ -183,7 +184,7 @@ func (st *stage) do(line string) []event.Event {
 
 // lesser is a presence as a feed tells of it that numbers nothing; repeated is one of
 // the privilege's snapshot.
-func (st *stage) lesser(how, status, full string) *stanza.Stanza {
+func (st *stage) lesser(how, status, full string) *trust.Fact {
 	kind := ""
 	if status == "offline" {
 		kind = "unavailable"
@@ -191,27 +192,27 @@ func (st *stage) lesser(how, status, full string) *stanza.Stanza {
 	d := draft{}
 	switch how {
 	case "service_log":
-		d = presence(stanza.ServiceLog, full, string(jid.JID(full).Bare()), kind)
+		d = presence(trust.ServiceLog, full, string(jid.JID(full).Bare()), kind)
 	case "privilege":
-		d = presence(stanza.Privilege, full, "events.localhost", kind)
+		d = presence(trust.Privilege, full, "events.localhost", kind)
 	case "repeated":
-		d = presence(stanza.Privilege, full, "events.localhost", kind).delay("localhost")
+		d = presence(trust.Privilege, full, "events.localhost", kind).delay("localhost")
 	case "direct":
-		d = presence(stanza.Direct, full, "watch@events.localhost/x", kind)
+		d = presence(trust.Direct, full, "watch@events.localhost/x", kind)
 	}
-	return d.at(st.now).stanza()
+	return d.at(st.now).fact()
 }
 
 // whole is how a source begins that knows all of its sessions, which are none.
 var whole = []string{"resume", "snapshot-start s0", "snapshot-end s0"}
 
 func TestScriptsAreFacts(t *testing.T) {
-	if len(factNames) != int(stanza.UnknownFact) {
-		t.Errorf("%d facts have names, there are %d", len(factNames), stanza.UnknownFact)
+	if len(factNames) != int(stanza.UnknownReport) {
+		t.Errorf("%d facts have names, there are %d", len(factNames), stanza.UnknownReport)
 	}
-	seen := map[stanza.Fact]string{}
+	seen := map[stanza.ReportKind]string{}
 	for name, fact := range factNames {
-		if fact == stanza.NoFact || seen[fact] != "" {
+		if fact == stanza.NoReport || seen[fact] != "" {
 			t.Errorf("%s and %s are fact %d", name, seen[fact], fact)
 		}
 		seen[fact] = name

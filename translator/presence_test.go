@@ -7,63 +7,64 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 func TestUndirectedPresence(t *testing.T) {
 	const us = "events.localhost"
-	on := func(d stanza.Dialect, to string) draft { return presence(d, alice, to, "") }
+	on := func(d trust.Feed, to string) draft { return presence(d, alice, to, "") }
 	for _, tc := range []struct {
 		name   string
 		draft  draft
 		reason Reason // of nothing
 		want   string
 	}{
-		{"firewall", on(stanza.Firewall, ""), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
-		{"firewall, to the own bare JID", on(stanza.Firewall, "alice@localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
-		{"firewall, to another own resource", on(stanza.Firewall, "alice@localhost/r2"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
-		{"firewall, directed", on(stanza.Firewall, "bob@localhost"), SkippedDirected, ""},
-		{"firewall, to a room", on(stanza.Firewall, room+"/al"), SkippedDirected, ""},
-		{"firewall, receive copy", on(stanza.Firewall, "").copied(stanza.ReceivedCopy), SkippedDirected, ""},
-		{"firewall of another host", on(stanza.Firewall, "").host("other.example"), SkippedDirected, ""},
+		{"firewall", on(trust.Firewall, ""), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"firewall, to the own bare JID", on(trust.Firewall, "alice@localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"firewall, to another own resource", on(trust.Firewall, "alice@localhost/r2"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"firewall, directed", on(trust.Firewall, "bob@localhost"), SkippedDirected, ""},
+		{"firewall, to a room", on(trust.Firewall, room+"/al"), SkippedDirected, ""},
+		{"firewall, receive copy", on(trust.Firewall, "").copied(trust.ReceivedCopy), SkippedDirected, ""},
+		{"firewall of another host", on(trust.Firewall, "").host("other.example"), SkippedDirected, ""},
 
-		{"service_log", on(stanza.ServiceLog, "alice@localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
-		{"service_log, without to", on(stanza.ServiceLog, ""), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
-		{"service_log, self copy", on(stanza.ServiceLog, alice), SkippedDirected, ""},
-		{"service_log, copy to another own resource", on(stanza.ServiceLog, "alice@localhost/r2"), SkippedDirected, ""},
-		{"service_log, a contact's copy", on(stanza.ServiceLog, bob), SkippedDirected, ""},
-		{"service_log, directed", on(stanza.ServiceLog, "bob@localhost"), SkippedDirected, ""},
-		{"service_log, a join", on(stanza.ServiceLog, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
-		{"service_log of another host", on(stanza.ServiceLog, "alice@localhost").host("other.example"), SkippedDirected, ""},
+		{"service_log", on(trust.ServiceLog, "alice@localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
+		{"service_log, without to", on(trust.ServiceLog, ""), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
+		{"service_log, self copy", on(trust.ServiceLog, alice), SkippedDirected, ""},
+		{"service_log, copy to another own resource", on(trust.ServiceLog, "alice@localhost/r2"), SkippedDirected, ""},
+		{"service_log, a contact's copy", on(trust.ServiceLog, bob), SkippedDirected, ""},
+		{"service_log, directed", on(trust.ServiceLog, "bob@localhost"), SkippedDirected, ""},
+		{"service_log, a join", on(trust.ServiceLog, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
+		{"service_log of another host", on(trust.ServiceLog, "alice@localhost").host("other.example"), SkippedDirected, ""},
 
-		{"privilege", on(stanza.Privilege, us), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
-		{"privilege, snapshot", on(stanza.Privilege, us).delay("localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified reconciled`},
-		{"privilege, to a node", on(stanza.Privilege, "x@"+us), SkippedDirected, ""},
+		{"privilege", on(trust.Privilege, us), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified`},
+		{"privilege, snapshot", on(trust.Privilege, us).delay("localhost"), 0, `online alice@localhost/r1 user=alice@localhost count=1 unverified reconciled`},
+		{"privilege, to a node", on(trust.Privilege, "x@"+us), SkippedDirected, ""},
 
-		{"direct", on(stanza.Direct, us), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
-		{"direct, to a node", on(stanza.Direct, "watch@"+us+"/x"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
-		{"direct, answer to a probe", on(stanza.Direct, us).delay(alice), 0, `online alice@localhost/r1 user=alice@localhost count=1 reconciled`},
-		{"direct, delayed by somebody else", on(stanza.Direct, us).delay("gateway.example"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
-		{"direct, to somebody else", on(stanza.Direct, "bob@localhost"), SkippedDirected, ""},
+		{"direct", on(trust.Direct, us), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"direct, to a node", on(trust.Direct, "watch@"+us+"/x"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"direct, answer to a probe", on(trust.Direct, us).delay(alice), 0, `online alice@localhost/r1 user=alice@localhost count=1 reconciled`},
+		{"direct, delayed by somebody else", on(trust.Direct, us).delay("gateway.example"), 0, `online alice@localhost/r1 user=alice@localhost count=1`},
+		{"direct, to somebody else", on(trust.Direct, "bob@localhost"), SkippedDirected, ""},
 
-		{"a dialect that reports statuses otherwise", on(stanza.EventFeed, ""), SkippedUnknownFact, ""},
-		{"direct, a join", on(stanza.Direct, "x@"+us+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
-		{"direct, a room's word", on(stanza.Direct, us).flags(stanza.HasMUCUser), SkippedDirected, ""},
-		{"firewall, a join", on(stanza.Firewall, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
-		{"bare from", presence(stanza.Firewall, "alice@localhost", "", ""), SkippedForeign, ""},
-		{"empty resource", presence(stanza.Firewall, "alice@localhost/", "", ""), SkippedForeign, ""},
-		{"remote user", presence(stanza.Firewall, "x@remote.example/q", "", ""), SkippedForeign, ""},
-		{"occupant", presence(stanza.Firewall, room+"/al", "", ""), SkippedForeign, ""},
-		{"server", presence(stanza.Firewall, "localhost/x", "", ""), SkippedForeign, ""},
-		{"no localpart", presence(stanza.Firewall, "@localhost/x", "", ""), SkippedForeign, ""},
-		{"subscribe", presence(stanza.Firewall, alice, "", "subscribe"), SkippedType, ""},
-		{"subscribed", presence(stanza.Firewall, alice, "", "subscribed"), SkippedType, ""},
-		{"unsubscribe", presence(stanza.Firewall, alice, "", "unsubscribe"), SkippedType, ""},
-		{"unsubscribed", presence(stanza.Firewall, alice, "", "unsubscribed"), SkippedType, ""},
-		{"probe", presence(stanza.Direct, alice, us, "probe"), SkippedType, ""},
-		{"error", presence(stanza.Firewall, alice, "", "error"), SkippedType, ""},
-		{"unknown type", presence(stanza.Firewall, alice, "", "available"), SkippedType, ""},
+		{"a dialect that reports statuses otherwise", on(trust.EventFeed, ""), SkippedUnknownFact, ""},
+		{"direct, a join", on(trust.Direct, "x@"+us+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
+		{"direct, a room's word", on(trust.Direct, us).flags(stanza.HasMUCUser), SkippedDirected, ""},
+		{"firewall, a join", on(trust.Firewall, room+"/al").flags(stanza.HasMUC), SkippedDirected, ""},
+		{"bare from", presence(trust.Firewall, "alice@localhost", "", ""), SkippedForeign, ""},
+		{"empty resource", presence(trust.Firewall, "alice@localhost/", "", ""), SkippedForeign, ""},
+		{"remote user", presence(trust.Firewall, "x@remote.example/q", "", ""), SkippedForeign, ""},
+		{"occupant", presence(trust.Firewall, room+"/al", "", ""), SkippedForeign, ""},
+		{"server", presence(trust.Firewall, "localhost/x", "", ""), SkippedForeign, ""},
+		{"no localpart", presence(trust.Firewall, "@localhost/x", "", ""), SkippedForeign, ""},
+		{"subscribe", presence(trust.Firewall, alice, "", "subscribe"), SkippedType, ""},
+		{"subscribed", presence(trust.Firewall, alice, "", "subscribed"), SkippedType, ""},
+		{"unsubscribe", presence(trust.Firewall, alice, "", "unsubscribe"), SkippedType, ""},
+		{"unsubscribed", presence(trust.Firewall, alice, "", "unsubscribed"), SkippedType, ""},
+		{"probe", presence(trust.Direct, alice, us, "probe"), SkippedType, ""},
+		{"error", presence(trust.Firewall, alice, "", "error"), SkippedType, ""},
+		{"unknown type", presence(trust.Firewall, alice, "", "available"), SkippedType, ""},
 		{"no stanza at all", draft{}, SkippedType, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -82,8 +83,8 @@ func TestUndirectedPresence(t *testing.T) {
 }
 
 func TestStatusOfSessions(t *testing.T) {
-	r1 := func(kind string) draft { return presence(stanza.Firewall, alice, "", kind) }
-	r2 := func(kind string) draft { return presence(stanza.Firewall, "alice@localhost/r2", "", kind) }
+	r1 := func(kind string) draft { return presence(trust.Firewall, alice, "", kind) }
+	r2 := func(kind string) draft { return presence(trust.Firewall, "alice@localhost/r2", "", kind) }
 	const gone = "unavailable"
 	for _, tc := range []struct {
 		name   string
@@ -113,25 +114,25 @@ func TestStatusOfSessions(t *testing.T) {
 			`online alice@localhost/r2 user=alice@localhost count=1`,
 			`offline alice@localhost/r1 user=alice@localhost count=1`,
 		}},
-		{"the case of a resource counts", []draft{r1(""), presence(stanza.Firewall, "alice@localhost/R1", "", "")}, []string{
+		{"the case of a resource counts", []draft{r1(""), presence(trust.Firewall, "alice@localhost/R1", "", "")}, []string{
 			`online alice@localhost/r1 user=alice@localhost count=1`,
 			`online alice@localhost/R1 user=alice@localhost count=2`,
 		}},
-		{"a message sees the count of its user", []draft{r1(""), r2(""), message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat")}, []string{
+		{"a message sees the count of its user", []draft{r1(""), r2(""), message(trust.Firewall, trust.SentCopy, alice, bob, "chat")}, []string{
 			`online alice@localhost/r1 user=alice@localhost count=1`,
 			`online alice@localhost/r2 user=alice@localhost count=2`,
 			`in chat alice@localhost/r1 -> bob@localhost/r1 user=alice@localhost content "hi" count=2 id=m1`,
 			`out chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1`,
 		}},
 		{"where only subscribers are known, none is in doubt", []draft{
-			presence(stanza.Direct, alice, "events.localhost", ""), message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat"),
+			presence(trust.Direct, alice, "events.localhost", ""), message(trust.Firewall, trust.SentCopy, alice, bob, "chat"),
 		}, []string{
 			`online alice@localhost/r1 user=alice@localhost count=1`,
 			`in chat alice@localhost/r1 -> bob@localhost/r1 user=alice@localhost content "hi" count=1 id=m1`,
 			`out chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 unverified`,
 		}},
 		{"hosts differ in what they tell", []draft{
-			r1(""), message(stanza.Firewall, stanza.SentCopy, alice, "eve@other.example", "chat"),
+			r1(""), message(trust.Firewall, trust.SentCopy, alice, "eve@other.example", "chat"),
 		}, []string{
 			`online alice@localhost/r1 user=alice@localhost count=1`,
 			`in chat alice@localhost/r1 -> eve@other.example user=alice@localhost content "hi" count=1 id=m1`,
@@ -146,13 +147,13 @@ func TestStatusOfSessions(t *testing.T) {
 // online by a child element.
 func TestChildrenOfRoomsDoNotHideStatuses(t *testing.T) {
 	for _, tc := range []struct {
-		dialect stanza.Dialect
+		dialect trust.Feed
 		to      string
 		suffix  string
 	}{
-		{stanza.Firewall, "", ""},
-		{stanza.ServiceLog, "alice@localhost", " unverified"},
-		{stanza.Privilege, "events.localhost", " unverified"},
+		{trust.Firewall, "", ""},
+		{trust.ServiceLog, "alice@localhost", " unverified"},
+		{trust.Privilege, "events.localhost", " unverified"},
 	} {
 		for name, flag := range map[string]stanza.Flags{"muc": stanza.HasMUC, "muc#user": stanza.HasMUCUser} {
 			t.Run(tc.dialect.String()+", "+name, func(t *testing.T) {
@@ -166,7 +167,7 @@ func TestChildrenOfRoomsDoNotHideStatuses(t *testing.T) {
 }
 
 func TestStatusEvent(t *testing.T) {
-	s := presence(stanza.Firewall, alice, "", "").id("p1").stanza()
+	s := presence(trust.Firewall, alice, "", "").id("p1").fact()
 	e := newTranslator().Translate(s, nil)[0]
 	if e.Kind != event.UserStatus || !e.Online || e.To != "" || e.Direction != event.NoDirection || e.HasBody ||
 		e.Packet != s.Raw || e.Host != "localhost" || e.Dialect != "firewall" || e.StanzaID != "p1" || !e.Time.Equal(start) {
@@ -177,7 +178,7 @@ func TestStatusEvent(t *testing.T) {
 func TestGhostsGiveWay(t *testing.T) {
 	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 3})
 	r := func(i int, kind string) draft {
-		return presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", kind)
+		return presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", kind)
 	}
 	for i := range 5 {
 		play(tr, r(i, ""))
@@ -203,15 +204,15 @@ func TestGhostsGiveWay(t *testing.T) {
 // What was told of an earlier session does not silence a later one that gave way.
 func TestGhostOfAnEndedSession(t *testing.T) {
 	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 1})
-	r1 := func(kind string) draft { return presence(stanza.Firewall, alice, "", kind) }
-	play(tr, r1(""), r1("unavailable"), r1(""), presence(stanza.Firewall, "alice@localhost/r2", "", ""))
+	r1 := func(kind string) draft { return presence(trust.Firewall, alice, "", kind) }
+	play(tr, r1(""), r1("unavailable"), r1(""), presence(trust.Firewall, "alice@localhost/r2", "", ""))
 	want(t, play(tr, r1("unavailable")), `offline alice@localhost/r1 user=alice@localhost count=1`)
 }
 
 func TestDefaultLimitOfResources(t *testing.T) {
 	tr := newTranslator()
 	for i := range DefaultMaxResources + 5 {
-		play(tr, presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", ""))
+		play(tr, presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", ""))
 	}
 	if got := tr.Stats().Resources; got != DefaultMaxResources {
 		t.Errorf("%d resources, want %d", got, DefaultMaxResources)
@@ -222,7 +223,7 @@ func TestDefaultLimitOfResources(t *testing.T) {
 func TestOfflineMemoryIsBounded(t *testing.T) {
 	tr := newTranslator()
 	for i := range offlineKept + 10 {
-		play(tr, presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", "unavailable"))
+		play(tr, presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", "unavailable"))
 	}
 	if got := tr.sessions.offline.Len(); got != offlineKept {
 		t.Errorf("%d kept, want %d", got, offlineKept)
@@ -246,12 +247,12 @@ func TestTableIsCompact(t *testing.T) {
 		stanzas = fmt.Appendf(stanzas[:0], "user%06d@localhost/gajim.%016d", n, i)
 		length := len(stanzas)
 		raw := string(stanzas[:cap(stanzas)])
-		tr.Translate(&stanza.Stanza{Kind: stanza.Presence, Dialect: stanza.Firewall, Copy: stanza.SentCopy,
-			Host: "localhost", From: jid.JID(raw[:length]), Raw: raw, Received: start}, nil)
+		tr.Translate(&trust.Fact{Stanza: stanza.Stanza{Kind: stanza.Presence, From: jid.JID(raw[:length]), Raw: raw},
+			Feed: trust.Firewall, Copy: trust.SentCopy, Host: "localhost", Received: start}, nil)
 		// An update must not make it keep the new stanza either.
 		raw = string(stanzas[:cap(stanzas)])
-		tr.Translate(&stanza.Stanza{Kind: stanza.Presence, Dialect: stanza.Firewall, Copy: stanza.SentCopy,
-			Host: "localhost", From: jid.JID(raw[:length]), Raw: raw, Received: start.Add(time.Second)}, nil)
+		tr.Translate(&trust.Fact{Stanza: stanza.Stanza{Kind: stanza.Presence, From: jid.JID(raw[:length]), Raw: raw},
+			Feed: trust.Firewall, Copy: trust.SentCopy, Host: "localhost", Received: start.Add(time.Second)}, nil)
 	}
 	if got := tr.Stats().Resources; got != resources {
 		t.Fatalf("%d resources, want %d", got, resources)

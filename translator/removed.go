@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 )
 
@@ -13,7 +14,7 @@ const prompt = 2 * time.Second
 
 // removed makes an event of the end of an account. The presence table stays as it is:
 // the server closes the sessions of the account, and tells of each.
-func (t *Translator) removed(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) removed(s *trust.Fact, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	about := t.hosts.resolve(s.Report.User)
 	if !about.localUser() || about.session {
 		return dst, SkippedForeign

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 )
 
@@ -25,20 +26,20 @@ func happened(r *stanza.Report, received time.Time) time.Time {
 
 // report translates what the event-feed reports (docs/feed-protocol.md). The fact says
 // what the stanza is, so that nothing has to be told from its looks.
-func (t *Translator) report(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) report(s *trust.Fact, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	r := &s.Report
 	index, src := t.sessions.named(r.Source, received)
 	repeated := src.position(r.Epoch, r.Seq)
-	if h := t.hosts[string(s.Host)]; h != nil && (h.statuses == 0 || r.Fact == stanza.SnapshotStart) {
-		h.statuses = stanza.EventFeed
+	if h := t.hosts[string(s.Host)]; h != nil && (h.statuses == 0 || r.Kind == stanza.SnapshotStart) {
+		h.statuses = trust.EventFeed
 	}
 	first := len(dst)
 	reason := SkippedFact
-	switch r.Fact {
+	switch r.Kind {
 	case stanza.MessageSent:
-		dst, reason = t.message(s, stanza.SentCopy, received, dst)
+		dst, reason = t.message(s, trust.SentCopy, received, dst)
 	case stanza.MessageReceived:
-		dst, reason = t.message(s, stanza.ReceivedCopy, received, dst)
+		dst, reason = t.message(s, trust.ReceivedCopy, received, dst)
 	case stanza.MessageOffline, stanza.MessageUnacked:
 		dst, reason = t.undelivered(s, received, dst)
 	case stanza.RoomMissed:
@@ -71,7 +72,7 @@ func (t *Translator) report(s *stanza.Stanza, received time.Time, dst []event.Ev
 // undelivered makes an event of a message that has not got through: one that is
 // stored, or that a hibernating session has not acknowledged. MongooseIM's
 // unack_msg_event takes messages of all types but error.
-func (t *Translator) undelivered(s *stanza.Stanza, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) undelivered(s *trust.Fact, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	kind, ok := messageType(s.Type)
 	if s.Kind != stanza.Message || !ok {
 		return dst, SkippedType
@@ -82,7 +83,7 @@ func (t *Translator) undelivered(s *stanza.Stanza, received time.Time, dst []eve
 	}
 	from, to := t.hosts.resolve(s.From), about
 	e := base(s, received)
-	if e.Kind = event.Unack; s.Report.Fact == stanza.MessageOffline {
+	if e.Kind = event.Unack; s.Report.Kind == stanza.MessageOffline {
 		e.Kind, e.RecipientOffline = event.Stored, true
 		if s.To != "" {
 			to = t.hosts.resolve(s.To)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -22,12 +23,12 @@ func FuzzReports(f *testing.F) {
 		for i, b := range script {
 			st.now += time.Duration(b) * time.Minute
 			source, user := int(b>>2)%2, users[b%5]
-			s := &stanza.Stanza{Dialect: stanza.EventFeed, Host: "localhost", From: user, Received: start.Add(st.now), Raw: "<x/>", ID: "i"}
+			s := &trust.Fact{Stanza: stanza.Stanza{From: user, Raw: "<x/>", ID: "i"}, Feed: trust.EventFeed, Host: "localhost", Received: start.Add(st.now)}
 			s.Report = stanza.Report{
-				Source: []string{"xmpp1", "xmpp2"}[source], Epoch: "e", Fact: stanza.Fact(b>>3) % (stanza.UnknownFact + 2),
+				Source: []string{"xmpp1", "xmpp2"}[source], Epoch: "e", Kind: stanza.ReportKind(b>>3) % (stanza.UnknownReport + 2),
 				User: user, At: s.Received.Add(-time.Duration(i%5) * time.Second), ID: "s",
 			}
-			if s.Report.Fact == stanza.RoomMissed {
+			if s.Report.Kind == stanza.RoomMissed {
 				s.From, s.Type, s.Report.Members = "tea@conference.localhost/n", "groupchat", []jid.JID{"alice@localhost", user.Bare(), "localhost", ""}
 			}
 			if s.Kind = stanza.Kind(i % 3); i%4 == 0 && s.Kind == stanza.Presence {
@@ -41,7 +42,7 @@ func FuzzReports(f *testing.F) {
 			case 9:
 				made += len(st.tr.Settled("localhost", nil, nil))
 			case 10:
-				s.Dialect, s.Kind, s.To, s.Type = stanza.Dialect(b%5)+1, stanza.Presence, "events.localhost", []string{"", "unavailable"}[b%2]
+				s.Feed, s.Kind, s.To, s.Type = trust.Feed(b%5)+1, stanza.Presence, "events.localhost", []string{"", "unavailable"}[b%2]
 			case 6: // again, or with a hole before it
 				seq[source] += uint64(b % 3)
 			default:
@@ -58,7 +59,7 @@ func FuzzReports(f *testing.F) {
 					status && (!local || e.From.Bare() != e.User || e.Online != (e.Type == "online")),
 					!status && e.Direction == event.NoDirection && (!local || e.Kind == event.Chat),
 					(e.Kind == event.Stored || e.Kind == event.Missed) && !e.RecipientOffline,
-					(e.Kind == event.Removed) != (s.Report.Fact == stanza.AccountRemoved && s.Dialect == stanza.EventFeed),
+					(e.Kind == event.Removed) != (s.Report.Kind == stanza.AccountRemoved && s.Feed == trust.EventFeed),
 					e.Kind == event.Removed && e.User != user:
 					t.Fatalf("step %d: %+v", i, e)
 				}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 )
 
@@ -79,7 +80,7 @@ func TestMessagesOfTheEventFeed(t *testing.T) {
 			`unack chat bob@localhost -> bob@localhost/r1 user=bob@localhost other count=0 id=m1`,
 		}},
 		{"an unacknowledged error", "message-unacked", bob, msg(alice, bob, "error"), SkippedType, nil},
-		{"unacknowledged, without a message", "message-unacked", bob, draft{s: stanza.Stanza{Host: "localhost"}}, SkippedType, nil},
+		{"unacknowledged, without a message", "message-unacked", bob, draft{s: trust.Fact{Host: "localhost"}}, SkippedType, nil},
 
 		{"failed", "message-failed", bob, msg(alice, bob, "chat"), SkippedFact, nil},
 		{"in a room", "room-message", "x@remote.example", msg(remote, room, "groupchat"), SkippedFact, nil},
@@ -211,7 +212,7 @@ func TestTimeOfReports(t *testing.T) {
 			}
 			status := m.report("online", "bob@localhost/1", 0)
 			sent := m.forward("message-sent", alice, message(0, 0, alice, bob, "chat"))
-			for _, s := range []*stanza.Stanza{status, sent} {
+			for _, s := range []*trust.Fact{status, sent} {
 				s.Report.At = tc.at
 				for _, e := range st.tr.Translate(s, nil) {
 					if !e.Time.Equal(wanted) {
@@ -225,11 +226,11 @@ func TestTimeOfReports(t *testing.T) {
 
 // The ids of reports depend on the place in the feed and on nothing else.
 func TestIDsOfReports(t *testing.T) {
-	sent := func(m *module, n int) *stanza.Stanza {
-		m.sent = make([]stanza.Stanza, n-1)
+	sent := func(m *module, n int) *trust.Fact {
+		m.sent = make([]trust.Fact, n-1)
 		return m.forward("message-sent", alice, message(0, 0, alice, bob, "chat"))
 	}
-	ids := func(s *stanza.Stanza) []string {
+	ids := func(s *trust.Fact) []string {
 		var ids []string
 		for _, e := range newTranslator().Translate(s, nil) {
 			ids = append(ids, e.ID)
@@ -246,7 +247,7 @@ func TestIDsOfReports(t *testing.T) {
 		t.Errorf("another id later:\n%s", diff)
 	}
 	seen := map[string]string{first[0]: "the first", first[1]: "the first"}
-	for name, s := range map[string]*stanza.Stanza{
+	for name, s := range map[string]*trust.Fact{
 		"seq":                  sent(&module{source: "s", epoch: "e"}, 8),
 		"epoch":                sent(&module{source: "s", epoch: "f"}, 7),
 		"source":               sent(&module{source: "r", epoch: "e"}, 7),

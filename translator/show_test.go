@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -69,25 +70,23 @@ func showAll(events []event.Event) []string {
 
 // a stanza under construction; the zero time of receipt is filled in by play.
 type draft struct {
-	s     stanza.Stanza
+	s     trust.Fact
 	after time.Duration // since start
 }
 
-func message(d stanza.Dialect, c stanza.Copy, from, to, kind string) draft {
-	s := stanza.Stanza{
-		Kind: stanza.Message, Dialect: d, Copy: c, Host: "localhost",
-		From: jid.JID(from), To: jid.JID(to), Type: kind, ID: "m1", Body: "hi", HasBody: true,
-	}
+func message(d trust.Feed, c trust.Copy, from, to, kind string) draft {
+	s := trust.Fact{Feed: d, Copy: c, Host: "localhost", Stanza: stanza.Stanza{
+		Kind: stanza.Message, From: jid.JID(from), To: jid.JID(to), Type: kind, ID: "m1", Body: "hi", HasBody: true,
+	}}
 	return draft{s: s}
 }
 
-func presence(d stanza.Dialect, from, to, kind string) draft {
-	s := stanza.Stanza{
-		Kind: stanza.Presence, Dialect: d, Host: "localhost",
-		From: jid.JID(from), To: jid.JID(to), Type: kind,
-	}
-	if d == stanza.Firewall {
-		s.Copy = stanza.SentCopy
+func presence(d trust.Feed, from, to, kind string) draft {
+	s := trust.Fact{Feed: d, Host: "localhost", Stanza: stanza.Stanza{
+		Kind: stanza.Presence, From: jid.JID(from), To: jid.JID(to), Type: kind,
+	}}
+	if d == trust.Firewall {
+		s.Copy = trust.SentCopy
 	}
 	return draft{s: s}
 }
@@ -99,7 +98,7 @@ func (d draft) at(after time.Duration) draft { d.after = after; return d }
 func (d draft) noBody() draft                { d.s.Body, d.s.HasBody = "", false; return d }
 func (d draft) emptyBody() draft             { d.s.Body, d.s.HasBody = "", true; return d }
 func (d draft) body(text string) draft       { d.s.Body, d.s.HasBody = text, true; return d }
-func (d draft) copied(c stanza.Copy) draft   { d.s.Copy = c; return d }
+func (d draft) copied(c trust.Copy) draft    { d.s.Copy = c; return d }
 
 // priority must be the last word about a presence.
 func (d draft) priority(n int) draft {
@@ -115,8 +114,8 @@ func (d draft) delay(from jid.JID) draft {
 
 func (d draft) archivedBy(by jid.JID) draft { d.s.StanzaIDBy[1] = by; return d }
 
-// stanza returns it with bytes that differ where it differs.
-func (d draft) stanza() *stanza.Stanza {
+// fact returns it with bytes that differ where it differs.
+func (d draft) fact() *trust.Fact {
 	s := d.s
 	if s.Raw == "" {
 		s.Raw = fmt.Sprintf("<%s from='%s' to='%s' type='%s' id='%s'>%q %d %s %v</%s>",
@@ -130,7 +129,7 @@ func (d draft) stanza() *stanza.Stanza {
 func play(t *Translator, drafts ...draft) []string {
 	var events []event.Event
 	for _, d := range drafts {
-		events = t.Translate(d.stanza(), events)
+		events = t.Translate(d.fact(), events)
 	}
 	return showAll(events)
 }

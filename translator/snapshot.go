@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -20,7 +21,7 @@ func (src *source) begin(r *stanza.Report) {
 //
 // So have those of which nobody but a lesser feed has spoken, once all sources
 // know their sessions.
-func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) snapshotEnd(s *trust.Fact, index uint16, src *source, repeated bool, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	open := src.open && src.snapshot == s.Report.ID
 	src.open = src.open && !open
 	switch {
@@ -38,7 +39,7 @@ func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, re
 			return t.sessions.stale(c)
 		}
 		h := t.hosts[domain]
-		return whole && c.source == lesser && h != nil && h.statuses == stanza.EventFeed
+		return whole && c.source == lesser && h != nil && h.statuses == trust.EventFeed
 	})
 	if len(dst) == first {
 		return dst, SkippedFact
@@ -48,7 +49,7 @@ func (t *Translator) snapshotEnd(s *stanza.Stanza, index uint16, src *source, re
 
 // close takes the sessions that gone names out of the table, those of these users or
 // without users of all, and makes the events that they are offline.
-func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, dst []event.Event, users []jid.JID, gone func(string, *session) bool) []event.Event {
+func (t *Translator) close(s *trust.Fact, src *source, received time.Time, dst []event.Event, users []jid.JID, gone func(string, *session) bool) []event.Event {
 	var ends []telling
 	end := func(bare jid.JID, c session) {
 		full := jid.JID(string(bare) + "/" + c.resource)
@@ -69,7 +70,7 @@ func (t *Translator) close(s *stanza.Stanza, src *source, received time.Time, ds
 	}
 	for _, w := range ends {
 		_, doubt := t.sessions.tally(t.sessions.users[w.session.Bare()])
-		w.unverified = doubt || t.shaky(s.Dialect)
+		w.unverified = doubt || t.shaky(s.Feed)
 		dst = t.tell(s, src, w, received, dst)
 	}
 	return dst
@@ -89,7 +90,7 @@ func (t *Translator) Settled(host jid.JID, users []jid.JID, dst []event.Event) [
 	}
 	received := t.now()
 	first := len(dst)
-	s := &stanza.Stanza{Dialect: h.statuses, Kind: stanza.Presence, Host: jid.JID(domain)}
+	s := &trust.Fact{Stanza: stanza.Stanza{Kind: stanza.Presence}, Feed: h.statuses, Host: host}
 	dst = t.close(s, nil, received, dst, users, func(of string, c *session) bool {
 		return of == domain && c.marks&repeatable != 0 && c.source == lesser && t.sessions.stale(c)
 	})

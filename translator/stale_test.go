@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 // gap among drafts stands for a gap in the feed.
-var gap = draft{s: stanza.Stanza{Kind: stanza.Message, Type: "gap"}}
+var gap = draft{s: trust.Fact{Stanza: stanza.Stanza{Kind: stanza.Message, Type: "gap"}}}
 
 // playGaps is play with gaps.
 func playGaps(tr *Translator, drafts ...draft) []string {
@@ -30,11 +31,11 @@ func playGaps(tr *Translator, drafts ...draft) []string {
 
 func TestGap(t *testing.T) {
 	const us, gone = "events.localhost", "unavailable"
-	r1 := func(kind string) draft { return presence(stanza.Firewall, alice, "", kind) }
-	r2 := func(kind string) draft { return presence(stanza.Firewall, "alice@localhost/r2", "", kind) }
-	told := func(kind string) draft { return presence(stanza.Privilege, alice, us, kind) }
-	probed := func(kind string) draft { return presence(stanza.Direct, alice, us, kind) }
-	chat := message(stanza.Firewall, stanza.SentCopy, bob, alice, "chat")
+	r1 := func(kind string) draft { return presence(trust.Firewall, alice, "", kind) }
+	r2 := func(kind string) draft { return presence(trust.Firewall, "alice@localhost/r2", "", kind) }
+	told := func(kind string) draft { return presence(trust.Privilege, alice, us, kind) }
+	probed := func(kind string) draft { return presence(trust.Direct, alice, us, kind) }
+	chat := message(trust.Firewall, trust.SentCopy, bob, alice, "chat")
 	const (
 		online  = `online alice@localhost/r1 user=alice@localhost count=1`
 		again   = `online alice@localhost/r1 user=alice@localhost count=1 reconciled`
@@ -94,7 +95,7 @@ func TestGap(t *testing.T) {
 // Of a user with too many sessions those in doubt give way first.
 func TestStaleSessionsGiveWayFirst(t *testing.T) {
 	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 2, Now: func() time.Time { return start }})
-	r := func(i int) draft { return presence(stanza.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", "") }
+	r := func(i int) draft { return presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", "") }
 	playGaps(tr, r(1), r(2), gap, r(1), r(3))
 	want(t, play(tr, r(1), r(3)))
 	want(t, play(tr, r(2)), `online alice@localhost/r2 user=alice@localhost count=2`)
@@ -103,7 +104,7 @@ func TestStaleSessionsGiveWayFirst(t *testing.T) {
 // A login after a gap may be what stored messages are handed over for.
 func TestComingBackAfterAGap(t *testing.T) {
 	const bare = "bob@localhost"
-	online := presence(stanza.ServiceLog, bob, bare, "").at(time.Hour)
+	online := presence(trust.ServiceLog, bob, bare, "").at(time.Hour)
 	stored := logged(alice, bare, "chat").delay("localhost").at(time.Hour + time.Second)
 	for _, tc := range []struct {
 		name   string
@@ -115,7 +116,7 @@ func TestComingBackAfterAGap(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tr := newTranslator()
-			play(tr, presence(stanza.ServiceLog, bob, bare, ""))
+			play(tr, presence(trust.ServiceLog, bob, bare, ""))
 			if got := playGaps(tr, tc.drafts...); len(got) != tc.events {
 				t.Errorf("%d events, want %d: %q", len(got), tc.events, got)
 			}
@@ -125,8 +126,8 @@ func TestComingBackAfterAGap(t *testing.T) {
 
 func TestStaleForTooLong(t *testing.T) {
 	const day = DefaultMaxStale
-	r1 := func(kind string) draft { return presence(stanza.Firewall, alice, "", kind) }
-	toAlice := message(stanza.Firewall, stanza.SentCopy, bob, alice, "chat")
+	r1 := func(kind string) draft { return presence(trust.Firewall, alice, "", kind) }
+	toAlice := message(trust.Firewall, trust.SentCopy, bob, alice, "chat")
 	const (
 		in  = `in chat bob@localhost/r1 -> alice@localhost/r1 user=bob@localhost content "hi" count=0 id=m1`
 		out = `out chat bob@localhost/r1 -> alice@localhost/r1 user=alice@localhost content "hi" count=`
@@ -140,12 +141,12 @@ func TestStaleForTooLong(t *testing.T) {
 		{"not yet", toAlice.at(day - 1), []string{in, out + "1 id=m1 unverified"}, 1},
 		{"a message", toAlice.at(day), []string{in, out + "0 id=m1"}, 0},
 		{"a login", r1("").at(day), []string{`online alice@localhost/r1 user=alice@localhost count=1`}, 1},
-		{"a snapshot", presence(stanza.Privilege, alice, "events.localhost", "").delay("localhost").at(day),
+		{"a snapshot", presence(trust.Privilege, alice, "events.localhost", "").delay("localhost").at(day),
 			[]string{`online alice@localhost/r1 user=alice@localhost count=1 unverified reconciled`}, 1},
 		{"an end", r1("unavailable").at(day), []string{`offline alice@localhost/r1 user=alice@localhost count=0`}, 0},
-		{"another session", presence(stanza.Firewall, "alice@localhost/r2", "", "").at(day),
+		{"another session", presence(trust.Firewall, "alice@localhost/r2", "", "").at(day),
 			[]string{`online alice@localhost/r2 user=alice@localhost count=1`}, 1},
-		{"nothing about the user", message(stanza.Firewall, stanza.SentCopy, bob, room, "groupchat").at(day),
+		{"nothing about the user", message(trust.Firewall, trust.SentCopy, bob, room, "groupchat").at(day),
 			[]string{`in groupchat bob@localhost/r1 -> ` + room + ` user=bob@localhost room=` + room + ` content "hi" count=0 id=m1`,
 				`out groupchat bob@localhost/r1 -> ` + room + ` user=` + room + ` room=` + room + ` content "hi" count=0 id=m1`}, 0},
 	} {
@@ -170,14 +171,14 @@ func TestSweepIsBounded(t *testing.T) {
 	const users = 10 * sweepStep
 	tr := newTranslator()
 	for i := range users {
-		play(tr, presence(stanza.Firewall, fmt.Sprintf("u%d@localhost/r", i), "", ""))
+		play(tr, presence(trust.Firewall, fmt.Sprintf("u%d@localhost/r", i), "", ""))
 	}
 	tr.Gap()
 	const confirmed = 3
 	for i := range confirmed {
-		play(tr, presence(stanza.Firewall, fmt.Sprintf("u%d@localhost/r", i*sweepStep), "", ""))
+		play(tr, presence(trust.Firewall, fmt.Sprintf("u%d@localhost/r", i*sweepStep), "", ""))
 	}
-	other := message(stanza.Firewall, stanza.SentCopy, bob, "eve@remote.example", "chat").at(DefaultMaxStale)
+	other := message(trust.Firewall, trust.SentCopy, bob, "eve@remote.example", "chat").at(DefaultMaxStale)
 	before := tr.Stats().Resources
 	for range users/sweepStep + 1 {
 		play(tr, other)
@@ -195,14 +196,14 @@ func TestSweepIsBounded(t *testing.T) {
 // A link that comes and goes all the time without a word about sessions costs nothing.
 func TestManyGaps(t *testing.T) {
 	tr := newTranslator()
-	play(tr, presence(stanza.Firewall, alice, "", ""))
+	play(tr, presence(trust.Firewall, alice, "", ""))
 	for range 10_000 {
 		tr.Gap()
 	}
 	if n := len(tr.sessions.sources[lesser].gaps); n != 1 {
 		t.Errorf("%d gaps remembered, want 1", n)
 	}
-	playGaps(tr, presence(stanza.Firewall, alice, "", "unavailable"), gap)
+	playGaps(tr, presence(trust.Firewall, alice, "", "unavailable"), gap)
 	if n := len(tr.sessions.sources[lesser].gaps); n != 0 {
 		t.Errorf("%d gaps remembered of an empty table, want 0", n)
 	}
@@ -273,14 +274,14 @@ func TestAgainstTheNaiveTable(t *testing.T) {
 				history = append(history, "gap")
 				continue
 			}
-			d := presence(stanza.Privilege, fmt.Sprintf("u%d@localhost/r%d", rng.IntN(40), rng.IntN(3)), "events.localhost",
+			d := presence(trust.Privilege, fmt.Sprintf("u%d@localhost/r%d", rng.IntN(40), rng.IntN(3)), "events.localhost",
 				[]string{"", "unavailable"}[rng.IntN(2)])
 			snapshot := d.s.Type == "" && rng.IntN(4) == 0
 			if snapshot {
 				d = d.delay("localhost")
 			}
 			got := ""
-			for _, e := range tr.Translate(d.at(now.Sub(start)).stanza(), nil) {
+			for _, e := range tr.Translate(d.at(now.Sub(start)).fact(), nil) {
 				got = fmt.Sprintf("online=%t count=%d reconciled=%t", e.Kind == event.UserStatus && e.Online, e.SessionCount, e.Reconciled)
 			}
 			want := model.presence(d.s.From, d.s.Type, snapshot, now)

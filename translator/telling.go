@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -31,7 +32,7 @@ type telling struct {
 }
 
 // tell appends the event of w to dst and remembers it, if src is not nil.
-func (t *Translator) tell(s *stanza.Stanza, src *source, w telling, received time.Time, dst []event.Event) []event.Event {
+func (t *Translator) tell(s *trust.Fact, src *source, w telling, received time.Time, dst []event.Event) []event.Event {
 	if src != nil {
 		w.seq = s.Report.Seq
 		w.session = jid.JID(strings.Clone(string(w.session))) // not the stanza's memory
@@ -56,7 +57,7 @@ func (src *source) remember(w telling) {
 }
 
 // retell appends what s told when it came first.
-func (t *Translator) retell(s *stanza.Stanza, src *source, received time.Time, dst []event.Event) ([]event.Event, Reason) {
+func (t *Translator) retell(s *trust.Fact, src *source, received time.Time, dst []event.Event) ([]event.Event, Reason) {
 	seq := s.Report.Seq
 	at, found := slices.BinarySearchFunc(src.tellings, seq, func(w telling, seq uint64) int {
 		switch {
@@ -78,11 +79,11 @@ func (t *Translator) retell(s *stanza.Stanza, src *source, received time.Time, d
 
 // statusEvent returns the event that a session has come or gone. Its packet is the
 // presence that says so, or one made up where there is none.
-func statusEvent(s *stanza.Stanza, w *telling, received time.Time) event.Event {
+func statusEvent(s *trust.Fact, w *telling, received time.Time) event.Event {
 	e := event.Event{
 		Kind: event.UserStatus, Type: "offline", From: w.session, User: w.session.Bare(),
 		Online: w.online, SessionCount: int(w.count), Reconciled: w.reconciled, Unverified: w.unverified,
-		Time: received, Host: string(s.Host), Dialect: s.Dialect.String(),
+		Time: received, Host: string(s.Host), Dialect: s.Feed.String(),
 	}
 	said := ""
 	if w.online {
@@ -90,7 +91,7 @@ func statusEvent(s *stanza.Stanza, w *telling, received time.Time) event.Event {
 	} else {
 		said = "unavailable"
 	}
-	if s.Dialect == stanza.EventFeed {
+	if s.Feed == trust.EventFeed {
 		e.Time = happened(&s.Report, received)
 	}
 	if s.Kind == stanza.Presence && s.Type == said && s.Raw != "" {

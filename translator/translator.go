@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -90,7 +91,7 @@ func New(o Options) *Translator {
 //
 // The events share the memory of s.Raw. Translate believes s: who may report
 // what has been decided before.
-func (t *Translator) Translate(s *stanza.Stanza, dst []event.Event) []event.Event {
+func (t *Translator) Translate(s *trust.Fact, dst []event.Event) []event.Event {
 	t.counters.stanzas.Add(1)
 	received := s.Received
 	if received.IsZero() {
@@ -99,7 +100,7 @@ func (t *Translator) Translate(s *stanza.Stanza, dst []event.Event) []event.Even
 	first := len(dst)
 	reason := SkippedType
 	switch {
-	case s.Dialect == stanza.EventFeed:
+	case s.Feed == trust.EventFeed:
 		dst, reason = t.report(s, received, dst)
 	case s.Kind == stanza.Message:
 		dst, reason = t.message(s, s.Copy, received, dst)
@@ -113,7 +114,7 @@ func (t *Translator) Translate(s *stanza.Stanza, dst []event.Event) []event.Even
 		return dst
 	}
 	t.counters.events.Add(int64(len(dst) - first))
-	if s.Dialect == stanza.EventFeed {
+	if s.Feed == trust.EventFeed {
 		t.ids.assignReported(&s.Report, dst[first:])
 	} else {
 		t.ids.assign(s, received, dst[first:])
@@ -130,13 +131,13 @@ func (t *Translator) noteTable() {
 }
 
 // base returns what all events of a stanza have in common.
-func base(s *stanza.Stanza, received time.Time) event.Event {
+func base(s *trust.Fact, received time.Time) event.Event {
 	return event.Event{
 		From:     s.From,
 		StanzaID: s.ID,
 		Time:     received,
 		Host:     string(s.Host),
-		Dialect:  s.Dialect.String(),
+		Dialect:  s.Feed.String(),
 		Packet:   s.Raw,
 	}
 }

@@ -9,15 +9,16 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 func TestIDs(t *testing.T) {
 	tr := newTranslator()
-	sent := message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat").id("").stanza()
-	available := presence(stanza.Firewall, alice, "", "").stanza()
-	unavailable := presence(stanza.Firewall, alice, "", "unavailable").stanza()
+	sent := message(trust.Firewall, trust.SentCopy, alice, bob, "chat").id("").fact()
+	available := presence(trust.Firewall, alice, "", "").fact()
+	unavailable := presence(trust.Firewall, alice, "", "unavailable").fact()
 	seen := map[string]bool{}
 	record := func(events []event.Event) {
 		t.Helper()
@@ -46,18 +47,18 @@ func TestIDs(t *testing.T) {
 
 // After a restart the running number begins anew; the time tells events apart.
 func TestIDsAfterARestart(t *testing.T) {
-	ids := func(s *stanza.Stanza) string { return newTranslator().Translate(s, nil)[0].ID }
-	first := message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat")
-	base := ids(first.stanza())
-	if again := ids(first.stanza()); again != base {
+	ids := func(s *trust.Fact) string { return newTranslator().Translate(s, nil)[0].ID }
+	first := message(trust.Firewall, trust.SentCopy, alice, bob, "chat")
+	base := ids(first.fact())
+	if again := ids(first.fact()); again != base {
 		t.Errorf("the same stanza, time and place gave %s and %s", base, again)
 	}
 	for name, d := range map[string]draft{
 		"time":      first.at(time.Nanosecond),
-		"recipient": message(stanza.Firewall, stanza.SentCopy, alice, "bob@localhost", "chat"),
+		"recipient": message(trust.Firewall, trust.SentCopy, alice, "bob@localhost", "chat"),
 		"content":   first.body("ho"),
 	} {
-		if got := ids(d.stanza()); got == base {
+		if got := ids(d.fact()); got == base {
 			t.Errorf("another %s, the same id", name)
 		}
 	}
@@ -75,10 +76,13 @@ func TestAnyStanza(t *testing.T) {
 	tr := newTranslator()
 	total := 0
 	for i := range 200_000 {
-		s := &stanza.Stanza{
-			Kind: stanza.Kind(rng.IntN(4)), Dialect: stanza.Dialect(rng.IntN(7)), Copy: stanza.Copy(rng.IntN(4)),
-			From: pick(), To: pick(), Host: pick(), Type: types[rng.IntN(len(types))], Flags: stanza.Flags(rng.Uint32()),
-			DelayFrom: pick(), StanzaIDBy: [2]jid.JID{pick(), pick()}, HasBody: rng.IntN(2) == 0,
+		s := &trust.Fact{
+			Stanza: stanza.Stanza{
+				Kind: stanza.Kind(rng.IntN(4)),
+				From: pick(), To: pick(), Type: types[rng.IntN(len(types))], Flags: stanza.Flags(rng.Uint32()),
+				DelayFrom: pick(), StanzaIDBy: [2]jid.JID{pick(), pick()}, HasBody: rng.IntN(2) == 0,
+			},
+			Feed: trust.Feed(rng.IntN(7)), Copy: trust.Copy(rng.IntN(4)), Host: pick(),
 			Received: start.Add(time.Duration(rng.Int64N(int64(time.Hour)))),
 		}
 		if rng.IntN(2) == 0 {
@@ -95,7 +99,7 @@ func TestAnyStanza(t *testing.T) {
 }
 
 // check holds the events of s against what is true of all events.
-func check(t *testing.T, s *stanza.Stanza, events []event.Event) {
+func check(t *testing.T, s *trust.Fact, events []event.Event) {
 	t.Helper()
 	host := func(j jid.JID) bool { return j.Domain() == "localhost" || j.Domain() == "other.example" }
 	local := func(j jid.JID) bool { return host(j) || j.Domain() == "conference.localhost" }
@@ -110,11 +114,11 @@ func check(t *testing.T, s *stanza.Stanza, events []event.Event) {
 		case s.Kind == stanza.Presence:
 			ok = ok && e.Kind == event.UserStatus && user(e.From) && e.From.Resource() != "" && e.User == e.From.Bare() && e.To == ""
 		case e.Direction == event.In:
-			ok = ok && user(e.From) && e.From.Resource() != "" && e.User == e.From.Bare() && s.Copy != stanza.ReceivedCopy
+			ok = ok && user(e.From) && e.From.Resource() != "" && e.User == e.From.Bare() && s.Copy != trust.ReceivedCopy
 		case user(e.From):
 			ok = ok && len(events) == 2 && local(e.To) && e.User == e.To.Bare()
 		default:
-			ok = ok && e.Direction == event.Out && user(e.To) && e.User == e.To.Bare() && s.Copy != stanza.SentCopy
+			ok = ok && e.Direction == event.Out && user(e.To) && e.User == e.To.Bare() && s.Copy != trust.SentCopy
 		}
 		if !ok || e.Type == "" || e.Type == "error" || e.SessionCount < 0 || e.SessionCount > DefaultMaxResources {
 			t.Fatalf("%+v gave %+v", s, e)
@@ -128,10 +132,12 @@ func FuzzTranslate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, from, to, kind, raw string, what, how uint8, flags uint32) {
 		tr := newTranslator()
 		for _, received := range []time.Time{start, start.Add(time.Second), {}} {
-			s := &stanza.Stanza{
-				Kind: stanza.Kind(what % 3), Dialect: stanza.Dialect(how % 7), Copy: stanza.Copy(how / 7 % 3),
-				From: jid.Prepare(from), To: jid.Prepare(to), Type: kind, Raw: raw, Flags: stanza.Flags(flags),
-				DelayFrom: "localhost", DelayStamp: start, Received: received,
+			s := &trust.Fact{
+				Stanza: stanza.Stanza{
+					Kind: stanza.Kind(what % 3), From: jid.Prepare(from), To: jid.Prepare(to), Type: kind, Raw: raw, Flags: stanza.Flags(flags),
+					DelayFrom: "localhost", DelayStamp: start,
+				},
+				Feed: trust.Feed(how % 7), Copy: trust.Copy(how / 7 % 3), Received: received,
 			}
 			check(t, s, tr.Translate(s, nil))
 		}
@@ -139,16 +145,16 @@ func FuzzTranslate(f *testing.F) {
 }
 
 // reported is a chat message in a fact of the event-feed.
-func reported(fact stanza.Fact, from, to string) draft {
-	d := message(stanza.EventFeed, stanza.UnknownCopy, from, to, "chat")
-	d.s.Report = stanza.Report{Fact: fact, Source: "xmpp1", Epoch: "e", Seq: 1, User: d.s.To}
+func reported(fact stanza.ReportKind, from, to string) draft {
+	d := message(trust.EventFeed, trust.UnknownCopy, from, to, "chat")
+	d.s.Report = stanza.Report{Kind: fact, Source: "xmpp1", Epoch: "e", Seq: 1, User: d.s.To}
 	return d
 }
 
 // Translation may cost 2 allocations; the stanza's own is the decoder's.
 func TestAllocations(t *testing.T) {
 	tr := newTranslator()
-	play(tr, presence(stanza.ServiceLog, alice, "alice@localhost", ""), presence(stanza.ServiceLog, bob, "bob@localhost", ""))
+	play(tr, presence(trust.ServiceLog, alice, "alice@localhost", ""), presence(trust.ServiceLog, bob, "bob@localhost", ""))
 	dst := make([]event.Event, 0, 2)
 	next := 0
 	for _, tc := range []struct {
@@ -157,16 +163,16 @@ func TestAllocations(t *testing.T) {
 		max    float64
 		events int
 	}{
-		{"a marked send", message(stanza.Firewall, stanza.SentCopy, alice, bob, "chat"), 1, 2},
+		{"a marked send", message(trust.Firewall, trust.SentCopy, alice, bob, "chat"), 1, 2},
 		{"a report of a send", reported(stanza.MessageSent, alice, bob), 1, 2},
 		{"a report of an arrival", reported(stanza.MessageReceived, room+"/al", bob), 1, 1},
-		{"an arrival", message(stanza.Firewall, stanza.ReceivedCopy, room+"/al", bob, "groupchat"), 1, 1},
-		{"a receive copy", message(stanza.Firewall, stanza.ReceivedCopy, alice, bob, "chat"), 0, 0},
+		{"an arrival", message(trust.Firewall, trust.ReceivedCopy, room+"/al", bob, "groupchat"), 1, 1},
+		{"a receive copy", message(trust.Firewall, trust.ReceivedCopy, alice, bob, "chat"), 0, 0},
 		{"an unmarked send", logged(alice, bob, "chat"), 2, 2},
-		{"an update of presence", presence(stanza.Firewall, alice, "", ""), 0, 0},
+		{"an update of presence", presence(trust.Firewall, alice, "", ""), 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := tc.draft.stanza()
+			s := tc.draft.fact()
 			var raws []string
 			for range 102 {
 				raws = append(raws, fmt.Sprint(next))
@@ -197,7 +203,7 @@ func TestStatsMayBeReadMeanwhile(t *testing.T) {
 		}
 	}()
 	for i := range 100 {
-		play(tr, presence(stanza.Firewall, fmt.Sprintf("u%d@localhost/r", i), "", ""))
+		play(tr, presence(trust.Firewall, fmt.Sprintf("u%d@localhost/r", i), "", ""))
 	}
 	<-done
 	if got := tr.Stats(); got.Users != 100 || got.Resources != 100 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -35,10 +36,10 @@ type world struct {
 type node struct {
 	index  int
 	module *module
-	queue  []stanza.Stanza
+	queue  []trust.Fact
 	// done are the facts delivered in this epoch since the last loss and, by this
 	// process or the one before it, since the last snapshot.
-	done    []stanza.Stanza
+	done    []trust.Fact
 	here    int              // of them, the latest, by this process
 	again   map[jid.JID]bool // of whom facts come a second time since a restart
 	resumed bool             // on this link
@@ -185,9 +186,9 @@ func (w *world) deliver(n *node) {
 	s := n.queue[0]
 	n.queue = n.queue[1:]
 	n.done, n.here = append(n.done, s), n.here+1
-	w.note("deliver %d: fact %d %s", n.index, s.Report.Fact, s.From)
+	w.note("deliver %d: fact %d %s", n.index, s.Report.Kind, s.From)
 	w.translate(n, s, false)
-	if s.Report.Fact == stanza.SnapshotEnd && s.Report.ID == fmt.Sprint("s", n.snapshots) {
+	if s.Report.Kind == stanza.SnapshotEnd && s.Report.ID == fmt.Sprint("s", n.snapshots) {
 		n.whole, n.told, n.done, n.here = true, false, nil, 0
 	}
 }
@@ -197,7 +198,7 @@ func (w *world) whole() bool {
 	return !slices.ContainsFunc(w.nodes, func(n *node) bool { return !n.whole })
 }
 
-func (w *world) translate(n *node, s stanza.Stanza, again bool) {
+func (w *world) translate(n *node, s trust.Fact, again bool) {
 	s.Received = start.Add(w.now())
 	for _, e := range w.tr.Translate(&s, nil) {
 		w.note("event %s", show(&e))

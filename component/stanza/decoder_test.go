@@ -446,12 +446,4 @@ func TestNames(t *testing.T) {
 			t.Errorf("got %q, want %q", c.got, c.want)
 		}
 	}
-	for d := EventFeed; d <= Direct; d++ {
-		if got, ok := ParseDialect(d.String()); !ok || got != d {
-			t.Errorf("ParseDialect(%q) = %v, %v", d, got, ok)
-		}
-	}
-	if _, ok := ParseDialect("unknown"); ok {
-		t.Error("ParseDialect knows unknown")
-	}
 }

@@ -22,7 +22,7 @@ const maxNames = 256
 // feedFields is what is collected of the feed's element while a stanza is read.
 type feedFields struct {
 	element FeedElement
-	fact    Fact
+	kind    ReportKind
 	source  text
 	epoch   text
 	user    text
@@ -65,16 +65,16 @@ func (d *Decoder) openEvent() {
 		return
 	}
 	f.element = FeedEvent
-	f.fact = factOf(d.feedAttr("kind"))
+	f.kind = reportKind(d.feedAttr("kind"))
 	f.at = parseFeedTime(d.feedAttr("t"))
 	f.user = d.attr("user")
-	if f.fact >= SnapshotStart && f.fact <= SnapshotEnd {
+	if f.kind >= SnapshotStart && f.kind <= SnapshotEnd {
 		f.id = d.attr("id")
 		if count := feedNumber(d.feedAttr("count")); count <= 1<<31-1 {
 			f.count = int(count)
 		}
 	}
-	if f.fact == RoomMissed {
+	if f.kind == RoomMissed {
 		f.members = d.attr("members")
 	}
 }
@@ -119,10 +119,10 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 	out.Source, out.Epoch = d.name(f.source), d.name(f.epoch)
 	switch f.element {
 	case FeedEvent:
-		out.Fact, out.Seq, out.At, out.Count = f.fact, f.seq, f.at, f.count
+		out.Kind, out.Seq, out.At, out.Count = f.kind, f.seq, f.at, f.count
 		out.User = jid.Prepare(of(f.user))
 		out.ID = of(f.id)
-		if f.fact == RoomMissed {
+		if f.kind == RoomMissed {
 			out.Members = members(of(f.members))
 		}
 	case FeedLost:
@@ -226,8 +226,8 @@ func parseFeedTime(b []byte) time.Time {
 	return time.UnixMilli(n).UTC()
 }
 
-// factOf returns the fact of that kind.
-func factOf(kind []byte) Fact {
+// reportKind returns the kind of that name.
+func reportKind(kind []byte) ReportKind {
 	switch string(kind) {
 	case "message-sent":
 		return MessageSent
@@ -270,5 +270,5 @@ func factOf(kind []byte) Fact {
 	case "snapshot-end":
 		return SnapshotEnd
 	}
-	return UnknownFact
+	return UnknownReport
 }

@@ -19,12 +19,12 @@ const (
 	FeedOther             // of that namespace, but none of these or not sound
 )
 
-// Fact is the kind of an event of the event-feed.
-type Fact uint8
+// ReportKind is what a report, one event of the event-feed, says has happened.
+type ReportKind uint8
 
-// The facts, in the order of docs/feed-protocol.md.
+// The kinds, in the order of docs/feed-protocol.md.
 const (
-	NoFact Fact = iota
+	NoReport ReportKind = iota
 	MessageSent
 	MessageReceived
 	MessageOffline
@@ -45,13 +45,13 @@ const (
 	SnapshotStart
 	SnapshotSession
 	SnapshotEnd
-	UnknownFact // a kind that this version does not know
+	UnknownReport // a kind that this version does not know
 )
 
 // Report is what the event-feed says beside the stanza that it forwards, or, for
 // facts about sessions, instead of one.
 type Report struct {
-	Fact Fact
+	Kind ReportKind
 	// Source and Epoch name the sequence, Seq is the place in it.
 	Source, Epoch string
 	Seq           uint64

@@ -23,19 +23,19 @@ const (
 
 var (
 	at      = time.UnixMilli(1732253277123).UTC()
-	sentOne = &Feed{Element: FeedEvent, Report: Report{Fact: MessageSent, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x/r", At: at}}
+	sentOne = &Feed{Element: FeedEvent, Report: Report{Kind: MessageSent, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x/r", At: at}}
 	unsound = &Feed{Element: FeedOther}
 )
 
 func named(attributes string) string { return feedOut + `<event` + names + attributes + `/></message>` }
 
-func event(seq uint64, fact Fact) *Feed {
-	return &Feed{Element: FeedEvent, Report: Report{Fact: fact, Source: "s1", Epoch: "e1", Seq: seq}}
+func event(seq uint64, kind ReportKind) *Feed {
+	return &Feed{Element: FeedEvent, Report: Report{Kind: kind, Source: "s1", Epoch: "e1", Seq: seq}}
 }
 
 // missed says whom a room message has not reached; many are n members.
 func missed(members ...jid.JID) *Feed {
-	return &Feed{Element: FeedEvent, Report: Report{Fact: RoomMissed, Source: "s1", Epoch: "e1", Seq: 9, Members: members}}
+	return &Feed{Element: FeedEvent, Report: Report{Kind: RoomMissed, Source: "s1", Epoch: "e1", Seq: 9, Members: members}}
 }
 
 func many(n int) string {
@@ -63,21 +63,21 @@ var feedFrames = []struct {
 	{"event behind text", feedOut + "\n " + sent + fwd + chat + unwrap, sentOne},
 	{"event by a prefix", `<message><f:event xmlns:f='urn:eventpusher:feed:1' source='s1' epoch='e1' seq='9' kind='offline'/></message>`, event(9, SessionOffline)},
 	{"escaped attributes", feedOut + `<event` + feedNS + ` source='s&#49;' epoch='&#x65;1' seq='&#57;' kind='&#x6f;ffline' user='a&#64;x'/></message>`,
-		&Feed{Element: FeedEvent, Report: Report{Fact: SessionOffline, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x"}}},
-	{"attributes of namespaces are not the event's", feedOut + `<event xmlns:p='urn:p'` + names + ` p:seq='1' seq='9' p:kind='online'/></message>`, event(9, UnknownFact)},
+		&Feed{Element: FeedEvent, Report: Report{Kind: SessionOffline, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x"}}},
+	{"attributes of namespaces are not the event's", feedOut + `<event xmlns:p='urn:p'` + names + ` p:seq='1' seq='9' p:kind='online'/></message>`, event(9, UnknownReport)},
 	{"the end of an account", named(` seq='9' kind='account-removed' user='a@x'`),
-		&Feed{Element: FeedEvent, Report: Report{Fact: AccountRemoved, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x"}}},
-	{"unknown kind", named(` seq='9' kind='message-edited'`), event(9, UnknownFact)},
-	{"kind in another case", named(` seq='9' kind='Online'`), event(9, UnknownFact)},
-	{"no kind", named(` seq='9'`), event(9, UnknownFact)},
-	{"largest number", named(` seq='9223372036854775807'`), event(1<<63-1, UnknownFact)},
-	{"leading zeros", named(` seq='0000000000000000009'`), event(9, UnknownFact)},
+		&Feed{Element: FeedEvent, Report: Report{Kind: AccountRemoved, Source: "s1", Epoch: "e1", Seq: 9, User: "a@x"}}},
+	{"unknown kind", named(` seq='9' kind='message-edited'`), event(9, UnknownReport)},
+	{"kind in another case", named(` seq='9' kind='Online'`), event(9, UnknownReport)},
+	{"no kind", named(` seq='9'`), event(9, UnknownReport)},
+	{"largest number", named(` seq='9223372036854775807'`), event(1<<63-1, UnknownReport)},
+	{"leading zeros", named(` seq='0000000000000000009'`), event(9, UnknownReport)},
 	{"snapshot start", named(` seq='3' kind='snapshot-start' id='i 1'`),
-		&Feed{Element: FeedEvent, Report: Report{Fact: SnapshotStart, Source: "s1", Epoch: "e1", Seq: 3, ID: "i 1"}}},
+		&Feed{Element: FeedEvent, Report: Report{Kind: SnapshotStart, Source: "s1", Epoch: "e1", Seq: 3, ID: "i 1"}}},
 	{"snapshot end", named(` seq='4' kind='snapshot-end' id='i' count='12'`),
-		&Feed{Element: FeedEvent, Report: Report{Fact: SnapshotEnd, Source: "s1", Epoch: "e1", Seq: 4, ID: "i", Count: 12}}},
+		&Feed{Element: FeedEvent, Report: Report{Kind: SnapshotEnd, Source: "s1", Epoch: "e1", Seq: 4, ID: "i", Count: 12}}},
 	{"snapshot of nobody", named(` seq='4' kind='snapshot-end' id='i' count='0'`),
-		&Feed{Element: FeedEvent, Report: Report{Fact: SnapshotEnd, Source: "s1", Epoch: "e1", Seq: 4, ID: "i"}}},
+		&Feed{Element: FeedEvent, Report: Report{Kind: SnapshotEnd, Source: "s1", Epoch: "e1", Seq: 4, ID: "i"}}},
 	{"count beyond all sense", named(` seq='4' kind='snapshot-end' count='99999999999'`), event(4, SnapshotEnd)},
 	{"id of another kind", named(` seq='4' kind='online' id='i' count='3'`), event(4, SessionOnline)},
 	{"members who have missed something", named(` seq='9' kind='room-missed' room='r@c.x' nick='n' members='Bob@X carol@x'`), missed("bob@x", "carol@x")},
@@ -88,11 +88,11 @@ var feedFrames = []struct {
 	{"members beyond ASCII", named(` seq='9' kind='room-missed' members='Żółw@x&#x2003;&lt;@x'`), missed("<@x", "żółw@x")},
 	{"no members", named(` seq='9' kind='room-missed'`), missed()},
 	{"members of another kind", named(` seq='9' kind='room-message' members='bob@x'`), event(9, RoomMessage)},
-	{"time without decimals", named(` seq='1' t='1732253277'`), event(1, UnknownFact)},
-	{"time with six decimals", named(` seq='1' t='1732253277.123456'`), event(1, UnknownFact)},
-	{"time before 1970", named(` seq='1' t='-1.000'`), event(1, UnknownFact)},
-	{"time of letters", named(` seq='1' t='1e9.000'`), event(1, UnknownFact)},
-	{"time without seconds", named(` seq='1' t='.000'`), event(1, UnknownFact)},
+	{"time without decimals", named(` seq='1' t='1732253277'`), event(1, UnknownReport)},
+	{"time with six decimals", named(` seq='1' t='1732253277.123456'`), event(1, UnknownReport)},
+	{"time before 1970", named(` seq='1' t='-1.000'`), event(1, UnknownReport)},
+	{"time of letters", named(` seq='1' t='1e9.000'`), event(1, UnknownReport)},
+	{"time without seconds", named(` seq='1' t='.000'`), event(1, UnknownReport)},
 
 	{"lost", feedOut + `<lost` + names + ` from='3' to='7'/></message>`, lost(3, 7)},
 	{"one lost", feedOut + `<lost` + names + ` from='3' to='3'/></message>`, lost(3, 3)},
@@ -121,7 +121,7 @@ var feedFrames = []struct {
 	{"source with a control character", feedOut + `<event` + feedNS + " source='s\u0085' epoch='e' seq='1'/></message>", unsound},
 	{"source of 129 characters", feedOut + `<event` + feedNS + ` source='` + strings.Repeat("é", 129) + `' epoch='e' seq='1'/></message>`, unsound},
 	{"source of 128 characters", feedOut + `<event` + feedNS + ` source='` + strings.Repeat("é", 128) + `' epoch='e' seq='1'/></message>`,
-		&Feed{Element: FeedEvent, Report: Report{Fact: UnknownFact, Source: strings.Repeat("é", 128), Epoch: "e", Seq: 1}}},
+		&Feed{Element: FeedEvent, Report: Report{Kind: UnknownReport, Source: strings.Repeat("é", 128), Epoch: "e", Seq: 1}}},
 	{"unknown element", feedOut + `<goodbye` + names + `/></message>`, unsound},
 
 	{"event that is not the first child", feedOut + `<body/>` + sent + `</message>`, nil},

@@ -433,10 +433,10 @@ func (n *node) feed() *Feed {
 		if f.Seq = n.number("seq"); f.Seq == 0 {
 			return &Feed{Element: FeedOther}
 		}
-		f.Element, f.Fact = FeedEvent, UnknownFact
+		f.Element, f.Kind = FeedEvent, UnknownReport
 		for i, kind := range feedKinds {
 			if kind == n.attribute("kind") {
-				f.Fact = Fact(i + 1)
+				f.Kind = ReportKind(i + 1)
 			}
 		}
 		f.User = jid.Prepare(n.attribute("user"))
@@ -444,13 +444,13 @@ func (n *node) feed() *Feed {
 			millis, _ := strconv.ParseInt(strings.Replace(s, ".", "", 1), 10, 64)
 			f.At = time.UnixMilli(millis).UTC()
 		}
-		if strings.HasPrefix(n.attribute("kind"), "snapshot") && f.Fact != UnknownFact {
+		if strings.HasPrefix(n.attribute("kind"), "snapshot") && f.Kind != UnknownReport {
 			f.ID = n.attribute("id")
 			if count := n.number("count"); count < 1<<31 {
 				f.Count = int(count)
 			}
 		}
-		if f.Fact == RoomMissed {
+		if f.Kind == RoomMissed {
 			f.Members = n.accounts("members")
 		}
 	case "lost":

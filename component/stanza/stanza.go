@@ -32,49 +32,6 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Dialect is the way by which a server hands stanzas to the component.
-type Dialect uint8
-
-// The dialects, best first: the lower one is the authority where two report the
-// same class of fact for one host.
-const (
-	EventFeed  Dialect = iota + 1 // our own feed module, urn:eventpusher:feed:1
-	ServiceLog                    // ejabberd's mod_service_log
-	Firewall                      // Prosody's mod_firewall, FORWARD to out@, in@, presence@, muc@
-	Privilege                     // presence by XEP-0356
-	Direct                        // stanzas addressed to the component itself
-)
-
-var dialectNames = [...]string{"unknown", "event-feed", "service_log", "firewall", "privilege", "direct"}
-
-// String returns the name that configuration, logs and metrics use.
-func (d Dialect) String() string {
-	if int(d) < len(dialectNames) {
-		return dialectNames[d]
-	}
-	return dialectNames[0]
-}
-
-// ParseDialect returns the dialect of that name, and false if there is none.
-func ParseDialect(name string) (Dialect, bool) {
-	for d := EventFeed; d <= Direct; d++ {
-		if dialectNames[d] == name {
-			return d, true
-		}
-	}
-	return 0, false
-}
-
-// Copy says at which moment of its way the server copied the stanza.
-type Copy uint8
-
-// The moments. A feed that marks none gives UnknownCopy.
-const (
-	UnknownCopy  Copy = iota
-	SentCopy          // when a local session sent it
-	ReceivedCopy      // when it was about to reach a local user
-)
-
 // Flags are the children of a stanza that the translator asks for.
 type Flags uint32
 
@@ -122,16 +79,4 @@ type Stanza struct {
 	StanzaIDBy [2]jid.JID
 	// Raw is the stanza as XML whose default namespace is declared on it.
 	Raw string
-
-	// What follows tells where the stanza came from; the component fills it in.
-
-	Dialect Dialect
-	Copy    Copy
-	// Host is the trusted forwarder, or for stanzas sent to the component itself the
-	// served host of the sender.
-	Host jid.JID
-	// Received is when the component read it.
-	Received time.Time
-	// Report is set where Dialect is EventFeed. Facts without a stanza have no Kind.
-	Report Report
 }

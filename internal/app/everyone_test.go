@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/pusher/outbox"
 )
@@ -40,7 +41,7 @@ func (e *everyone) Standing() outbox.Standing {
 type heard struct{ oneLink }
 
 func (*heard) Status() component.Status {
-	return component.Status{Hosts: []component.HostFeeds{{Host: "x", Authority: map[component.Class]string{component.MessageFact: "event-feed"}}}}
+	return component.Status{Hosts: []trust.HostStatus{{Host: "x", Authority: map[trust.Class]string{trust.Messages: "event-feed"}}}}
 }
 
 // TestExplainEverywhere puts together what the instances know, each of its part.

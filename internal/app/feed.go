@@ -11,6 +11,7 @@ import (
 
 	"eventpusher/component"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
@@ -35,7 +36,7 @@ func newFeeder(tr *translator.Translator, p *pusher.Pusher, box outbox.Outbox) *
 }
 
 // handle takes a fact of a feed that is not acknowledged.
-func (f *feeder) handle(s *stanza.Stanza) {
+func (f *feeder) handle(s *trust.Fact) {
 	f.events = f.translator.Translate(s, f.events[:0])
 	f.pusher.Push(f.events)
 	f.forget()
@@ -43,7 +44,7 @@ func (f *feeder) handle(s *stanza.Stanza) {
 
 // fed takes one of the event-feed. The position goes to disk together with the events,
 // so that after a crash the feed goes on exactly behind them.
-func (f *feeder) fed(s *stanza.Stanza, at component.Position, accepted func(error)) {
+func (f *feeder) fed(s *trust.Fact, at component.Position, accepted func(error)) {
 	f.events = f.events[:0]
 	if s != nil {
 		f.events = f.translator.Translate(s, f.events)
@@ -71,14 +72,14 @@ const (
 )
 
 // positions are those that go to disk with an event.
-func (f *feeder) positions(s *stanza.Stanza, at component.Position) []outbox.Position {
+func (f *feeder) positions(s *trust.Fact, at component.Position) []outbox.Position {
 	list := []outbox.Position{outbox.Position(at)}
 	note := func(state string) {
 		list = append(list, outbox.Position{Source: toldPrefix + at.Source, Epoch: state, Seq: at.Seq})
 	}
-	fact := stanza.NoFact
+	fact := stanza.NoReport
 	if s != nil {
-		fact = s.Report.Fact
+		fact = s.Report.Kind
 	}
 	switch {
 	case f.lossUntold[at.Source]:
@@ -140,7 +141,7 @@ func (f *feeder) undecodable(u component.Undecodable, accepted func(error)) {
 		f.pusher.Bury(letters)
 		return
 	}
-	e.Dialect = stanza.EventFeed.String()
+	e.Dialect = trust.EventFeed.String()
 	f.pusher.BuryAcked(letters, []outbox.Position{outbox.Position(*u.At)}, accepted)
 }
 

@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends/push/decide"
 	"eventpusher/component"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -63,10 +64,12 @@ func TestMissedInOneCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stanza.Stanza{
-		Kind: stanza.Message, Dialect: stanza.EventFeed, Host: "conference." + feedHost, From: room + "/Ally", To: room, Type: "groupchat",
-		ID: "m1", Body: "Tea?", HasBody: true, Raw: "<message/>",
-		Report: stanza.Report{Fact: stanza.RoomMissed, Source: "s", Epoch: "e", Seq: 7},
+	s := &trust.Fact{
+		Stanza: stanza.Stanza{
+			Kind: stanza.Message, From: room + "/Ally", To: room, Type: "groupchat", ID: "m1", Body: "Tea?", HasBody: true, Raw: "<message/>",
+		},
+		Feed: trust.EventFeed, Host: "conference." + feedHost,
+		Report: stanza.Report{Kind: stanza.RoomMissed, Source: "s", Epoch: "e", Seq: 7},
 	}
 	for i := range members {
 		s.Report.Members = append(s.Report.Members, jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)))

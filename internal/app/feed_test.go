@@ -21,6 +21,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/component"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/xmppserver"
@@ -359,7 +360,7 @@ func position(t *testing.T, dir string) int {
 // TestDirectOffline is stock ejabberd with a roster subscription: a dropped connection
 // shows in the direct feed alone, while everything else comes by service_log.
 func TestDirectOffline(t *testing.T) {
-	feeds := component.NewFeeds(feedComponent, []string{feedHost}, []string{feedHost}, nil, []string{"service_log", "direct:offline"}, nil, nil)
+	feeds := trust.New(trust.Options{Component: feedComponent, Forwarders: []string{feedHost}, Hosts: []string{feedHost}, Feeds: []string{"service_log", "direct:offline"}})
 	tr := translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent})
 	d := stanza.NewDecoder(stanza.Limits{})
 	var got []string
@@ -379,7 +380,7 @@ func TestDirectOffline(t *testing.T) {
 		if err := d.Decode([]byte(xml), &env); err != nil {
 			t.Fatal(err)
 		}
-		if s := feeds.Classify(&env, time.Now()); s != nil {
+		if s := feeds.Stanza(&env, time.Now()); s != nil {
 			for _, e := range tr.Translate(s, nil) {
 				got = append(got, fmt.Sprintf("%s %s %s %s", e.Dialect, e.Type, e.From, e.Body))
 			}

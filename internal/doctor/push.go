@@ -15,6 +15,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
@@ -153,7 +154,7 @@ func (o *offers) from(host jid.JID) bool {
 
 // offline says whether a feed knows who is offline, without which there is nobody to
 // notify.
-func offline(h component.HostFeeds, name string) finding.Finding {
+func offline(h trust.HostStatus, name string) finding.Finding {
 	best := ""
 	if len(h.Heard) > 0 {
 		best = h.Heard[0]

@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
+	"eventpusher/component/trust"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
 )
@@ -98,7 +99,7 @@ func askHost(ctx context.Context, link *component.Link, host string) finding.Fin
 }
 
 // feeds says which dialects report what of a host, and what the host has granted.
-func feeds(h component.HostFeeds, name string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
+func feeds(h trust.HostStatus, name string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
 	const (
 		remedy = "if its users are active, set a feed up as docs/servers/prosody.md or docs/servers/ejabberd.md say, and look at eventpusher_stanzas_total"
 		silent = "mod_event_feed greets at once: if it is loaded, see whether its option (Prosody event_feed_component, ejabberd component) is "
@@ -108,7 +109,7 @@ func feeds(h component.HostFeeds, name string, listened time.Duration, offered f
 		list = append(list, finding.Warnf(h.Host, silent+name+"; "+remedy, "no feed was heard in %s", short(listened)))
 	} else {
 		var known, unknown []string
-		for _, c := range []component.Class{component.MessageFact, component.PresenceFact, component.OfflineFact} {
+		for _, c := range []trust.Class{trust.Messages, trust.Presence, trust.Offline} {
 			if by := h.Authority[c]; by != "" {
 				known = append(known, c.String()+" by "+by)
 			} else {

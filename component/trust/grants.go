@@ -1,4 +1,4 @@
-package component
+package trust
 
 import (
 	"encoding/xml"
@@ -51,7 +51,7 @@ func (g *grants) delegate(host jid.JID, namespace string) {
 }
 
 // fill adds the grants to the status of their hosts.
-func (g *grants) fill(hosts []HostFeeds) {
+func (g *grants) fill(hosts []HostStatus) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i := range hosts {
@@ -60,11 +60,11 @@ func (g *grants) fill(hosts []HostFeeds) {
 	}
 }
 
-// delegations takes note of what a served host says to have delegated to the
+// Delegations takes note of what a served host says to have delegated to the
 // component. Only the status depends on it; whoever handles a delegated IQ looks at
 // who sent it.
-func (f *Feeds) delegations(s *stanza.Stanza, forward stanza.ForwardState) {
-	if s.Kind != stanza.Message || forward != stanza.NotForwarded || !f.hosts[s.From] || s.To != f.name ||
+func (j *Judge) Delegations(s *stanza.Stanza, forward stanza.ForwardState) {
+	if s.Kind != stanza.Message || forward != stanza.NotForwarded || !j.hosts.Has(s.From) || s.To != j.name ||
 		s.Type == "error" || !strings.Contains(s.Raw, "urn:xmpp:delegation:") {
 		return
 	}
@@ -84,7 +84,7 @@ func (f *Feeds) delegations(s *stanza.Stanza, forward stanza.ForwardState) {
 			continue
 		}
 		for _, namespace := range d.Delegated {
-			f.grants.delegate(jid.JID(strings.Clone(string(s.From))), namespace.Namespace)
+			j.grants.delegate(jid.JID(strings.Clone(string(s.From))), namespace.Namespace)
 		}
 	}
 }

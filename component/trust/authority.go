@@ -1,4 +1,4 @@
-package component
+package trust
 
 import (
 	"log/slog"
@@ -6,70 +6,16 @@ import (
 	"strings"
 	"sync"
 
-	"eventpusher/component/stanza"
 	"eventpusher/internal/jid"
 )
 
-// Class is a class of fact. For each served host and class one dialect is the
-// authority, since dialects overlap and one fact must not become two events.
-type Class uint8
-
-// The classes of fact.
-const (
-	MessageFact  Class = iota // a message
-	PresenceFact              // an available presence and whatever is no message
-	OfflineFact               // an unavailable presence
-	numClasses
-)
-
-var classes = [numClasses]Class{MessageFact, PresenceFact, OfflineFact}
-
-// String returns the class as logs and the status name it.
-func (c Class) String() string {
-	switch c {
-	case MessageFact:
-		return "message"
-	case PresenceFact:
-		return "presence"
-	case OfflineFact:
-		return "offline"
-	}
-	return "unknown"
-}
-
-// MarshalText makes the class readable in the status.
-func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
-
-func classOf(s *stanza.Stanza) Class {
-	switch {
-	case s.Dialect == stanza.EventFeed:
-		return classOfFact(s.Report.Fact)
-	case s.Kind == stanza.Message:
-		return MessageFact
-	case s.Type == "unavailable":
-		return OfflineFact
-	}
-	return PresenceFact
-}
-
-// gives says which classes a dialect can report.
-func gives(d stanza.Dialect, c Class) bool {
-	switch d {
-	case stanza.EventFeed, stanza.ServiceLog, stanza.Firewall, stanza.Direct:
-		return true
-	case stanza.Privilege:
-		return c != MessageFact
-	}
-	return false
-}
-
 // nobody stands for a dialect where none is to be the authority.
-const nobody = stanza.Dialect(numDialects)
+const nobody = Feed(numFeeds)
 
 // authorities knows the authority of each host and class.
 // One goroutine asks; any may take a snapshot.
 type authorities struct {
-	configured [numClasses]stanza.Dialect // 0: the best one heard
+	configured [numClasses]Feed // 0: the best one heard
 	log        *slog.Logger
 
 	mu    sync.Mutex // held by the asking goroutine only where it writes
@@ -77,17 +23,17 @@ type authorities struct {
 }
 
 type hostFeeds struct {
-	authority [numClasses]stanza.Dialect
-	heard     [numDialects]bool
+	authority [numClasses]Feed
+	heard     [numFeeds]bool
 }
 
 // newAuthorities takes the entries of [component] feeds; an empty list leaves the
 // choice to what is heard.
-func newAuthorities(hosts []jid.JID, feeds []string, log *slog.Logger) *authorities {
+func newAuthorities(hosts, feeds []string, log *slog.Logger) *authorities {
 	a := &authorities{hosts: make(map[jid.JID]*hostFeeds), log: log}
 	a.configure(feeds)
 	for _, h := range hosts {
-		a.hosts[h] = &hostFeeds{}
+		a.hosts[jid.Prepare(h)] = &hostFeeds{}
 	}
 	return a
 }
@@ -96,13 +42,13 @@ func newAuthorities(hosts []jid.JID, feeds []string, log *slog.Logger) *authorit
 // class names, "direct:offline" for that one. Of several the best counts. Classes that
 // nothing stands for are left to what is heard.
 func (a *authorities) configure(feeds []string) {
-	var listed [numClasses][]stanza.Dialect
-	var general []stanza.Dialect
+	var listed [numClasses][]Feed
+	var general []Feed
 	forAll := false
 	for _, entry := range feeds {
 		name, class, named := strings.Cut(strings.ToLower(strings.TrimSpace(entry)), ":")
-		d, ok := stanza.ParseDialect(name)
-		c := slices.IndexFunc(classes[:], func(c Class) bool { return c.String() == class })
+		d, ok := ParseFeed(name)
+		c := slices.Index(classNames[:], class)
 		switch {
 		case !ok, named && c < 0:
 			a.log.Warn("component: this feed cannot be read and is left out", "feed", entry)
@@ -120,7 +66,7 @@ func (a *authorities) configure(feeds []string) {
 		}
 		slices.Sort(candidates) // the order of Dialect: best first
 		for _, d := range candidates {
-			if gives(d, c) {
+			if d.reports(c) {
 				a.configured[c] = d
 				break
 			}
@@ -134,7 +80,7 @@ func (a *authorities) configure(feeds []string) {
 
 // establish takes note that d is heard on host and can report all that it gives, before
 // it has.
-func (a *authorities) establish(host jid.JID, d stanza.Dialect) {
+func (a *authorities) establish(host jid.JID, d Feed) {
 	for c := range numClasses {
 		a.admit(host, c, d)
 	}
@@ -142,7 +88,7 @@ func (a *authorities) establish(host jid.JID, d stanza.Dialect) {
 
 // admit reports whether dialect d is the authority for this class of facts of
 // host, after taking note that it was heard.
-func (a *authorities) admit(host jid.JID, c Class, d stanza.Dialect) bool {
+func (a *authorities) admit(host jid.JID, c Class, d Feed) bool {
 	h := a.hosts[host]
 	if h == nil { // an operator's forwarder that is no served host
 		h = &hostFeeds{}
@@ -161,20 +107,20 @@ func (a *authorities) admit(host jid.JID, c Class, d stanza.Dialect) bool {
 	// Whoever reports that sessions come also reports those that say goodbye: were
 	// the two heard apart, a presence directed at us could be the first unavailable
 	// heard and pass for a fact.
-	if c != MessageFact {
-		a.prefer(host, h, PresenceFact, d)
-		a.prefer(host, h, OfflineFact, d)
+	if c != Messages {
+		a.prefer(host, h, Presence, d)
+		a.prefer(host, h, Offline, d)
 	} else {
-		a.prefer(host, h, MessageFact, d)
+		a.prefer(host, h, Messages, d)
 	}
 	return h.authority[c] == d
 }
 
 // prefer makes d the authority for class c if it is configured or better than the
 // present one.
-func (a *authorities) prefer(host jid.JID, h *hostFeeds, c Class, d stanza.Dialect) {
+func (a *authorities) prefer(host jid.JID, h *hostFeeds, c Class, d Feed) {
 	now := h.authority[c]
-	better := gives(d, c) && (now == 0 || d < now)
+	better := d.reports(c) && (now == 0 || d < now)
 	if configured := a.configured[c]; configured != 0 {
 		better = configured == d && now != d
 	}
@@ -193,15 +139,15 @@ func (a *authorities) prefer(host jid.JID, h *hostFeeds, c Class, d stanza.Diale
 
 // of returns the authority of a host for a class, 0 if there is none. It belongs to
 // the goroutine that asks.
-func (a *authorities) of(host jid.JID, c Class) stanza.Dialect {
+func (a *authorities) of(host jid.JID, c Class) Feed {
 	if h := a.hosts[host]; h != nil {
 		return h.authority[c]
 	}
 	return 0
 }
 
-// HostFeeds says how one host is heard.
-type HostFeeds struct {
+// HostStatus says how one host is heard.
+type HostStatus struct {
 	Host string `json:"host"`
 	// Authority names the dialect that counts for each class of fact; classes of
 	// which nothing was heard yet are missing.
@@ -216,24 +162,24 @@ type HostFeeds struct {
 }
 
 // snapshot lists the hosts in order of their names.
-func (a *authorities) snapshot() []HostFeeds {
+func (a *authorities) snapshot() []HostStatus {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	list := make([]HostFeeds, 0, len(a.hosts))
+	list := make([]HostStatus, 0, len(a.hosts))
 	for host, h := range a.hosts {
-		out := HostFeeds{Host: string(host), Authority: make(map[Class]string), Heard: []string{}}
+		out := HostStatus{Host: string(host), Authority: make(map[Class]string), Heard: []string{}}
 		for c := range numClasses {
 			if d := h.authority[c]; d != 0 {
 				out.Authority[c] = d.String()
 			}
 		}
-		for d := stanza.EventFeed; d <= stanza.Direct; d++ {
+		for d := EventFeed; d <= Direct; d++ {
 			if h.heard[d] {
 				out.Heard = append(out.Heard, d.String())
 			}
 		}
 		list = append(list, out)
 	}
-	slices.SortFunc(list, func(x, y HostFeeds) int { return strings.Compare(x.Host, y.Host) })
+	slices.SortFunc(list, func(x, y HostStatus) int { return strings.Compare(x.Host, y.Host) })
 	return list
 }

@@ -1,4 +1,4 @@
-package component_test
+package trust
 
 import (
 	"bytes"
@@ -16,7 +16,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"eventpusher/component"
 	"eventpusher/component/stanza"
 )
 
@@ -26,7 +25,7 @@ var when = time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 
 // rig is a classifier with the counters that it moves.
 type rig struct {
-	*component.Feeds
+	*Judge
 	registry *prometheus.Registry
 	decoder  *stanza.Decoder
 	env      stanza.Envelope
@@ -39,7 +38,9 @@ func newRig(hosts []string, feeds ...string) *rig {
 		rooms = append(rooms, "conference."+h, "muc."+h)
 	}
 	return &rig{
-		Feeds:    component.NewFeeds("events.localhost", slices.Concat(hosts, rooms), hosts, rooms, feeds, component.NewMetrics(reg), nil),
+		Judge: New(Options{
+			Component: "events.localhost", Forwarders: slices.Concat(hosts, rooms), Hosts: hosts, MUCHosts: rooms, Feeds: feeds, Metrics: NewMetrics(reg),
+		}),
 		registry: reg, decoder: stanza.NewDecoder(stanza.Limits{}),
 	}
 }
@@ -50,14 +51,14 @@ func (r *rig) classify(t testing.TB, xml string) string {
 	if err := r.decoder.Decode([]byte(xml), &r.env); err != nil {
 		t.Fatalf("%v in %s", err, xml)
 	}
-	s := r.Classify(&r.env, when)
+	s := r.Stanza(&r.env, when)
 	if s == nil {
 		return ""
 	}
 	if !s.Received.Equal(when) {
 		t.Errorf("received %v, want %v", s.Received, when)
 	}
-	return fmt.Sprintf("%v %s %s: %v %s>%s %s", s.Dialect, [...]string{"unknown", "sent", "received"}[s.Copy], s.Host, s.Kind, s.From, s.To, s.Type)
+	return fmt.Sprintf("%v %s %s: %v %s>%s %s", s.Feed, [...]string{"unknown", "sent", "received"}[s.Copy], s.Host, s.Kind, s.From, s.To, s.Type)
 }
 
 // counted lists the counters above zero as dialect/trust=n.
@@ -211,8 +212,8 @@ func TestGrantsAreForgottenOnReconnect(t *testing.T) {
 }
 
 func TestConfiguredForwarders(t *testing.T) {
-	f := component.NewFeeds("events.localhost", []string{"relay.example"}, []string{"localhost"}, nil, nil, nil, nil)
-	r := &rig{Feeds: f, decoder: stanza.NewDecoder(stanza.Limits{})}
+	f := New(Options{Component: "events.localhost", Forwarders: []string{"relay.example"}, Hosts: []string{"localhost"}})
+	r := &rig{Judge: f, decoder: stanza.NewDecoder(stanza.Limits{})}
 	if got := r.classify(t, wrap("localhost", "events.localhost", chat)); got != "" {
 		t.Errorf("a host that is no longer a forwarder was believed: %s", got)
 	}
@@ -221,7 +222,7 @@ func TestConfiguredForwarders(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	status := r.Status()
-	if len(status) != 1 || status[0].Authority[component.MessageFact] != "service_log" {
+	if len(status) != 1 || status[0].Authority[Messages] != "service_log" {
 		t.Errorf("the relay's stanza is about localhost, but the status is %v", status)
 	}
 }
@@ -233,7 +234,7 @@ func TestNobodyIsTrustedByDefault(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			reg := prometheus.NewRegistry()
 			r := &rig{
-				Feeds:    component.NewFeeds("events.localhost", empty, []string{"localhost"}, empty, nil, component.NewMetrics(reg), nil),
+				Judge:    New(Options{Component: "events.localhost", Forwarders: empty, Hosts: []string{"localhost"}, MUCHosts: empty, Metrics: NewMetrics(reg)}),
 				registry: reg, decoder: stanza.NewDecoder(stanza.Limits{}),
 			}
 			for _, xml := range []string{
@@ -260,8 +261,8 @@ func TestNobodyIsTrustedByDefault(t *testing.T) {
 
 // A room's stanza is about strangers where muc_hosts is empty.
 func TestNoConferenceHostsByDefault(t *testing.T) {
-	f := component.NewFeeds("events.localhost", []string{"localhost"}, []string{"localhost"}, []string{}, nil, nil, nil)
-	r := &rig{Feeds: f, decoder: stanza.NewDecoder(stanza.Limits{})}
+	f := New(Options{Component: "events.localhost", Forwarders: []string{"localhost"}, Hosts: []string{"localhost"}, MUCHosts: []string{}})
+	r := &rig{Judge: f, decoder: stanza.NewDecoder(stanza.Limits{})}
 	const fromRoom = `<message xmlns='jabber:client' from='tea@conference.localhost/al' to='zoe@far.example/r' type='groupchat'><body>hi</body></message>`
 	if got := r.classify(t, wrap("localhost", "events.localhost", fromRoom)); got != "" {
 		t.Errorf("got %s", got)
@@ -345,9 +346,9 @@ func TestAuthorityIsPerHostAndClassAndOutlivesTheConnection(t *testing.T) {
 			t.Errorf("%s gives %q", tc.xml, got)
 		}
 	}
-	want := []component.HostFeeds{
-		{Host: "localhost", Authority: map[component.Class]string{component.MessageFact: "service_log", component.PresenceFact: "direct", component.OfflineFact: "direct"}, Heard: []string{"service_log", "direct"}},
-		{Host: "second.example", Authority: map[component.Class]string{component.MessageFact: "direct"}, Heard: []string{"direct"}},
+	want := []HostStatus{
+		{Host: "localhost", Authority: map[Class]string{Messages: "service_log", Presence: "direct", Offline: "direct"}, Heard: []string{"service_log", "direct"}},
+		{Host: "second.example", Authority: map[Class]string{Messages: "direct"}, Heard: []string{"direct"}},
 	}
 	if diff := cmp.Diff(want, r.Status()); diff != "" {
 		t.Error(diff)
@@ -374,7 +375,7 @@ func TestCaptures(t *testing.T) {
 		"prosody/a_firewall_fw_dir", "prosody/a_firewall_fw", "prosody/b_privilege", "prosody/d_direct.1",
 	} {
 		t.Run(name, func(t *testing.T) {
-			data, err := os.ReadFile(filepath.Join("stanza", "testdata", "captures", name+".xml"))
+			data, err := os.ReadFile(filepath.Join("..", "stanza", "testdata", "captures", name+".xml"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -398,7 +399,7 @@ func TestCaptures(t *testing.T) {
 			for _, line := range r.counted(t) {
 				fmt.Fprintln(&out, "#", line)
 			}
-			golden := filepath.Join("testdata", "feeds", strings.ReplaceAll(name, "/", "-")+".txt")
+			golden := filepath.Join("testdata", strings.ReplaceAll(name, "/", "-")+".txt")
 			if *update {
 				if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
 					t.Fatal(err)
@@ -418,9 +419,9 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-// FuzzClassify holds every fact against the rules of trust, whatever was sent
+// FuzzStanza holds every fact against the rules of trust, whatever was sent
 // before it on the connection.
-func FuzzClassify(f *testing.F) {
+func FuzzStanza(f *testing.F) {
 	f.Add(wrap("localhost", "events.localhost", chat), perms("localhost", "events.localhost", ""))
 	f.Add(wrap("mallory@localhost/x", "out@events.localhost", chat), wrap("localhost", "presence@events.localhost", online))
 	f.Add(perms("mallory@localhost/x", "events.localhost", ""), `<presence from='alice@localhost/r1' to='events.localhost'/>`)
@@ -431,26 +432,26 @@ func FuzzClassify(f *testing.F) {
 			if r.decoder.Decode([]byte(xml), &r.env) != nil {
 				continue
 			}
-			s := r.Classify(&r.env, when)
+			s := r.Stanza(&r.env, when)
 			if s == nil {
 				continue
 			}
 			outer := &r.env.Outer
 			forwarder := outer.From == "localhost" || outer.From == "conference.localhost" || outer.From == "muc.localhost"
-			switch s.Dialect {
-			case stanza.ServiceLog, stanza.Firewall:
-				if s != &r.env.Inner || !forwarder || outer.Type == "error" || outer.Kind != stanza.Message {
+			switch s.Feed {
+			case ServiceLog, Firewall:
+				if s.Raw != r.env.Inner.Raw || !forwarder || outer.Type == "error" || outer.Kind != stanza.Message {
 					t.Errorf("%s was opened", xml)
 				}
-				if d := s.From.Domain(); s.Copy == stanza.SentCopy && d != "localhost" && d != "conference.localhost" && d != "muc.localhost" {
+				if d := s.From.Domain(); s.Copy == SentCopy && d != "localhost" && d != "conference.localhost" && d != "muc.localhost" {
 					t.Errorf("%s was believed to be sent from %s", xml, d)
 				}
-			case stanza.Privilege, stanza.Direct:
-				if s != outer || r.env.Forward != stanza.NotForwarded || s.From.Domain() != "localhost" || s.From.Local() == "" || s.Type == "error" {
+			case Privilege, Direct:
+				if s.Raw != outer.Raw || r.env.Forward != stanza.NotForwarded || s.From.Domain() != "localhost" || s.From.Local() == "" || s.Type == "error" {
 					t.Errorf("%s became a fact", xml)
 				}
 			default:
-				t.Errorf("%s has the dialect %v", xml, s.Dialect)
+				t.Errorf("%s has the feed %v", xml, s.Feed)
 			}
 			if outer.To.Domain() != "events.localhost" || s.Host == "" || s.Received.IsZero() {
 				t.Errorf("%s gives %+v", xml, s)

@@ -21,6 +21,7 @@ import (
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/control"
+	"eventpusher/internal/doctor"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 	"eventpusher/translator"
@@ -37,6 +38,7 @@ type App struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	link     *component.Link
+	watch    *doctor.Watch
 	pusher   *pusher.Pusher
 	backends []backends.Backend
 	box      outbox.Outbox
@@ -126,6 +128,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if err != nil {
 		return nil, err
 	}
+	a.watch = doctor.NewWatch(a.link, cfg, registry, o.Log)
 	if a.registrar != nil {
 		a.registrar.component = a.link
 		if others, ok := a.box.(relay); ok {
@@ -182,6 +185,7 @@ func (a *App) Run(ctx context.Context) error {
 	if a.control != nil {
 		parts.Go(part(a.control.Run, listener))
 	}
+	parts.Go(part(a.watch.Run, ctx))
 	for _, b := range a.backends {
 		parts.Go(func() error { prepare(ctx, b, a.log); return nil })
 	}

@@ -244,7 +244,7 @@ func TestEjabberd(t *testing.T) {
 	stop()
 	<-chatting
 	wantLines(t, got, "OK server attached", "OK server to ourselves and back", "OK localhost is served",
-		"WARN localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none; namespaces delegated: urn:xmpp:push:0",
+		"OK localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none; namespaces delegated: urn:xmpp:push:0",
 		"OK localhost users register for push at their server, which delegates urn:xmpp:push:0 to us", "WARN localhost the feed service_log does not tell; such messages are not pushed; load mod_event_feed")
 }
 

@@ -149,7 +149,7 @@ func TestProsody(t *testing.T) {
 		"OK localhost privileges granted: message outgoing, presence managed_entity, roster get; namespaces delegated: urn:xmpp:push:0",
 		"OK localhost users register for push at their server", "WARN localhost the feed privilege does not tell", "OK push no registrations;",
 		"WARN nowhere.localhost can register for push; let it do so: Prosody", "WARN nowhere.localhost no feed was heard that could tell",
-		"WARN nowhere.localhost no feed was heard in 2s; mod_event_feed greets at once: if it is loaded, see whether its option (Prosody event_feed_component, ejabberd component) is events.localhost; if its users", "OK hook takes connections")
+		"WARN nowhere.localhost no feed was heard in 2s; mod_event_feed greets at once: if it is loaded, see whether its option (Prosody event_feed_component, ejabberd component) is events.localhost; if the host's users are active, set a feed up", "OK hook takes connections")
 	if _, err := os.Stat(cfg.Outbox.Path); err == nil {
 		t.Error("an outbox was made")
 	}

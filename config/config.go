@@ -35,8 +35,8 @@ type Component struct {
 	MUCHosts   []string // conference domains; default conference. and muc. before each host
 	Feeds      []string // dialects to accept, or dialect:class; empty: the best one heard is the authority
 
-	MaxStanzaSize    Size          // default 4 MiB
-	MaxDepth         int           // default 64
+	MaxStanzaSize    Size          // default 4 MiB, at least 64 KiB
+	MaxDepth         int           // default 1000
 	HandshakeTimeout time.Duration // default 10 s
 	PingInterval     time.Duration // silence before a whitespace and a XEP-0199 ping; default 30 s
 	PingTimeout      time.Duration // how long the answer may take; default 30 s

@@ -11,10 +11,11 @@ type Limits struct {
 }
 
 // The default limits. Prosody passes on stanzas of 512 KiB and a body of 200 KiB
-// can arrive as 1.2 MB, since servers escape apostrophes on the way.
+// can arrive as 1.2 MB, since servers escape apostrophes on the way. Depth bounds
+// memory only: neither Framer nor Decoder recurses.
 const (
 	DefaultSize  = 4 << 20
-	DefaultDepth = 64
+	DefaultDepth = 1000
 )
 
 func (l Limits) withDefaults() Limits {
@@ -77,9 +78,10 @@ func (f Fault) String() string {
 type Frame struct {
 	Kind FrameKind
 	// Bytes is the element as it came, valid until the next call of Next.
-	// With a Fault it is the beginning of the element: at least 32 KiB, or as much as
-	// Limits.Size allows, or all that came until the fault showed. Given to
-	// Decoder.Decode it yields an error and, if the start tag is in it, the addresses.
+	// With a Fault it is the beginning of the element: its first 64 KiB, fewer if
+	// Limits.Size is smaller or the fault showed earlier. Given to Decoder.Decode it
+	// yields an error, the addresses if the start tag is in it, and the feed's element if
+	// the start tag of the first child is in it.
 	Bytes []byte
 	Fault Fault
 }

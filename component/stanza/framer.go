@@ -3,10 +3,11 @@ package stanza
 import "io"
 
 const (
-	// bufferSize is what a Framer reads at once and keeps when there is no giant.
-	bufferSize = 64 << 10
-	// keepSize is how much of a faulty element is kept at most. It leaves half
-	// of the buffer for skipping the rest.
+	// bufferSize is how many bytes a Framer reads at once, and what it keeps between giants.
+	bufferSize = 128 << 10
+	// keepSize is how many bytes of a faulty element are kept at most: the feed's element,
+	// whose start tag the event-feed lets grow to that, must be read even then. It leaves
+	// half of the buffer for skipping the rest.
 	keepSize = bufferSize / 2
 	// lowRoom is the room below which data is moved to the front before a read, so
 	// that reads do not dwindle towards the end of the buffer.
@@ -40,14 +41,14 @@ type Framer struct {
 	final error
 }
 
-// NewFramer returns a Framer that reads r, with a buffer of 64 KiB that grows up to
+// NewFramer returns a Framer that reads r, with a buffer of 128 KiB that grows up to
 // l.Size for a giant and shrinks again after it.
 func NewFramer(r io.Reader, l Limits) *Framer {
 	l = l.withDefaults()
 	return &Framer{
 		r:    r,
 		size: l.Size,
-		scan: scanner{maxDepth: l.Depth, open: make([]uint64, 0, min(l.Depth, DefaultDepth))},
+		scan: scanner{maxDepth: l.Depth, open: make([]uint64, 0, 64)},
 		buf:  make([]byte, bufferSize),
 	}
 }

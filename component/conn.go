@@ -17,12 +17,13 @@ const heardSize = 256
 // encoding/xml takes no byte more than it needs: what the server sends in one
 // segment with <handshake/> belongs to the framer.
 //
-// Until feed is called it passes the server's bytes on. From then on a reader of
+// Until feed is called it passes the server's bytes on, as prologue has them. From then on a reader of
 // it drives the link: each read that needs bytes frames stanzas, which go their own
 // way, until there is an element for the session.
 type conn struct {
 	net.Conn // writes go through outbound; reads as described
 	in       *bufio.Reader
+	prologue prologue
 	out      *outbound
 	next     func() ([]byte, error) // nil until the handshake is done
 	pending  []byte                 // what the session has not read yet
@@ -30,7 +31,8 @@ type conn struct {
 }
 
 func newConn(c net.Conn, in *watchedReader, out *outbound) *conn {
-	return &conn{Conn: c, in: bufio.NewReader(in), out: out}
+	buffered := bufio.NewReader(in)
+	return &conn{Conn: c, in: buffered, prologue: prologue{in: buffered}, out: out}
 }
 
 // feed makes next the source of bytes.
@@ -42,7 +44,7 @@ func (c *conn) Write(b []byte) (int, error) { return c.out.Write(b) }
 // ReadByte implements io.ByteReader.
 func (c *conn) ReadByte() (byte, error) {
 	if c.next == nil {
-		return c.in.ReadByte()
+		return c.prologue.ReadByte()
 	}
 	if err := c.fill(); err != nil {
 		return 0, err
@@ -54,11 +56,16 @@ func (c *conn) ReadByte() (byte, error) {
 
 // Read implements io.Reader.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.next == nil {
-		return c.in.Read(p)
-	}
 	if len(p) == 0 {
 		return 0, nil
+	}
+	if c.next == nil {
+		b, err := c.prologue.ReadByte()
+		if err != nil {
+			return 0, err
+		}
+		p[0] = b
+		return 1, nil
 	}
 	if err := c.fill(); err != nil {
 		return 0, err

@@ -98,6 +98,42 @@ func TestWhatComesDuringTheStopIsTaken(t *testing.T) {
 	w.wantFact("last words")
 }
 
+// TestHandshakesOfLegalXML attaches to servers that write what XML allows around the stream
+// header and the answer to the handshake, however their bytes are cut.
+func TestHandshakesOfLegalXML(t *testing.T) {
+	long := strings.Repeat("long - prologue > ", 100)
+	for _, tc := range []struct {
+		name  string
+		fault xmppserver.Fault
+	}{
+		{"newline after the declaration", xmppserver.Fault{Prologue: "<?xml version='1.0'?>\n"}},
+		{"declaration in other quotes, with an encoding", xmppserver.Fault{Prologue: "<?xml version=\"1.0\" encoding='UTF-8' standalone='yes' ?>\r\n\r\n"}},
+		{"whitespace and no declaration", xmppserver.Fault{Prologue: " \t\r\n"}},
+		{"byte order mark", xmppserver.Fault{Prologue: "\uFEFF<?xml version='1.0'?>"}},
+		{"comments", xmppserver.Fault{Prologue: "<?xml version='1.0'?><!-- a > b --><!----> <!-- - -->", Answer: "<!-- <handshake/> --><handshake/>"}},
+		{"processing instructions", xmppserver.Fault{Prologue: "<?xml version='1.0'?><?a b?><?c '?' >?>", Answer: "<?d?><handshake/>"}},
+		{"long prologue", xmppserver.Fault{Prologue: "<?xml version='1.0'?><!-- " + long + " --><?x " + long + "?>" + strings.Repeat("\n", 1000)}},
+		{"newline before the answer", xmppserver.Fault{Answer: "\n<handshake/>"}},
+		{"newline after the answer", xmppserver.Fault{Answer: "<handshake/>\n"}},
+		{"answer with an end tag", xmppserver.Fault{Answer: " <handshake ></handshake > "}},
+		{"answer with content", xmppserver.Fault{Answer: "<handshake xml:lang='en'>\n<!-- in --></handshake>"}},
+	} {
+		for _, segment := range []int{0, 1} {
+			t.Run(fmt.Sprintf("%s in segments of %d", tc.name, segment), func(t *testing.T) {
+				tc.fault.Segment, tc.fault.Glue = segment, logged("glued")
+				o := serverOptions()
+				o.Fault = func(int) xmppserver.Fault { return tc.fault }
+				server := startServer(t, o)
+				w := newWatched(t, testConfig(server.Addr()), nil).start()
+				send(t, accept(t, server), logged("sent"))
+				w.wantFact("glued")
+				w.wantFact("sent")
+				w.end()
+			})
+		}
+	}
+}
+
 func TestStopWhileTheServerIsSilent(t *testing.T) {
 	o := serverOptions()
 	reached := make(chan struct{})

@@ -49,7 +49,14 @@ func (s *Server) handshake(session *Session) bool {
 	if session.fault.NoStreamID {
 		id = ""
 	}
-	if session.Send(streamHeader(to, id)) != nil {
+	prologue, answer := xmlDeclaration, "<handshake/>"
+	if session.fault.Prologue != "" {
+		prologue = session.fault.Prologue
+	}
+	if session.fault.Answer != "" {
+		answer = session.fault.Answer
+	}
+	if session.Send(prologue+streamHeader(to, id)) != nil {
 		return false
 	}
 	if session.fault.OtherID {
@@ -74,7 +81,7 @@ func (s *Server) handshake(session *Session) bool {
 	case !s.claim(session):
 		return session.fail("conflict", "Component already connected")
 	}
-	return session.Send("<handshake/>"+session.fault.Glue) == nil
+	return session.Send(answer+session.fault.Glue) == nil
 }
 
 // pong answers a ping (XEP-0199) to a served host and reports whether it did.
@@ -87,17 +94,19 @@ func (s *Server) pong(session *Session, stanza Stanza) bool {
 	return true
 }
 
+const xmlDeclaration = "<?xml version='1.0'?>"
+
 func streamHeader(from, id string) string {
 	attr := ""
 	if id != "" {
 		attr = " id='" + id + "'"
 	}
-	return "<?xml version='1.0'?><stream:stream xmlns='" + nsAccept + "' xmlns:stream='" + nsStream + "' from='" + Escape(from) + "'" + attr + ">"
+	return "<stream:stream xmlns='" + nsAccept + "' xmlns:stream='" + nsStream + "' from='" + Escape(from) + "'" + attr + ">"
 }
 
 // refuse sends a header and a stream error to a component that never got one.
 func (s *Session) refuse(condition, text string) bool {
-	if s.Send(streamHeader("", "")) == nil {
+	if s.Send(xmlDeclaration+streamHeader("", "")) == nil {
 		s.fail(condition, text)
 	}
 	return false

@@ -38,6 +38,8 @@ type Fault struct {
 	StreamError string // refuse with this condition of RFC 6120 section 4.9.3 instead of <handshake/>
 	Drop        bool   // close the connection instead of sending <handshake/>
 	Deaf        bool   // read nothing after the handshake, so that the component's writes stall
+	Prologue    string // sent in place of the XML declaration before the stream header
+	Answer      string // sent in place of <handshake/>
 	Glue        string // XML written in the same segment as <handshake/>
 	Farewell    string // XML sent between the component's </stream:stream> and our own
 	Segment     int    // write in pieces of so many bytes; 0 writes at once

@@ -75,7 +75,7 @@ func explainDial(address string, timeout time.Duration, err error) *LinkError {
 	switch {
 	case errors.As(err, &dns):
 		e.Reason = DNS
-		e.Text = fmt.Sprintf("the name %q does not resolve: correct [component] address, or the DNS", dns.Name)
+		e.Text = fmt.Sprintf("the name %q does not resolve (%s): correct [component] address, or the DNS", dns.Name, dns.Err)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		e.Reason = Refused
 		e.Text = fmt.Sprintf("nothing listens at %s: start the XMPP server, or set [component] address to its component port (Prosody: component_ports; ejabberd: the listener with module ejabberd_service)", address)
@@ -89,8 +89,9 @@ func explainDial(address string, timeout time.Duration, err error) *LinkError {
 	return e
 }
 
-// explainTLS explains a failed TLS handshake. Only what a restart of the server
-// or the network may cure counts as no matter of configuration.
+// explainTLS explains a failed TLS handshake. Each text holds the reason of crypto/tls.
+// Only what a restart of the server or the network may cure counts as no matter of
+// configuration.
 func explainTLS(address, serverName string, err error) *LinkError {
 	e := &LinkError{Reason: TLSFailed, Config: true, Err: err}
 	var (
@@ -102,24 +103,29 @@ func explainTLS(address, serverName string, err error) *LinkError {
 	)
 	switch {
 	case errors.As(err, &header):
-		e.Text = fmt.Sprintf("%s does not speak TLS on this port: use the port with direct TLS, or remove tls from [component]", address)
+		e.Text = fmt.Sprintf("%s does not speak TLS on this port (%v): use the port with direct TLS, or remove tls from [component]", address, err)
 	case errors.As(err, &authority):
-		e.Text = fmt.Sprintf("the certificate of %s comes from an authority that is not trusted here: name its CA file in [component] tls.cacertfile", address)
+		e.Text = fmt.Sprintf("the certificate of %s comes from an authority that is not trusted here (%v): name its CA file in [component] tls.cacertfile", address, err)
+	case errors.As(err, &hostname) && namesNothing(hostname.Certificate):
+		e.Text = fmt.Sprintf("the certificate of %s has no subjectAltName (%v): have one issued with the subjectAltName %q; the common name does not count (RFC 9525)", address, err, "DNS:"+serverName)
 	case errors.As(err, &hostname):
-		e.Text = fmt.Sprintf("the certificate of %s is not for %q: set [component] tls.server_name_indication.host to a name that it holds", address, serverName)
+		e.Text = fmt.Sprintf("the certificate of %s is not for %q (%v): set [component] tls.server_name_indication.host to a name that it holds", address, serverName, err)
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		e.Text = fmt.Sprintf("the certificate of %s is expired or not valid yet: renew it, or correct the clock of this machine", address)
+		e.Text = fmt.Sprintf("the certificate of %s is expired or not valid yet (%v): renew it, or correct the clock of this machine", address, err)
 	case errors.As(err, &netErr) && netErr.Timeout():
 		e.Config = false
-		e.Text = fmt.Sprintf("%s did not finish the TLS handshake: check that [component] address is a port with direct TLS", address)
+		e.Text = fmt.Sprintf("%s did not finish the TLS handshake (%v): check that [component] address is a port with direct TLS", address, err)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET):
 		e.Config = false
-		e.Text = fmt.Sprintf("%s closed the connection during the TLS handshake: check that the port speaks direct TLS and that its listener has a certificate (ejabberd: certfile inside the listener)", address)
+		e.Text = fmt.Sprintf("%s closed the connection during the TLS handshake (%v): check that the port speaks direct TLS and that its listener has a certificate (ejabberd: certfile inside the listener)", address, err)
 	default:
 		e.Text = fmt.Sprintf("the TLS handshake with %s failed (%v): check certificates, versions and ciphers in [component] tls", address, err)
 	}
 	return e
 }
+
+// namesNothing reports whether a certificate holds no name that a client may compare.
+func namesNothing(c *x509.Certificate) bool { return len(c.DNSNames) == 0 && len(c.IPAddresses) == 0 }
 
 // explainHandshake explains why the server did not let us in. heard is the
 // beginning of what it said.
@@ -151,33 +157,33 @@ func explainHandshake(address, name string, timeout time.Duration, heard []byte,
 }
 
 // explainRefusal explains the stream errors that servers refuse a component with
-// (observed on Prosody 0.12 and ejabberd 23).
+// (observed on Prosody 0.12 and ejabberd 23), with the server's own words.
 func explainRefusal(address, name string, err stream.Error) *LinkError {
 	e := &LinkError{Config: true, Err: err}
 	switch err.Err {
 	case stream.NotAuthorized.Err:
 		e.Reason = NotAuthorized
-		e.Text = fmt.Sprintf("%s does not accept the secret of %q: make [component] secret equal to the server's (Prosody: component_secret; ejabberd: the password under hosts of the listener, which must list this name)", address, name)
+		e.Text = fmt.Sprintf("%s does not accept the secret of %q%s: make [component] secret equal to the server's (Prosody: component_secret; ejabberd: the password under hosts of the listener, which must list this name)", address, name, said(err))
 	case stream.HostUnknown.Err:
 		if strings.Contains(text(err), "does not serve") { // Prosody's client port
 			e.Reason = WrongPort
-			e.Text = fmt.Sprintf("%s is not a component port, it answers like a client port: set [component] address to the component port (5347 by default in Prosody)", address)
+			e.Text = fmt.Sprintf("%s is not a component port, it answers like a client port%s: set [component] address to the component port (5347 by default in Prosody)", address, said(err))
 			break
 		}
 		e.Reason = HostUnknown
-		e.Text = fmt.Sprintf("%s knows no component %q: declare it there (Prosody: Component %q, which must not be a VirtualHost), or correct [component] name", address, name, name)
+		e.Text = fmt.Sprintf("%s knows no component %q%s: declare it there (Prosody: Component %q, which must not be a VirtualHost), or correct [component] name", address, name, said(err), name)
 	case stream.Conflict.Err:
 		// The other connection may be an instance that stands by, or our own old
 		// one that the server has not missed yet: worth trying again.
 		e.Config = false
 		e.Reason = Conflict
-		e.Text = fmt.Sprintf("%q is taken at %s: another component is connected under this name (Prosody), or it is one of the server's own hosts (ejabberd); stop the other one, or choose another [component] name", name, address)
+		e.Text = fmt.Sprintf("%q is taken at %s%s: another component is connected under this name (Prosody), or it is one of the server's own hosts (ejabberd); stop the other one, or choose another [component] name", name, address, said(err))
 	case stream.InvalidNamespace.Err:
 		e.Reason = WrongPort
-		e.Text = fmt.Sprintf("%s refuses the namespace of components, so it is another kind of port: set [component] address to the component port (5347 by default in Prosody)", address)
+		e.Text = fmt.Sprintf("%s refuses the namespace of components%s, so it is another kind of port: set [component] address to the component port (5347 by default in Prosody)", address, said(err))
 	case stream.ImproperAddressing.Err:
 		e.Reason = ImproperAddressing
-		e.Text = fmt.Sprintf("%s cannot use %q as a component's domain: correct [component] name", address, name)
+		e.Text = fmt.Sprintf("%s cannot use %q as a component's domain%s: correct [component] name", address, name, said(err))
 	default:
 		return explainStreamError(address, err)
 	}
@@ -190,19 +196,15 @@ func explainStreamError(address string, err stream.Error) *LinkError {
 	switch err.Err {
 	case stream.SeeOtherHost.Err:
 		e.Reason, e.Config = SeeOtherHost, true
-		e.Text = fmt.Sprintf("%s sends us to %q: set [component] address to that host", address, err.Content)
+		e.Text = fmt.Sprintf("%s sends us to %q%s: set [component] address to that host", address, err.Content, said(err))
 	case stream.SystemShutdown.Err:
 		e.Reason = Shutdown
-		e.Text = fmt.Sprintf("the server at %s is shutting down: it will be tried again", address)
+		e.Text = fmt.Sprintf("the server at %s is shutting down%s: it will be tried again", address, said(err))
 	case stream.Conflict.Err:
 		e.Reason = Conflict
-		e.Text = fmt.Sprintf("%s gave our place to another connection under the same name: stop the other one, or choose another [component] name", address)
+		e.Text = fmt.Sprintf("%s gave our place to another connection under the same name%s: stop the other one, or choose another [component] name", address, said(err))
 	default:
-		said := ""
-		if t := text(err); t != "" {
-			said = ", saying " + strconv.Quote(t)
-		}
-		e.Text = fmt.Sprintf("%s ended the stream with %s%s: look into the server's log", address, err.Err, said)
+		e.Text = fmt.Sprintf("%s ended the stream with %s%s: look into the server's log", address, err.Err, said(err))
 	}
 	return e
 }
@@ -260,6 +262,15 @@ func recognise(heard []byte) string {
 		return "a client port"
 	case bytes.Contains(heard, []byte("jabber:server")):
 		return "a server-to-server port"
+	}
+	return ""
+}
+
+// said returns what the server said beside the condition, to stand behind what is
+// explained; empty if it said nothing.
+func said(err stream.Error) string {
+	if t := text(err); t != "" {
+		return " (the server says " + strconv.Quote(t) + ")"
 	}
 	return ""
 }

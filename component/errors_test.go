@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,9 @@ import (
 
 // header is how a server opens its stream.
 const header = "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' id='1'>"
+
+// clockTime is a time in an error of crypto/x509.
+var clockTime = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 
 // refusal is a stream error as servers send it.
 func refusal(condition, text string) string {
@@ -43,11 +47,11 @@ func TestRefusedHandshakes(t *testing.T) {
 		text   string
 	}{
 		{"wrong secret", xmppserver.Fault{}, func(c *config.Component) { c.Secret = "other" }, NotAuthorized, true,
-			`ADDR does not accept the secret of "events.example.org": make [component] secret equal to the server's (Prosody: component_secret; ejabberd: the password under hosts of the listener, which must list this name)`},
+			`ADDR does not accept the secret of "events.example.org" (the server says "Given token does not match calculated token"): make [component] secret equal to the server's (Prosody: component_secret; ejabberd: the password under hosts of the listener, which must list this name)`},
 		{"other stream id", xmppserver.Fault{OtherID: true}, nil, NotAuthorized, true,
-			`ADDR does not accept the secret of "events.example.org": make [component] secret equal to the server's (Prosody: component_secret; ejabberd: the password under hosts of the listener, which must list this name)`},
+			`ADDR does not accept the secret of "events.example.org" (the server says "Given token does not match calculated token"): make [component] secret equal to the server's (Prosody: component_secret; ejabberd: the password under hosts of the listener, which must list this name)`},
 		{"unknown component", xmppserver.Fault{}, func(c *config.Component) { c.Name = "other.example.org" }, HostUnknown, true,
-			`ADDR knows no component "other.example.org": declare it there (Prosody: Component "other.example.org", which must not be a VirtualHost), or correct [component] name`},
+			`ADDR knows no component "other.example.org" (the server says "other.example.org does not match any configured external components"): declare it there (Prosody: Component "other.example.org", which must not be a VirtualHost), or correct [component] name`},
 		{"local host on ejabberd", xmppserver.Fault{StreamError: "conflict"}, nil, Conflict, false,
 			`"events.example.org" is taken at ADDR: another component is connected under this name (Prosody), or it is one of the server's own hosts (ejabberd); stop the other one, or choose another [component] name`},
 		{"invalid namespace", xmppserver.Fault{StreamError: "invalid-namespace"}, nil, WrongPort, true,
@@ -61,7 +65,7 @@ func TestRefusedHandshakes(t *testing.T) {
 		{"see other host", xmppserver.Fault{Raw: header + refusal("<see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>xmpp2.example.org:5347</see-other-host>", "")}, nil, SeeOtherHost, true,
 			`ADDR sends us to "xmpp2.example.org:5347": set [component] address to that host`},
 		{"Prosody's client port", xmppserver.Fault{Raw: header + refusal("<host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>", "This server does not serve events.example.org")}, nil, WrongPort, true,
-			`ADDR is not a component port, it answers like a client port: set [component] address to the component port (5347 by default in Prosody)`},
+			`ADDR is not a component port, it answers like a client port (the server says "This server does not serve events.example.org"): set [component] address to the component port (5347 by default in Prosody)`},
 		{"a client port that offers features", xmppserver.Fault{Raw: header + "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:features>"}, nil, WrongPort, true,
 			`ADDR is not a component port, it answers like a client port: set [component] address to the component port (5347 by default in Prosody)`},
 		{"a web server", xmppserver.Fault{Raw: "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"}, impatient, WrongPort, true,
@@ -93,7 +97,8 @@ func TestRefusedHandshakes(t *testing.T) {
 
 func checkExplained(t *testing.T, err *LinkError, address string, reason Reason, config bool, text string) {
 	t.Helper()
-	if got := strings.ReplaceAll(err.Error(), address, "ADDR"); err.Reason != reason || err.Config != config || got != text {
+	got := clockTime.ReplaceAllString(strings.ReplaceAll(err.Error(), address, "ADDR"), "TIME")
+	if err.Reason != reason || err.Config != config || got != text {
 		t.Errorf("%s, configuration %t: %s\nwant %s, %t: %s\ncause: %v", err.Reason, err.Config, got, reason, config, text, err.Err)
 	}
 }
@@ -106,7 +111,7 @@ func TestSecondComponentIsAConflict(t *testing.T) {
 	second := newWatched(t, testConfig(server.Addr()), nil)
 	defer second.stop()
 	checkExplained(t, second.attempt(), server.Addr(), Conflict, false,
-		`"events.example.org" is taken at ADDR: another component is connected under this name (Prosody), or it is one of the server's own hosts (ejabberd); stop the other one, or choose another [component] name`)
+		`"events.example.org" is taken at ADDR (the server says "Component already connected"): another component is connected under this name (Prosody), or it is one of the server's own hosts (ejabberd); stop the other one, or choose another [component] name`)
 	if !first.Connected() {
 		t.Error("the first one lost its link")
 	}
@@ -121,7 +126,7 @@ func TestFailedDials(t *testing.T) {
 		text   string
 	}{
 		{"DNS", &net.OpError{Op: "dial", Err: &net.DNSError{Name: "xmpp.example.org", Err: "no such host", IsNotFound: true}}, DNS,
-			`the name "xmpp.example.org" does not resolve: correct [component] address, or the DNS`},
+			`the name "xmpp.example.org" does not resolve (no such host): correct [component] address, or the DNS`},
 		{"timeout", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, Timeout,
 			"no answer from ADDR within 10s: check [component] address and firewalls"},
 		{"no route", &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EHOSTUNREACH}, Unreachable,
@@ -145,6 +150,7 @@ func TestTLS(t *testing.T) {
 	other := newAuthority(t)
 	good := ca.issue(t, time.Now().Add(time.Hour), "xmpp.example.org")
 	expired := ca.issue(t, time.Now().Add(-time.Hour), "xmpp.example.org")
+	unnamed := ca.issue(t, time.Now().Add(time.Hour), "xmpp.example.org", func(c *x509.Certificate) { c.DNSNames = nil })
 	for _, tc := range []struct {
 		name    string
 		server  *tls.Certificate // nil: plain TCP
@@ -156,13 +162,17 @@ func TestTLS(t *testing.T) {
 		{"good, TLS 1.2", &good, config.TLS{CACertFile: ca.file, ServerName: "xmpp.example.org", Versions: []string{"tlsv1.2"}, Ciphers: "ECDHE-ECDSA-AES128-GCM-SHA256"}, "", false},
 		{"not checked", &expired, config.TLS{VerifyMode: "none"}, "", false},
 		{"wrong authority", &good, config.TLS{CACertFile: other.file, ServerName: "xmpp.example.org"},
-			"the certificate of ADDR comes from an authority that is not trusted here: name its CA file in [component] tls.cacertfile", true},
+			"the certificate of ADDR comes from an authority that is not trusted here (tls: failed to verify certificate: x509: certificate signed by unknown authority (possibly because of \"x509: ECDSA verification failure\" while trying to verify candidate authority certificate \"test authority\")): name its CA file in [component] tls.cacertfile", true},
 		{"wrong name", &good, config.TLS{CACertFile: ca.file, ServerName: "chat.example.org"},
-			`the certificate of ADDR is not for "chat.example.org": set [component] tls.server_name_indication.host to a name that it holds`, true},
+			`the certificate of ADDR is not for "chat.example.org" (tls: failed to verify certificate: x509: certificate is valid for xmpp.example.org, not chat.example.org): set [component] tls.server_name_indication.host to a name that it holds`, true},
 		{"expired", &expired, config.TLS{CACertFile: ca.file, ServerName: "xmpp.example.org"},
-			"the certificate of ADDR is expired or not valid yet: renew it, or correct the clock of this machine", true},
+			"the certificate of ADDR is expired or not valid yet (tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time TIME is after TIME): renew it, or correct the clock of this machine", true},
+		{"common name only", &unnamed, config.TLS{CACertFile: ca.file, ServerName: "xmpp.example.org"},
+			`the certificate of ADDR has no subjectAltName (tls: failed to verify certificate: x509: certificate relies on legacy Common Name field, use SANs instead): have one issued with the subjectAltName "DNS:xmpp.example.org"; the common name does not count (RFC 9525)`, true},
+		{"common name only, without SNI", &unnamed, config.TLS{CACertFile: ca.file, ServerName: "xmpp.example.org", DisableSNI: true},
+			`the certificate of ADDR has no subjectAltName (tls: failed to verify certificate: x509: certificate relies on legacy Common Name field, use SANs instead): have one issued with the subjectAltName "DNS:xmpp.example.org"; the common name does not count (RFC 9525)`, true},
 		{"plain port", nil, config.TLS{},
-			"ADDR does not speak TLS on this port: use the port with direct TLS, or remove tls from [component]", true},
+			"ADDR does not speak TLS on this port (tls: first record does not look like a TLS handshake): use the port with direct TLS, or remove tls from [component]", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := serverOptions()
@@ -218,7 +228,7 @@ func TestTLSHandshakeThatBreaksOff(t *testing.T) {
 	w := newWatched(t, cfg, nil)
 	defer w.stop()
 	checkExplained(t, w.attempt(), cfg.Address, TLSFailed, false,
-		"ADDR closed the connection during the TLS handshake: check that the port speaks direct TLS and that its listener has a certificate (ejabberd: certfile inside the listener)")
+		"ADDR closed the connection during the TLS handshake (EOF): check that the port speaks direct TLS and that its listener has a certificate (ejabberd: certfile inside the listener)")
 }
 
 func TestLinkErrorUnwraps(t *testing.T) {
@@ -261,16 +271,20 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-func (a *authority) issue(t *testing.T, until time.Time, name string) tls.Certificate {
+func (a *authority) issue(t *testing.T, until time.Time, name string, change ...func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 		NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, a.certificate, &key.PublicKey, a.key)
+	}
+	for _, c := range change {
+		c(template)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, a.key)
 	if err != nil {
 		t.Fatal(err)
 	}

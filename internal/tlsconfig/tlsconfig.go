@@ -5,6 +5,7 @@ package tlsconfig
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -128,7 +129,20 @@ func loadPool(file string) (*x509.CertPool, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("tls: cacertfile %s holds no certificate in PEM form", file)
+		return nil, fmt.Errorf("tls: cacertfile %s: %w", file, unusable(data))
 	}
 	return pool, nil
+}
+
+// unusable says why none of the certificates in data can be used.
+func unusable(data []byte) error {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return err
+		}
+	}
+	return errors.New("holds no certificate in PEM form (a file in DER form is converted by: openssl x509 -inform der)")
 }

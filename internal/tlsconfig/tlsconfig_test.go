@@ -287,6 +287,7 @@ func TestVersionsAndCiphers(t *testing.T) {
 
 func TestErrorsNameTheOption(t *testing.T) {
 	garbage := writeFile(t, "garbage")
+	damaged := writeFile(t, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("damaged")})))
 	for _, tc := range []struct {
 		options config.TLS
 		detail  string
@@ -297,7 +298,8 @@ func TestErrorsNameTheOption(t *testing.T) {
 		{config.TLS{Ciphers: "DHE-RSA-AES128-SHA"}, "ciphers"},
 		{config.TLS{Ciphers: "TLS_AES_128_GCM_SHA256", Versions: []string{"tlsv1.2"}}, "TLS 1.3"},
 		{config.TLS{CACertFile: "/nonexistent"}, "cacertfile"},
-		{config.TLS{CACertFile: garbage}, "cacertfile"},
+		{config.TLS{CACertFile: garbage}, "cacertfile " + garbage + ": holds no certificate in PEM form"},
+		{config.TLS{CACertFile: damaged}, "cacertfile " + damaged + ": x509: malformed certificate"},
 		{config.TLS{CertFile: garbage}, "keyfile"},
 		{config.TLS{KeyFile: garbage}, "certfile"},
 		{config.TLS{CertFile: "/nonexistent", KeyFile: garbage}, "certfile"},

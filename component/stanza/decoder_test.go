@@ -42,6 +42,11 @@ var accepted = []struct {
 		Kind: Message, Raw: `<message xmlns='jabber:client' xmlns:stream='urn:s'><stream:x/></message>`}}},
 	{"body in pieces", "<message><body>C14 a<b>inner<i/></b>c<![CDATA[ <&\r\n]]>&#13;\r</body></message>", Envelope{Outer: Stanza{
 		Kind: Message, Body: "C14 ac <&\n\r\n", HasBody: true}}},
+	{"blank body", "<message><body> \t\r\n</body></message>", Envelope{Outer: Stanza{Kind: Message, HasBody: true}}},
+	{"blanks between markup are no part of a body", "<message><body> <b/>\n<![CDATA[x]]>\t<i/> </body></message>", Envelope{Outer: Stanza{
+		Kind: Message, Body: "x", HasBody: true}}},
+	{"blanks beside other text", "<message><body> a <b/> c\n</body></message>", Envelope{Outer: Stanza{Kind: Message, Body: " a  c\n", HasBody: true}}},
+	{"blanks that are written as references or CDATA", "<message><body>&#32;<b/><![CDATA[ ]]></body></message>", Envelope{Outer: Stanza{Kind: Message, Body: "  ", HasBody: true}}},
 	{"first body, whatever its namespace", `<message><x:body xmlns:x='urn:x'>one</x:body><body>two</body></message>`, Envelope{Outer: Stanza{
 		Kind: Message, Body: "one", HasBody: true}}},
 	{"body is not a grandchild", `<message><html><body>no</body></html></message>`, Envelope{Outer: Stanza{Kind: Message}}},

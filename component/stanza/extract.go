@@ -205,7 +205,13 @@ func (d *Decoder) charData(s span, plain, cdata bool) {
 
 // bodyText adds to the body being read. A body that is one plain piece, which is
 // nearly every one, stays where it is.
+//
+// MongooseIM's parser drops text between two markups that is nothing but literal
+// whitespace, so that a blank body is an empty one.
 func (d *Decoder) bodyText(s span, plain, cdata bool) {
+	if !cdata && isSpace(d.src[s.from]) && allSpace(d.bytes(s)) {
+		return
+	}
 	body := &d.capture.body
 	if plain && !body.present {
 		*body = text{span: s, present: true}
@@ -230,6 +236,10 @@ func (d *Decoder) isBlank(s span, plain, cdata bool) bool {
 	if !plain && !cdata {
 		b = appendText(nil, b)
 	}
+	return allSpace(b)
+}
+
+func allSpace(b []byte) bool {
 	for _, c := range b {
 		if !isSpace(c) {
 			return false

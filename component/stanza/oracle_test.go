@@ -56,6 +56,7 @@ type node struct {
 	prefixed   bool
 	own        string // its own default namespace declaration, if declared
 	declared   bool
+	body       string // the character data directly inside, as MongooseIM reads a body
 }
 
 const ncNameClass = `[A-Z_a-z\xC0-\xD6\xD8-\xF6\xF8-\x{2FF}\x{370}-\x{37D}\x{37F}-\x{1FFF}\x{200C}-\x{200D}` +
@@ -268,6 +269,9 @@ func tree(header string, frame []byte) (*node, error) {
 			}
 		case xml.CharData:
 			parent := open[len(open)-1]
+			if raw := frame[from : d.InputOffset()-int64(len(header))]; strings.Trim(string(raw), " \t\r\n") != "" {
+				parent.body += string(tok)
+			}
 			last := len(parent.children) - 1
 			if last >= 0 {
 				if s, ok := parent.children[last].(string); ok {
@@ -571,7 +575,7 @@ func (n *node) stanza(st *Stanza) {
 	for _, c := range n.elements() {
 		if c.name.Local == "body" && !st.HasBody {
 			st.HasBody = true
-			st.Body = c.text()
+			st.Body = c.body
 			if strings.HasPrefix(st.Body, "?OTR") {
 				st.Flags |= HasEncrypted
 			}

@@ -67,7 +67,8 @@ type Stanza struct {
 	// Type and ID are the attributes as they came, empty where absent.
 	Type, ID string
 	// Body is the character data directly inside the first child named body,
-	// whatever its namespace or language, as MongooseIM reads it.
+	// whatever its namespace or language, as MongooseIM reads it: without pieces
+	// between two markups that are nothing but whitespace, so a blank body is empty.
 	Body    string
 	HasBody bool
 	Flags   Flags

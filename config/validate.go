@@ -35,9 +35,8 @@ func (l *loader) general(c *Config) {
 			remedy = "did you mean hosts where general." + name + " stands?"
 		}
 	}
-	prepareAll(c.General.Hosts)
+	l.domains("general.hosts", c.General.Hosts)
 	l.require("general.hosts", remedy, len(c.General.Hosts) == 0)
-	l.unique("general.hosts", c.General.Hosts)
 }
 
 func (l *loader) mentions(generalKey string) bool {
@@ -46,27 +45,25 @@ func (l *loader) mentions(generalKey string) bool {
 
 func (l *loader) component(c *Config) {
 	k := &c.Component
-	k.Name = prepared(k.Name)
+	k.Name = l.domain("component.name", k.Name)
 	l.require("component.name", `name the component's domain, as the server's configuration has it: name = "events.example.org"`, k.Name == "")
 	l.require("component.secret", "set secret, secret_file or "+keyPath{"component", "secret"}.variable(), k.Secret == "")
-	if k.Name != "" && slices.Contains(c.General.Hosts, k.Name) {
+	if k.Name != "" && jid.NewDomains(c.General.Hosts...).Has(jid.JID(k.Name)) {
 		l.errorf("component.name", quote(k.Name)+" is one of general.hosts: a component needs a domain of its own",
 			`write a name such as "events.`+k.Name+`"`)
 	}
 	if k.MUCHosts == nil {
 		k.MUCHosts = defaultMUCHosts(c.General.Hosts, k.Name)
 	} else {
-		prepareAll(k.MUCHosts)
-		l.unique("component.muc_hosts", k.MUCHosts)
-		if k.Name != "" && slices.Contains(k.MUCHosts, k.Name) {
+		l.domains("component.muc_hosts", k.MUCHosts)
+		if k.Name != "" && jid.NewDomains(k.MUCHosts...).Has(jid.JID(k.Name)) {
 			l.errorf("component.muc_hosts", "contains the component's own name "+quote(k.Name), "list the domains of the chat rooms only")
 		}
 	}
 	if k.Forwarders == nil {
 		k.Forwarders = slices.Concat(c.General.Hosts, k.MUCHosts)
 	} else {
-		prepareAll(k.Forwarders)
-		l.unique("component.forwarders", k.Forwarders)
+		l.domains("component.forwarders", k.Forwarders)
 	}
 	l.feeds(k.Feeds)
 	if k.ReconnectMin > k.ReconnectMax {
@@ -182,6 +179,36 @@ func (l *loader) file(name, path string, used bool) string {
 	return resolved
 }
 
+// domains folds a list of domains, and complains about the first one that stands there
+// twice, in whichever form.
+func (l *loader) domains(path string, list []string) {
+	for i := range list {
+		list[i] = l.domain(path, list[i])
+	}
+	for i, name := range list {
+		if jid.NewDomains(list[:i]...).Has(jid.JID(name)) {
+			l.errorf(path, quote(name)+" stands there twice", "remove one of them")
+			return
+		}
+	}
+}
+
+// domain folds an XMPP domain, and complains about one that IDNA refuses: no server can
+// have it in the form in which it is compared.
+func (l *loader) domain(path, name string) string {
+	folded, err := jid.FoldDomain(name)
+	if err != nil {
+		l.errorf(path, quote(name)+" is not a domain ("+err.Error()+")",
+			"write it as the server does in its own addresses, in Unicode or as A-label (xn--)")
+		return name
+	}
+	if old := jid.IDNA2003(folded); old != folded {
+		l.warn(path, quote(name)+" is written "+quote(string(old))+" by servers that follow IDNA2003, such as Prosody and ejabberd",
+			"write "+quote(string(old))+" if the addresses of its users end so")
+	}
+	return folded.String()
+}
+
 // unique complains about the first item that stands twice in a list.
 func (l *loader) unique(path string, items []string) {
 	for i, item := range items {
@@ -189,15 +216,6 @@ func (l *loader) unique(path string, items []string) {
 			l.errorf(path, quote(item)+" stands there twice", "remove one of them")
 			return
 		}
-	}
-}
-
-// prepared puts a domain into the form in which domains are compared.
-func prepared(domain string) string { return jid.Prepare(domain).String() }
-
-func prepareAll(domains []string) {
-	for i := range domains {
-		domains[i] = prepared(domains[i])
 	}
 }
 

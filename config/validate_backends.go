@@ -40,7 +40,7 @@ func (l *loader) sns(s *SNS, hosts []string) {
 			"write presence_updates_topic, pm_messages_topic or muc_messages_topic")
 	}
 	if s.MUCHost != "" && !strings.Contains(s.MUCHost, hostPlaceholder) {
-		s.MUCHost = prepared(s.MUCHost)
+		s.MUCHost = l.domain("modules.mod_event_pusher.sns.muc_host", s.MUCHost)
 		if slices.Contains(hosts, s.MUCHost) {
 			l.warn(at.with("muc_host").String(), quote(s.MUCHost)+" is one of general.hosts, which have no rooms: no groupchat message is published",
 				`write the domain of the rooms, such as "conference.`+hostPlaceholder+`"`)

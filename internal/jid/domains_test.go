@@ -3,25 +3,85 @@ package jid
 import "testing"
 
 func TestDomains(t *testing.T) {
-	d := NewDomains("Example.org", "conference.example.org.")
+	d := NewDomains("Example.org", "conference.example.org.", "Bu\u0308cher.example", "xn--mgbh0fb.example")
 	for _, tc := range []struct {
-		address JID
-		has, of bool
+		address    JID
+		has, of    bool
+		configured JID // of what the set has
 	}{
-		{"example.org", true, true},
-		{"conference.example.org", true, true},
-		{"alice@example.org", false, true},
-		{"alice@example.org/phone", false, true},
-		{"example.org/phone", false, true},
-		{"example.com", false, false},
-		{"alice@example.com/example.org", false, false},
-		{"", false, false},
+		{"example.org", true, true, "example.org"},
+		{"conference.example.org", true, true, "conference.example.org"},
+		{"alice@example.org", false, true, ""},
+		{"alice@example.org/phone", false, true, ""},
+		{"example.org/phone", false, true, ""},
+		{"example.com", false, false, ""},
+		{"alice@example.com/example.org", false, false, ""},
+		{"", false, false, ""},
+		{"example.org.", false, false, ""},
+		{Prepare("ｅxample.org"), false, false, ""},
+		{"bücher.example", true, true, "bücher.example"},
+		{"xn--bcher-kva.example", true, true, "bücher.example"},
+		{"مثال.example", true, true, "xn--mgbh0fb.example"},
+		{"xn--mgbh0fb.example", true, true, "xn--mgbh0fb.example"},
+		{"alice@xn--bcher-kva.example/r", false, true, ""},
+		{"bucher.example", false, false, ""},
 	} {
 		if has, of := d.Has(tc.address), d.Of(tc.address); has != tc.has || of != tc.of {
 			t.Errorf("%q: has %v, of %v", tc.address, has, of)
 		}
+		want := tc.configured
+		if !tc.has {
+			want = tc.address
+		}
+		if got := d.Configured(tc.address); got != want {
+			t.Errorf("%q is configured as %q, want %q", tc.address, got, want)
+		}
 		if (Domains{}).Of(tc.address) {
 			t.Errorf("%q is in the empty set", tc.address)
+		}
+	}
+	n := 0
+	for form, configured := range d.Forms() {
+		if n++; d.Configured(form) != configured {
+			t.Errorf("form %q of %q", form, configured)
+		}
+	}
+	if n != 6 {
+		t.Errorf("%d forms, want 6", n)
+	}
+}
+
+func TestFoldDomain(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		want JID
+		ok   bool
+	}{
+		{"Example.ORG.", "example.org", true},
+		{"localhost", "localhost", true},
+		{"a_b.example", "a_b.example", true},
+		{"[2001:DB8::1]", "[2001:db8::1]", true},
+		{"BÜCHER.example.", "bücher.example", true},
+		{"bu\u0308cher。example", "bücher.example", true},
+		{"XN--BCHER-KVA.example", "xn--bcher-kva.example", true},
+		{"a_b.bücher.example", "a_b.bücher.example", true},
+		{"ｅxample.org", "example.org", true},
+		{"straße.example", "straße.example", true},
+		{"xn--\u00fc.example", "xn--ü.example", false},
+		{"xn--zzzzzzzz.example", "xn--zzzzzzzz.example", false},
+		{"ü\u200d.example", "ü\u200d.example", false},
+	} {
+		got, err := FoldDomain(tc.name)
+		if got != tc.want || (err == nil) != tc.ok {
+			t.Errorf("FoldDomain(%q) = %q, %v; want %q", tc.name, got, err, tc.want)
+		}
+	}
+	for domain, want := range map[JID]JID{
+		"straße.example": "strasse.example", "bücher.example": "bücher.example",
+		"example.org": "example.org", "xn--bcher-kva.example": "xn--bcher-kva.example",
+	} {
+		if got := IDNA2003(domain); got != want {
+			t.Errorf("IDNA2003(%q) = %q, want %q", domain, got, want)
 		}
 	}
 }

@@ -22,7 +22,8 @@ type JID string
 // Prepare returns raw with its localpart and domainpart case-folded.
 // Lower-case ASCII is returned as it is, without copying.
 // An address that RFC 7622 section 3 would refuse is folded as far as possible
-// and otherwise kept; Prepare never fails.
+// and otherwise kept; Prepare never fails. A final dot of the domain is kept as well:
+// servers take example.org. for another domain than example.org.
 func Prepare(raw string) JID {
 	if isPrepared(raw) {
 		return JID(raw)
@@ -47,20 +48,18 @@ func Prepare(raw string) JID {
 }
 
 // isPrepared reports whether Prepare has nothing to do: no upper case and no
-// byte beyond ASCII before the resource, no final dot in the domain.
+// byte beyond ASCII before the resource.
 func isPrepared(raw string) bool {
-	end := len(raw)
-	for i := 0; i < len(raw); i++ {
+	for i := range len(raw) {
 		c := raw[i]
 		if c == '/' {
-			end = i
 			break
 		}
 		if c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
 			return false
 		}
 	}
-	return end == 0 || raw[end-1] != '.'
+	return true
 }
 
 func foldLocal(s string) string {
@@ -68,11 +67,6 @@ func foldLocal(s string) string {
 		return out
 	}
 	return strings.ToLower(s)
-}
-
-// foldDomain lower-cases and cuts the final dot (RFC 7622 section 3.2.1).
-func foldDomain(s string) string {
-	return strings.ToLower(strings.TrimSuffix(s, "."))
 }
 
 // Local returns the localpart, empty for a domain.

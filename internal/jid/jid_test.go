@@ -1,14 +1,24 @@
 package jid
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestPrepare(t *testing.T) {
 	for _, tc := range []struct{ name, raw, want string }{
 		{"plain", "alice@localhost/res1", "alice@localhost/res1"},
 		{"folds local and domain", "Alice@LOCALHOST/Res1", "alice@localhost/Res1"},
 		{"domain only", "LocalHost", "localhost"},
-		{"final dot", "alice@example.org./r", "alice@example.org/r"},
-		{"final dot alone in lower case", "example.org.", "example.org"},
+		{"final dot", "Alice@example.org./r", "alice@example.org./r"},
+		{"final dot alone in lower case", "example.org.", "example.org."},
+		{"unicode domain", "alice@BÜCHER.Example/R", "alice@bücher.example/R"},
+		{"decomposed domain", "alice@bu\u0308cher.example", "alice@bücher.example"},
+		{"A-label", "alice@XN--bcher-kva.example", "alice@xn--bcher-kva.example"},
+		{"A-label beside Unicode", "xn--bcher-kva.bücher.example", "bücher.bücher.example"},
+		{"fullwidth is not ASCII", "ｅxample.org", "ｅxample.org"},
+		{"Kelvin sign is not ASCII", "\u212Alub.example", "\u212Alub.example"},
+		{"refused by IDNA", "U\u0308\u200d.example", "ü\u200d.example"},
 		{"unicode local", "ŻÓŁW@localhost/Rés Ω", "żółw@localhost/Rés Ω"},
 		{"unicode resource untouched", "alice@localhost/ŻÓŁW", "alice@localhost/ŻÓŁW"},
 		{"refused by PRECIS", "a b\u00a0C@Host/x", "a b\u00a0c@host/x"},
@@ -54,11 +64,17 @@ func TestPreparePlainDoesNotAllocate(t *testing.T) {
 func FuzzPrepare(f *testing.F) {
 	f.Add("Alice@Example.ORG/Res")
 	f.Add("ŻÓŁW@localhost")
+	f.Add("a@xn--bcher-kva.Bu\u0308cher.example./r")
+	f.Add("\u212A。ｅxample.org")
 	f.Fuzz(func(t *testing.T, raw string) {
 		j := Prepare(raw)
 		if again := Prepare(string(j)); again.Bare() != Prepare(string(again)).Bare() {
 			t.Errorf("Prepare does not settle: %q, %q", j, again)
 		}
 		_, _, _ = j.Local(), j.Domain(), j.Resource()
+		// Nothing but ASCII is taken for a name in ASCII.
+		if bare, _, _ := strings.Cut(raw, "/"); isASCII(j.Domain()) && !isASCII(bare[strings.IndexByte(bare, '@')+1:]) {
+			t.Errorf("Prepare(%q) has the domain %q", raw, j.Domain())
+		}
 	})
 }

@@ -151,6 +151,11 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if err != nil || address.Localpart() != "" || address.Resourcepart() != "" {
 		return nil, fmt.Errorf("component.name %q is no domain: set it to the component's, such as events.example.org", cfg.Name)
 	}
+	// As parsed, it would have lost its A-labels, and the server knows it in one form only.
+	name, err := jid.FoldDomain(cfg.Name)
+	if err != nil {
+		return nil, fmt.Errorf("component.name %q is no domain: %w", cfg.Name, err)
+	}
 	if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
 		return nil, fmt.Errorf("component.address %q is not host:port: %w", cfg.Address, err)
 	}
@@ -174,7 +179,7 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		o.Now = time.Now
 	}
 	l := &Link{
-		cfg: cfg, address: address, pingTo: hosts[0], dial: dialTCP,
+		cfg: cfg, address: xmppjid.NewUnsafe("", string(name), "").JID, pingTo: hosts[0], dial: dialTCP,
 		handler: o.Handler, attached: o.Attached, settled: o.Settled, metrics: o.Metrics, log: o.Log, now: o.Now,
 		judge: trust.New(trust.Options{
 			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Feeds, Metrics: o.Metrics.trust, Log: o.Log,

@@ -134,6 +134,21 @@ func TestHandshakesOfLegalXML(t *testing.T) {
 	}
 }
 
+// TestNameInTheFormOfTheServer: a server knows the component in one form, and takes no other.
+func TestNameInTheFormOfTheServer(t *testing.T) {
+	for _, name := range []string{"events.xn--bcher-kva.example", "events.bücher.example"} {
+		o := serverOptions()
+		o.Component = name
+		server := startServer(t, o)
+		cfg := testConfig(server.Addr())
+		cfg.Name = name
+		w := newWatched(t, cfg, nil).start()
+		send(t, accept(t, server), "<message from='example.org' to='"+name+"'>"+strings.SplitAfterN(logged("heard"), ">", 2)[1])
+		w.wantFact("heard")
+		w.end()
+	}
+}
+
 func TestStopWhileTheServerIsSilent(t *testing.T) {
 	o := serverOptions()
 	reached := make(chan struct{})

@@ -46,15 +46,12 @@ func DelegationInfo(node string) []byte {
 	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + registration.NS + "'/></query>")
 }
 
-// Delegators returns the hosts that may delegate: the served ones among those whose word
-// is taken for what others sent.
+// Delegators returns the hosts that may delegate, in every form in which a server may
+// write them: the served ones among the forwarders.
 func Delegators(hosts, forwarders []string) map[jid.JID]bool {
-	served, may := make(map[jid.JID]bool), make(map[jid.JID]bool)
-	for _, h := range hosts {
-		served[jid.Prepare(h)] = true
-	}
-	for _, f := range forwarders {
-		if host := jid.Prepare(f); served[host] {
+	served, may := jid.NewDomains(hosts...), make(map[jid.JID]bool)
+	for host := range jid.NewDomains(forwarders...).Forms() {
+		if served.Has(host) {
 			may[host] = true
 		}
 	}

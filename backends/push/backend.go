@@ -89,7 +89,8 @@ type Options struct {
 
 // Backend implements backends.Backend. It is safe for concurrent use.
 type Backend struct {
-	o Options
+	o   Options
+	own jid.Domains // Options.Own
 	// network takes the notifications for all push services but the virtual ones and
 	// our own.
 	network *network
@@ -121,7 +122,7 @@ func New(o Options) *Backend {
 		o.Now = time.Now
 	}
 	o.Virtual = folded(o.Virtual)
-	return &Backend{o: o, seen: newSeen(), laggards: newLaggards(), unread: newUnread(), removals: newRemovals(), history: newHistory(), tally: newTally()}
+	return &Backend{o: o, own: jid.NewDomains(string(o.Own)), seen: newSeen(), laggards: newLaggards(), unread: newUnread(), removals: newRemovals(), history: newHistory(), tally: newTally()}
 }
 
 // Attach says where registrations are kept and how to reach the push services. It is

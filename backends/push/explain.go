@@ -77,7 +77,7 @@ func (b *Backend) way(s *registration.Service, host string) Way {
 	switch {
 	case b.virtual(jid.JID(s.PubSub.Domain()), host):
 		return ByGateway
-	case b.own(s):
+	case b.ownService(s):
 		return ByDevices
 	}
 	return ByIQ

@@ -69,7 +69,7 @@ func (b *Backend) attempt(ctx context.Context, s *registration.Service, sum *Sum
 	var refusal *Refusal
 	var permanent *backends.PermanentError
 	switch {
-	case err == nil && b.own(s):
+	case err == nil && b.ownService(s):
 		return queued, nil
 	case err == nil:
 		return pushed, nil
@@ -113,9 +113,9 @@ func (b *Backend) send(ctx context.Context, s *registration.Service, sum *Summar
 	return b.network.set(ctx, tellingKey(s, sum), s.PubSub, s.Created, publishPayload(s, sum.Fields))
 }
 
-// own reports whether we are the push service ourselves.
-func (b *Backend) own(s *registration.Service) bool {
-	return b.o.Devices != nil && s.PubSub.Bare() == b.o.Own
+// ownService reports whether we are the push service ourselves.
+func (b *Backend) ownService(s *registration.Service) bool {
+	return b.o.Devices != nil && b.own.Has(s.PubSub.Bare())
 }
 
 // hostPlaceholder stands for the recipient's domain at the end of a virtual host.
@@ -123,13 +123,15 @@ const hostPlaceholder = "@HOST@"
 
 // folded writes virtual hosts as the addresses of registrations are.
 func folded(hosts []string) []string {
-	list := make([]string, len(hosts))
-	for i, v := range hosts {
+	var list []string
+	for _, v := range hosts {
 		prefix, ok := strings.CutSuffix(v, hostPlaceholder)
 		if ok {
-			list[i] = strings.ToLower(prefix) + hostPlaceholder
-		} else {
-			list[i] = string(jid.Prepare(v))
+			list = append(list, strings.ToLower(prefix)+hostPlaceholder)
+			continue
+		}
+		for form := range jid.NewDomains(v).Forms() {
+			list = append(list, string(form))
 		}
 	}
 	return list

@@ -5,12 +5,13 @@ import (
 
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 // topics are the ARNs that events go to, empty where none is configured.
 type topics struct {
 	presence, pm, muc string
-	mucHosts          map[string]bool // nil: rooms of every host
+	mucHosts          *jid.Domains // nil: rooms of every host
 }
 
 // newTopics builds the ARNs; hosts are what @HOST@ in muc_host stands for.
@@ -21,13 +22,15 @@ func newTopics(c *config.SNS, hosts []string) topics {
 		muc:      topicARN(c, c.MUCMessagesTopic),
 	}
 	if c.MUCHost != "" {
-		t.mucHosts = make(map[string]bool)
-		for _, host := range hosts {
-			t.mucHosts[strings.ToLower(strings.ReplaceAll(c.MUCHost, "@HOST@", host))] = true
+		rooms := []string{c.MUCHost}
+		if strings.Contains(c.MUCHost, "@HOST@") {
+			rooms = nil
+			for _, host := range hosts {
+				rooms = append(rooms, strings.ReplaceAll(c.MUCHost, "@HOST@", host))
+			}
 		}
-		if !strings.Contains(c.MUCHost, "@HOST@") {
-			t.mucHosts[strings.ToLower(c.MUCHost)] = true
-		}
+		set := jid.NewDomains(rooms...)
+		t.mucHosts = &set
 	}
 	return t
 }
@@ -43,7 +46,7 @@ func (t *topics) of(e *event.Event) string {
 		return ""
 	case e.Type == "chat":
 		return t.pm
-	case e.Type == "groupchat" && (t.mucHosts == nil || t.mucHosts[e.To.Domain()]):
+	case e.Type == "groupchat" && (t.mucHosts == nil || t.mucHosts.Of(e.To)):
 		return t.muc
 	}
 	return ""

@@ -70,11 +70,11 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 		return nil, err
 	}
 	delivery.Attach(store)
-	served, rooms := domains(cfg.General.Hosts), domains(cfg.Component.MUCHosts)
+	served, rooms := jid.NewDomains(cfg.General.Hosts...), jid.NewDomains(cfg.Component.MUCHosts...)
 	d := &deviceDesk{
 		server: appserver.New(appserver.Options{
 			Own: jid.Prepare(cfg.Component.Name), Registry: devices.NewRegistry(store, delivery.Apps()),
-			Served: served.has, Room: rooms.has, Refused: backend.PublishRefused, Log: log,
+			Served: has(served), Room: has(rooms), Refused: backend.PublishRefused, Log: log,
 		}),
 		store: store, push: backend, pusher: p,
 		publish: make(chan *publishing, publishQueue), commands: make(chan *component.IQ, commandQueue),
@@ -84,18 +84,9 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 	return d, nil
 }
 
-// domainSet is a set of domains, prepared.
-type domainSet map[string]bool
-
-func domains(names []string) domainSet {
-	s := make(domainSet, len(names))
-	for _, name := range names {
-		s[string(jid.Prepare(name))] = true
-	}
-	return s
+func has(d jid.Domains) func(domain string) bool {
+	return func(domain string) bool { return d.Has(jid.JID(domain)) }
 }
-
-func (s domainSet) has(domain string) bool { return s[domain] }
 
 // handlers are for component.Options.
 func (d *deviceDesk) handlers() []component.IQHandler {

@@ -33,7 +33,7 @@ type registrar struct {
 	push      *push.Backend
 	store     registration.Store
 	hosts     map[jid.JID]bool // that may delegate
-	served    map[jid.JID]bool
+	served    jid.Domains
 	requests  *turns
 	component requester
 	relay     relay       // nil: there is no other instance
@@ -62,11 +62,8 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 			return nil, err
 		}
 		r := &registrar{
-			push: p, store: store, hosts: push.Delegators(cfg.General.Hosts, cfg.Component.Forwarders), served: make(map[jid.JID]bool),
+			push: p, store: store, hosts: push.Delegators(cfg.General.Hosts, cfg.Component.Forwarders), served: jid.NewDomains(cfg.General.Hosts...),
 			requests: newTurns(pushLanes, pushQueue), log: log, instance: rand.Text(),
-		}
-		for _, h := range cfg.General.Hosts {
-			r.served[jid.Prepare(h)] = true
 		}
 		p.Attach(store, r)
 		return r, nil
@@ -150,7 +147,7 @@ func (r *registrar) delegated(q *component.IQ) {
 
 // direct takes a request of a session, for its own account.
 func (r *registrar) direct(q *component.IQ) {
-	if !r.served[jid.JID(q.From.Domain())] || q.From.Local() == "" || q.From.IsBare() {
+	if !r.served.Of(q.From) || q.From.Local() == "" || q.From.IsBare() {
 		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}

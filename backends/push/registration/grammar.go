@@ -81,11 +81,11 @@ func (e *Element) Request() (Request, error) {
 	}
 	r := Request{Enable: e.name.Local == "enable"}
 	address, _ := attribute(e.attr, "jid")
-	parsed, err := xmppjid.Parse(address)
+	_, err := xmppjid.Parse(address)
 	if err != nil {
 		return Request{}, ErrBadRequest
 	}
-	r.Service.PubSub = jid.Prepare(parsed.Bare().String())
+	r.Service.PubSub = jid.Prepare(address).Bare() // mellium would write A-labels anew
 	node, given := attribute(e.attr, "node")
 	switch {
 	case given && node == "", len(node) > maxName, len(r.Service.PubSub) > maxName:

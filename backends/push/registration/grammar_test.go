@@ -28,6 +28,7 @@ func TestParse(t *testing.T) {
 		"no form":             {enable(both, ""), Request{Enable: true, Service: phone}},
 		"empty form":          {enable(both, publishForm("")), Request{Enable: true, Service: phone}},
 		"resource cut":        {enable(`jid='Push.Example.org/x' node='phone'`, ""), Request{Enable: true, Service: phone}},
+		"A-label kept":        {enable(`jid='XN--bcher-kva.example/x' node='phone'`, ""), Request{Enable: true, Service: Service{PubSub: "xn--bcher-kva.example", Node: "phone"}}},
 		"localpart kept":      {enable(`jid='Node@push.example.org' node='phone'`, ""), Request{Enable: true, Service: Service{PubSub: "node@push.example.org", Node: "phone"}}},
 		"node not normalised": {enable(`jid='push.example.org' node=' PhOnE '`, ""), Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: " PhOnE "}}},
 		"fields": {

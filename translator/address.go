@@ -20,13 +20,20 @@ type hosts map[string]*host
 
 func newHosts(served, rooms []string) hosts {
 	h := make(hosts, len(served)+len(rooms))
-	for _, domain := range rooms {
-		h[string(jid.Prepare(domain))] = &host{rooms: true}
-	}
-	for _, domain := range served {
-		h[string(jid.Prepare(domain))] = &host{}
-	}
+	h.add(rooms, true)
+	h.add(served, false)
 	return h
+}
+
+// add enters domains, each in every form in which a server may write it.
+func (h hosts) add(names []string, rooms bool) {
+	added := make(map[jid.JID]*host)
+	for form, name := range jid.NewDomains(names...).Forms() {
+		if added[name] == nil {
+			added[name] = &host{rooms: rooms}
+		}
+		h[string(form)] = added[name]
+	}
 }
 
 // address is a JID taken apart, with the local domain it is in.

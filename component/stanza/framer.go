@@ -4,11 +4,12 @@ import "io"
 
 const (
 	// bufferSize is how many bytes a Framer reads at once, and what it keeps between giants.
-	bufferSize = 128 << 10
+	bufferSize = 64 << 10
 	// keepSize is how many bytes of a faulty element are kept at most: the feed's element,
-	// whose start tag the event-feed lets grow to that, must be read even then. It leaves
-	// half of the buffer for skipping the rest.
-	keepSize = bufferSize / 2
+	// whose start tag may be that long, must be read even then.
+	keepSize = 64 << 10
+	// skipSize is the least room beside them for skipping the rest.
+	skipSize = bufferSize / 2
 	// lowRoom is the room below which data is moved to the front before a read, so
 	// that reads do not dwindle towards the end of the buffer.
 	lowRoom = bufferSize / 16
@@ -41,7 +42,7 @@ type Framer struct {
 	final error
 }
 
-// NewFramer returns a Framer that reads r, with a buffer of 128 KiB that grows up to
+// NewFramer returns a Framer that reads r, with a buffer of 64 KiB that grows up to
 // l.Size for a giant and shrinks again after it.
 func NewFramer(r io.Reader, l Limits) *Framer {
 	l = l.withDefaults()
@@ -163,6 +164,11 @@ func (f *Framer) judge() {
 // discard drops what has been looked at of a faulty element but for its beginning,
 // which goes to the front of the buffer.
 func (f *Framer) discard() {
+	if len(f.buf) < f.kept+skipSize {
+		grown := make([]byte, f.kept+skipSize)
+		copy(grown, f.buf[f.start:f.start+f.kept])
+		f.buf, f.start = grown, 0
+	}
 	if f.start > 0 {
 		copy(f.buf, f.buf[f.start:f.start+f.kept])
 		f.start = 0

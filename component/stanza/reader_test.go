@@ -123,7 +123,7 @@ func TestReaderCaptures(t *testing.T) {
 	}
 	// More than one buffer, so that stanzas are cut at its end.
 	t.Run("corpus", func(t *testing.T) {
-		stream := bytes.Repeat(bytes.Join(corpus(t), []byte("\n")), 40)
+		stream := bytes.Repeat(bytes.Join(corpus(t), []byte("\n")), 20)
 		if len(stream) < 4*bufferSize {
 			t.Fatalf("%d bytes, too few", len(stream))
 		}

@@ -23,6 +23,7 @@ type authorities struct {
 }
 
 type hostFeeds struct {
+	name      jid.JID // as configured; heard as it is written there, or in its other form
 	authority [numClasses]Feed
 	heard     [numFeeds]bool
 }
@@ -32,8 +33,12 @@ type hostFeeds struct {
 func newAuthorities(hosts, feeds []string, log *slog.Logger) *authorities {
 	a := &authorities{hosts: make(map[jid.JID]*hostFeeds), log: log}
 	a.configure(feeds)
-	for _, h := range hosts {
-		a.hosts[jid.Prepare(h)] = &hostFeeds{}
+	served := make(map[jid.JID]*hostFeeds)
+	for form, name := range jid.NewDomains(hosts...).Forms() {
+		if served[name] == nil {
+			served[name] = &hostFeeds{name: name}
+		}
+		a.hosts[form] = served[name]
 	}
 	return a
 }
@@ -91,7 +96,7 @@ func (a *authorities) establish(host jid.JID, d Feed) {
 func (a *authorities) admit(host jid.JID, c Class, d Feed) bool {
 	h := a.hosts[host]
 	if h == nil { // an operator's forwarder that is no served host
-		h = &hostFeeds{}
+		h = &hostFeeds{name: host}
 		a.mu.Lock()
 		a.hosts[host] = h
 		a.mu.Unlock()
@@ -167,6 +172,9 @@ func (a *authorities) snapshot() []HostStatus {
 	defer a.mu.Unlock()
 	list := make([]HostStatus, 0, len(a.hosts))
 	for host, h := range a.hosts {
+		if h.name != host {
+			continue // the other form of one that is listed
+		}
 		out := HostStatus{Host: string(host), Authority: make(map[Class]string), Heard: []string{}}
 		for c := range numClasses {
 			if d := h.authority[c]; d != 0 {

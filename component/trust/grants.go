@@ -84,7 +84,7 @@ func (j *Judge) Delegations(s *stanza.Stanza, forward stanza.ForwardState) {
 			continue
 		}
 		for _, namespace := range d.Delegated {
-			j.grants.delegate(jid.JID(strings.Clone(string(s.From))), namespace.Namespace)
+			j.grants.delegate(j.hosts.Configured(s.From), strings.Clone(namespace.Namespace))
 		}
 	}
 }

@@ -228,7 +228,7 @@ func (j *Judge) privileges(env *stanza.Envelope) {
 	}
 	host := jid.JID(strings.Clone(string(outer.From))) // kept, unlike the stanza
 	j.granted[host] = grant
-	j.grants.privilege(host, env.Privilege)
+	j.grants.privilege(j.hosts.Configured(host), env.Privilege)
 }
 
 // Granted reports whether the host has granted the presence of its sessions on this

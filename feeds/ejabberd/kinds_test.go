@@ -235,7 +235,7 @@ func TestKinds(t *testing.T) {
 				alice.Leave("tea", "ally")
 				carol.Drop()
 				c.await("session-end", "carol@localhost", 1)
-				other.WaitFor("carola", "unavailable")
+				other.WaitFor("/carola'", "unavailable") // and not that carol is carola now
 			},
 			[]string{
 				"message-sent alice@localhost/r1 to=" + room + " [message ]",

@@ -22,6 +22,7 @@ func TestMissed(t *testing.T) {
 	erlang := harness.NewErlangShell(t)
 	s := harness.Ejabberd(t, harness.EjabberdOptions{
 		EventFeed: true, EventFeedOptions: "    room_missed_limit: 3", Eval: erlang.Eval(""),
+		RoomOptions: "{allow_subscription: true}",
 	})
 	c := attach(t, s)
 	room := "club@" + s.MUC
@@ -117,6 +118,27 @@ func TestMissed(t *testing.T) {
 		alice.Affiliate(room, "noone@localhost none")
 		say("m16", "<body>Not too many</body>")
 	}, "m16: bob@localhost carol@localhost")
+	step("who blocks the room, and who subscribes to it", func() {
+		carol := s.Login(t, "carol", "r1")
+		carol.IQ("set", "", "<block xmlns='urn:xmpp:blocking'><item jid='"+room+"'/></block>")
+		carol.CloseStream()
+		c.await("session-end", "carol@localhost", 1)
+		say("m20", "<body>Carol blocks us</body>")
+		bob := s.Login(t, "bob", "r1")
+		bob.IQ("set", room, "<subscribe xmlns='urn:xmpp:mucsub:0' nick='bobby'><event node='urn:xmpp:mucsub:nodes:messages'/></subscribe>")
+		bob.CloseStream()
+		c.await("session-end", "bob@localhost", 1)
+		say("m21", "<body>Bob has subscribed</body>")
+		c.await("message-offline", "bob@localhost", 1)
+		carol = s.Login(t, "carol", "r1")
+		carol.IQ("set", "", "<unblock xmlns='urn:xmpp:blocking'/>")
+		carol.CloseStream()
+		bob = s.Login(t, "bob", "r1")
+		bob.IQ("set", room, "<unsubscribe xmlns='urn:xmpp:mucsub:0'/>")
+		bob.CloseStream()
+		c.await("session-end", "bob@localhost", 2)
+		c.await("session-end", "carol@localhost", 2)
+	}, "m20: bob@localhost")
 	set("room_missed_limit", "200")
 	var made []string
 	for i := range 20 {

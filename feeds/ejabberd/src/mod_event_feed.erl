@@ -107,7 +107,7 @@ hosts() ->
 -spec all_hosts() -> [binary()].
 all_hosts() ->
     Hosts = hosts(),
-    Hosts ++ lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts).
+    Hosts ++ lists:usort(lists:flatmap(fun mod_event_feed_rooms:hosts/1, Hosts)).
 
 %% is_served says whether the module runs on a virtual host, so that what its
 %% users send is reported when they send it.

@@ -6,7 +6,7 @@
 %%% It runs in the room's process and remembers in its dictionary.
 -module(mod_event_feed_missed).
 
--export([by/2]).
+-export([by/3]).
 
 -include("logger.hrl").
 -include("xmpp.hrl").
@@ -34,15 +34,15 @@
 -type account() :: {binary(), binary()}.
 
 %% by returns the members who miss the message, as the texts of one attribute for
-%% each event.
--spec by(message(), #state{}) -> [binary()].
-by(#message{from = From} = Message, #state{server_host = Host, config = Config} = State) ->
+%% each event. The room sends it from Occupant.
+-spec by(message(), jid(), #state{}) -> [binary()].
+by(#message{from = From} = Message, Occupant, #state{server_host = Host, config = Config} = State) ->
     case is_room(gen_mod:get_module_opt(Host, mod_event_feed, room_missed), Config)
 	andalso is_worth_telling(Message) of
 	true ->
 	    Here = here(From, State),
 	    Limit = gen_mod:get_module_opt(Host, mod_event_feed, room_missed_limit),
-	    told(absent(maps:next(maps:iterator(State#state.affiliations)), Here, Limit), State);
+	    told(absent(maps:next(maps:iterator(State#state.affiliations)), Here, Limit), Occupant, State);
 	false ->
 	    []
     end.
@@ -56,11 +56,17 @@ is_room('members-only', #config{members_only = MembersOnly}) -> MembersOnly.
 is_worth_telling(#message{body = Body} = Message) ->
     xmpp:get_text(Body) /= <<>> andalso not xmpp:has_subtag(Message, #hint{type = 'no-store'}).
 
-%% here are the accounts of the room's occupants, and of who speaks: a subscriber
-%% may without being one.
-here(From, #state{users = Users}) ->
-    maps:fold(fun({User, Server, _}, _, Here) -> Here#{{User, Server} => true} end,
-	      #{{From#jid.luser, From#jid.lserver} => true}, Users).
+%% here are the accounts that miss nothing: of the room's occupants, of who speaks, and
+%% of subscribers (MUC/Sub), to whom the room sends the message wherever they are.
+here(From, #state{users = Users, muc_subscribers = #muc_subscribers{subscribers = Subscribers}}) ->
+    Occupants = maps:fold(fun({User, Server, _}, _, Here) -> Here#{{User, Server} => true} end,
+			  #{{From#jid.luser, From#jid.lserver} => true}, Users),
+    maps:fold(fun({User, Server, _}, #subscriber{nodes = Nodes}, Here) ->
+		      case lists:member(?NS_MUCSUB_NODES_MESSAGES, Nodes) of
+			  true -> Here#{{User, Server} => true};
+			  false -> Here
+		      end
+	      end, Occupants, Subscribers).
 
 %% absent are the members who are not there and have no session, or too_many.
 absent(Next, Here, Limit) ->
@@ -83,11 +89,11 @@ absent({{User, Server, _}, Affiliation, Iterator}, Here, Limit, Most, Absent) ->
 is_member({Affiliation, _Reason}) -> is_member(Affiliation);
 is_member(Affiliation) -> Affiliation == member orelse Affiliation == admin orelse Affiliation == owner.
 
-told(too_many, State) ->
+told(too_many, _Occupant, State) ->
     log_too_many(State),
     [];
-told(Absent, _State) ->
-    texts([jid:encode({User, Server, <<>>}) || {User, Server} <- existing(Absent)], [], 0, []).
+told(Absent, Occupant, _State) ->
+    texts([jid:encode({User, Server, <<>>}) || {User, Server} <- existing(Absent, Occupant)], [], 0, []).
 
 %% texts fills one text after the other. It takes the members, those of the text that
 %% is being filled and their bytes, and the texts that are full.
@@ -101,10 +107,10 @@ texts([Member | Members], Text, Bytes, Full) when Bytes + 1 + byte_size(Member) 
 texts(Members, Text, _, Full) ->
     texts(Members, [], 0, [iolist_to_binary(lists:join($\s, Text)) | Full]).
 
-%% existing are those that are known to be accounts, or may be. Only what is
-%% said about these is remembered.
--spec existing([account()]) -> [account()].
-existing(Candidates) ->
+%% existing are those that are known to be accounts, and do not block the room, or may
+%% be. Only what is said about these is remembered.
+-spec existing([account()], jid()) -> [account()].
+existing(Candidates, Occupant) ->
     Known = case get(?ACCOUNTS) of
 		undefined -> #{};
 		Map -> Map
@@ -115,10 +121,10 @@ existing(Candidates) ->
 	  fun(Account, {Members, Remembered, Lookups}) ->
 		  case Known of
 		      #{Account := {Exists, Until} = Fact} when Now < Until ->
-			  {listed(Exists, Account, Members), Remembered#{Account => Fact}, Lookups};
+			  {listed(Exists, Account, Occupant, Members), Remembered#{Account => Fact}, Lookups};
 		      _ when Lookups > 0 ->
 			  {Exists, _} = Fact = look_up(Account, Now),
-			  {listed(Exists, Account, Members), Remembered#{Account => Fact}, Lookups - 1};
+			  {listed(Exists, Account, Occupant, Members), Remembered#{Account => Fact}, Lookups - 1};
 		      _ ->
 			  {[Account | Members], Remembered, 0}
 		  end
@@ -126,8 +132,15 @@ existing(Candidates) ->
     put(?ACCOUNTS, Remembered),
     Members.
 
-listed(true, Account, Members) -> [Account | Members];
-listed(false, _Account, Members) -> Members.
+listed(true, {User, Server} = Account, Occupant, Members) ->
+    Member = jid:make(User, Server),
+    case ejabberd_hooks:run_fold(privacy_check_packet, Server, allow,
+				 [Member, #message{type = groupchat, from = Occupant, to = Member}, in]) of
+	allow -> [Account | Members];
+	deny -> Members
+    end;
+listed(false, _Account, _Occupant, Members) ->
+    Members.
 
 look_up({User, Server}, Now) ->
     case ejabberd_auth:user_exists(User, Server) of

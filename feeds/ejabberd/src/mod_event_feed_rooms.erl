@@ -71,12 +71,13 @@ message(Acc, _State, _Nick) ->
 
 %% missed reports the message as the room is about to send it.
 missed(Message, #state{jid = Room} = State, Nick) ->
-    try mod_event_feed_missed:by(Message, State) of
+    From = jid:replace_resource(Room, Nick),
+    try mod_event_feed_missed:by(Message, From, State) of
 	[] ->
 	    ok;
 	Texts ->
 	    Said = xmpp:remove_subtag(Message, #nick{}), % of the sender, not of the occupant
-	    Sent = Said#message{from = jid:replace_resource(Room, Nick), to = Room},
+	    Sent = Said#message{from = From, to = Room},
 	    lists:foreach(fun(Members) ->
 				  mod_event_feed:tell(<<"room-missed">>, Room#jid.lserver, undefined,
 						      named(Room, Nick) ++ [{<<"members">>, Members}], Sent)

@@ -171,23 +171,13 @@ func TestBorn(t *testing.T) {
 			},
 		},
 		{
-			"what a user publishes reaches himself", func() {
+			"what a user publishes, for one who has subscribed to it", func() {
 				alice.IQ("set", "", fmt.Sprintf(openNode, "t1"))
-				alice.WaitFor("<message", "t1", "pubsub#event")
-			},
-			[]string{"message-received alice@localhost to=alice@localhost [message ]"},
-		},
-		{
-			"and one who has subscribed to it", func() {
 				bob.IQ("set", "alice@localhost", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='tune' jid='bob@localhost'/></pubsub>")
 				alice.IQ("set", "", fmt.Sprintf(openNode, "t2"))
-				alice.WaitFor("<message", "t2", "pubsub#event")
 				bob.WaitFor("<message", "t2", "pubsub#event")
 			},
-			[]string{
-				"message-received alice@localhost to=alice@localhost [message ]",
-				"message-received bob@localhost to=bob@localhost [message ]",
-			},
+			[]string{"message-received bob@localhost to=bob@localhost [message ]"},
 		},
 		{
 			"what a user's list blocks does not happen", func() {
@@ -221,6 +211,11 @@ func TestBorn(t *testing.T) {
 		},
 	} {
 		got := lines(c.step(step.do))
+		if strings.Contains(step.name, "publishes") {
+			// ejabberd 23.01 also sends it to the publisher; 24.12 only if the client asks for it.
+			own := "message-received alice@localhost to=alice@localhost [message ]"
+			got = slices.DeleteFunc(got, func(line string) bool { return line == own })
+		}
 		slices.Sort(got) // several processes tell, and each step waits for all
 		slices.Sort(step.want)
 		if diff := cmp.Diff(step.want, got); diff != "" {

@@ -37,20 +37,21 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 		return []finding.Finding{finding.Failf(subjectServer, "", "%s", text)}
 	}
 	list := []finding.Finding{finding.Okf(subjectServer, "attached to %s as %s", s.Address, s.Name)}
-	answers := make([]finding.Finding, 1+len(hosts))
+	answers := make([][]finding.Finding, 1+2*len(hosts))
 	var asking sync.WaitGroup
-	asking.Go(func() { answers[0] = roundTrip(ctx, link, name) })
+	asking.Go(func() { answers[0] = []finding.Finding{roundTrip(ctx, link, name)} })
 	for i, host := range hosts {
-		asking.Go(func() { answers[1+i] = askHost(ctx, link, host) })
+		asking.Go(func() { answers[1+2*i] = []finding.Finding{askHost(ctx, link, host)} })
+		asking.Go(func() { answers[2+2*i] = clock(ctx, link, host) })
 	}
 	asking.Wait()
-	list = append(list, answers...)
+	list = append(list, slices.Concat(answers...)...)
 	for _, h := range link.Status().Hosts {
 		if slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, h.Host) }) {
 			list = append(list, feeds(h, name, listened, offered)...)
 		}
 	}
-	return list
+	return append(list, losses(link.Status().Sources)...)
 }
 
 // roundTrip sends requests to ourselves, which the server routes back to us, and the

@@ -25,23 +25,26 @@ type noticeable struct {
 	// behind all.
 	component, more string
 	env             []string
-	// meanwhile is done on the server as soon as the program runs.
-	meanwhile func(t *testing.T, s *harness.XMPPServer)
+	// before is done on the server before the program runs, meanwhile afterwards.
+	before, meanwhile func(t *testing.T, s *harness.XMPPServer)
 
 	log, metric, doctor string
 }
 
-// test runs the program against the server and waits for the signs.
-func (n noticeable) test(t *testing.T, server *harness.XMPPServer) *world {
+// start runs the program against the server until the end of the test. Rows that take
+// their time are all started before the first one is checked.
+func (n noticeable) start(t *testing.T, server *harness.XMPPServer) *noticing {
 	t.Helper()
 	address := server.ComponentAddr
 	if n.address != nil {
 		address = func(string) string { return n.address(server) }
 	}
-	outbox := filepath.Join(t.TempDir(), "outbox")
-	w := &world{t: t, env: n.env, sink: harness.HTTPSink(t)}
-	began := time.Now()
-	w.run(fmt.Sprintf(`
+	c := &noticing{noticeable: n, w: &world{t: t, env: n.env, sink: harness.HTTPSink(t)}, outbox: filepath.Join(t.TempDir(), "outbox")}
+	if n.before != nil {
+		n.before(t, server)
+	}
+	c.began = time.Now()
+	c.w.run(fmt.Sprintf(`
 [component]
 address = %q
 name = "events.localhost"
@@ -57,11 +60,23 @@ path = %q
 name = "hook"
 [outgoing_pools.http.http_pool.connection]
 host = %q
-%s`, address("events.localhost"), strings.ReplaceAll(n.component, "CAFILE", server.CAFile), cmp.Or(n.hosts, `"localhost"`), outbox, w.sink.URL(), n.more))
+%s`, address("events.localhost"), strings.ReplaceAll(n.component, "CAFILE", server.CAFile), cmp.Or(n.hosts, `"localhost"`), c.outbox, c.w.sink.URL(), n.more))
 	if n.meanwhile != nil {
 		n.meanwhile(t, server)
 	}
+	return c
+}
 
+// noticing is the program of a row.
+type noticing struct {
+	noticeable
+	w      *world
+	outbox string
+	began  time.Time
+}
+
+// check waits for the signs.
+func (c *noticing) check(t *testing.T) {
 	sign := func(name, pattern string, text func() string) {
 		t.Helper()
 		line, seen := regexp.MustCompile("(?m)"+pattern), ""
@@ -69,11 +84,11 @@ host = %q
 			t.Errorf("no %s like %s in\n%s", name, pattern, seen)
 		}
 	}
-	sign("log line", n.log, w.log.String)
-	sign("metric", n.metric, func() string { _, body := w.get("/metrics"); return body })
-	t.Logf("figures: %s: noticed after %v", t.Name(), time.Since(began).Round(100*time.Millisecond))
-	sign("line of doctor", n.doctor, func() string {
-		client, err := control.Dial(t.Context(), outbox)
+	sign("log line", c.log, c.w.log.String)
+	sign("metric", c.metric, func() string { _, body := c.w.get("/metrics"); return body })
+	t.Logf("figures: noticed within %v", time.Since(c.began).Round(100*time.Millisecond))
+	sign("line of doctor", c.doctor, func() string {
+		client, err := control.Dial(t.Context(), c.outbox)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +102,6 @@ host = %q
 		}
 		return lines.String()
 	})
-	return w
 }
 
 // connects is the metric of failed attempts to attach.
@@ -162,8 +176,9 @@ func TestSilenceLink(t *testing.T) {
 			server := f.start(t)
 			for _, row := range f.rows {
 				t.Run(row.name, func(t *testing.T) {
-					w := row.test(t, server)
-					if code, reasons := w.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(reasons, "not connected") {
+					c := row.start(t, server)
+					c.check(t)
+					if code, reasons := c.w.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(reasons, "not connected") {
 						t.Errorf("readyz: %d %s", code, reasons)
 					}
 				})

@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+
+	"eventpusher/internal/harness"
+)
+
+// talk has a user come online and write to another one, so that each feed has something
+// to report.
+func talk(t *testing.T, s *harness.XMPPServer) {
+	t.Helper()
+	alice := s.Login(t, "alice", "talks")
+	alice.Presence()
+	alice.Sendf("<message to='bob@%s' type='chat' id='t'>%s</message>", s.Domain, body("hello"))
+	alice.Ping()
+}
+
+// finds is the beginning of what a running instance logs about its feeds.
+const finds = "level=(WARN|ERROR).*something is wrong.*subject="
+
+// found is the metric of what a running instance finds.
+func found(level, subject string) string {
+	return `^eventpusher_findings\{level="` + level + `",subject="` + subject + `"\} [1-9]`
+}
+
+// unheard are the signs of a host without a feed.
+func unheard(name, host string, n noticeable) noticeable {
+	n.name = name
+	n.log, n.metric = finds+host+".*no feed was heard.*event_feed_component.*set a feed up", found("WARN", host)
+	n.doctor = "^WARN +" + host + " .*no feed was heard.*set a feed up"
+	return n
+}
+
+var notDelegated = noticeable{
+	name: "push without delegation", more: "[modules.mod_event_pusher.push]\n",
+	log: finds + "localhost.*does not delegate.*mod_delegation", metric: found("WARN", "localhost"), doctor: "^WARN +localhost .*does not delegate",
+}
+
+var misspelt = noticeable{
+	name: "a host that the server does not know", hosts: `"localhost", "locahost"`,
+	log: finds + "locahost.*correct .general. hosts", metric: found("FAIL", "locahost"), doctor: "^FAIL +locahost .*correct .general. hosts",
+}
+
+// TestSilenceProsody breaks the feeds of a Prosody that the program attaches to.
+func TestSilenceProsody(t *testing.T) {
+	var started []*noticing
+	elsewhere := []string{"other.localhost", "events.localhost"} // the first is the feeds' component
+	for _, f := range []struct {
+		options harness.ProsodyOptions
+		row     noticeable
+	}{
+		{harness.ProsodyOptions{}, unheard("no module", "localhost", noticeable{meanwhile: talk})},
+		{harness.ProsodyOptions{EventFeed: true, Components: elsewhere}, unheard("event_feed_component is another", "localhost", noticeable{meanwhile: talk})},
+		{harness.ProsodyOptions{Firewall: true, Components: elsewhere}, unheard("firewall rules for another component", "localhost", noticeable{meanwhile: talk})},
+		{harness.ProsodyOptions{}, unheard("feeds names one that was not granted", "localhost", noticeable{meanwhile: talk, component: `feeds = ["privilege"]`})},
+		{
+			// The component's own host is no place for users, and it is without the module.
+			harness.ProsodyOptions{EventFeed: true, Config: "Component \"second.localhost\" \"muc\"\n"},
+			unheard("a host without the module", "second.localhost", noticeable{hosts: `"localhost", "second.localhost"`}),
+		},
+		{harness.ProsodyOptions{EventFeed: true}, notDelegated},
+		{harness.ProsodyOptions{EventFeed: true}, misspelt},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "feeds names another one than the server has", component: `feeds = ["firewall"]`, meanwhile: talk,
+				log: finds + "localhost.*correct .component. feeds", metric: found("FAIL", "localhost"), doctor: "^FAIL +localhost .*correct .component. feeds",
+			},
+		},
+		{
+			harness.ProsodyOptions{Privilege: true},
+			noticeable{
+				name: "no feed for messages", meanwhile: talk,
+				log: finds + "localhost.*never reports messages.*set a feed up", metric: found("WARN", "localhost"), doctor: "^WARN +localhost .*never reports messages",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true, Config: "event_feed_buffer_events = 10\n"},
+			noticeable{
+				name: "more happened than the module can keep", before: func(t *testing.T, s *harness.XMPPServer) {
+					for range 5 {
+						talk(t, s)
+					}
+				},
+				log: finds + "localhost.*dropped.*event_feed_buffer_events", metric: `^eventpusher_feed_lost_events_total [1-9]`, doctor: "^WARN +localhost .*dropped",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true, Modules: []string{"time"}, Config: "local d = require \"util.datetime\"; local real = d.datetime\nd.datetime = function (t) return real((t or os.time()) - 7200) end\n"},
+			noticeable{
+				name: "a clock that is wrong",
+				log:  finds + "localhost.*clock.*behind ours.*NTP", metric: found("WARN", "localhost"), doctor: "^WARN +localhost .*clock.*behind",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true, Config: "component_conflict_resolve = \"kick_old\"\n"},
+			noticeable{
+				name: "two instances that replace each other", meanwhile: func(t *testing.T, s *harness.XMPPServer) {
+					await(t, "the first one", func() bool { return strings.Contains(s.Log(), "successfully authenticated") })
+					s.AttachComponent(t, s.Component)
+				},
+				log: "level=WARN.*gave our place to another connection.*stop the other one", metric: connects("conflict"), doctor: "^FAIL +server .*stop the other one",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "a server that hangs", component: `ping_interval = "1s"` + "\n" + `ping_timeout = "1s"` + "\n" + `handshake_timeout = "1s"`,
+				meanwhile: func(t *testing.T, s *harness.XMPPServer) {
+					await(t, "the link", func() bool { return strings.Contains(s.Log(), "successfully authenticated") })
+					s.Pause()
+				},
+				log: "level=WARN.*did not answer a ping.*check the server", metric: connects("no_pong"), doctor: "^FAIL +server .*(did not answer|took the connection)",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "a server that is stopped", meanwhile: func(t *testing.T, s *harness.XMPPServer) {
+					await(t, "the link", func() bool { return strings.Contains(s.Log(), "successfully authenticated") })
+					s.Stop()
+				},
+				log: "level=WARN.*start the XMPP server", metric: `^eventpusher_component_connected 0`, doctor: "^FAIL +server .*start the XMPP server",
+			},
+		},
+	} {
+		f.options.Users = users
+		started = append(started, f.row.start(t, harness.Prosody(t, f.options)))
+	}
+	for _, c := range started {
+		t.Run(c.name, c.check)
+	}
+}
+
+// TestSilenceEjabberd does the same with one ejabberd. Its module serves the first
+// component alone.
+func TestSilenceEjabberd(t *testing.T) {
+	server := harness.Ejabberd(t, harness.EjabberdOptions{
+		EventFeed: true, Users: users, Modules: "  mod_time: {}",
+		Components: []string{"events.localhost", "unheard.localhost", "direct.localhost", "shared.localhost"},
+	})
+	server.AttachComponent(t, "shared.localhost") // answers nothing
+	as := func(name string, n noticeable) noticeable {
+		n.env = []string{"EVENTPUSHER_COMPONENT_NAME=" + name}
+		n.address = func(s *harness.XMPPServer) string { return s.ComponentAddr(name) }
+		return n
+	}
+	var started []*noticing
+	for _, row := range []noticeable{
+		notDelegated,
+		as("unheard.localhost", unheard("the option component is another", "localhost", noticeable{meanwhile: talk})),
+		as("direct.localhost", misspelt),
+		as("shared.localhost", noticeable{
+			name: "two instances that share the stanzas",
+			log:  finds + "server.*stop the other program", metric: found("WARN", "server"), doctor: "^(WARN|FAIL) +server .*did not come back",
+		}),
+	} {
+		started = append(started, row.start(t, server))
+	}
+	for _, c := range started {
+		t.Run(c.name, c.check)
+	}
+}

@@ -16,6 +16,11 @@ const (
 	copiesKept = 1 << 16
 	// copyWindow is how long an equal stanza counts as a copy of the first.
 	copyWindow = time.Minute
+	// unknownWindow is the same for copies of a message with an id beyond those that the
+	// presence table accounts for, if the table knows of no session that gets one: those
+	// that were there before this process are not in it. It spans the delay of a busy
+	// server, and is shorter than people or devices repeat themselves.
+	unknownWindow = 500 * time.Millisecond
 	// suspectWindow is the same for stanzas that look redelivered. A server may hand
 	// over the same stored message again after another failed session, so it is
 	// shorter.
@@ -45,6 +50,8 @@ type copyKey struct {
 type copyRun struct {
 	at   time.Time // of the first
 	left int
+	// unknown says that the presence table has nobody to get a copy.
+	unknown bool
 	// suspect says that it looked redelivered, and has made no event.
 	suspect bool
 }
@@ -73,12 +80,24 @@ func (c *copies) find(key copyKey, at time.Time) (copyRun, bool) {
 	return run, -window < age && age < window
 }
 
+// copied reports whether a stanza of a run that was seen is one of the copies still to
+// come, and takes note of it. An id proves nothing: devices send the same one again and
+// again. It counts only for recipients of whom the presence table knows nothing.
+func (c *copies) copied(s *trust.Fact, key copyKey, run copyRun, at time.Time) bool {
+	if run.left > 0 {
+		run.left--
+		c.runs.Add(key, run)
+		return true
+	}
+	return run.unknown && s.ID != "" && at.Sub(run.at) < unknownWindow
+}
+
 // firstSent reports whether a message from one user of a host to another is the
 // send copy.
 //
-// With an id the first of equal copies is. Without one every (1+k)-th is, where k
-// sessions receive it: as far as the presence table is right, a user may send the
-// same words twice in a row. It is best effort, and counted.
+// Of equal stanzas every (1+k)-th is, where k sessions receive it: as far as the
+// presence table is right, a user may send the same words twice in a row. It is best
+// effort, and counted.
 func (t *Translator) firstSent(s *trust.Fact, at time.Time, to *address, kind string) (Reason, bool) {
 	key := t.copies.key(s)
 	run, seen := t.copies.find(key, at)
@@ -99,17 +118,13 @@ func (t *Translator) firstSent(s *trust.Fact, at time.Time, to *address, kind st
 		run.left--
 		t.copies.runs.Add(key, run)
 		return SkippedRedelivered, false
-	case s.ID != "":
-		return SkippedDuplicate, false
-	case run.left > 0:
-		run.left--
-		t.copies.runs.Add(key, run)
+	case t.copies.copied(s, key, run, at):
 		return SkippedDuplicate, false
 	}
-	if s.ID == "" {
+	if s.ID == "" || seen {
 		t.counters.ambiguous.Add(1)
 	}
-	t.copies.runs.Add(key, copyRun{at: at, left: k})
+	t.copies.runs.Add(key, copyRun{at: at, left: k, unknown: k == 0})
 	return 0, true
 }
 
@@ -121,16 +136,11 @@ func (t *Translator) firstArrived(s *trust.Fact, at time.Time, to *address, kind
 	}
 	key := t.copies.key(s)
 	run, seen := t.copies.find(key, at)
-	switch {
-	case !seen:
-	case s.ID != "":
-		return SkippedDuplicate, false
-	case run.left > 0:
-		run.left--
-		t.copies.runs.Add(key, run)
+	if seen && t.copies.copied(s, key, run, at) {
 		return SkippedDuplicate, false
 	}
-	t.copies.runs.Add(key, copyRun{at: at, left: t.sessions.receivers(to, kind) - 1})
+	k := t.sessions.receivers(to, kind)
+	t.copies.runs.Add(key, copyRun{at: at, left: k - 1, unknown: k == 0})
 	return 0, true
 }
 

@@ -35,6 +35,15 @@ func repeat(d draft, n int) []draft {
 	return drafts
 }
 
+// spaced is repeat with a pause between two.
+func spaced(d draft, n int, pause time.Duration) []draft {
+	drafts := repeat(d, n)
+	for i := range drafts {
+		drafts[i] = d.at(time.Duration(i) * pause)
+	}
+	return drafts
+}
+
 func TestServiceLogCopies(t *testing.T) {
 	chat := func(to string) draft { return logged(alice, to, "chat") }
 	fanout := func(kind string) draft {
@@ -49,12 +58,19 @@ func TestServiceLogCopies(t *testing.T) {
 	}{
 		{"to a full JID: send and receive copy", []int{0}, repeat(chat(bob), 2), 1, 1, 0},
 		{"three copies with an id, two receivers", []int{0, 0}, repeat(chat("bob@localhost"), 3), 1, 1, 0},
-		{"with an id the table does not matter", nil, repeat(chat("bob@localhost"), 3), 1, 1, 0},
+		{"with an id, receivers that the table does not know", nil, repeat(chat("bob@localhost"), 3), 1, 1, 0},
+		{"an id four times to one receiver", []int{0}, spaced(chat(bob), 8, 700*time.Millisecond), 4, 4, 3},
+		{"an id four times at once", []int{0}, repeat(chat(bob), 8), 4, 4, 3},
+		{"an id four times to two receivers", []int{0, 0}, repeat(chat("bob@localhost"), 12), 4, 4, 3},
+		{"an id four times to somebody who is away", nil, spaced(chat("bob@localhost"), 4, 700*time.Millisecond), 4, 4, 3},
+		{"a remote id four times to two receivers", []int{0, 0}, repeat(fanout("chat"), 8), 0, 4, 0},
+		{"a remote id to receivers that the table does not know", nil, repeat(fanout("chat"), 3), 0, 1, 0},
+		{"a remote id, repeated to receivers that the table does not know", nil, spaced(fanout("chat"), 3, time.Second), 0, 3, 0},
 		{"different ids", []int{0}, append(repeat(chat(bob), 2), repeat(chat(bob).id("m2"), 2)...), 2, 2, 0},
 		{"equal id, different body", []int{0}, append(repeat(chat(bob), 2), repeat(chat(bob).body("ho"), 2)...), 2, 2, 0},
 		{"equal id, different sender", []int{0}, append(repeat(chat(bob), 2), repeat(logged("eve@localhost/r1", bob, "chat"), 2)...), 2, 2, 0},
 		{"equal id after more than a minute", []int{0}, []draft{chat(bob), chat(bob).at(61 * time.Second)}, 2, 2, 0},
-		{"equal id within the minute", []int{0}, []draft{chat(bob), chat(bob).at(59 * time.Second)}, 1, 1, 0},
+		{"a copy that is late by less than a minute", []int{0}, []draft{chat(bob), chat(bob).at(59 * time.Second)}, 1, 1, 0},
 		{"the minute counts from the first copy", []int{0}, []draft{chat(bob), chat(bob).at(50 * time.Second), chat(bob).at(100 * time.Second)}, 2, 2, 0},
 		{"the clock was put back", []int{0}, []draft{chat(bob), chat(bob).at(-2 * time.Minute)}, 2, 2, 0},
 

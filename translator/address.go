@@ -14,6 +14,8 @@ type host struct {
 	// statuses is the dialect that the last word of a session on the host came by that
 	// is there, zero before the first. Ends can come by another.
 	statuses trust.Feed
+	// snapshots says that the server sends the presence of all sessions by itself.
+	snapshots bool
 }
 
 type hosts map[string]*host

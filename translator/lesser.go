@@ -14,16 +14,19 @@ const (
 	cameOnline      // the session was not there
 	maybeAgain      // it was, but before a gap
 	wentOffline
+	crowdedOut // the session is one too many to be remembered
 )
 
 // available enters the session a, or confirms it, as a lesser feed tells of it. With
 // snapshot set, the presence says that the session has been there for a while; with
-// repeats, that the server would say so again.
-func (t *sessions) available(a *address, priority int8, at time.Time, snapshot, repeats bool) news {
+// repeats, that the server would say so again; with exact, that it tells of every end.
+func (t *sessions) available(a *address, priority int8, at time.Time, snapshot, repeats, exact bool) news {
 	u := t.current(a.bare, at)
 	i := u.find(a.resource())
 	if i < 0 {
-		t.makeRoom(a.bare, u)
+		if !t.makeRoom(u, exact) {
+			return crowdedOut
+		}
 		s := t.enter(a, lesser)
 		s.priority = priority
 		t.cameBack(a.bare, priority, at)
@@ -58,11 +61,17 @@ func (t *sessions) cameBack(bare jid.JID, priority int8, at time.Time) {
 	}
 }
 
-// makeRoom drops a session of a user who has as many as lesser feeds may leave
-// behind: the oldest of those in doubt, if there are any, else the oldest of all.
-func (t *sessions) makeRoom(bare jid.JID, u *user) {
+// maxExact is how many sessions of one user are kept as feeds tell of that tell of every
+// end. They cost about 150 bytes each.
+const maxExact = 1000
+
+// makeRoom reports whether there is room for one more session of a user. Of one who has as
+// many as feeds that miss ends may leave behind it drops a session: the oldest of those in
+// doubt, if there are any, else the oldest of all. With exact there are that many sessions,
+// so that none but one in doubt gives way: its next presence would be taken for a login.
+func (t *sessions) makeRoom(u *user, exact bool) bool {
 	if u == nil {
-		return
+		return true
 	}
 	n, victim, doubt := 0, -1, false
 	for i := range u.sessions {
@@ -75,10 +84,19 @@ func (t *sessions) makeRoom(bare jid.JID, u *user) {
 			victim, doubt = i, stale
 		}
 	}
-	if n >= t.limit {
-		t.removeSession(u, victim)
-		t.ghosts++
+	limit := t.limit
+	if exact {
+		limit = maxExact
 	}
+	if n < limit {
+		return true
+	}
+	if exact && !doubt {
+		return false
+	}
+	t.removeSession(u, victim)
+	t.ghosts++
+	return true
 }
 
 func (s *session) setRepeatable(repeats bool) {

@@ -33,15 +33,19 @@ func (t *Translator) presence(s *trust.Fact, received time.Time, dst []event.Eve
 	var what news
 	if s.Type == "" {
 		from.host.statuses = s.Feed
-		what = t.sessions.available(&from, priority(s), received, snapshot, repeats(s.Feed))
+		from.host.snapshots = from.host.snapshots || snapshot && s.Feed == trust.Privilege
+		what = t.sessions.available(&from, priority(s), received, snapshot, repeats(s.Feed), exact(s.Feed, from.host))
 	} else {
 		if from.host.statuses == 0 {
 			from.host.statuses = s.Feed
 		}
 		what = t.sessions.unavailable(&from, received)
 	}
-	if what == nothing {
+	switch what {
+	case nothing:
 		return dst, SkippedUnchanged
+	case crowdedOut:
+		return dst, SkippedCrowded
 	}
 	e := base(s, received)
 	e.Kind, e.Type = event.UserStatus, "offline"
@@ -106,6 +110,12 @@ func repeats(d trust.Feed) bool { return d == trust.Privilege || d == trust.Dire
 // word; a subscription (direct) does of those who granted it. ejabberd's mod_service_log and mod_privilege do not.
 func confirmed(d trust.Feed) bool {
 	return d == trust.EventFeed || d == trust.Firewall || d == trust.Direct
+}
+
+// exact reports whether a feed tells of the end of every session on a host. By the
+// presence privilege Prosody does, which is known by its snapshots; ejabberd does not.
+func exact(f trust.Feed, h *host) bool {
+	return f == trust.Firewall || f == trust.Direct || f == trust.Privilege && h.snapshots
 }
 
 // unverified reports whether a session count is in doubt on a host whose statuses

@@ -178,7 +178,7 @@ func TestStatusEvent(t *testing.T) {
 func TestGhostsGiveWay(t *testing.T) {
 	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 3})
 	r := func(i int, kind string) draft {
-		return presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", kind)
+		return presence(trust.ServiceLog, fmt.Sprintf("alice@localhost/r%d", i), "alice@localhost", kind)
 	}
 	for i := range 5 {
 		play(tr, r(i, ""))
@@ -188,8 +188,8 @@ func TestGhostsGiveWay(t *testing.T) {
 		t.Errorf("%d ghosts, %d resources, %d users; want 2, 3, 1", s.Ghosts, s.Resources, s.Users)
 	}
 	// The oldest have gone, and a word from one of them is heard.
-	want(t, play(tr, r(4, ""), r(0, "")), `online alice@localhost/r0 user=alice@localhost count=3`)
-	want(t, play(tr, r(2, "unavailable")), `offline alice@localhost/r2 user=alice@localhost count=3`)
+	want(t, play(tr, r(4, ""), r(0, "")), `online alice@localhost/r0 user=alice@localhost count=3 unverified`)
+	want(t, play(tr, r(2, "unavailable")), `offline alice@localhost/r2 user=alice@localhost count=3 unverified`)
 	if got := tr.Stats(); got.Resources != 3 || got.Ghosts != 3 {
 		t.Errorf("%d resources, %d ghosts, want 3 and 3", got.Resources, got.Ghosts)
 	}
@@ -204,19 +204,88 @@ func TestGhostsGiveWay(t *testing.T) {
 // What was told of an earlier session does not silence a later one that gave way.
 func TestGhostOfAnEndedSession(t *testing.T) {
 	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 1})
-	r1 := func(kind string) draft { return presence(trust.Firewall, alice, "", kind) }
-	play(tr, r1(""), r1("unavailable"), r1(""), presence(trust.Firewall, "alice@localhost/r2", "", ""))
-	want(t, play(tr, r1("unavailable")), `offline alice@localhost/r1 user=alice@localhost count=1`)
+	r1 := func(kind string) draft { return presence(trust.ServiceLog, alice, "alice@localhost", kind) }
+	play(tr, r1(""), r1("unavailable"), r1(""), presence(trust.ServiceLog, "alice@localhost/r2", "alice@localhost", ""))
+	want(t, play(tr, r1("unavailable")), `offline alice@localhost/r1 user=alice@localhost count=1 unverified`)
 }
 
 func TestDefaultLimitOfResources(t *testing.T) {
 	tr := newTranslator()
 	for i := range DefaultMaxResources + 5 {
-		play(tr, presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", ""))
+		play(tr, presence(trust.ServiceLog, fmt.Sprintf("alice@localhost/r%d", i), "alice@localhost", ""))
 	}
 	if got := tr.Stats().Resources; got != DefaultMaxResources {
 		t.Errorf("%d resources, want %d", got, DefaultMaxResources)
 	}
+}
+
+// TestManySessions: where a feed tells of every end there is no bound that a user with many
+// sessions meets, so that no status change is taken for a login.
+func TestManySessions(t *testing.T) {
+	const n = 5 * DefaultMaxResources
+	for _, tc := range []struct {
+		name  string
+		feed  trust.Feed
+		to    string
+		begin func(*Translator)
+	}{
+		{"firewall", trust.Firewall, "", nil},
+		{"subscriptions", trust.Direct, "events.localhost", nil},
+		{"privilege, after an empty snapshot", trust.Privilege, "events.localhost", func(tr *Translator) {
+			play(tr, presence(trust.Privilege, bob, "events.localhost", ""))
+			tr.Settled("localhost", nil, nil)
+		}},
+		{"privilege, in a snapshot", trust.Privilege, "events.localhost", func(tr *Translator) {
+			play(tr, presence(trust.Privilege, bob, "events.localhost", "").delay("localhost"))
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tr := newTranslator()
+			if tc.begin != nil {
+				tc.begin(tr)
+			}
+			before := tr.Stats().Resources
+			say := func(i int, kind string) []event.Event {
+				return tr.Translate(presence(tc.feed, fmt.Sprintf("alice@localhost/r%d", i), tc.to, kind).fact(), nil)
+			}
+			for i := range n {
+				if got := say(i, ""); len(got) != 1 || !got[0].Online || got[0].SessionCount != i+1 {
+					t.Fatalf("session %d comes online: %v", i, showAll(got))
+				}
+			}
+			for i := range n {
+				if got := say(i, ""); len(got) != 0 {
+					t.Fatalf("session %d changes its status: %v", i, showAll(got))
+				}
+			}
+			for i := range n {
+				if got := say(i, "unavailable"); len(got) != 1 || got[0].Online || got[0].SessionCount != n-1-i {
+					t.Fatalf("session %d goes: %v", i, showAll(got))
+				}
+			}
+			if s := tr.Stats(); s.Ghosts != 0 || s.Resources != before {
+				t.Errorf("%d ghosts, %d resources", s.Ghosts, s.Resources)
+			}
+		})
+	}
+}
+
+// TestTooManySessions: beyond a thousand nothing is remembered, told or forgotten for them.
+func TestTooManySessions(t *testing.T) {
+	tr := newTranslator()
+	for range 2 {
+		for i := range maxExact + 5 {
+			play(tr, presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", ""))
+		}
+	}
+	s := tr.Stats()
+	if s.Events != maxExact || s.Resources != maxExact || s.Skipped[SkippedCrowded] != 2*5 || s.Ghosts != 0 {
+		t.Errorf("%d events, %d resources, %d crowded out, %d ghosts", s.Events, s.Resources, s.Skipped[SkippedCrowded], s.Ghosts)
+	}
+	// After a gap those in doubt give way.
+	tr.Gap()
+	want(t, play(tr, presence(trust.Firewall, "alice@localhost/new", "", "")),
+		fmt.Sprintf("online alice@localhost/new user=alice@localhost count=%d unverified", maxExact))
 }
 
 // The memory of ended sessions is bounded.

@@ -88,6 +88,7 @@ func (t *Translator) Settled(host jid.JID, users []jid.JID, dst []event.Event) [
 	if h == nil {
 		return dst
 	}
+	h.snapshots = h.snapshots || users == nil
 	received := t.now()
 	first := len(dst)
 	s := &trust.Fact{Stanza: stanza.Stanza{Kind: stanza.Presence}, Feed: h.statuses, Host: host}

@@ -95,10 +95,12 @@ func TestGap(t *testing.T) {
 // Of a user with too many sessions those in doubt give way first.
 func TestStaleSessionsGiveWayFirst(t *testing.T) {
 	tr := New(Options{Hosts: []string{"localhost"}, MaxResources: 2, Now: func() time.Time { return start }})
-	r := func(i int) draft { return presence(trust.Firewall, fmt.Sprintf("alice@localhost/r%d", i), "", "") }
+	r := func(i int) draft {
+		return presence(trust.ServiceLog, fmt.Sprintf("alice@localhost/r%d", i), "alice@localhost", "")
+	}
 	playGaps(tr, r(1), r(2), gap, r(1), r(3))
 	want(t, play(tr, r(1), r(3)))
-	want(t, play(tr, r(2)), `online alice@localhost/r2 user=alice@localhost count=2`)
+	want(t, play(tr, r(2)), `online alice@localhost/r2 user=alice@localhost count=2 unverified`)
 }
 
 // A login after a gap may be what stored messages are handed over for.

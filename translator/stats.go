@@ -38,6 +38,8 @@ const (
 	SkippedFact
 	// SkippedUnknownFact: a fact of the event-feed that this version does not know.
 	SkippedUnknownFact
+	// SkippedCrowded: a presence of a session beyond the thousand that are kept of one user.
+	SkippedCrowded
 	// SkippedElsewhere: what a node says of a session that has gone on at another one
 	// since.
 	SkippedElsewhere
@@ -49,7 +51,7 @@ const (
 var reasonNames = [Reasons]string{
 	"type", "server_made", "receive_copy", "duplicate", "redelivered", "archive",
 	"forwarded", "foreign", "unmarked", "directed", "unchanged",
-	"fact", "unknown_fact", "elsewhere",
+	"fact", "unknown_fact", "crowded", "elsewhere",
 }
 
 // String returns the reason as metrics name it.

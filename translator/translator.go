@@ -34,10 +34,11 @@ type Options struct {
 	Component string
 	// Now is the clock for stanzas without a time of receipt; nil means time.Now.
 	Now func() time.Time
-	// MaxResources bounds the available resources kept of one bare JID; below one
-	// means DefaultMaxResources. Feeds that miss the end of sessions would
-	// otherwise collect ghosts without end; the oldest give way. The event-feed
-	// misses none, and the server bounds them.
+	// MaxResources bounds the available resources kept of one bare JID where the feed
+	// misses the end of sessions (service_log, and privilege on ejabberd); below one means
+	// DefaultMaxResources. Ghosts would otherwise collect without end; the oldest give way.
+	// Other feeds miss none: of theirs 1000 are kept, and those of the event-feed are
+	// bounded by the server.
 	MaxResources int
 	// MaxStale is how long a session counts that was available before a gap in the
 	// feed (Gap, Resume) and has not been confirmed since, by the time of the

@@ -1,6 +1,7 @@
 package translator
 
 import (
+	"slices"
 	"strings"
 
 	"eventpusher/component/trust"
@@ -14,6 +15,9 @@ type host struct {
 	// statuses is the dialect that the last word of a session on the host came by that
 	// is there, zero before the first. Ends can come by another.
 	statuses trust.Feed
+	// sources are those of the event-feed that have reported for the host, the last one at
+	// the end.
+	sources []uint16
 	// snapshots says that the server sends the presence of all sessions by itself.
 	snapshots bool
 }
@@ -36,6 +40,22 @@ func (h hosts) add(names []string, rooms bool) {
 		}
 		h[string(form)] = added[name]
 	}
+}
+
+// reported notes that a source of the event-feed has reported for the host.
+func (h *host) reported(source uint16) {
+	if n := len(h.sources); n > 0 && h.sources[n-1] == source {
+		return
+	}
+	h.sources = slices.DeleteFunc(h.sources, func(s uint16) bool { return s == source })
+	h.sources = append(h.sources, source)
+}
+
+// elsewhere reports whether what users of the host send is reported, but not by this
+// source: another server serves them.
+func (h *host) elsewhere(source uint16) bool {
+	lesser := h.statuses != 0 && h.statuses != trust.EventFeed
+	return (lesser || len(h.sources) > 0) && !slices.Contains(h.sources, source)
 }
 
 // address is a JID taken apart, with the local domain it is in.

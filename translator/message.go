@@ -42,15 +42,18 @@ func (t *Translator) message(s *trust.Fact, copied trust.Copy, received time.Tim
 	if to.domain == t.component && s.Flags.Has(stanza.HasForwarded) {
 		return dst, SkippedForwarded
 	}
-	if !from.localUser() {
+	if !from.session && from.localUser() && (s.Feed != trust.EventFeed || serverMade(s)) {
+		return dst, SkippedServerMade // else it comes by the server's API, in a user's name
+	}
+	if !from.localUser() || s.Feed == trust.EventFeed && copied == trust.ReceivedCopy {
 		reason, ok := t.arrives(s, copied, received, &to, kind)
 		if !ok {
 			return dst, reason
 		}
+		if s, ok = t.opened(s, &from, &kind); !ok {
+			return dst, SkippedServerMade
+		}
 		return t.chat(dst, s, received, kind, event.Out, &from, &to), 0
-	}
-	if !from.session {
-		return dst, SkippedServerMade
 	}
 	if reason, ok := t.leaves(s, copied, received, &from, &to, kind); !ok {
 		return dst, reason

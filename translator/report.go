@@ -30,8 +30,11 @@ func (t *Translator) report(s *trust.Fact, received time.Time, dst []event.Event
 	r := &s.Report
 	index, src := t.sessions.named(r.Source, received)
 	repeated := src.position(r.Epoch, r.Seq)
-	if h := t.hosts[string(s.Host)]; h != nil && (h.statuses == 0 || r.Kind == stanza.SnapshotStart) {
-		h.statuses = trust.EventFeed
+	if h := t.hosts[string(s.Host)]; h != nil {
+		h.reported(index)
+		if h.statuses == 0 || r.Kind == stanza.SnapshotStart {
+			h.statuses = trust.EventFeed
+		}
 	}
 	first := len(dst)
 	reason := SkippedFact
@@ -39,6 +42,9 @@ func (t *Translator) report(s *trust.Fact, received time.Time, dst []event.Event
 	case stanza.MessageSent:
 		dst, reason = t.message(s, trust.SentCopy, received, dst)
 	case stanza.MessageReceived:
+		if from := t.hosts.resolve(s.From); from.localUser() && from.host.elsewhere(index) {
+			return dst, SkippedReceiveCopy // its own server reports that it was sent
+		}
 		dst, reason = t.message(s, trust.ReceivedCopy, received, dst)
 	case stanza.MessageOffline, stanza.MessageUnacked:
 		dst, reason = t.undelivered(s, received, dst)
@@ -82,6 +88,9 @@ func (t *Translator) undelivered(s *trust.Fact, received time.Time, dst []event.
 		return dst, SkippedForeign
 	}
 	from, to := t.hosts.resolve(s.From), about
+	if s, ok = t.opened(s, &from, &kind); !ok {
+		return dst, SkippedServerMade
+	}
 	e := base(s, received)
 	if e.Kind = event.Unack; s.Report.Kind == stanza.MessageOffline {
 		e.Kind, e.RecipientOffline = event.Stored, true

@@ -2,6 +2,7 @@ package translator
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 func TestMessagesOfTheEventFeed(t *testing.T) {
@@ -45,7 +47,11 @@ func TestMessagesOfTheEventFeed(t *testing.T) {
 			`in chat alice@localhost/r1 -> eve@other.example user=alice@localhost content "hi" count=0 id=m1`,
 			`out chat alice@localhost/r1 -> eve@other.example user=eve@other.example content "hi" count=0 id=m1 unverified`,
 		}},
-		{"sent by the server", "message-sent", "alice@localhost", msg("alice@localhost", bob, "chat"), SkippedServerMade, nil},
+		{"sent by the server's API, in a user's name", "message-sent", "alice@localhost", msg("alice@localhost", bob, "chat"), 0, []string{
+			`in chat alice@localhost -> bob@localhost/r1 user=alice@localhost content "hi" count=0 id=m1`,
+			`out chat alice@localhost -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 nobody there`,
+		}},
+		{"a carbon as sent", "message-sent", "alice@localhost", msg("alice@localhost", alice, "chat").noBody().flags(stanza.HasCarbon), SkippedServerMade, nil},
 		{"sent by somebody else", "message-sent", remote, msg(remote, bob, "chat"), SkippedForeign, nil},
 		{"sent with an error", "message-sent", alice, msg(alice, bob, "error"), SkippedType, nil},
 		{"sent to us, with another's inside", "message-sent", alice, msg(alice, "events.localhost", "").flags(stanza.HasForwarded), SkippedForwarded, nil},
@@ -56,8 +62,18 @@ func TestMessagesOfTheEventFeed(t *testing.T) {
 		{"received from a room", "message-received", bob, msg(room+"/al", bob, "groupchat"), 0, []string{
 			`out groupchat ` + room + `/al -> bob@localhost/r1 user=bob@localhost room=` + room + ` content "hi" count=0 id=m1 nobody there`,
 		}},
-		{"received from a user of another source", "message-received", bob, msg("eve@other.example/r", bob, "chat"), SkippedReceiveCopy, nil},
-		{"received from a local user", "message-received", bob, msg(alice, bob, "chat"), SkippedReceiveCopy, nil},
+		{"received in the name of a local user, from a gateway", "message-received", bob, msg("alice@localhost/gateway", bob, "chat"), 0, []string{
+			`out chat alice@localhost/gateway -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 nobody there`,
+		}},
+		{"received in the bare name of a local user", "message-received", "bob@localhost", msg("alice@localhost", "bob@localhost", ""), 0, []string{
+			`out normal alice@localhost -> bob@localhost user=bob@localhost content "hi" count=0 id=m1 nobody there`,
+		}},
+		{"received from the server itself", "message-received", "bob@localhost", msg("localhost", "bob@localhost", "chat"), 0, []string{
+			`out chat localhost -> bob@localhost user=bob@localhost content "hi" count=0 id=m1 nobody there`,
+		}},
+		{"a carbon as received", "message-received", bob, msg("bob@localhost", bob, "chat").noBody().flags(stanza.HasCarbon), SkippedServerMade, nil},
+		{"what a contact has published", "message-received", bob, msg("alice@localhost", bob, "headline").noBody().flags(stanza.HasPubsub), SkippedServerMade, nil},
+		{"received in the name of a local user by nobody of ours", "message-received", remote, msg(alice, remote, "chat"), SkippedForeign, nil},
 		{"received by nobody of ours", "message-received", remote, msg(remote, remote, "chat"), SkippedForeign, nil},
 		{"received from a room's archive", "message-received", bob, msg(room, bob, "").noBody().flags(stanza.HasMAMResult), SkippedArchive, nil},
 
@@ -104,6 +120,46 @@ func TestMessagesOfTheEventFeed(t *testing.T) {
 			want(t, showAll(events), tc.want...)
 			if len(tc.want) == 0 && st.tr.Stats().Skipped[tc.reason] != before.Skipped[tc.reason]+1 {
 				t.Errorf("not counted as %v: %+v", tc.reason, st.tr.Stats())
+			}
+		})
+	}
+}
+
+// TestMessagesOfAnotherServer: where the sender's own server reports that it was sent, that
+// it is received elsewhere is no news.
+func TestMessagesOfAnotherServer(t *testing.T) {
+	received := func(st *stage, source string) []string {
+		d := message(0, 0, "eve@other.example/r", bob, "chat")
+		return showAll(st.tr.Translate(st.modules[source].forward("message-received", bob, d), nil))
+	}
+	of := func(m *module, host jid.JID) *trust.Fact {
+		f := m.report("presence", "eve@"+string(host)+"/r", 0)
+		f.Host = host
+		return f
+	}
+	const out = `out chat eve@other.example/r -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1`
+	for _, tc := range []struct {
+		name  string
+		heard func(*stage)
+		told  bool
+	}{
+		{"nothing is known of the sender's server", func(*stage) {}, true},
+		{"another host of the same server", func(st *stage) { st.tr.Translate(of(st.modules["1"], "other.example"), nil) }, true},
+		{"another source", func(st *stage) { st.tr.Translate(of(st.modules["2"], "other.example"), nil) }, false},
+		{"another node of the same server", func(st *stage) {
+			st.tr.Translate(of(st.modules["1"], "other.example"), nil)
+			st.tr.Translate(of(st.modules["2"], "other.example"), nil)
+		}, true},
+		{"another feed", func(st *stage) {
+			play(st.tr, presence(trust.Firewall, "eve@other.example/r", "", "").host("other.example"))
+		}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			st := newStage()
+			tc.heard(st)
+			got := received(st, "1")
+			if told := len(got) == 1 && strings.HasPrefix(got[0], out); told != tc.told || !told && len(got) > 0 {
+				t.Errorf("%q", got)
 			}
 		})
 	}

@@ -57,6 +57,7 @@ type Translator struct {
 	sessions  *sessions
 	copies    *copies
 	ids       identifier
+	decoder   *stanza.Decoder // of messages in wrappers; nil until there was one
 	counters  counters
 }
 

@@ -6,7 +6,7 @@ import (
 )
 
 // LinkGrace is how long lead may go on to use the link after its context has ended.
-const LinkGrace = 3 * time.Second
+const LinkGrace = 2 * time.Second
 
 // Elector is an Outbox that several instances share. One of them at a time may
 // hold the link to the XMPP server: XEP-0114 allows one connection per name.

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"context"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -100,6 +101,11 @@ type WindowOptions struct {
 	Overfull func()
 	// Changed is told that something was parked that is to be saved soon.
 	Changed func()
+	// Right ends when the engine has lost the right to hand out the events; nil: never.
+	// Epoch grows with each instance that gets the right after another; 0: there is one
+	// instance only.
+	Right context.Context
+	Epoch uint64
 }
 
 // Admission is one event on its way into a Window.
@@ -207,6 +213,17 @@ func (w *Window) floor() uint64 {
 	}
 	return w.head
 }
+
+// Floor returns the ack floor.
+func (w *Window) Floor() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.floor()
+}
+
+// Right returns the context that ends when the window's events must not be delivered any
+// more, nil if they may be for ever, and the epoch of that right.
+func (w *Window) Right() (ctx context.Context, epoch uint64) { return w.o.Right, w.o.Epoch }
 
 // held is what the window keeps in memory: what is not saved yet takes room too,
 // whether it was parked or died because no more could be.

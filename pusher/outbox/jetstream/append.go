@@ -1,53 +1,54 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"hash/maphash"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	js "github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
-
 	"eventpusher/event"
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 )
 
-// writer is the state of Append, which one goroutine calls at a time.
-//
-// An Append that fails may have stored a part of its pack, and often nobody knows
-// which: the answers did not come. The messages without an answer are kept and
-// sent again before anything else, under the same ids, so that the server stores
-// each once; the events of those with an answer are left out when the caller
-// offers them again.
+// writer is the state of Append, which one goroutine calls at a time. It appends one message
+// at a time: of several under way, the later ones could find their expectation fulfilled
+// although the first was refused.
 type writer struct {
-	mu         sync.Mutex // Append against Replay of other goroutines
-	unanswered []*message
-	stored     map[*event.Event]struct{} // whose Append has failed
-	body       []byte
+	known atomic.Pointer[[]outbox.Position] // for whoever must not wait for a request
+
+	mu   sync.Mutex // Append against Lead
+	last uint64     // the last sequence of the log
+	kept []outbox.Position
+	// tried are the messages whose fate is unknown. All of them expect last, so one at
+	// most is stored, and once something is they never will be.
+	tried map[uint64]*message
+	// stored are the events of Appends that have failed although a part was stored. The
+	// caller offers them again.
+	stored map[*event.Event]struct{}
+	body   []byte
 }
 
-// forget gives up what is left of Appends that have failed. Whoever has the link anew has
-// been given its feeds' events back, and they may have come by another instance since.
-// What is offered again nevertheless may then be stored twice.
-func (w *writer) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.unanswered, w.stored = nil, nil
-}
-
-// message is one pack of a partition on its way.
+// message is one message of the log on its way.
 type message struct {
-	partition int
-	id        string
-	data      []byte
-	events    []*event.Event
+	commit
+	data   []byte
+	events []*event.Event
 }
+
+var (
+	errNotHolder = errors.New("outbox: this instance does not hold the link to the XMPP server")
+	errDeposed   = errors.New("outbox: another instance has acquired the link to the XMPP server")
+	// errAgain says that a part of the pack is stored, so that it has to be made anew.
+	errAgain = errors.New("outbox: stored in part")
+)
 
 // partitionOf divides keys among partitions, the same way in every instance.
 func partitionOf(key string, partitions int) int {
@@ -57,15 +58,97 @@ func partitionOf(key string, partitions int) int {
 }
 
 // largest is the size up to which an event fits into a message.
-func (w *writer) largest(nc *nats.Conn) int { return int(nc.MaxPayload()) - headroom }
+func (e *Engine) largest() int { return int(e.nc.MaxPayload()) - headroom }
 
-// Append implements outbox.Outbox. When it returns nil the streams have
-// acknowledged every message and the positions are written. When NATS does not
-// answer it returns an error within seconds; offered again, nothing is stored
-// twice as long as the server remembers the ids (two minutes).
+// newest returns the last message of the log as its leader has it, and its sequence, which
+// is 0 if there never was any.
+func (l *layout) newest(ctx context.Context) (c *commit, seq uint64, err error) {
+	r, ok, err := l.log.Newest(ctx, l.names.logSubject())
+	switch {
+	case err != nil:
+		return nil, 0, fmt.Errorf("outbox: %w", natsrpc.Explain(err))
+	case !ok:
+		seq, err = l.lastSeq(ctx)
+		return &commit{}, seq, err
+	}
+	c, err = decodeCommit(r.Data)
+	return c, r.Seq, err
+}
+
+// load reads the positions.
+func (w *writer) load(ctx context.Context, l *layout) error {
+	c, _, err := l.newest(ctx)
+	if err == nil {
+		w.known.Store(&c.positions)
+	}
+	return err
+}
+
+// seize begins a term: it appends an empty message after whatever is there. From then on
+// nothing that a predecessor sends fits after the last message.
+func (e *Engine) seize(ctx context.Context, term uint64) error {
+	s, w := e.set.Load(), &e.writer
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for {
+		last, seq, err := s.newest(ctx)
+		if err != nil {
+			return err
+		}
+		// After a power cut the log may end before the ack floors, and its numbers would
+		// come again.
+		least, err := e.highest(ctx, s)
+		if err != nil {
+			return err
+		}
+		begin := commit{term: term, id: rand.Uint64(), accepted: time.Now(), positions: last.positions}
+		seq, err = s.log.Write(ctx, natsrpc.NewMsg(s.names.logSubject(), begin.append(nil, 0), natsrpc.AfterStream(seq)))
+		switch {
+		case err == nil && seq >= least:
+			w.last, w.kept = seq, last.positions
+			w.known.Store(&w.kept)
+			w.tried, w.stored = nil, nil
+			e.tip.Store(seq)
+			return nil
+		case err != nil && (!natsrpc.Refused(err) || ctx.Err() != nil):
+			return fmt.Errorf("outbox: %w", err)
+		}
+	}
+}
+
+// highest returns the sequence up to which some backend has settled something.
+func (e *Engine) highest(ctx context.Context, s *setup) (seq uint64, err error) {
+	records, err := s.state.Last(ctx, s.names.parts()+"*")
+	if err != nil {
+		return 0, fmt.Errorf("outbox: %w", err)
+	}
+	for _, r := range records {
+		reg, err := decodeRegister(r.Data)
+		if err != nil {
+			return 0, err
+		}
+		for _, p := range reg.progress {
+			if p.Top > 0 {
+				seq = max(seq, (p.Top-1)>>placeBits)
+			}
+		}
+	}
+	return seq, nil
+}
+
+// Positions implements outbox.Outbox. It does not wait for a write that is under way.
+func (e *Engine) Positions() []outbox.Position {
+	if known := e.writer.known.Load(); known != nil {
+		return outbox.SortPositions(*known)
+	}
+	return nil
+}
+
+// Append implements outbox.Outbox. Only the instance that holds the link appends, but for
+// replayed events. If NATS does not answer Append returns an error within seconds. If the
+// pack is offered again, nothing of it is stored twice.
 //
-// An event that is too large for a message of this server is a dead letter at
-// once.
+// An event that is too large for a message of this server becomes a dead letter at once.
 func (e *Engine) Append(p outbox.Pack) error {
 	err := e.append(&p)
 	if errors.Is(err, outbox.ErrFull) {
@@ -77,217 +160,236 @@ func (e *Engine) Append(p outbox.Pack) error {
 }
 
 func (e *Engine) append(p *outbox.Pack) error {
-	s := e.set.Load()
+	s, w := e.set.Load(), &e.writer
 	if s == nil {
 		return e.connection.get()
 	}
-	w := &e.writer
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := e.publish(s, true); err != nil { // what is left of an earlier pack
-		return err
+	ctx, cancel := context.WithTimeout(e.ctx, e.o.answer())
+	defer cancel()
+	term := e.cluster.Holding()
+	if term == 0 {
+		return e.appendReplayed(ctx, s, p)
 	}
-	list, large, bytes := e.messages(s, p)
-	if err := e.size.room(bytes, len(p.Positions) > 0, e.o.MaxSize); err != nil {
-		return err
-	}
-	if err := e.bury(s, large); err != nil {
-		return err
-	}
-	w.unanswered = list
-	if err := e.publish(s, false); err != nil {
-		w.keep(list)
-		return err
-	}
-	e.size.grow(bytes)
-	if len(p.Positions) > 0 {
-		ctx, cancel := e.request()
-		defer cancel()
-		if err := e.positions.advance(ctx, s.layout, p.Positions, e.cluster.token()); err != nil {
-			w.keep(list)
+	for {
+		list, large, bytes := e.messages(s, p, term)
+		if err := e.size.room(bytes, len(p.Positions) > 0, e.o.MaxSize); err != nil {
 			return err
 		}
+		if err := e.Bury(large...); err != nil {
+			return err
+		}
+		err := e.storeAll(ctx, s, list)
+		if errors.Is(err, errAgain) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("outbox: NATS does not take events: %w", natsrpc.Explain(err))
+		}
+		e.size.grow(bytes)
+		for i := range p.Entries {
+			delete(w.stored, p.Entries[i].Event)
+		}
+		return nil
 	}
-	for i := range p.Entries {
-		delete(w.stored, p.Entries[i].Event)
+}
+
+func (e *Engine) storeAll(ctx context.Context, s *setup, list []*message) error {
+	for _, m := range list {
+		if err := e.store(ctx, s, m); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// keep notes which events are stored although their Append fails, for the caller
-// offers them again.
-func (w *writer) keep(list []*message) {
-	for _, m := range list {
-		if !slices.Contains(w.unanswered, m) {
-			w.note(m)
+// store appends one message. w.mu is held.
+func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
+	w := &e.writer
+	if w.tried == nil {
+		w.tried = make(map[uint64]*message)
+	}
+	w.tried[m.id] = m
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		seq, err := s.log.Write(try, natsrpc.NewMsg(s.names.logSubject(), m.data, natsrpc.AfterStream(w.last)))
+		cancel()
+		if err == nil {
+			e.decided(seq, m)
+			return nil
 		}
+		if ctx.Err() != nil || e.connection.get() != nil {
+			return err
+		}
+		if stored, found := e.lookAtLog(ctx, s, m.term); found != nil || stored == m {
+			return found
+		} else if stored != nil {
+			return errAgain // of an earlier Append
+		}
+		pause(ctx, 20*time.Millisecond)
 	}
 }
 
-func (w *writer) note(m *message) {
+// lookAtLog looks at what follows last. It returns the message of ours that does, nil if
+// nothing does yet, or errDeposed. What other instances have replayed in our term it passes.
+func (e *Engine) lookAtLog(ctx context.Context, s *setup, term uint64) (*message, error) {
+	w := &e.writer
+	for {
+		newest, end, err := s.newest(ctx)
+		if err != nil || end <= w.last {
+			return nil, nil // not to be known yet
+		}
+		r, ok, err := s.log.At(ctx, w.last+1)
+		switch {
+		case err != nil:
+			return nil, nil
+		case !ok && newest.term != term: // delivered and trimmed since
+			return nil, errDeposed
+		case !ok:
+			w.last = end - 1
+			continue
+		}
+		c, err := decodeCommit(r.Data)
+		if err != nil {
+			return nil, err
+		}
+		if m := w.tried[c.id]; m != nil {
+			e.decided(r.Seq, m)
+			return m, nil
+		}
+		if c.term != term {
+			return nil, errDeposed
+		}
+		w.last, w.tried = r.Seq, map[uint64]*message{}
+		e.tip.Store(r.Seq)
+		e.wakeReaders()
+	}
+}
+
+// decided notes that a message of ours is stored.
+func (e *Engine) decided(seq uint64, m *message) {
+	w := &e.writer
+	w.last, w.kept, w.tried = seq, m.positions, nil
+	w.known.Store(&m.positions)
 	if w.stored == nil {
 		w.stored = make(map[*event.Event]struct{})
 	}
-	for _, e := range m.events {
-		w.stored[e] = struct{}{}
+	for _, ev := range m.events {
+		w.stored[ev] = struct{}{}
 	}
+	e.cache.put(seq, &m.commit)
+	e.tip.Store(seq)
+	e.wakeReaders()
+	e.ring()
 }
 
-// packing is the message of one partition that is being filled.
-type packing struct {
-	body   []byte
-	events []*event.Event
-}
-
-// messages packs the events of a pack that are wanted and not stored yet, and
-// returns those apart that no message can hold.
-func (e *Engine) messages(s *setup, p *outbox.Pack) (list []*message, large []outbox.DeadLetter, bytes int64) {
+// messages makes the messages of what is wanted of a pack and not stored yet, usually one.
+// It returns those events apart that no message can hold. Only the last message has the new
+// positions.
+func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*message, large []outbox.DeadLetter, bytes int64) {
+	w := &e.writer
 	now := time.Now()
-	readers := *e.readers.Load()
-	limit := e.writer.largest(e.nc)
-	open := make(map[int]*packing)
-	flush := func(partition int, k *packing) {
-		m := &message{partition: partition, id: nuid.Next(), events: k.events}
-		m.data = append(outbox.AppendPackHeader(make([]byte, 0, len(k.body)+32), now, len(k.events)), k.body...)
+	limit := e.largest()
+	m, body := &message{}, w.body[:0]
+	flush := func(positions []outbox.Position) {
+		m.commit.term, m.id, m.accepted, m.positions = term, rand.Uint64(), now, positions
+		m.data = append(m.commit.append(make([]byte, 0, len(body)+256), len(m.entries)), body...)
 		bytes += int64(len(m.data))
 		list = append(list, m)
-		k.body, k.events = k.body[:0], nil
+		m, body = &message{}, body[:0]
 	}
-	var order []int // so that equal packs make equal messages
-	for _, entry := range p.Entries {
-		if _, done := e.writer.stored[entry.Event]; done {
+	for _, one := range p.Entries {
+		if _, done := w.stored[one.Event]; done {
 			continue
 		}
-		var numbers outbox.Subscribers
-		(entry.Subscribers & (1<<len(readers) - 1)).Numbers(func(bit int) {
-			numbers.Add(int(s.meta.Backends[readers[bit].backend].Number))
-		})
+		numbers := e.numbers(s, one.Subscribers)
 		if numbers == 0 {
 			continue
 		}
-		e.writer.body = outbox.AppendPackEntry(e.writer.body[:0], numbers, entry.Event)
-		if len(e.writer.body) > limit {
-			large = append(large, tooLarge(entry, readers, len(e.writer.body), limit, now)...)
+		partition := partitionOf(one.Event.Key(), e.o.Partitions)
+		before := len(body)
+		body = appendEntry(body, partition, numbers, one.Event)
+		if size := len(body) - before; size > limit {
+			body = body[:before]
+			large = append(large, e.tooLarge(one, size, limit, now)...)
 			continue
+		} else if len(body) > limit && before > 0 || len(m.entries) == maxEntries {
+			tail := slices.Clone(body[before:])
+			body = body[:before]
+			flush(w.kept)
+			body = append(body, tail...)
 		}
-		n := partitionOf(entry.Event.Key(), len(s.logs))
-		k := open[n]
-		if k == nil {
-			k = &packing{}
-			open[n] = k
-			order = append(order, n)
-		}
-		if len(k.events) > 0 && (len(k.events) == packEvents || len(k.body)+len(e.writer.body) > min(packBytes, limit)) {
-			flush(n, k)
-		}
-		k.body = append(k.body, e.writer.body...)
-		k.events = append(k.events, entry.Event)
+		m.entries = append(m.entries, entry{
+			partition: partition, readers: numbers, event: one.Event, key: maphash.String(e.seed, one.Event.Key()), size: outbox.Size(one.Event),
+		})
+		m.events = append(m.events, one.Event)
 	}
-	for _, n := range order {
-		if k := open[n]; len(k.events) > 0 {
-			flush(n, k)
-		}
+	if len(m.entries)+len(p.Positions) > 0 {
+		flush(outbox.MergePositions(slices.Clone(w.kept), p.Positions))
+	}
+	w.body = body[:0]
+	if cap(w.body) > 8<<20 {
+		w.body = nil
 	}
 	return list, large, bytes
+}
+
+// numbers turns the bits of readers into those of the registry.
+func (e *Engine) numbers(s *setup, subscribers outbox.Subscribers) (numbers outbox.Subscribers) {
+	for bit, r := range *e.readers.Load() {
+		if subscribers.Has(bit) {
+			numbers.Add(int(s.meta.Backends[r.backend].Number))
+		}
+	}
+	return numbers
+}
+
+// appendReplayed appends events that are given back, while this or another instance holds
+// the link. It takes over term and positions from the last message.
+func (e *Engine) appendReplayed(ctx context.Context, s *setup, p *outbox.Pack) error {
+	for _, one := range p.Entries {
+		if !one.Event.Replayed {
+			return errNotHolder
+		}
+	}
+	if len(p.Positions) > 0 {
+		return errNotHolder
+	}
+	for {
+		last, seq, err := s.newest(ctx)
+		if err != nil {
+			return err
+		}
+		e.writer.last, e.writer.kept, e.writer.tried = seq, last.positions, nil
+		list, large, _ := e.messages(s, p, last.term)
+		if err := e.Bury(large...); err != nil {
+			return err
+		}
+		if err = e.storeAll(ctx, s, list); err == nil || ctx.Err() != nil || !errors.Is(err, errDeposed) && !errors.Is(err, errAgain) {
+			if err == nil {
+				e.writer.stored = nil
+			}
+			return err
+		}
+	}
 }
 
 // reasonTooLarge is the reason of backends for what they cannot take.
 const reasonTooLarge = "too_large"
 
-// tooLarge makes dead letters of an event, one for each backend, without what
-// made it large: the stanza.
-func tooLarge(entry outbox.Entry, readers []*reader, size, limit int, now time.Time) (list []outbox.DeadLetter) {
-	cut := *entry.Event
+// tooLarge makes dead letters of an event, one for each backend, without the stanza that
+// made it large.
+func (e *Engine) tooLarge(one outbox.Entry, size, limit int, now time.Time) (list []outbox.DeadLetter) {
+	cut := *one.Event
 	cut.Packet, cut.Body, cut.Metadata = "", "", nil
-	for bit, r := range readers {
-		if entry.Subscribers.Has(bit) {
+	for bit, r := range *e.readers.Load() {
+		if one.Subscribers.Has(bit) {
 			list = append(list, outbox.DeadLetter{
-				Event: &cut, Backend: r.backend, Reason: reasonTooLarge, Accepted: now, Died: now,
+				Event: &cut, Backend: r.backend, Reason: reasonTooLarge, Accepted: cut.Time, Died: now,
 				Err: fmt.Sprintf("the event has %d bytes and NATS takes %d: raise max_payload of nats-server, or lower [component] max_stanza_size; packet and body were left out here", size, limit),
 			})
 		}
 	}
 	return list
-}
-
-// publish sends what has no answer yet. Messages of one partition go one after
-// the other, for the later one must not be stored without the earlier. note says
-// that the events belong to an Append that has failed.
-func (e *Engine) publish(s *setup, note bool) error {
-	w := &e.writer
-	for len(w.unanswered) > 0 {
-		var wave, rest []*message
-		busy := make(map[int]bool)
-		for _, m := range w.unanswered {
-			if busy[m.partition] {
-				rest = append(rest, m)
-			} else {
-				busy[m.partition] = true
-				wave = append(wave, m)
-			}
-		}
-		futures := make([]js.PubAckFuture, len(wave))
-		var failed error
-		for i, m := range wave {
-			var err error
-			futures[i], err = e.js.PublishMsgAsync(&nats.Msg{Subject: s.names.logSubject(m.partition), Data: m.data}, js.WithMsgID(m.id))
-			if err != nil {
-				failed = errors.Join(failed, err)
-			}
-		}
-		var left []*message
-		for i, m := range wave {
-			if futures[i] != nil {
-				if _, err := answer(futures[i]); err != nil {
-					failed = errors.Join(failed, err)
-				} else {
-					if note {
-						w.note(m)
-					}
-					continue
-				}
-			}
-			left = append(left, m)
-		}
-		w.unanswered = append(left, rest...)
-		if failed != nil {
-			return fmt.Errorf("outbox: NATS does not take events: %w", explain(failed))
-		}
-	}
-	w.unanswered = nil
-	return nil
-}
-
-// answer waits for the acknowledgement of a message. The client gives up by
-// itself after requestTimeout, and when the connection is lost.
-func answer(f js.PubAckFuture) (*js.PubAck, error) {
-	select {
-	case ack := <-f.Ok():
-		return ack, nil
-	case err := <-f.Err():
-		return nil, err
-	}
-}
-
-// size is how much the log takes, as far as is known.
-type size struct {
-	measured atomic.Int64 // by sizeLoop
-	grown    atomic.Int64 // appended here since
-}
-
-func (s *size) grow(n int64) { s.grown.Add(n) }
-
-// room decides whether the log may grow by n bytes. A source that can wait has to
-// at the limit; for others the slowest backend gives something up, in the
-// background and thus with some delay, which is bounded here.
-func (s *size) room(n int64, canWait bool, limit int64) error {
-	switch grown := s.measured.Load() + s.grown.Load() + n; {
-	case grown <= limit:
-		return nil
-	case canWait:
-		return outbox.ErrFull
-	case grown > limit+limit/4:
-		return fmt.Errorf("%w: %d bytes are in use, and what the slowest backend has under way cannot be given up", outbox.ErrFull, grown)
-	}
-	return nil
 }

@@ -3,8 +3,6 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +11,7 @@ import (
 
 	"eventpusher/event"
 	"eventpusher/internal/harness"
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/jetstream"
 )
@@ -30,8 +29,9 @@ func benchEvents(from, n int) (list []*event.Event) {
 func benchOpen(b *testing.B) *instance {
 	b.Helper()
 	server := harness.NATS(b, harness.NATSOptions{})
-	i := open(b, jetstream.Options{URL: server.URL(), Backends: []string{"a"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	i := open(b, jetstream.Options{Options: natsrpc.Options{URL: server.URL()}, Backends: []string{"a"}})
 	i.owns(jetstream.DefaultPartitions)
+	i.hold()
 	return i
 }
 

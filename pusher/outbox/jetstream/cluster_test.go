@@ -168,14 +168,17 @@ type leader struct {
 	leading atomic.Bool
 	times   atomic.Int32
 	stop    context.CancelFunc
-	done    chan error
+	over    chan struct{}
+	err     error // once over is closed
 }
 
 func (i *instance) lead(holders *atomic.Int32, t *testing.T) *leader {
 	ctx, stop := context.WithCancel(context.Background())
-	l := &leader{stop: stop, done: make(chan error, 1)}
+	l := &leader{stop: stop, over: make(chan struct{})}
+	i.letGo = func() { stop(); <-l.over; i.letGo = nil }
 	go func() {
-		l.done <- i.Lead(ctx, func(ctx context.Context) error {
+		defer close(l.over)
+		l.err = i.Lead(ctx, func(ctx context.Context) error {
 			if holders.Add(1) > 1 {
 				t.Error("two instances hold the link")
 			}
@@ -194,8 +197,8 @@ func (i *instance) lead(holders *atomic.Int32, t *testing.T) *leader {
 func (l *leader) end(t *testing.T) {
 	t.Helper()
 	l.stop()
-	if err := <-l.done; err != nil {
-		t.Errorf("lead: %v", err)
+	if <-l.over; l.err != nil {
+		t.Errorf("lead: %v", l.err)
 	}
 }
 
@@ -228,7 +231,7 @@ func TestLinkMoves(t *testing.T) {
 	again := one.lead(&holders, t)
 	second.stop()
 	two.crash()
-	<-second.done
+	<-second.over
 	await(t, "the first to lead again", again.leading.Load)
 	one.append(p)
 	again.end(t)
@@ -248,6 +251,7 @@ func TestOutOfTouchStopsByItself(t *testing.T) {
 	await(t, "the events", func() bool { return i.readers["a"].Stats().Waiting == 10 })
 	server.Pause()
 	await(t, "the end of leading", func() bool { return !l.leading.Load() })
+	await(t, "the end of delivering", func() bool { return i.Standing().Partitions == 0 })
 	i.nothing("a")
 	if err := i.Append(pack(1, chat("x", "late"))); err == nil {
 		t.Error("a frozen server takes events")
@@ -269,6 +273,7 @@ func TestServerDies(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{})
 	i := open(t, options(t, server, "a"))
 	i.owns(4)
+	i.hold()
 	var j journal
 	w := i.work("a", j.note)
 	failed := 0
@@ -357,6 +362,7 @@ func TestFullOutbox(t *testing.T) {
 	o.MaxSize = 1 << 20 // of which a pack is as little as it usually is
 	i := open(t, o)
 	i.owns(4)
+	i.hold()
 	shed := make(chan int, 1000)
 	i.OnShed(func(_ string, n int, _ bool) { shed <- n })
 	position := func(n int) outbox.Pack {
@@ -402,6 +408,7 @@ func TestReplicas(t *testing.T) {
 	o.Replicas = 3
 	i := open(t, o) // before the servers have agreed
 	i.owns(4)
+	i.hold()
 	var j journal
 	w := i.work("a", j.note)
 	sent := 0

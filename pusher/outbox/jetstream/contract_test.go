@@ -22,11 +22,9 @@ func TestKeepsTheContract(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() {
-			if err := e.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		i := &instance{Engine: e, t: t}
+		i.hold()
+		t.Cleanup(i.close)
 		return e
 	})
 }

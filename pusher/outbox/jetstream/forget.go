@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,19 +11,21 @@ import (
 	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
+
+	"eventpusher/internal/natsrpc"
 )
 
-// Forget removes what the outbox keeps for a backend that is not configured any
-// more: its place in the streams and what is parked for it. Its dead letters
-// stay. It returns how many packs of events the backend had still to get in whole
-// or in part. It refuses while an instance delivers to that backend.
-func Forget(ctx context.Context, o Options, backend string) (packs int, err error) {
-	nc, _, l, err := visit(ctx, &o)
+// Forget removes what the outbox keeps for a backend that is not configured any more: its
+// place in the log and what is parked for it. Its dead letters stay. It returns how many
+// messages of the log the backend had still to get, in whole or in part. It refuses while an
+// instance delivers to that backend.
+func Forget(ctx context.Context, o Options, backend string) (messages int, err error) {
+	nc, l, err := visit(ctx, &o)
 	if err != nil {
 		return 0, err
 	}
 	defer nc.Close()
-	m, revision, err := l.readMeta(ctx)
+	m, seq, err := l.readMeta(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -30,102 +33,93 @@ func Forget(ctx context.Context, o Options, backend string) (packs int, err erro
 	if !ok {
 		return 0, fmt.Errorf("outbox: nothing is kept for a backend %q: %w", backend, fs.ErrNotExist)
 	}
-	if err := l.unused(ctx, backend, o.beat()); err != nil {
+	if err := l.unused(ctx, backend); err != nil {
 		return 0, err
 	}
-	for p, s := range l.logs {
-		packs += l.waiting(ctx, s, p, r)
+	if messages, err = l.waiting(ctx, &m, r); err != nil {
+		return 0, err
 	}
-	// Once the registry does not know it, nothing waits for it any more; the rest
-	// is clearing up.
+	// Once the registry does not know it, nothing waits for it any more; the rest is
+	// clearing up.
 	delete(m.Backends, backend)
-	if err := l.writeMeta(ctx, m, revision); err != nil {
+	if err := l.writeMeta(ctx, m, seq); err != nil {
 		return 0, err
 	}
-	var errs []error
-	for p, s := range l.logs {
-		if err := s.DeleteConsumer(ctx, consumerName(backend, r.Number)); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
-			errs = append(errs, err)
+	s, err := l.js.Stream(ctx, l.names.state())
+	for _, class := range []string{"parked", "replay"} {
+		if err == nil {
+			err = s.Purge(ctx, js.WithPurgeSubject(fmt.Sprintf("%s.state.%s.*.%d.*", l.names.prefix, class, r.Number)))
 		}
-		errs = append(errs,
-			l.state.Purge(ctx, keyProgress(p, r.Number)),
-			l.parked.Purge(ctx, js.WithPurgeSubject(l.names.parkedOf(p, r.Number)+".>")))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return packs, fmt.Errorf("outbox: %s is forgotten, but something of it is left: %w", backend, explain(err))
-	}
-	return packs, nil
-}
-
-// waiting counts packs that the backend has not settled.
-func (l *layout) waiting(ctx context.Context, s js.Stream, partition int, r registered) int {
-	info, err := s.Info(ctx)
 	if err != nil {
-		return 0 // only to be helpful
+		return messages, fmt.Errorf("outbox: %s is forgotten, but something of it is left: %w", backend, natsrpc.Explain(err))
 	}
-	next := r.From[partition]
-	if entry, err := l.state.Get(ctx, keyProgress(partition, r.Number)); err == nil {
-		if _, cut, err := decodeProgress(entry.Value()); err == nil {
-			next = cut.Floor >> placeBits
-		}
-	}
-	next = max(next, info.State.FirstSeq)
-	if last := info.State.LastSeq; last >= next {
-		return int(last - next + 1)
-	}
-	return 0
+	return messages, nil
 }
 
-// unused returns an error when an instance that has the backend gives a sign of
-// life.
-func (l *layout) unused(ctx context.Context, backend string, beat time.Duration) error {
-	before, err := l.signs(ctx)
+// waiting counts the messages that the backend has not settled in the partition where it is
+// furthest behind.
+func (l *layout) waiting(ctx context.Context, m *meta, r registered) (int, error) {
+	last, err := l.lastSeq(ctx)
+	if err != nil {
+		return 0, err
+	}
+	records, err := l.state.Last(ctx, l.names.parts()+"*")
+	if err != nil {
+		return 0, fmt.Errorf("outbox: %w", err)
+	}
+	least := r.start().Floor
+	if len(records) == m.Partitions {
+		least = ^uint64(0)
+	}
+	for _, record := range records {
+		reg, err := decodeRegister(record.Data)
+		if err != nil {
+			return 0, err
+		}
+		progress, ok := reg.progress[r.registration()]
+		if !ok {
+			progress = r.start()
+		}
+		least = min(least, progress.Floor)
+	}
+	return int(max(last+1, least>>placeBits) - least>>placeBits), nil
+}
+
+// unused returns an error if an instance that has the backend sends heartbeats.
+func (l *layout) unused(ctx context.Context, backend string) error {
+	before, err := l.heartbeats(ctx, backend)
+	if err != nil || len(before) == 0 {
+		return err
+	}
+	pause(ctx, 3*time.Second)
+	after, err := l.heartbeats(ctx, backend)
 	if err != nil {
 		return err
 	}
-	before = slices.DeleteFunc(before, func(m member) bool { return !slices.Contains(m.Backends, backend) })
-	if len(before) == 0 {
-		return nil
-	}
-	pause(ctx, 3*beat)
-	after, err := l.signs(ctx)
-	if err != nil {
-		return err
-	}
-	for _, a := range after {
-		for _, b := range before {
-			if a.id == b.id && a.revision != b.revision {
-				return fmt.Errorf("outbox: the instance %s is running and delivers to %s: stop every instance that has it configured first", a.Name, backend)
-			}
+	for subject, r := range after {
+		if b, ok := before[subject]; !ok || b.Seq != r.Seq {
+			return fmt.Errorf("outbox: an instance is running and delivers to %s: %w", backend, errInUse)
 		}
 	}
 	return nil
 }
 
-// signs returns the last sign of life of every instance.
-func (l *layout) signs(ctx context.Context) (list []member, err error) {
-	keys, err := l.cluster.Keys(ctx)
-	if errors.Is(err, js.ErrNoKeysFound) {
-		return nil, nil
-	}
-	for _, key := range keys {
-		id, ok := strings.CutPrefix(key, instancePrefix)
-		if !ok || err != nil {
-			continue
-		}
-		var entry js.KeyValueEntry
-		entry, err = l.cluster.Get(ctx, key)
-		switch {
-		case errors.Is(err, js.ErrKeyNotFound):
-			err = nil // gone meanwhile
-		case err == nil:
-			if s, ok := readSign(entry.Value()); ok {
-				list = append(list, member{sign: s, id: id, revision: entry.Revision()})
-			}
-		}
-	}
+// heartbeats returns the last heartbeats of the instances that have a backend, by subject.
+func (l *layout) heartbeats(ctx context.Context, backend string) (map[string]natsrpc.Record, error) {
+	records, err := l.state.Last(ctx, l.names.cluster()+".member.*")
 	if err != nil {
-		return nil, fmt.Errorf("outbox: %s: %w", l.names.cluster(), explain(err))
+		return nil, fmt.Errorf("outbox: %w", natsrpc.Explain(err))
 	}
-	return list, nil
+	found := make(map[string]natsrpc.Record)
+	for _, r := range records {
+		var h struct{ Uses []string }
+		if json.Unmarshal(r.Data, &h) == nil && slices.Contains(h.Uses, backend) && strings.HasPrefix(r.Subject, l.names.prefix) {
+			found[r.Subject] = r
+		}
+	}
+	return found, nil
 }
+
+// errInUse says that an instance delivers to a backend.
+var errInUse = errors.New("stop every instance that has it configured first")

@@ -7,75 +7,57 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 )
 
 // names are those of everything in JetStream, all made of the prefix.
 type names struct{ prefix string }
 
-func (n names) log(partition int) string { return fmt.Sprintf("%s_LOG_%02d", n.prefix, partition) }
+func (n names) log() string        { return n.prefix + "_EVENTS" }
+func (n names) logSubject() string { return n.prefix + ".events" }
+func (n names) state() string      { return n.prefix + "_STATE" }
+func (n names) letters() string    { return n.prefix + "_DEAD" }
+func (n names) bell() string       { return n.prefix + ".tip" } // something is new
 
-func (n names) logSubject(partition int) string {
-	return n.prefix + ".log." + strconv.Itoa(partition)
-}
+// In the state stream.
+func (n names) meta() string                  { return n.prefix + ".state.meta" }
+func (n names) cluster() string               { return n.prefix + ".state.cluster" }
+func (n names) parts() string                 { return n.prefix + ".state.part." }
+func (n names) part(p int) string             { return n.parts() + strconv.Itoa(p) }
+func (n names) parkedList(p int) string       { return n.prefix + ".state.list." + strconv.Itoa(p) }
+func (n names) lettersOf(owner string) string { return n.prefix + ".state.letter." + owner + "." }
 
-func (n names) letters() string        { return n.prefix + "_LETTERS" }
-func (n names) lettersSubject() string { return n.prefix + ".letters" }
-func (n names) parked() string         { return n.prefix + "_PARKED" }
-func (n names) state() string          { return n.prefix + "_state" }
-func (n names) cluster() string        { return n.prefix + "_cluster" }
+// parkedOf is the common part of the subjects of a partition's parked events, of all backends.
+func (n names) parkedOf(p int) string { return n.prefix + ".state.parked." + strconv.Itoa(p) + "." }
+func (n names) replays() string       { return n.prefix + ".state.replay." }
 
-// parkedSubject is the place of a parked event. There is one message at each, so
-// parking an event twice leaves one.
-func (n names) parkedSubject(partition int, id outbox.ParkedID) string {
-	class := "event"
+// parked is the subject of a parked event. There is one message at each.
+func (n names) parked(partition int, id outbox.ParkedID) string {
 	if id.Replay() {
-		class = "replay"
+		return fmt.Sprintf("%s%d.%d.%d", n.replays(), partition, id.Reader(), id.Number())
 	}
-	return fmt.Sprintf("%s.%s.%d", n.parkedOf(partition, id.Reader()), class, id.Number())
+	return fmt.Sprintf("%s%d.%d", n.parkedOf(partition), id.Reader(), id.Number())
 }
-
-// parkedOf is the common part of the places of a backend.
-func (n names) parkedOf(partition int, reader uint8) string {
-	return fmt.Sprintf("%s.parked.%d.%d", n.prefix, partition, reader)
-}
-
-// consumer names the consumer of a backend in each partition's stream.
-func consumerName(backend string, reader uint8) string {
-	readable := strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
-			return r
-		}
-		return '_'
-	}, backend)
-	return fmt.Sprintf("%.40s-%d", readable, reader)
-}
-
-// The keys of the state bucket.
-const (
-	keyMeta      = "meta"
-	keyPositions = "positions"
-)
-
-func keyProgress(partition int, reader uint8) string {
-	return fmt.Sprintf("progress.%d.%d", partition, reader)
-}
-
-// subject returns the subject of a key, for writing many at once.
-func subject(bucket, key string) string { return "$KV." + bucket + "." + key }
 
 // layout is everything that the outbox has in JetStream.
 type layout struct {
-	names   names
-	logs    []js.Stream
-	letters js.Stream
-	parked  js.Stream
-	state   js.KeyValue
-	cluster js.KeyValue
+	names               names
+	js                  js.JetStream
+	log, state, letters *natsrpc.Store
+}
+
+// lastSeq returns the last sequence of the log.
+func (l *layout) lastSeq(ctx context.Context) (uint64, error) {
+	s, err := l.js.Stream(ctx, l.names.log())
+	if err != nil {
+		return 0, fmt.Errorf("outbox: stream %s: %w", l.names.log(), natsrpc.Explain(err))
+	}
+	return s.CachedInfo().State.LastSeq, nil
 }
 
 // SettingsError says that a stream is there already and is not as it has to be.
@@ -86,95 +68,96 @@ type SettingsError struct {
 
 // Error implements error; it says what can be done.
 func (e *SettingsError) Error() string {
-	return fmt.Sprintf("outbox: the stream %s exists with other settings: %s. Correct them (nats stream edit), choose another prefix in [outbox.nats] stream, or delete the stream if it is not needed; it is never changed by itself",
+	return fmt.Sprintf("outbox: the stream %s exists with other settings: %s. Correct them (nats stream edit), choose another prefix in [outbox.nats] stream, or delete the stream if it is not needed; eventpusher does not change it",
 		e.Stream, strings.Join(e.Settings, "; "))
 }
 
-// bucket is the configuration of a key-value bucket that is read through the
-// stream's leader only: a replica that lags must not tell an instance where
-// another one stood.
-func bucket(name string, replicas int) js.StreamConfig {
-	return js.StreamConfig{
-		Name: "KV_" + name, Subjects: []string{subject(name, ">")}, Storage: js.FileStorage, Replicas: replicas,
-		MaxMsgsPerSubject: 1, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
-		Discard: js.DiscardNew, AllowRollup: true, DenyDelete: true, Duplicates: 2 * time.Minute,
-	}
+// MinServer is the oldest nats-server that has what the outbox needs: atomic batches.
+const MinServer = "2.12"
+
+// ServerError says that a nats-server is too old.
+type ServerError struct{ Found string }
+
+// Error implements error; it says what can be done.
+func (e *ServerError) Error() string {
+	return fmt.Sprintf("outbox: nats-server %s is too old, %s or later is needed: upgrade every NATS server of the cluster", e.Found, MinServer)
 }
 
-// openLayout opens all streams and buckets, and creates those that are missing
-// if it may.
-func openLayout(ctx context.Context, j js.JetStream, o *Options, create bool) (*layout, error) {
+// checkServer returns a *ServerError if the server cannot serve.
+func checkServer(version string) error {
+	var major, minor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n == 2 && (major > 2 || major == 2 && minor >= 12) {
+		return nil
+	}
+	return &ServerError{Found: version}
+}
+
+// streams are the configurations of all streams.
+func (o *Options) streams() []js.StreamConfig {
 	n := names{o.Prefix}
-	l := &layout{names: n}
 	plain := js.StreamConfig{
-		Storage: js.FileStorage, Replicas: o.Replicas, Discard: js.DiscardNew, Duplicates: 2 * time.Minute,
+		Storage: js.FileStorage, Replicas: o.Replicas, Discard: js.DiscardOld, AllowDirect: true,
 		MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1, MaxMsgsPerSubject: -1,
 	}
-	var err error
-	open := func(c js.StreamConfig) (s js.Stream) {
-		if err == nil {
-			s, err = openStream(ctx, j, c, create)
-		}
-		return s
-	}
-	// The state comes first: it says whether the others fit.
-	for _, b := range []struct {
-		name string
-		kv   *js.KeyValue
-	}{{n.state(), &l.state}, {n.cluster(), &l.cluster}} {
-		if open(bucket(b.name, o.Replicas)); err == nil {
-			*b.kv, err = j.KeyValue(ctx, b.name)
-		}
-	}
-	for p := range o.Partitions {
-		c := plain
-		c.Name, c.Subjects = n.log(p), []string{n.logSubject(p)}
-		c.Description = "eventpusher: accepted events"
-		l.logs = append(l.logs, open(c))
-	}
-	c := plain
-	c.Name, c.Subjects, c.MaxMsgsPerSubject = n.parked(), []string{n.prefix + ".parked.>"}, 1
-	c.Description = "eventpusher: events that keep failing"
-	// A place that is taken again takes the place of what was there.
-	c.Discard = js.DiscardOld
-	l.parked = open(c)
-	c = plain
-	c.Name, c.Subjects, c.Discard = n.letters(), []string{n.lettersSubject()}, js.DiscardOld
-	c.MaxMsgs, c.MaxBytes = int64(o.MaxLetters), o.MaxLetterBytes
-	c.Description = "eventpusher: dead letters"
-	l.letters = open(c)
-	if err != nil {
+	state, log, letters := plain, plain, plain
+	state.Name, state.Subjects, state.MaxMsgsPerSubject = n.state(), []string{n.prefix + ".state.>"}, 1
+	state.AllowAtomicPublish, state.AllowMsgTTL = true, true
+	state.Description = "eventpusher: who delivers what and how far, parked events"
+	log.Name, log.Subjects, log.Discard = n.log(), []string{n.logSubject()}, js.DiscardNew
+	log.Description = "eventpusher: accepted events"
+	letters.Name, letters.MaxMsgsPerSubject = n.letters(), 1
+	letters.MaxMsgs, letters.MaxBytes = int64(o.MaxLetters), o.MaxLetterBytes
+	letters.Sources = []*js.StreamSource{{Name: n.state(), FilterSubject: n.prefix + ".state.letter.>"}}
+	letters.Description = "eventpusher: dead letters"
+	return []js.StreamConfig{state, log, letters} // the state first: it says whether the others fit
+}
+
+// openLayout opens all streams, and creates those that are missing if it may.
+func openLayout(ctx context.Context, nc *nats.Conn, j js.JetStream, o *Options, create bool) (*layout, error) {
+	if err := checkServer(nc.ConnectedServerVersion()); err != nil {
 		return nil, err
 	}
-	return l, nil
+	if create {
+		if err := checkEarlier(ctx, j, o); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range o.streams() {
+		if err := openStream(ctx, j, c, create); err != nil {
+			return nil, err
+		}
+	}
+	n := names{o.Prefix}
+	store := func(name string) *natsrpc.Store { return &natsrpc.Store{NC: nc, Stream: name} }
+	return &layout{names: n, js: j, log: store(n.log()), state: store(n.state()), letters: store(n.letters())}, nil
 }
 
 // openStream opens a stream, or creates it, and checks its settings.
-func openStream(ctx context.Context, j js.JetStream, want js.StreamConfig, create bool) (js.Stream, error) {
+func openStream(ctx context.Context, j js.JetStream, want js.StreamConfig, create bool) error {
 	// Servers that have no leader yet do not answer at all.
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	s, err := j.Stream(ctx, want.Name)
 	if errors.Is(err, js.ErrStreamNotFound) && create {
 		s, err = j.CreateStream(ctx, want)
-		if errors.Is(err, js.ErrStreamNameAlreadyInUse) { // somebody else was faster
+		if errors.Is(err, js.ErrStreamNameAlreadyInUse) { // another instance was faster
 			s, err = j.Stream(ctx, want.Name)
 		}
 	}
 	if errors.Is(err, js.ErrStreamNotFound) {
-		return nil, fmt.Errorf("outbox: there is none in NATS: %s: %w; run makes it", want.Name, err)
+		return fmt.Errorf("outbox: there is none in NATS: %s: %w; run makes it", want.Name, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("outbox: stream %s: %w", want.Name, explain(err))
+		return fmt.Errorf("outbox: stream %s: %w", want.Name, natsrpc.Explain(err))
 	}
 	if wrong := differences(want, s.CachedInfo().Config); len(wrong) > 0 {
-		return nil, &SettingsError{Stream: want.Name, Settings: wrong}
+		return &SettingsError{Stream: want.Name, Settings: wrong}
 	}
-	return s, nil
+	return nil
 }
 
-// differences lists the settings on which correctness depends. Limits may be
-// tighter or looser where only the kept amount depends on them.
+// differences lists the settings on which correctness depends. Limits may be tighter or
+// looser where only the kept amount depends on them.
 func differences(want, got js.StreamConfig) (list []string) {
 	differ := func(what string, want, got any) {
 		if want != got {
@@ -190,6 +173,10 @@ func differences(want, got js.StreamConfig) (list []string) {
 	differ("max_msgs_per_subject", want.MaxMsgsPerSubject, got.MaxMsgsPerSubject)
 	differ("max_age", want.MaxAge, got.MaxAge)
 	differ("discard policy", want.Discard, got.Discard)
+	differ("allow_direct", want.AllowDirect, got.AllowDirect)
+	differ("allow_atomic", want.AllowAtomicPublish, got.AllowAtomicPublish)
+	differ("allow_msg_ttl", want.AllowMsgTTL, got.AllowMsgTTL)
+	differ("sources", len(want.Sources), len(got.Sources))
 	if want.MaxMsgs < 0 { // where nothing may be dropped
 		differ("max_msgs", want.MaxMsgs, got.MaxMsgs)
 	}
@@ -197,4 +184,56 @@ func differences(want, got js.StreamConfig) (list []string) {
 		differ("sealed, mirror or no_ack", false, true)
 	}
 	return list
+}
+
+// EarlierError says that streams of an earlier eventpusher hold events.
+type EarlierError struct {
+	Prefix  string
+	Streams []string // each with its number of messages
+}
+
+// Error implements error; it says what can be done.
+func (e *EarlierError) Error() string {
+	return fmt.Sprintf("outbox: streams of an earlier eventpusher hold events that this version does not read: %s. Run the earlier version until they are delivered ([component] may point nowhere), then remove its streams: %s",
+		strings.Join(e.Streams, ", "), removal(e.Prefix))
+}
+
+// removal is the command that removes the streams of an earlier eventpusher.
+func removal(prefix string) string {
+	return fmt.Sprintf("for s in $(nats stream ls --names | grep -E '^(%[1]s_(LOG_[0-9]+|PARKED|LETTERS)|KV_%[1]s_(state|cluster))$'); do nats stream rm -f $s; done", prefix)
+}
+
+// checkEarlier looks for streams of format 1. Empty ones are named in the log.
+func checkEarlier(ctx context.Context, j js.JetStream, o *Options) error {
+	var full, empty []string
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	all := []string{o.Prefix + "_PARKED", o.Prefix + "_LETTERS"}
+	for p := range MaxPartitions {
+		all = append(all, fmt.Sprintf("%s_LOG_%02d", o.Prefix, p))
+	}
+	for n, name := range all {
+		s, err := j.Stream(ctx, name)
+		if errors.Is(err, js.ErrStreamNotFound) {
+			if n >= 2 {
+				break // they are numbered from 0
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("outbox: stream %s: %w", name, natsrpc.Explain(err))
+		}
+		if messages := s.CachedInfo().State.Msgs; messages > 0 {
+			full = append(full, fmt.Sprintf("%s (%d messages)", name, messages))
+		} else {
+			empty = append(empty, name)
+		}
+	}
+	if len(full) > 0 {
+		return &EarlierError{Prefix: o.Prefix, Streams: full}
+	}
+	if len(empty) > 0 {
+		o.Log.Warn("NATS keeps empty streams of an earlier eventpusher", "streams", empty, "remedy", removal(o.Prefix))
+	}
+	return nil
 }

@@ -13,71 +13,77 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/event"
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 )
 
-// longestError bounds the error of a dead letter, so that it fits where its event
-// did.
-const longestError = 4 << 10
+const (
+	// longestError bounds the error of a dead letter, so that it fits where its event did.
+	longestError = 4 << 10
+	// letterStays is how long a dead letter stays in the state stream, from which the
+	// servers copy it within a second.
+	letterStays = time.Hour
+	// nobody is the owner of letters that no backend has seen.
+	nobody = "-"
+)
 
-// letterMessage is a dead letter as it is kept; its number is its sequence. The id
-// keeps one that is written again, by whoever delivers the event a second time,
-// from being there twice.
-func letterMessage(n names, d *outbox.DeadLetter) (*nats.Msg, string) {
+// letterMessage is a dead letter as it is kept. Its subject is made of what it is about, so
+// that a letter that is written again replaces the first.
+func letterMessage(n names, owner string, d *outbox.DeadLetter) *nats.Msg {
 	if d.Event == nil {
 		d.Event = &event.Event{}
 	}
 	if len(d.Err) > longestError {
 		d.Err = strings.ToValidUTF8(d.Err[:longestError], "")
 	}
-	m := nats.NewMsg(n.lettersSubject())
-	m.Data = outbox.AppendLetter(nil, d)
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %d", d.Backend, d.Reason, d.Event.ID, d.Accepted.UnixNano()))
-	return m, hex.EncodeToString(sum[:16])
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q %d ", d.Backend, d.Accepted.UnixNano())
+	sum.Write(event.AppendBinary(nil, d.Event))
+	subject := n.lettersOf(owner) + hex.EncodeToString(sum.Sum(nil)[:16])
+	return natsrpc.NewMsg(subject, outbox.AppendLetter(nil, d), natsrpc.Expires(letterStays))
 }
 
-// Letters are the dead letters in JetStream. All methods are safe for concurrent
-// use, in any number of processes.
+// Letters are the dead letters in JetStream. Their numbers are their sequences. All methods are
+// safe for concurrent use, in any number of processes.
 type Letters struct {
 	ctx    context.Context
-	js     js.JetStream
 	layout *layout
 	nc     *nats.Conn // closed by Close; nil inside an Engine
 }
 
-// OpenLetters reaches the dead letters without taking part in the delivery. It
-// changes nothing: where there is no outbox, that is an error. Close it at the end.
+// OpenLetters reaches the dead letters without taking part in the delivery. It changes
+// nothing: if there is no outbox, that is an error. Close it at the end.
 func OpenLetters(ctx context.Context, o Options) (*Letters, error) {
-	nc, j, l, err := visit(ctx, &o)
+	nc, l, err := visit(ctx, &o)
 	if err != nil {
 		return nil, err
 	}
-	return &Letters{ctx: ctx, js: j, layout: l, nc: nc}, nil
+	return &Letters{ctx: ctx, layout: l, nc: nc}, nil
 }
 
 // visit connects to an outbox that is there already.
-func visit(ctx context.Context, o *Options) (*nats.Conn, js.JetStream, *layout, error) {
+func visit(ctx context.Context, o *Options) (*nats.Conn, *layout, error) {
 	o.complete()
-	nc, reachable, err := dial(o, func() {}, func() {})
+	nc, reachable, err := natsrpc.Dial(&o.Options, func() {}, func() {})
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, fmt.Errorf("outbox: %w", err)
 	}
-	fail := func(err error) (*nats.Conn, js.JetStream, *layout, error) {
+	fail := func(err error) (*nats.Conn, *layout, error) {
 		nc.Close()
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	if !reachable {
 		return fail(fmt.Errorf("outbox: NATS cannot be reached at %s", o.URL))
 	}
-	j, err := js.New(nc, js.WithDefaultTimeout(requestTimeout), js.WithPublishAsyncTimeout(requestTimeout))
+	j, err := js.New(nc, js.WithDefaultTimeout(requestTimeout))
 	if err != nil {
 		return fail(err)
 	}
-	l, err := openLayout(ctx, j, o, false)
+	l, err := openLayout(ctx, nc, j, o, false)
 	if err != nil {
 		return fail(err)
 	}
-	return nc, j, l, nil
+	return nc, l, nil
 }
 
 // Close disconnects. It is for what OpenLetters has returned.
@@ -92,9 +98,8 @@ func (l *Letters) Close() error {
 func (l *Letters) Add(d outbox.DeadLetter) error {
 	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
 	defer cancel()
-	m, id := letterMessage(l.layout.names, &d)
-	if _, err := l.js.PublishMsg(ctx, m, js.WithMsgID(id)); err != nil {
-		return fmt.Errorf("outbox: dead letter: %w", explain(err))
+	if _, err := l.layout.state.Write(ctx, letterMessage(l.layout.names, nobody, &d)); err != nil {
+		return fmt.Errorf("outbox: dead letter: %w", natsrpc.Explain(err))
 	}
 	return nil
 }
@@ -112,8 +117,8 @@ func (l *Letters) each(f outbox.LetterFilter, visit func(d outbox.DeadLetter) (b
 		return err
 	}
 	found := 0
-	return scan(l.ctx, l.layout.letters, "", f.After+1, false, func(seq uint64, m js.Msg) (bool, error) {
-		d, err := outbox.DecodeLetter(seq, m.Data())
+	return scan(l.ctx, l.layout.letters, "", f.After+1, func(r *natsrpc.Record) (bool, error) {
+		d, err := outbox.DecodeLetter(r.Seq, r.Data)
 		if err != nil || !f.Selects(&d) {
 			return err == nil, err
 		}
@@ -134,16 +139,18 @@ func (l *Letters) List(f outbox.LetterFilter) (list []outbox.DeadLetter, err err
 
 // Get implements outbox.DeadLetters.
 func (l *Letters) Get(id uint64) (outbox.DeadLetter, error) {
-	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
-	defer cancel()
-	m, err := l.layout.letters.GetMsg(ctx, id)
-	if errors.Is(err, js.ErrMsgNotFound) || id == 0 {
-		return outbox.DeadLetter{}, fmt.Errorf("%w: %d", outbox.ErrNoLetter, id)
+	none := fmt.Errorf("%w: %d", outbox.ErrNoLetter, id)
+	if id == 0 {
+		return outbox.DeadLetter{}, none
 	}
-	if err != nil {
-		return outbox.DeadLetter{}, fmt.Errorf("outbox: dead letter %d: %w", id, explain(err))
+	r, ok, err := l.layout.letters.At(l.ctx, id)
+	switch {
+	case err != nil:
+		return outbox.DeadLetter{}, fmt.Errorf("outbox: dead letter %d: %w", id, natsrpc.Explain(err))
+	case !ok:
+		return outbox.DeadLetter{}, none
 	}
-	return outbox.DecodeLetter(id, m.Data)
+	return outbox.DecodeLetter(id, r.Data)
 }
 
 // letterStep is how many letters are dropped or replayed between two looks.
@@ -154,9 +161,9 @@ func (l *Letters) Drop(f outbox.LetterFilter) (int, error) {
 	return l.remove(f, func(outbox.DeadLetter) (bool, error) { return true, nil })
 }
 
-// Replay gives the selected letters to the instances that deliver to their
-// backends, now or when one runs; see outbox.Outbox. A letter goes when its event
-// is parked, so that nothing between the two can lose it.
+// Replay gives the selected letters to the instances that deliver to their backends, now or
+// when one runs; see outbox.Outbox. A letter goes when its event is kept for its partition,
+// so that nothing between the two can lose it.
 func (l *Letters) Replay(f outbox.LetterFilter) (int, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
 	defer cancel()
@@ -165,7 +172,7 @@ func (l *Letters) Replay(f outbox.LetterFilter) (int, error) {
 		return 0, err
 	}
 	now := time.Now()
-	return l.remove(f, func(d outbox.DeadLetter) (bool, error) {
+	n, err := l.remove(f, func(d outbox.DeadLetter) (bool, error) {
 		r, ok := m.Backends[d.Backend]
 		if !ok {
 			return false, nil
@@ -173,14 +180,13 @@ func (l *Letters) Replay(f outbox.LetterFilter) (int, error) {
 		e := *d.Event
 		e.Replayed = true
 		p := outbox.ParkedEvent{ID: outbox.ReplayID(r.Number, d.ID), Event: &e, Accepted: now}
-		ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
-		defer cancel()
-		_, err := l.js.PublishMsg(ctx, parkedMessage(l.layout.names, partitionOf(e.Key(), len(l.layout.logs)), &p))
-		if err != nil {
-			return false, fmt.Errorf("outbox: replay dead letter %d: %w", d.ID, explain(err))
+		if _, err := l.layout.state.Write(l.ctx, parkedMessage(l.layout.names, partitionOf(e.Key(), m.Partitions), &p)); err != nil {
+			return false, fmt.Errorf("outbox: replay dead letter %d: %w", d.ID, natsrpc.Explain(err))
 		}
 		return true, nil
 	})
+	_ = l.layout.log.NC.Publish(l.layout.names.bell(), nil) // the instances look anyway
+	return n, err
 }
 
 // remove takes away what the filter selects and take agrees to.
@@ -197,12 +203,9 @@ func (l *Letters) remove(f outbox.LetterFilter, take func(outbox.DeadLetter) (bo
 			}
 			return visited < letterStep, err
 		})
-		left := deleteMessages(l.ctx, l.layout.letters, gone)
-		removed += len(gone) - len(left)
-		if len(left) > 0 {
-			err = errors.Join(err, fmt.Errorf("outbox: %d dead letters could not be deleted", len(left)))
-		}
-		if err != nil || visited < letterStep || f.ID != 0 {
+		n, fault := l.delete(gone)
+		removed += n
+		if err = errors.Join(err, fault); err != nil || visited < letterStep || f.ID != 0 {
 			return removed, err
 		}
 		if f.Limit > 0 {
@@ -213,6 +216,28 @@ func (l *Letters) remove(f outbox.LetterFilter, take func(outbox.DeadLetter) (bo
 	}
 }
 
+// delete removes letters and returns how many are gone.
+func (l *Letters) delete(seqs []uint64) (n int, err error) {
+	if len(seqs) == 0 {
+		return 0, nil
+	}
+	s, err := l.layout.js.Stream(l.ctx, l.layout.names.letters())
+	if err != nil {
+		return 0, fmt.Errorf("outbox: %w", natsrpc.Explain(err))
+	}
+	for _, seq := range seqs {
+		ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
+		err := s.DeleteMsg(ctx, seq)
+		cancel()
+		var api *js.APIError
+		if err != nil && !errors.As(err, &api) { // the server's own answer is that it is not there
+			return n, fmt.Errorf("outbox: dead letter %d cannot be deleted: %w", seq, natsrpc.Explain(err))
+		}
+		n++
+	}
+	return n, nil
+}
+
 // unreached are the dead letters while NATS has not been reached.
 type unreached struct{ why error }
 
@@ -220,14 +245,11 @@ func (u unreached) Add(outbox.DeadLetter) error                           { retu
 func (u unreached) List(outbox.LetterFilter) ([]outbox.DeadLetter, error) { return nil, u.why }
 func (u unreached) Get(uint64) (outbox.DeadLetter, error)                 { return outbox.DeadLetter{}, u.why }
 func (u unreached) Drop(outbox.LetterFilter) (int, error)                 { return 0, u.why }
-func (e *Engine) lettersOf(s *setup) *Letters {
-	return &Letters{ctx: e.ctx, js: e.js, layout: s.layout}
-}
 
 // DeadLetters implements outbox.Outbox.
 func (e *Engine) DeadLetters() outbox.DeadLetters {
 	if s := e.set.Load(); s != nil {
-		return e.lettersOf(s)
+		return &Letters{ctx: e.ctx, layout: s.layout}
 	}
 	return unreached{e.connection.get()}
 }
@@ -238,26 +260,30 @@ func (e *Engine) Replay(f outbox.LetterFilter) (int, error) {
 	if s == nil {
 		return 0, e.connection.get()
 	}
-	return e.lettersOf(s).Replay(f)
+	return (&Letters{ctx: e.ctx, layout: s.layout}).Replay(f)
 }
 
-// Bury implements outbox.Outbox: it returns when the letters are kept.
+// Bury implements outbox.Outbox. Only the instance that holds the link buries, but for
+// replayed events.
 func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
-	if len(letters) == 0 {
-		return nil
-	}
 	s := e.set.Load()
-	if s == nil {
+	if len(letters) > 0 && s == nil {
 		return e.connection.get()
 	}
-	return e.bury(s, letters)
-}
-
-func (e *Engine) bury(s *setup, letters []outbox.DeadLetter) error {
-	kept := e.lettersOf(s)
-	for _, d := range letters {
-		if err := kept.Add(d); err != nil {
-			return err
+	term := e.cluster.Holding()
+	for i := range letters {
+		d := &letters[i]
+		m := letterMessage(s.names, nobody, d)
+		if term != 0 {
+			natsrpc.Fenced(e.cluster.LinkSubject(), term)(m.Header)
+		} else if d.Event == nil || !d.Event.Replayed {
+			return errNotHolder
+		}
+		ctx, cancel := e.request()
+		_, err := s.state.Write(ctx, m)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("outbox: dead letter: %w", natsrpc.Explain(err))
 		}
 	}
 	return nil

@@ -1,10 +1,12 @@
 package jetstream_test
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/jetstream"
 )
@@ -84,11 +87,13 @@ type instance struct {
 	readers map[string]outbox.Reader
 	wake    map[string]chan struct{}
 	closed  bool
+	letGo   func() // of the link, and waits; nil while this instance does not want it
 }
 
 func options(t testing.TB, server *harness.NATSServer, backends ...string) jetstream.Options {
 	return jetstream.Options{
-		URL: server.URL(), Prefix: "TEST", Partitions: 4, Backends: backends, Takeover: jetstream.MinTakeover, MaxLetterBytes: 16 << 20, Log: logger(t),
+		Options:    natsrpc.Options{URL: server.URL(), Prefix: "TEST", Log: logger(t)},
+		Partitions: 4, Backends: backends, Takeover: jetstream.MinTakeover, MaxLetterBytes: 16 << 20,
 	}
 }
 
@@ -122,9 +127,38 @@ func open(t testing.TB, o jetstream.Options) *instance {
 	return i
 }
 
+// hold has the instance hold the link, as appending needs it, until it is closed.
+func (i *instance) hold() {
+	i.t.Helper()
+	if i.letGo != nil {
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var leading atomic.Bool
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = i.Lead(ctx, func(ctx context.Context) error { // the test sees what comes of it
+			leading.Store(true)
+			<-ctx.Done()
+			leading.Store(false)
+			return nil
+		})
+	}()
+	i.letGo = func() {
+		stop()
+		<-done
+		i.letGo = nil
+	}
+	await(i.t, "the link", leading.Load)
+}
+
 func (i *instance) close() {
 	i.t.Helper()
 	i.closed = true
+	if i.letGo != nil {
+		i.letGo()
+	}
 	if err := i.Close(); err != nil {
 		i.t.Errorf("close: %v", err)
 	}
@@ -133,6 +167,9 @@ func (i *instance) close() {
 func (i *instance) crash() {
 	i.closed = true
 	i.Crash()
+	if i.letGo != nil {
+		i.letGo()
+	}
 }
 
 // owns waits until the instance has so many partitions.
@@ -148,6 +185,7 @@ func (i *instance) owns(n int) {
 
 func (i *instance) append(p outbox.Pack) {
 	i.t.Helper()
+	i.hold()
 	if err := i.Append(p); err != nil {
 		i.t.Fatal(err)
 	}

@@ -1,12 +1,12 @@
 package jetstream
 
 import (
-	"crypto/tls"
 	"log/slog"
 	"os"
 	"time"
 
-	"eventpusher/config"
+	"eventpusher/internal/natsrpc"
+	"eventpusher/pusher/cluster"
 	"eventpusher/pusher/outbox"
 )
 
@@ -16,36 +16,28 @@ const (
 	DefaultPrefix     = "EVENTPUSHER"
 	DefaultReplicas   = 1
 	DefaultPartitions = 16
-	DefaultTakeover   = 10 * time.Second
+	DefaultTakeover   = 15 * time.Second
 	// DefaultMaxLetterBytes is what JetStream sets aside for dead letters at once.
 	DefaultMaxLetterBytes = 256 << 20
 	MaxPartitions         = 64
 )
 
-// MinTakeover is the shortest Takeover: an instance that has lost touch needs
-// outbox.LinkGrace of it to close its link, and some time before that to notice.
-const MinTakeover = outbox.LinkGrace + 2*time.Second
+// MinTakeover is the shortest Takeover: an instance whose lease ends needs outbox.LinkGrace
+// of it to close its link, and some time before that to notice.
+const MinTakeover = outbox.LinkGrace + 3*time.Second
 
-// Options say where the outbox lives and what bounds it; what is zero has the
-// default of the same name, here or in package outbox.
+// Options say where the outbox lives and what bounds it; what is zero has the default of the
+// same name, here or in package outbox.
 type Options struct {
-	URL             string      // one or more servers, separated by commas
-	TLS             *tls.Config // nil: as the servers and URLs ask for
-	CredentialsFile string      // of a NATS user (JWT and seed); empty: none
-	Username        string      // empty: none
-	Password        config.Secret
-	// Prefix begins the names of all streams, buckets and subjects.
-	Prefix string
-	// Replicas is how many servers keep each stream.
-	Replicas int
-	// Partitions is into how many parts the events are divided by key. It can not be
+	natsrpc.Options // Instance: default the host's name; Log nil: silent
+	// Partitions is into how many parts the events are divided by key. It cannot be
 	// changed once the streams exist.
 	Partitions int
-	// Backends are the names of all that will read; one that the outbox does not know
-	// begins with what is appended from now on.
+	// Backends are the names of all that will read. A backend that the outbox does not
+	// know begins with what is appended from now on.
 	Backends []string
-	// Takeover is how long an instance must have been out of touch before others
-	// take its place.
+	// Takeover is how long the holder of the link must have been silent before another
+	// instance acquires it. Partitions are acquired after deliverExpire at most.
 	Takeover time.Duration
 	// MaxSize bounds what the log takes, in bytes before replication, as in
 	// outbox.EmbeddedOptions.
@@ -55,20 +47,25 @@ type Options struct {
 	// MaxLetters and MaxLetterBytes bound the dead letters: the oldest go.
 	MaxLetters     int
 	MaxLetterBytes int64
-	Instance       string       // a name for people; default: the host's
-	Log            *slog.Logger // nil: silent
 }
 
 // What is not configurable.
 const (
-	requestTimeout = 5 * time.Second // of one request to JetStream
-	connectTimeout = 5 * time.Second
+	requestTimeout = natsrpc.RequestTimeout
 	saveInterval   = 50 * time.Millisecond
-	savePause      = time.Second // after a save that failed
-	packEvents     = 64          // at most, of one partition in a message
-	packBytes      = 256 << 10   // about, the same
-	// headroom is what a dead letter or a parked event takes beside its event, so
-	// that whatever fits into the log fits into these too.
+	savePause      = 500 * time.Millisecond // after a save that failed
+	// deliverExpire is how long an instance must have been silent before the others
+	// acquire its partitions. A NATS server that is killed is replaced by another one
+	// within 8 s; instances should not let go of everything over that.
+	deliverExpire = 9 * time.Second
+	// stopEarly is how much earlier an instance stops by itself.
+	stopEarly = 500 * time.Millisecond
+	// lookEarly is for what it takes to see that a lease is over, and to acquire it.
+	lookEarly = 500 * time.Millisecond
+	// callsGrace is how long a hand-over waits for calls that are under way.
+	callsGrace = 2 * time.Second
+	// headroom is what a dead letter or a parked event takes beside its event. So an
+	// event that fits into the log fits into these too.
 	headroom = 16 << 10
 )
 
@@ -105,20 +102,25 @@ func (o *Options) complete() {
 // lane returns the limits of one backend in one partition.
 func (o *Options) lane() outbox.WindowLimits {
 	l := o.WindowLimits
-	l.WindowEvents = max(l.WindowEvents/o.Partitions, packEvents)
-	l.WindowBytes = max(l.WindowBytes/int64(o.Partitions), packBytes)
-	l.Redelivery = max(l.Redelivery/o.Partitions, 1)
+	l.WindowEvents = max(l.WindowEvents/o.Partitions, 64)
+	l.WindowBytes = max(l.WindowBytes/int64(o.Partitions), 256<<10)
+	l.Redelivery = max(2*l.Redelivery/o.Partitions, 1)
 	l.ParkedEvents = max(l.ParkedEvents/o.Partitions, 1)
-	l.ParkedBytes = max(l.ParkedBytes/int64(o.Partitions), packBytes)
+	l.ParkedBytes = max(l.ParkedBytes/int64(o.Partitions), 256<<10)
 	return l
 }
 
-// fence is how long after its last sign of life an instance stops by itself.
-func (o *Options) fence() time.Duration { return o.Takeover - outbox.LinkGrace }
+// linkLease is the lease of the link.
+func (o *Options) linkLease() cluster.Lease {
+	expire := o.Takeover - lookEarly
+	return cluster.Lease{Expire: expire, Stop: expire - outbox.LinkGrace}
+}
 
-// answer is how long the answer to what is written may take: whoever waits for it
-// must not hold up the end of the link.
-func (o *Options) answer() time.Duration { return min(requestTimeout, o.fence()) }
+// deliverLease is the lease of all partitions together.
+func (o *Options) deliverLease() cluster.Lease {
+	expire := min(o.Takeover, deliverExpire) - lookEarly
+	return cluster.Lease{Expire: expire, Stop: expire - stopEarly}
+}
 
-// beat is the time between two signs of life.
-func (o *Options) beat() time.Duration { return o.fence() / 4 }
+// answer bounds one Append, so that the end of the link does not wait for it.
+func (o *Options) answer() time.Duration { return min(requestTimeout, o.linkLease().Stop) }

@@ -12,17 +12,41 @@ import (
 // reader implements outbox.Reader over the partitions that this instance has.
 type reader struct {
 	engine  *Engine
-	number  int // its bit in Subscribers
 	backend string
+	number  int // bit in Subscribers
 	notify  func()
+	wake    chan struct{} // for feed
 	failure fault
 
-	turn  atomic.Uint32 // which lane is asked first
-	lanes atomic.Pointer[[]*lane]
+	turn    atomic.Uint32 // which lane is asked first
+	tellDue atomic.Bool   // feed is to tell the windows how far it is
+	lanes   atomic.Pointer[[]*lane]
 
 	mu         sync.Mutex // changes lanes
 	shed, lost atomic.Uint64
 	shedding   atomic.Bool
+}
+
+func newReader(e *Engine, backend string, notify func()) *reader {
+	r := &reader{engine: e, backend: backend, notify: notify, wake: make(chan struct{}, 1)}
+	r.lanes.Store(new([]*lane))
+	return r
+}
+
+// lane is one partition as one backend reads it.
+type lane struct {
+	p       *part
+	r       *reader
+	backend registration
+	w       *outbox.Window
+
+	// next is the first sequence that was not looked at; below told the window knows so.
+	// Only feed changes them.
+	next, told atomic.Uint64
+	blocked    bool          // of feed: there was no room for more
+	packed     atomic.Uint64 // of feed: thousandths of events in a message, on average
+
+	saved outbox.Progress // of part.mu: what the register says
 }
 
 func (r *reader) add(l *lane) {
@@ -30,6 +54,7 @@ func (r *reader) add(l *lane) {
 	defer r.mu.Unlock()
 	all := append(slices.Clone(*r.lanes.Load()), l)
 	r.lanes.Store(&all)
+	signal(r.wake)
 }
 
 func (r *reader) remove(l *lane) {
@@ -40,17 +65,27 @@ func (r *reader) remove(l *lane) {
 	r.notify()
 }
 
-// Number implements outbox.Reader. It is the place at which the reader was opened.
+// of returns the lane of a window, nil if it was removed.
+func (r *reader) of(w *outbox.Window) *lane {
+	for _, l := range *r.lanes.Load() {
+		if l.w == w {
+			return l
+		}
+	}
+	return nil
+}
+
+// behind reports whether the log holds messages that the lane has not looked at.
+func (l *lane) behind() bool { return l.next.Load() <= l.r.engine.tip.Load() }
+
+// Number implements outbox.Reader.
 func (r *reader) Number() int { return r.number }
 
-// usable reports whether events may be handed out.
-func (l *lane) usable() bool { return l.open.Load() && !l.o.leaving.Load() }
-
-// Take implements outbox.Reader. Nothing is handed out once this instance may
-// have lost its partitions, nor while there is no connection: what would be
-// delivered then could not be recorded.
+// Take implements outbox.Reader. All events of one call are of one partition, so that the
+// call has one epoch, and ends when this instance loses the partition. While there is no
+// connection nothing is handed out: that it was delivered could not be recorded.
 func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbox.Item, next time.Time, more bool) {
-	if !r.engine.cluster.touch() || r.engine.connection.get() != nil {
+	if r.engine.connection.get() != nil {
 		return dst, next, false
 	}
 	had := len(dst)
@@ -58,27 +93,22 @@ func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbo
 	first := int(r.turn.Add(1))
 	for i := range lanes {
 		l := lanes[(first+i)%len(lanes)]
-		if !l.usable() {
+		if !l.p.usable() {
 			continue
-		}
-		left := limit - (len(dst) - had)
-		if left <= 0 {
-			more = true // perhaps; whoever looks will see
-			break
 		}
 		var due time.Time
 		var ready, urgent bool
-		dst, due, ready, urgent = l.w.Take(dst, left, probe, l.behind())
+		dst, due, ready, urgent = l.w.Take(dst, limit, probe, l.behind())
 		if next.IsZero() || !due.IsZero() && due.Before(next) {
 			next = due
 		}
 		more = more || ready
 		if urgent {
-			r.engine.saver.hurry()
+			signal(l.p.urgent)
 		}
-		l.refill()
-		if probe && len(dst) > had {
-			break
+		if len(dst) > had {
+			signal(r.wake) // there may be room
+			return dst, next, more || len(lanes) > 1
 		}
 	}
 	return dst, next, more
@@ -86,49 +116,35 @@ func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbo
 
 // Load implements outbox.Reader.
 func (r *reader) Load(items []*outbox.Item) []*outbox.Item {
-	kept := items[:0]
-	for len(items) > 0 {
-		w, n := items[0].Window(), 1
-		for n < len(items) && items[n].Window() == w {
+	if len(items) == 0 {
+		return items
+	}
+	return items[0].Window().Load(items)
+}
+
+// Settle implements outbox.Reader. What it records is saved a little later; Err of the engine
+// tells when it cannot be. What was taken from a partition that this instance has lost
+// meanwhile is delivered again by another.
+func (r *reader) Settle(settlements []outbox.Settlement) error {
+	for len(settlements) > 0 {
+		w, n := settlements[0].Item.Window(), 1
+		for n < len(settlements) && settlements[n].Item.Window() == w {
 			n++
 		}
-		kept = append(kept, w.Load(items[:n])...)
-		items = items[n:]
+		urgent := w.Settle(settlements[:n])
+		if l := r.of(w); l != nil {
+			l.p.touch(urgent)
+		}
+		settlements = settlements[n:]
 	}
-	return kept
-}
-
-// refill lets the lane read on when there is room.
-func (l *lane) refill() {
-	if l.w.HalfEmpty() {
-		signal(l.wake)
-	}
-}
-
-// Settle implements outbox.Reader. What it records is saved a little later; Err
-// of the engine tells when it cannot be. What was taken from a partition that
-// this instance has lost meanwhile is delivered again by another.
-func (r *reader) Settle(settlements []outbox.Settlement) error {
-	urgent := false
-	for i := range settlements {
-		w := settlements[i].Item.Window()
-		urgent = w.Settle(settlements[i:i+1]) || urgent
-	}
-	if urgent {
-		r.engine.saver.hurry()
-	} else {
-		r.engine.saver.touch()
-	}
-	for _, l := range *r.lanes.Load() {
-		l.refill()
-	}
+	signal(r.wake)
 	return nil
 }
 
 // Expire implements outbox.Reader.
 func (r *reader) Expire(before time.Time) (n int, err error) {
 	for _, l := range *r.lanes.Load() {
-		if !l.usable() {
+		if !l.p.usable() {
 			continue
 		}
 		m, busy, fault := l.w.Expire(before)
@@ -136,14 +152,11 @@ func (r *reader) Expire(before time.Time) (n int, err error) {
 		if fault != nil {
 			err = fault
 		}
-		if busy {
-			r.engine.saver.hurry()
+		if busy || m > 0 {
+			l.p.touch(busy)
 		}
-		l.refill()
 	}
-	if n > 0 {
-		r.engine.saver.touch()
-	}
+	signal(r.wake)
 	return n, err
 }
 
@@ -154,19 +167,18 @@ func (r *reader) RetryNow() {
 	}
 }
 
-// Stats implements outbox.Reader, for the partitions of this instance. How many
-// events wait in packs that were not read yet is an estimate.
+// Stats implements outbox.Reader, for the partitions of this instance. How many events wait
+// in messages that were not read yet is an estimate.
 func (r *reader) Stats() outbox.Stats {
 	sum := outbox.Stats{Shed: r.shed.Load(), Lost: r.lost.Load()}
-	connected := r.engine.connection.get() == nil && r.engine.cluster.touch()
+	connected := r.engine.connection.get() == nil
+	tip := r.engine.tip.Load()
 	for _, l := range *r.lanes.Load() {
 		s := l.w.Stats()
-		l.mu.Lock()
 		estimate := 0
-		if l.pending > 0 {
-			estimate = max(int(float64(l.pending)*l.packed), 1)
+		if next := l.next.Load(); next <= tip {
+			estimate = max(int((tip-next+1)*l.packed.Load()/1000), 1)
 		}
-		l.mu.Unlock()
 		sum.Waiting += s.Waiting + estimate
 		sum.InFlight += s.InFlight
 		sum.Parked += s.Parked
@@ -174,15 +186,7 @@ func (r *reader) Stats() outbox.Stats {
 		if sum.Oldest.IsZero() || !s.Oldest.IsZero() && s.Oldest.Before(sum.Oldest) {
 			sum.Oldest = s.Oldest
 		}
-		sum.Coming = sum.Coming || connected && l.usable() && (s.Coming || estimate > 0)
+		sum.Coming = sum.Coming || connected && l.p.usable() && (s.Coming || estimate > 0)
 	}
 	return sum
-}
-
-// missing notes packs that are not in the stream any more although this backend
-// has not had them.
-func (r *reader) missing(l *lane, from, to uint64) {
-	r.lost.Add(to - from)
-	r.engine.log.Error("packs of events are missing from a stream: somebody has deleted them, or the servers have lost them",
-		"backend", r.backend, "stream", r.engine.set.Load().names.log(l.o.n), "first", from, "packs", to-from)
 }

@@ -3,18 +3,14 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 
-	js "github.com/nats-io/nats.go/jetstream"
-
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 )
-
-// formatVersion is the format of everything in the streams and buckets.
-const formatVersion = 1
 
 // meta is what all instances have to agree about.
 type meta struct {
@@ -25,19 +21,16 @@ type meta struct {
 
 // registered is what is kept of a backend.
 type registered struct {
-	Number uint8    `json:"number"` // its bit in the packs
-	From   []uint64 `json:"from"`   // the first sequence of each partition that it gets
+	Number uint8  `json:"number"` // its bit in the log
+	ID     uint64 `json:"id"`     // tells it from another backend that has had the number
+	From   uint64 `json:"from"`   // the first sequence of the log that it gets
 }
 
-// FormatError says that the streams were written by a newer eventpusher.
-type FormatError struct {
-	Prefix  string
-	Version int
-}
+func (r registered) registration() registration { return registration{r.Number, r.ID} }
 
-// Error implements error; it says what can be done.
-func (e *FormatError) Error() string {
-	return fmt.Sprintf("outbox: the streams of %s have format %d and this eventpusher knows formats up to %d: run the version that wrote them", e.Prefix, e.Version, formatVersion)
+// start is where the backend begins in a partition of which nothing is saved.
+func (r registered) start() outbox.Progress {
+	return outbox.Progress{Floor: numberOf(r.From, 0), Top: numberOf(r.From, 0)}
 }
 
 // PartitionsError says that the number of partitions was changed.
@@ -52,96 +45,79 @@ func (e *PartitionsError) Error() string {
 		e.Prefix, e.Have, e.Want)
 }
 
-// OrphanError says that the outbox keeps events for backends that are not
-// configured any more.
-type OrphanError struct {
-	Prefix   string
-	Backends []string
-}
-
-// Error implements error; it says what can be done.
-func (e *OrphanError) Error() string {
-	return fmt.Sprintf("outbox: %s keeps events for %q, and no such backend is configured: configure it under its old name, or stop all instances that have it and give its events up with: eventpusher outbox forget %s",
-		e.Prefix, e.Backends[0], e.Backends[0])
-}
-
-// readMeta returns the meta record and its revision, which is 0 when there is none.
-func (l *layout) readMeta(ctx context.Context) (m meta, revision uint64, err error) {
-	entry, err := l.state.Get(ctx, keyMeta)
-	switch {
-	case errors.Is(err, js.ErrKeyNotFound):
-		return meta{Format: formatVersion, Backends: map[string]registered{}}, 0, nil
-	case err != nil:
-		return m, 0, fmt.Errorf("outbox: %s: %w", l.names.state(), explain(err))
+// readMeta returns the meta record and its sequence, which is 0 if there is none.
+func (l *layout) readMeta(ctx context.Context) (m meta, seq uint64, err error) {
+	r, ok, err := l.state.Newest(ctx, l.names.meta())
+	if err != nil {
+		return m, 0, fmt.Errorf("outbox: %w", natsrpc.Explain(err))
 	}
-	if err := json.Unmarshal(entry.Value(), &m); err != nil {
-		return m, 0, fmt.Errorf("outbox: %s: key %s: %w", l.names.state(), keyMeta, err)
+	if !ok {
+		return meta{Format: formatVersion, Backends: map[string]registered{}}, 0, nil
+	}
+	if err := json.Unmarshal(r.Data, &m); err != nil {
+		return m, 0, fmt.Errorf("outbox: %s: %w", l.names.meta(), err)
 	}
 	if m.Format > formatVersion {
 		return m, 0, &FormatError{Prefix: l.names.prefix, Version: m.Format}
 	}
-	return m, entry.Revision(), nil
+	return m, r.Seq, nil
 }
 
-// writeMeta replaces the record of the given revision.
-func (l *layout) writeMeta(ctx context.Context, m meta, revision uint64) error {
+// writeMeta replaces the record of the given sequence.
+func (l *layout) writeMeta(ctx context.Context, m meta, seq uint64) error {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
-	if _, err = l.state.Update(ctx, keyMeta, b, revision); err != nil {
-		return fmt.Errorf("outbox: %s: %w", l.names.state(), err)
+	if _, err = l.state.Write(ctx, natsrpc.NewMsg(l.names.meta(), b, natsrpc.AfterSubject(seq))); err != nil {
+		return fmt.Errorf("outbox: %w", err)
 	}
 	return nil
 }
 
-// register makes the backends known and returns the record. A backend that is
-// new begins behind what the log holds now.
-func (l *layout) register(ctx context.Context, backends []string) (meta, error) {
-	for {
-		m, revision, err := l.readMeta(ctx)
+// register makes the backends known and returns the record. A new backend begins after what
+// the log holds now. orphans are backends that are known and not among them.
+func (l *layout) register(ctx context.Context, partitions int, backends []string) (m meta, orphans []string, err error) {
+	for ctx.Err() == nil {
+		m, seq, err := l.readMeta(ctx)
 		if err != nil {
-			return m, err
+			return m, nil, err
 		}
-		if revision == 0 {
-			m.Partitions = len(l.logs)
+		if seq == 0 {
+			m.Partitions = partitions
 		}
-		if m.Partitions != len(l.logs) {
-			return m, &PartitionsError{Prefix: l.names.prefix, Have: m.Partitions, Want: len(l.logs)}
+		if m.Partitions != partitions {
+			return m, nil, &PartitionsError{Prefix: l.names.prefix, Have: m.Partitions, Want: partitions}
 		}
 		orphans := slices.DeleteFunc(slices.Sorted(maps.Keys(m.Backends)), func(name string) bool { return slices.Contains(backends, name) })
-		if len(orphans) > 0 {
-			return m, &OrphanError{Prefix: l.names.prefix, Backends: orphans}
-		}
 		var news []string
 		for _, name := range backends {
 			if _, known := m.Backends[name]; !known {
 				news = append(news, name)
 			}
 		}
-		if len(news) == 0 && revision != 0 {
-			return m, nil
+		if len(news) == 0 && seq != 0 {
+			return m, orphans, nil
 		}
-		from := make([]uint64, len(l.logs))
-		for p, s := range l.logs {
-			info, err := s.Info(ctx)
-			if err != nil {
-				return m, fmt.Errorf("outbox: stream %s: %w", l.names.log(p), explain(err))
-			}
-			from[p] = info.State.LastSeq + 1
+		last, err := l.lastSeq(ctx)
+		if err != nil {
+			return m, nil, err
 		}
 		for _, name := range news {
 			n, err := m.freeNumber(name)
 			if err != nil {
-				return m, err
+				return m, nil, err
 			}
-			m.Backends[name] = registered{Number: n, From: from}
+			m.Backends[name] = registered{Number: n, ID: rand.Uint64(), From: last + 1}
 		}
-		err = l.writeMeta(ctx, m, revision)
-		if !errors.Is(err, js.ErrKeyRevisionMismatch) {
-			return m, err
+		switch err := l.writeMeta(ctx, m, seq); {
+		case err == nil:
+			return m, orphans, nil
+		case !natsrpc.Refused(err):
+			return m, nil, err
 		} // else another instance has changed it
 	}
+	return m, nil, ctx.Err()
 }
 
 // freeNumber returns the smallest number that no backend has.

@@ -4,39 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"maps"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	js "github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 )
 
-// saver is the state of saving.
-type saver struct {
-	dirty, urgent chan struct{} // something is to be saved: soon, now
-	mu            sync.Mutex    // one save at a time
-	freed         []uint64      // sequences of parked events to delete
-}
+// errNotOurs says that another instance has the partition.
+var errNotOurs = errors.New("outbox: another instance has acquired the partition")
 
-func (s *saver) init() {
-	s.dirty, s.urgent = make(chan struct{}, 1), make(chan struct{}, 1)
-}
-
-func (s *saver) touch() { signal(s.dirty) }
-func (s *saver) hurry() { signal(s.urgent) }
-
-// saveLoop saves what has changed: soon, so that many changes share the way, or
-// at once when somebody waits for it.
-func (e *Engine) saveLoop() {
+// saveLoop saves what has changed: soon, so that many changes share a write, or at once when
+// somebody waits for it. It ends when the partition is lost or released.
+func (p *part) saveLoop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	wait := func(d time.Duration, early <-chan struct{}) bool {
 		timer.Reset(d)
 		select {
-		case <-e.ctx.Done():
+		case <-p.ctx.Done():
 			return false
 		case <-early:
 		case <-timer.C:
@@ -45,226 +33,198 @@ func (e *Engine) saveLoop() {
 	}
 	for {
 		select {
-		case <-e.ctx.Done():
+		case <-p.ctx.Done():
 			return
-		case <-e.saver.urgent:
-		case <-e.saver.dirty:
-			if !wait(saveInterval, e.saver.urgent) {
+		case <-p.urgent:
+		case <-p.dirty:
+			if !wait(saveInterval, p.urgent) {
 				return
 			}
 		}
-		if e.set.Load() == nil {
-			continue
-		}
-		err := e.save()
+		err := p.save(p.ctx, false)
 		switch {
-		case err != nil && e.ctx.Err() == nil:
-			if e.saving.set(err) {
-				e.log.Error("the outbox cannot save what was delivered; deliveries stop until it can", "err", err)
+		case p.ctx.Err() != nil || p.leaving.Load():
+		case errors.Is(err, errNotOurs):
+			p.e.drop(p, "another instance has acquired it")
+		case err != nil:
+			if p.e.saving.set(err) {
+				p.e.log.Error("the outbox cannot save what was delivered; deliveries stop until it can", "err", err)
 			}
 			if !wait(savePause, nil) {
 				return
 			}
-			e.saver.hurry()
-		case err == nil && e.saving.set(nil):
-			e.log.Info("the outbox saves again what was delivered")
+			signal(p.urgent)
+		case p.e.saving.set(nil):
+			p.e.log.Info("the outbox saves again what was delivered")
 		}
 	}
 }
 
 // saveJob is what one save writes of one lane.
 type saveJob struct {
-	l       *lane
-	cut     outbox.Cut
-	parked  []js.PubAckFuture // as cut.Parked
-	letters []js.PubAckFuture // as cut.Letters
-	record  js.PubAckFuture
-	err     error
+	l   *lane
+	cut outbox.Cut
 }
 
-// save writes all that has changed: first what is parked or dead, then how far
-// each backend has come, which makes that final.
-func (e *Engine) save() error {
-	e.saver.mu.Lock()
-	defer e.saver.mu.Unlock()
-	s := e.set.Load()
-	var jobs []*saveJob
-	for _, r := range *e.readers.Load() {
-		for _, l := range *r.lanes.Load() {
-			if !l.open.Load() {
-				continue // not ours any more: whoever has it now writes
-			}
-			if cut, changed := l.w.Cut(); changed {
-				jobs = append(jobs, &saveJob{l: l, cut: cut})
-			}
+// save writes all that has changed, together or not at all; giving also says that the
+// partition is nobody's any more. The register comes last and expects what was saved last,
+// so that a predecessor's save is refused as a whole.
+func (p *part) save(ctx context.Context, giving bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var jobs []saveJob
+	for _, l := range p.lanes {
+		if cut, changed := l.w.Cut(); changed {
+			jobs = append(jobs, saveJob{l, cut})
 		}
 	}
-	for _, j := range jobs {
-		for i := range j.cut.Parked {
-			j.parked = append(j.parked, j.publish(e, parkedMessage(s.names, j.l.o.n, &j.cut.Parked[i])))
-		}
-		for i := range j.cut.Letters {
-			m, id := letterMessage(s.names, &j.cut.Letters[i])
-			j.letters = append(j.letters, j.publish(e, m, js.WithMsgID(id)))
-		}
+	if len(jobs) == 0 && !giving {
+		return nil
 	}
-	for _, j := range jobs {
-		for i, f := range j.parked {
-			if ack := j.answer(f); ack != nil {
-				j.l.mu.Lock()
-				j.l.places[j.cut.Parked[i].ID] = ack.Sequence
-				j.l.mu.Unlock()
-			}
+	s := p.e.set.Load()
+	p.reg.commits++
+	next, list := p.after(jobs, giving)
+	if err := p.write(ctx, s, p.messages(s, jobs, list), &next); err != nil {
+		for i := range jobs {
+			jobs[i].l.w.Undo(&jobs[i].cut)
 		}
-		for _, f := range j.letters {
-			j.answer(f)
-		}
-		if j.err == nil {
-			j.record = j.publish(e, j.l.progress(s, &j.cut), js.WithExpectLastSequencePerSubject(j.l.revision))
-		}
+		return err
 	}
-	var errs []error
-	for _, j := range jobs {
-		if j.record != nil {
-			if ack := j.answer(j.record); ack != nil {
-				j.l.revision = ack.Sequence
-			} else if wrongRevision(j.err) {
-				j.err = j.l.recover(e, s, &j.cut)
-			}
-		}
-		if j.err != nil {
-			j.l.w.Undo(&j.cut)
-			errs = append(errs, j.err)
-			continue
-		}
-		j.l.acknowledge(&j.cut)
-		e.saver.freed = append(e.saver.freed, j.l.free(j.cut.Freed)...)
-		if j.l.w.Saved(&j.cut) {
-			j.l.r.notify()
-		}
-		j.l.refill()
+	p.reg = next
+	if list != nil {
+		p.list = list
 	}
-	e.deleteFreed(s)
-	if len(errs) > 0 {
-		return fmt.Errorf("outbox: save: %w", explain(errs[0])) // the others say the same
+	for i := range jobs {
+		l := jobs[i].l
+		l.saved = jobs[i].cut.Progress
+		if l.w.Saved(&jobs[i].cut) {
+			l.r.notify()
+		}
+		signal(l.r.wake)
 	}
 	return nil
 }
 
-// publish sends a message; an error is noted.
-func (j *saveJob) publish(e *Engine, m *nats.Msg, o ...js.PublishOpt) js.PubAckFuture {
-	if j.err != nil {
-		return nil
+// after returns register and list as they will be; the list is nil if it does not change.
+func (p *part) after(jobs []saveJob, giving bool) (next register, list parkedList) {
+	next = p.reg
+	next.progress = maps.Clone(p.reg.progress)
+	if giving {
+		next.owner = ""
 	}
-	f, err := e.js.PublishMsgAsync(m, o...)
-	if err != nil {
-		j.err = err
-		return nil
+	for i := range jobs {
+		l, c := jobs[i].l, &jobs[i].cut
+		next.progress[l.backend] = c.Progress
+		if len(c.Parked)+len(c.Tries)+len(c.Freed) == 0 {
+			continue
+		}
+		if list == nil {
+			list = maps.Clone(p.list)
+		}
+		of := maps.Clone(list[l.backend])
+		if of == nil {
+			of = make(map[uint64]int)
+		}
+		for _, one := range c.Parked {
+			of[one.ID.Number()] = one.Attempts
+		}
+		for _, t := range c.Tries {
+			if _, ok := of[t.ID.Number()]; ok && !t.ID.Replay() {
+				of[t.ID.Number()] = t.Attempts
+			}
+		}
+		for _, id := range c.Freed {
+			if !id.Replay() {
+				delete(of, id.Number())
+			}
+		}
+		list[l.backend] = of
 	}
-	return f
+	return next, list
 }
 
-// answer waits for an acknowledgement; an error is noted.
-func (j *saveJob) answer(f js.PubAckFuture) *js.PubAck {
-	if f == nil {
-		return nil
-	}
-	ack, err := answer(f)
-	if err != nil && j.err == nil {
-		j.err = err
-	}
-	return ack
-}
-
-// progress is the record of how far the lane has come.
-func (l *lane) progress(s *setup, c *outbox.Cut) *nats.Msg {
-	m := nats.NewMsg(subject(s.names.state(), keyProgress(l.o.n, l.number)))
-	m.Data = encodeProgress(l.token, c)
-	return m
-}
-
-// wrongRevision reports whether somebody else has written meanwhile.
-func wrongRevision(err error) bool {
-	var api *js.APIError
-	return errors.As(err, &api) && (api.ErrorCode == js.JSErrCodeStreamWrongLastSequence || api.ErrorCode == js.JSErrCodeStreamWrongLastSequenceConstant)
-}
-
-// recover finds out who has written the record instead of us. When it was we
-// ourselves, and the answer got lost, it is written again; otherwise the partition
-// is not ours any more, and neither is what we have parked of it just now.
-func (l *lane) recover(e *Engine, s *setup, c *outbox.Cut) error {
-	ctx, cancel := e.request()
-	defer cancel()
-	key := keyProgress(l.o.n, l.number)
-	entry, err := s.state.Get(ctx, key)
-	if err != nil {
-		return err
-	}
-	writer, _, err := decodeProgress(entry.Value())
-	if err != nil {
-		return err
-	}
-	if writer == l.token {
-		l.revision, err = s.state.Update(ctx, key, encodeProgress(l.token, c), entry.Revision())
-		return err
-	}
-	for i := range c.Parked {
-		e.saver.freed = append(e.saver.freed, l.free([]outbox.ParkedID{c.Parked[i].ID})...)
-	}
-	l.open.Store(false)
-	e.cluster.deposed()
-	return errors.New("outbox: another instance has taken over the partition")
-}
-
-// free returns where events are kept that are not parked any more.
-func (l *lane) free(ids []outbox.ParkedID) (list []uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, id := range ids {
-		if seq, ok := l.places[id]; ok {
-			list = append(list, seq)
-			delete(l.places, id)
+// messages are what has to be stored with the register.
+func (p *part) messages(s *setup, jobs []saveJob, list parkedList) (all []*nats.Msg) {
+	for i := range jobs {
+		c := &jobs[i].cut
+		freed := make(map[outbox.ParkedID]bool)
+		for _, id := range c.Freed {
+			freed[id] = true
+			// An empty message replaces the event, and goes by itself.
+			all = append(all, natsrpc.NewMsg(s.names.parked(p.n, id), nil, natsrpc.Expires(time.Second)))
+		}
+		for j := range c.Parked {
+			if !freed[c.Parked[j].ID] {
+				all = append(all, parkedMessage(s.names, p.n, &c.Parked[j]))
+			}
+		}
+		for j := range c.Letters {
+			all = append(all, letterMessage(s.names, fmt.Sprint(p.n), &c.Letters[j]))
 		}
 	}
-	return list
+	if list != nil {
+		all = append(all, natsrpc.NewMsg(s.names.parkedList(p.n), list.append(nil)))
+	}
+	return all
 }
 
-// deletions is how many requests to delete are on their way at a time.
-const deletions = 16
+// maxBatchBytes bounds a batch, about.
+const maxBatchBytes = 8 << 20
 
-// deleteFreed removes what is not parked any more. What cannot be removed now
-// is removed the next time; an event whose removal is never reached is delivered
-// a second time by whoever has the partition next.
-func (e *Engine) deleteFreed(s *setup) {
-	if len(e.saver.freed) == 0 {
-		return
-	}
-	left := deleteMessages(e.ctx, s.parked, e.saver.freed)
-	e.saver.freed = left
-	if len(left) > 0 {
-		e.saver.touch()
-	}
-}
-
-// deleteMessages returns the sequences that could not be deleted.
-func deleteMessages(ctx context.Context, s js.Stream, seqs []uint64) (left []uint64) {
-	var mu sync.Mutex
-	var group errgroup.Group
-	group.SetLimit(deletions)
-	for _, seq := range seqs {
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-			defer cancel()
-			err := s.DeleteMsg(ctx, seq)
-			var api *js.APIError
-			if err != nil && !errors.As(err, &api) { // the server's own answer is that it is not there
-				mu.Lock()
-				left = append(left, seq)
-				mu.Unlock()
+// write stores the messages and then the register. If there are very many the first ones go
+// ahead: without list and register they say nothing yet.
+func (p *part) write(ctx context.Context, s *setup, all []*nats.Msg, next *register) error {
+	for {
+		n, bytes := 0, 0
+		for ; n < len(all) && n < natsrpc.MaxBatch && bytes < maxBatchBytes; n++ {
+			bytes += len(all[n].Data)
+		}
+		batch := all[:n:n]
+		all = all[n:]
+		last := len(all) == 0
+		reg := p.reg
+		if last {
+			reg = *next
+		}
+		reg.commits = p.reg.commits
+		batch = append(batch, natsrpc.NewMsg(s.names.part(p.n), reg.append(nil), natsrpc.AfterSubject(p.seq)))
+		trying, cancel := context.WithTimeout(ctx, requestTimeout)
+		seq, err := s.state.WriteAll(trying, batch)
+		cancel()
+		if err != nil {
+			if err = p.look(s, &reg, err); err != nil {
+				return err
 			}
+		} else {
+			p.seq = seq
+		}
+		if last {
+			next.commits = reg.commits
 			return nil
-		})
+		}
+		p.reg.commits++
 	}
-	_ = group.Wait() // always nil
-	return left
+}
+
+// look finds out what became of a write whose answer was a refusal, or did not come. It
+// returns nil if it is stored, and errNotOurs if another instance has the partition.
+func (p *part) look(s *setup, written *register, why error) error {
+	ctx, cancel := p.e.request()
+	defer cancel()
+	r, ok, err := s.state.Newest(ctx, s.names.part(p.n))
+	if err != nil || !ok || r.Seq == p.seq {
+		return fmt.Errorf("outbox: save: %w", natsrpc.Explain(why)) // not stored, or not to be known yet
+	}
+	reg, err := decodeRegister(r.Data)
+	if err != nil {
+		return err
+	}
+	if reg.epoch != p.epoch {
+		return errNotOurs
+	}
+	p.seq = r.Seq
+	if reg.commits == written.commits {
+		return nil
+	}
+	return fmt.Errorf("outbox: save: %w", why) // an earlier save of ours came in; this one will not any more
 }

@@ -1,7 +1,6 @@
 package jetstream_test
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -21,11 +20,16 @@ func TestLimitOfDropAndReplay(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{})
 	i := open(t, options(t, server, "a"))
 	const kept = 1001
+	i.hold()
 	for n := range kept {
 		if err := i.DeadLetters().Add(outbox.DeadLetter{Event: &event.Event{ID: fmt.Sprint(n)}, Backend: "gone", Reason: "permanent"}); err != nil {
 			t.Fatal(err)
 		}
 	}
+	await(t, "all letters", func() bool {
+		list, err := i.DeadLetters().List(outbox.LetterFilter{After: 0})
+		return err == nil && len(list) == kept
+	})
 	if n, err := i.DeadLetters().Drop(outbox.LetterFilter{Limit: 500}); n != 500 || err != nil {
 		t.Errorf("dropped %d, %v; want 500", n, err)
 	}
@@ -76,11 +80,15 @@ func TestParkedEventThatWasDeleted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := j.Stream(t.Context(), "TEST_PARKED")
+	s, err := j.Stream(t.Context(), "TEST_STATE")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteMsg(t.Context(), s.CachedInfo().State.FirstSeq); err != nil {
+	m, err := s.GetMsg(t.Context(), 0, js.WithGetMsgSubject("TEST.state.parked.0.0.*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.DeleteMsg(t.Context(), m.Sequence); err != nil {
 		t.Fatal(err)
 	}
 	if got := i.deliver("a", 1); got[0] != "2" {
@@ -156,69 +164,3 @@ func TestFullWindowOfFailures(t *testing.T) {
 	}
 }
 
-// What could not be appended when the link was lost was given back to its feed, and came
-// by another instance since. It must not follow when the link comes back.
-func TestOldAppendsDoNotFollowALaterTurn(t *testing.T) {
-	t.Parallel()
-	server := harness.NATS(t, harness.NATSOptions{})
-	i := open(t, options(t, server, "a"))
-	i.owns(4)
-	i.LeaveUnanswered(chat("x", "old"), chat("x", "older"))
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
-	err := i.Lead(ctx, func(context.Context) error {
-		i.append(pack(1, chat("x", "new")))
-		cancel()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := i.deliver("a", 1); got[0] != "new" {
-		t.Errorf("delivered %v", got)
-	}
-	i.nothing("a")
-	if n := i.Remembered(); n != 0 {
-		t.Errorf("%d events that nobody offers again are remembered", n)
-	}
-}
-
-// A backend that was forgotten may have left something, and the next one has its number.
-func TestNewBackendDoesNotInheritAPlace(t *testing.T) {
-	t.Parallel()
-	server := harness.NATS(t, harness.NATSOptions{})
-	o := options(t, server, "old")
-	i := open(t, o)
-	i.owns(4)
-	i.append(pack(1, numbered(0, 20, 20)...))
-	i.close()
-	if _, err := jetstream.Forget(t.Context(), o, "old"); err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	j, err := js.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	state, err := j.KeyValue(t.Context(), "TEST_state")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for p := range 4 { // as if the clearing up had not come so far
-		record := outbox.AppendCut([]byte{1, 'x'}, &outbox.Cut{Progress: outbox.Progress{Floor: 1 << 12, Top: 1 << 12}})
-		if _, err := state.Put(t.Context(), fmt.Sprintf("progress.%d.0", p), record); err != nil {
-			t.Fatal(err)
-		}
-	}
-	o.Backends = []string{"new"}
-	next := open(t, o)
-	next.owns(4)
-	next.append(pack(1, chat("x", "first")))
-	if got := next.deliver("new", 1); got[0] != "first" {
-		t.Errorf("delivered %v", got)
-	}
-}

@@ -1,0 +1,265 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"eventpusher/event"
+	"eventpusher/internal/natsrpc"
+	"eventpusher/pusher/cluster"
+	"eventpusher/pusher/outbox"
+)
+
+// acquire makes this instance the owner of a partition whose register is r. From its
+// acknowledgement on no predecessor can save anything.
+func (e *Engine) acquire(n int, r natsrpc.Record, gen uint64) {
+	s := e.set.Load()
+	p := &part{
+		e: e, n: n, gen: gen, dirty: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
+		list: make(parkedList), replayed: make(map[uint64]bool),
+	}
+	failed := func() {
+		e.parts.mu.Lock()
+		defer e.parts.mu.Unlock()
+		delete(e.parts.held, n)
+	}
+	if r.Seq != 0 {
+		var err error
+		if p.reg, err = decodeRegister(r.Data); err != nil {
+			failed()
+			return
+		}
+	}
+	p.reg.owner, p.reg.epoch, p.reg.commits = e.cluster.ID(), 0, 0
+	ctx, cancel := e.request()
+	defer cancel()
+	seq, err := s.state.Write(ctx, natsrpc.NewMsg(s.names.part(n), p.reg.append(nil), natsrpc.AfterSubject(r.Seq)))
+	if err != nil {
+		failed() // if it is stored all the same, the next snapshot shows that it is ours
+		return
+	}
+	p.seq, p.epoch, p.reg.epoch = seq, seq, seq
+	p.ctx, p.cancel = context.WithCancel(e.ctx)
+	e.parts.mu.Lock()
+	closing := e.parts.closing
+	e.parts.held[n] = p
+	e.parts.mu.Unlock()
+	if closing {
+		_ = e.release(p)
+		return
+	}
+	for said := false; e.cluster.Valid(cluster.Deliver, gen) && p.ctx.Err() == nil; pause(p.ctx, time.Second/4) {
+		err := p.start(s)
+		if err == nil {
+			p.saveLoop()
+			return
+		}
+		if !said && p.ctx.Err() == nil {
+			said = true
+			e.log.Warn("a partition cannot be taken over yet", "partition", n, "err", err)
+		}
+	}
+}
+
+// start reads what is parked and opens the lanes.
+func (p *part) start(s *setup) error {
+	ctx, cancel := context.WithTimeout(p.ctx, 6*requestTimeout)
+	defer cancel()
+	if err := p.readList(ctx, s); err != nil {
+		return err
+	}
+	parked, err := p.readParked(ctx, s)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reg.progress == nil {
+		p.reg.progress = make(map[registration]outbox.Progress)
+	}
+	p.lanes = nil
+	for _, r := range *p.e.readers.Load() {
+		p.lanes = append(p.lanes, p.newLane(s, r, parked))
+	}
+	p.open.Store(true)
+	for _, l := range p.lanes {
+		l.r.add(l)
+		l.r.notify()
+	}
+	signal(p.e.parts.replays)
+	return nil
+}
+
+// newLane returns the lane of a backend, with what is parked for it.
+func (p *part) newLane(s *setup, r *reader, parked map[uint8][]outbox.Restored) *lane {
+	e, reg := p.e, s.meta.Backends[r.backend]
+	l := &lane{p: p, r: r, backend: reg.registration()}
+	progress, ok := p.reg.progress[l.backend]
+	if !ok {
+		progress = reg.start()
+	}
+	l.saved = progress
+	// A message is admitted as a whole, so reading begins with the one of the floor.
+	next := progress.Floor >> placeBits
+	l.next.Store(next)
+	l.told.Store(next)
+	l.packed.Store(1000)
+	l.w = outbox.NewWindow(outbox.WindowOptions{
+		WindowLimits: e.o.lane(), Backend: r.backend, Reader: reg.Number, Seed: e.seed,
+		Progress: outbox.Progress{Floor: numberOf(next, 0), Top: progress.Top, Pending: progress.Pending},
+		Load:     func(id outbox.ParkedID) (*event.Event, error) { return p.load(s, id) },
+		Lost:     func() { r.lost.Add(1); p.touch(false) },
+		Failed: func(err error) {
+			e.log.Error("a parked event cannot be read", "backend", r.backend, "partition", p.n, "err", err)
+		},
+		Overfull: func() {
+			if f := e.full.Load(); f != nil {
+				(*f)(r.backend)
+			}
+		},
+		Changed: func() { p.touch(false) },
+		Right:   p.ctx, Epoch: p.epoch,
+	})
+	l.w.Restore(parked[reg.Number])
+	return l
+}
+
+// readList reads which events are parked. A replica that has our register has everything
+// that a predecessor got in before.
+func (p *part) readList(ctx context.Context, s *setup) error {
+	for {
+		records, err := s.state.Last(ctx, s.names.part(p.n), s.names.parkedList(p.n))
+		if err != nil {
+			return fmt.Errorf("outbox: %w", err)
+		}
+		current, list := false, []byte(nil)
+		for _, r := range records {
+			if r.Subject == s.names.part(p.n) {
+				current = r.Seq >= p.epoch
+			} else {
+				list = r.Data
+			}
+		}
+		if current {
+			if len(list) == 0 {
+				return nil
+			}
+			p.list, err = decodeParkedList(list)
+			return err
+		}
+		if pause(ctx, saveInterval); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// readParked reads the parked events that are listed, by the numbers of their backends. A
+// replica may lag, so it asks again for those that are missing.
+func (p *part) readParked(ctx context.Context, s *setup) (map[uint8][]outbox.Restored, error) {
+	found := make(map[uint8][]outbox.Restored)
+	listed := make(map[outbox.ParkedID]int)
+	for b, list := range p.list {
+		for number, attempts := range list {
+			listed[outbox.EventID(b.number, number)] = attempts
+		}
+	}
+	for deadline := time.Now().Add(2 * requestTimeout); len(listed) > 0; {
+		err := scan(ctx, s.state, s.names.parkedOf(p.n)+">", 1, func(r *natsrpc.Record) (bool, error) {
+			one, err := readParked(s.names, r)
+			attempts, ok := listed[one.ID]
+			if err == nil && ok {
+				delete(listed, one.ID)
+				one.Attempts = attempts
+				found[one.ID.Reader()] = append(found[one.ID.Reader()], one)
+			}
+			return true, nil // others were freed
+		})
+		if err != nil {
+			return nil, err
+		}
+		if len(listed) > 0 && time.Now().After(deadline) {
+			p.e.log.Error("parked events are lost: somebody has deleted them, or the servers have lost them", "partition", p.n, "events", len(listed))
+			break
+		}
+		if len(listed) > 0 {
+			pause(ctx, time.Second/4)
+		}
+	}
+	for _, list := range found {
+		sortRestored(list)
+	}
+	return found, nil
+}
+
+// load implements WindowOptions.Load.
+func (p *part) load(s *setup, id outbox.ParkedID) (*event.Event, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, requestTimeout)
+	defer cancel()
+	r, ok, err := s.state.Newest(ctx, s.names.parked(p.n, id))
+	if err != nil {
+		return nil, fmt.Errorf("outbox: parked event %d: %w", id.Number(), natsrpc.Explain(err))
+	}
+	if !ok || len(r.Data) == 0 {
+		return nil, fmt.Errorf("%w: number %d", outbox.ErrLost, id.Number())
+	}
+	e, err := outbox.DecodeEvent(r.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%w: number %d: %w", outbox.ErrLost, id.Number(), err)
+	}
+	return e, nil
+}
+
+// replayLoop hands dead letters that any instance, or a command, gives back to the lanes of
+// their partitions.
+func (e *Engine) replayLoop() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-e.parts.replays:
+		case <-tick.C:
+		}
+		s := e.set.Load()
+		err := scan(e.ctx, s.state, s.names.replays()+">", 1, func(r *natsrpc.Record) (bool, error) {
+			if one, err := readParked(s.names, r); err == nil {
+				e.adopt(r.Subject, one)
+			}
+			return true, nil
+		})
+		if err != nil && e.ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
+			e.log.Debug("replayed dead letters cannot be read", "err", err)
+		}
+	}
+}
+
+// adopt gives a replayed letter to its lane, once.
+func (e *Engine) adopt(subject string, one outbox.Restored) {
+	rest := strings.TrimPrefix(subject, e.set.Load().names.replays())
+	number, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		return
+	}
+	for _, p := range e.parts.all() {
+		if p.n != n || !p.open.Load() {
+			continue
+		}
+		p.mu.Lock()
+		known := p.replayed[one.ID.Number()]
+		p.replayed[one.ID.Number()] = true
+		lanes := p.lanes
+		p.mu.Unlock()
+		for _, l := range lanes {
+			if !known && l.backend.number == one.ID.Reader() {
+				l.w.AddReplayed(&outbox.ParkedEvent{ID: one.ID, Accepted: one.Accepted, Attempts: one.Attempts}, one.Bytes)
+				l.r.notify()
+			}
+		}
+	}
+}

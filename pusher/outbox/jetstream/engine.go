@@ -1,0 +1,399 @@
+// Package jetstream is the outbox in NATS JetStream, which several instances of eventpusher
+// share: one of them holds the link to the XMPP server, all of them deliver.
+//
+//	PREFIX_EVENTS  the log: one message for each group commit, with the feeds' positions
+//	PREFIX_STATE   one message a subject: the holder of the link and the heartbeats
+//	               (package cluster), the registry of backends, and of each partition a
+//	               register (owner, progress of each backend), the list of parked events,
+//	               the parked events, dead letters on their way
+//	PREFIX_DEAD    the dead letters, copied by the servers from PREFIX_STATE
+//
+// Nothing rests on leases. Every write names what it comes after, and the servers refuse it
+// if something else is there:
+//
+//	log        expects the last sequence of the log; the holder of the link begins with an
+//	           empty message of its own, so a predecessor's messages fit nowhere
+//	partition  expects the last sequence of the register, which each save and each new
+//	           owner replaces; parked events and dead letters are in the same batch
+//	bury       expects the record of the link to be the holder's own
+//
+// A refusal or a timeout proves nothing: the servers may have stored the write, or store it
+// later. So the writer looks what is there, and sends the same again with the same
+// expectation until that is its own or another one's.
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"eventpusher/internal/natsrpc"
+	"eventpusher/pusher/cluster"
+	"eventpusher/pusher/outbox"
+)
+
+// Engine implements outbox.Outbox and outbox.Elector.
+type Engine struct {
+	*natsrpc.Questions
+
+	o    Options
+	log  *slog.Logger
+	nc   *nats.Conn
+	js   js.JetStream
+	seed maphash.Seed
+
+	ctx     context.Context // until Close
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	set     atomic.Pointer[setup] // nil until JetStream is there
+	isSet   chan struct{}         // closed then, or when it never will be
+	never   atomic.Pointer[error] // why it never will be
+	cluster *cluster.Cluster
+
+	openMu  sync.Mutex
+	readers atomic.Pointer[[]*reader] // in the order of their bits in Subscribers
+	joined  bool
+
+	shed atomic.Pointer[func(backend string, events int, episode bool)]
+	full atomic.Pointer[func(backend string)]
+
+	writer writer
+	cache  cache
+	parts  parts
+	tip    atomic.Uint64 // the last sequence of the log, as far as is known
+	size   size
+
+	failures
+}
+
+// setup is what exists once JetStream was reached.
+type setup struct {
+	*layout
+	meta meta
+}
+
+// failures are the reasons for which the engine does not work as it should.
+type failures struct {
+	connection, appending, saving, sizing fault
+}
+
+// fault remembers the latest error until things work again.
+type fault struct{ err atomic.Pointer[error] }
+
+// set reports whether the state changed.
+func (f *fault) set(err error) bool {
+	if err == nil {
+		return f.err.Swap(nil) != nil
+	}
+	return f.err.Swap(&err) == nil
+}
+
+func (f *fault) get() error {
+	if p := f.err.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// errNotReached is the state before the first contact.
+var errNotReached = errors.New("outbox: NATS has not been reached yet")
+
+// Open connects to NATS and prepares the streams. When NATS cannot be reached, or has no
+// quorum yet, that goes on in the background and Open returns all the same; an error that
+// is found then, and that trying again does not mend, is returned by Lead. Errors that callers may want to tell
+// apart are *ServerError, *SettingsError, *PartitionsError, *FormatError and *EarlierError.
+func Open(o Options) (*Engine, error) {
+	o.complete()
+	e := &Engine{o: o, log: o.Log, seed: maphash.MakeSeed(), isSet: make(chan struct{})}
+	e.readers.Store(new([]*reader))
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	e.connection.set(errNotReached)
+	e.parts.init()
+	var reachable bool
+	var err error
+	if e.nc, reachable, err = natsrpc.Dial(&o.Options, e.lost, e.back); err != nil {
+		return nil, fmt.Errorf("outbox: %w", err)
+	}
+	n := names{o.Prefix}
+	e.cluster = cluster.New(cluster.Options{
+		Store: &natsrpc.Store{NC: e.nc, Stream: n.state()}, Prefix: n.cluster(), Name: o.Instance, Uses: o.Backends,
+		Leases:  [...]cluster.Lease{cluster.Link: o.linkLease(), cluster.Deliver: o.deliverLease()},
+		Watch:   []string{n.parts() + "*"},
+		Changed: e.seen, Log: o.Log,
+	})
+	e.Questions = &natsrpc.Questions{NC: e.nc, Prefix: o.Prefix, Cluster: e.cluster}
+	e.js, err = js.New(e.nc, js.WithDefaultTimeout(requestTimeout))
+	if err == nil && reachable {
+		err = e.prepare()
+		if err != nil && natsrpc.Temporary(err) {
+			e.log.Warn("the outbox is not ready yet; it will be tried again", "err", err)
+			reachable, err = false, nil
+		}
+	}
+	if err != nil {
+		e.stop()
+		e.nc.Close()
+		return nil, err
+	}
+	if !reachable {
+		e.running.Go(e.keepPreparing)
+	}
+	return e, nil
+}
+
+// lost is called when the connection is gone.
+func (e *Engine) lost() {
+	e.connection.set(errors.New("outbox: the connection to NATS is lost"))
+	e.notifyAll()
+}
+
+// back is called when it is there again.
+func (e *Engine) back() {
+	if e.set.Load() != nil {
+		e.connection.set(nil)
+	}
+	e.wakeReaders()
+	e.notifyAll()
+}
+
+// prepare makes everything in JetStream.
+func (e *Engine) prepare() error {
+	ctx, cancel := context.WithTimeout(e.ctx, 6*requestTimeout)
+	defer cancel()
+	began := time.Now()
+	l, err := openLayout(ctx, e.nc, e.js, &e.o, true)
+	if err != nil {
+		return err
+	}
+	m, orphans, err := l.register(ctx, e.o.Partitions, e.o.Backends)
+	if err != nil {
+		return err
+	}
+	if err := e.writer.load(ctx, l); err != nil {
+		return err
+	}
+	e.log.Info("outbox opened", "prefix", e.o.Prefix, "server", e.nc.ConnectedUrlRedacted(), "version", e.nc.ConnectedServerVersion(),
+		"partitions", m.Partitions, "replicas", e.o.Replicas, "took", time.Since(began).Round(time.Millisecond))
+	for _, name := range orphans {
+		e.log.Warn("the outbox keeps events for a backend that is not configured", "backend", name,
+			"remedy", "configure it under this name, or stop all instances that have it and give its events up with: eventpusher outbox forget "+name)
+	}
+	if n := e.largest(); n < 1<<20-headroom {
+		e.log.Warn("NATS takes only small messages: larger events become dead letters", "max_event_bytes", n, "remedy", "raise max_payload of nats-server")
+	}
+	e.set.Store(&setup{l, m})
+	e.connection.set(nil)
+	close(e.isSet)
+	e.running.Go(func() { e.cluster.Run(e.ctx) })
+	e.running.Go(e.listen)
+	e.join()
+	return nil
+}
+
+// keepPreparing goes on until prepare has succeeded or never will.
+func (e *Engine) keepPreparing() {
+	said := ""
+	for {
+		if pause(e.ctx, time.Second/2); e.ctx.Err() != nil {
+			return
+		}
+		if !e.nc.IsConnected() {
+			continue
+		}
+		switch err := e.prepare(); {
+		case err == nil || e.ctx.Err() != nil:
+			return
+		case !natsrpc.Temporary(err):
+			e.never.Store(&err)
+			e.connection.set(err)
+			close(e.isSet)
+			return
+		case err.Error() != said:
+			said = err.Error()
+			e.connection.set(err)
+			e.log.Warn("the outbox is not ready yet; it will be tried again", "err", err)
+		}
+	}
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// signal wakes whoever waits on a channel of capacity one.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Reader implements outbox.Outbox; the backend is one of those that were named to Open.
+func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
+	e.openMu.Lock()
+	defer e.openMu.Unlock()
+	if !slices.Contains(e.o.Backends, backend) {
+		return nil, fmt.Errorf("outbox: backend %q was not named when the outbox was opened", backend)
+	}
+	for _, r := range *e.readers.Load() {
+		if r.backend == backend {
+			return nil, fmt.Errorf("outbox: backend %q is read already", backend)
+		}
+	}
+	r := newReader(e, backend, notify)
+	all := append(slices.Clone(*e.readers.Load()), r)
+	r.number = len(all) - 1
+	e.readers.Store(&all)
+	e.joinLocked()
+	return r, nil
+}
+
+// join takes part in the delivery as soon as everything is there for it: the streams, and
+// all readers.
+func (e *Engine) join() {
+	e.openMu.Lock()
+	defer e.openMu.Unlock()
+	e.joinLocked()
+}
+
+func (e *Engine) joinLocked() {
+	if e.joined || e.set.Load() == nil || len(*e.readers.Load()) < len(e.o.Backends) || e.ctx.Err() != nil {
+		return
+	}
+	e.joined = true
+	for _, r := range *e.readers.Load() {
+		e.running.Go(r.feed)
+	}
+	e.parts.open()
+	e.running.Go(e.guard)
+	e.running.Go(e.sizeLoop)
+	e.running.Go(e.replayLoop)
+}
+
+func (e *Engine) notifyAll() {
+	for _, r := range *e.readers.Load() {
+		r.notify()
+	}
+}
+
+func (e *Engine) wakeReaders() {
+	for _, r := range *e.readers.Load() {
+		signal(r.wake)
+	}
+}
+
+// listen hears of what other instances have appended or replayed. Without it the readers
+// look once a second.
+func (e *Engine) listen() {
+	heard := make(chan *nats.Msg, 1)
+	sub, err := e.nc.ChanSubscribe(names{e.o.Prefix}.bell(), heard)
+	if err != nil {
+		return // the connection is closed
+	}
+	defer func() { _ = sub.Unsubscribe() }() // the same
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-e.ctx.Done():
+			return
+		case <-heard:
+			signal(e.parts.replays)
+		case <-tick.C:
+		}
+		e.wakeReaders()
+	}
+}
+
+// ring tells the other instances that there is something new.
+func (e *Engine) ring() { _ = e.nc.Publish(names{e.o.Prefix}.bell(), nil) } // they look anyway
+
+// OnShed sets the function that is told how many events a reader has given up; episode says
+// that this is the first time since the outbox had room again.
+func (e *Engine) OnShed(f func(backend string, events int, episode bool)) { e.shed.Store(&f) }
+
+// OnParkedFull sets the function that is told of each event that became a dead letter because
+// too much was parked for its backend. It must not block and not use the outbox.
+func (e *Engine) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
+
+// Durable implements outbox.Outbox.
+func (e *Engine) Durable() bool { return true }
+
+// Err implements outbox.Outbox.
+func (e *Engine) Err() error {
+	errs := []error{e.connection.get(), e.appending.get(), e.saving.get(), e.sizing.get()}
+	for _, r := range *e.readers.Load() {
+		errs = append(errs, r.failure.get())
+	}
+	return errors.Join(errs...)
+}
+
+// Lead implements outbox.Elector.
+func (e *Engine) Lead(ctx context.Context, lead func(ctx context.Context) error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-e.isSet:
+	}
+	if err := e.never.Load(); err != nil {
+		return *err
+	}
+	return e.cluster.Lead(ctx, func(holding context.Context, term uint64) error {
+		// The log first: from then on no predecessor can append.
+		if err := e.seize(holding, term); err != nil {
+			e.log.Warn("the link cannot be acquired yet", "err", err)
+			pause(holding, time.Second)
+			return nil
+		}
+		e.log.Info("this instance holds the link to the XMPP server now")
+		err := lead(holding)
+		if holding.Err() != nil && ctx.Err() == nil {
+			e.log.Warn("this instance has given up the link to the XMPP server")
+		}
+		return err
+	})
+}
+
+// Standing implements outbox.Elector.
+func (e *Engine) Standing() outbox.Standing {
+	s := e.cluster.Standing()
+	s.Partitions, s.Of = e.parts.count(), e.o.Partitions
+	return s
+}
+
+// request bounds one request.
+func (e *Engine) request() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(e.ctx, requestTimeout)
+}
+
+// Close saves how far everything has come, releases the partitions and disconnects. What
+// waits is there for other instances, or for the next start.
+func (e *Engine) Close() error {
+	var err error
+	if e.set.Load() != nil && e.nc.IsConnected() {
+		err = e.releaseAll()
+		ctx, cancel := e.request()
+		err = errors.Join(err, e.cluster.Leave(ctx))
+		cancel()
+	}
+	e.stop()
+	e.nc.Close() // whatever still waits for an answer need not wait any longer
+	e.running.Wait()
+	return err
+}

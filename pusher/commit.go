@@ -31,7 +31,7 @@ func (p *Pusher) commitLoop() {
 	defer timer.Stop()
 	for {
 		if recalled := in.takeRecall(); recalled != nil {
-			p.refuseAcked()
+			p.giveUpIntake(errWithdrawn)
 			close(recalled)
 		}
 		closed := in.isClosed()
@@ -48,7 +48,7 @@ func (p *Pusher) commitLoop() {
 		case progress:
 			continue
 		case closed:
-			p.abandonIntake()
+			p.giveUpIntake(errStopping)
 			return
 		case again.IsZero():
 			<-in.work
@@ -150,28 +150,15 @@ func (p *Pusher) appended(err error) {
 	}
 }
 
-// refuseAcked gives back to the acknowledged feeds what the outbox has not taken yet.
-func (p *Pusher) refuseAcked() {
-	l := &p.intake.acked
-	for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
-		p.intake.done(l, list)
-		for _, b := range list {
-			if b.committed != nil {
-				b.committed(errWithdrawn)
-			}
-		}
-	}
-	l.again = time.Time{}
-}
-
-// abandonIntake counts what the outbox did not take until the end.
-func (p *Pusher) abandonIntake() {
+// giveUpIntake empties the intake. Acknowledged feeds are told why, and keep their events;
+// the others are counted as dropped and logged.
+func (p *Pusher) giveUpIntake(why error) {
 	lost := 0
 	for _, l := range []*line{&p.intake.plain, &p.intake.acked} {
 		for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
 			for _, b := range list {
 				if b.committed != nil {
-					b.committed(errStopping) // the source keeps it
+					b.committed(why)
 				} else {
 					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
 					lost += len(b.entries)
@@ -179,9 +166,10 @@ func (p *Pusher) abandonIntake() {
 			}
 			p.intake.done(l, list)
 		}
+		l.again = time.Time{}
 	}
 	if lost > 0 {
 		// The metric ends with the process.
-		p.log.Error("events are lost: the outbox did not take them until the end", "events", lost)
+		p.log.Error("events are lost: the outbox did not take them in time", "events", lost, "err", why)
 	}
 }

@@ -15,8 +15,15 @@ import (
 // errNoAnswer stands for an error that a backend should have returned.
 var errNoAnswer = errors.New("the backend did not say what became of the event")
 
-// publish calls the backend and returns one error for each event.
+// publish calls the backend, unless ctx has ended, and returns one error for each event.
 func (d *dispatcher) publish(ctx context.Context, batch []event.Event) (errs []error) {
+	if ctx.Err() != nil {
+		errs = make([]error, len(batch))
+		for i := range errs {
+			errs[i] = ctx.Err()
+		}
+		return errs
+	}
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	defer func() {

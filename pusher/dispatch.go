@@ -137,9 +137,30 @@ func (d *dispatcher) lane(ctx context.Context) {
 		if !d.load(c) {
 			continue
 		}
-		errs := d.publish(ctx, c.batch)
-		d.finish(ctx, c, errs)
+		calling, end := c.bind(ctx)
+		errs := d.publish(calling, c.batch)
+		d.finish(calling, c, errs)
+		end()
 	}
+}
+
+// bind returns the context for a call. It ends when the outbox loses the right to deliver
+// the events, and has the epoch of that right.
+func (c *call) bind(ctx context.Context) (calling context.Context, end func()) {
+	w := c.items[0].Window()
+	if w == nil {
+		return ctx, func() {}
+	}
+	right, epoch := w.Right()
+	if right == nil {
+		return ctx, func() {}
+	}
+	calling, cancel := context.WithCancel(backends.WithEpoch(ctx, epoch))
+	if !w.Valid() {
+		cancel() // publish does not call the backend
+	}
+	stop := context.AfterFunc(right, cancel)
+	return calling, func() { stop(); cancel() }
 }
 
 // load reads what of the call's items is not in memory, and fills its batch. It reports

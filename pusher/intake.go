@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
@@ -32,6 +33,7 @@ type line struct {
 	events  int // in batches, and on their way into the outbox
 	bytes   int64
 	held    bool // the outbox takes none of them for now
+	under   int  // batches on their way into the outbox
 
 	again time.Time // of the committer: when to offer them again
 }
@@ -49,7 +51,7 @@ type intake struct {
 	room         sync.Cond // on mu: there may be room, or no use to wait
 	plain, acked line
 	closed       bool
-	recalled     chan struct{} // nil: nobody wants to have back what is in acked
+	recalled     chan struct{} // nil: nobody wants to have back what is there
 }
 
 func newIntake() *intake {
@@ -131,6 +133,7 @@ func (in *intake) take(l *line) []*batch {
 		bytes += b.bytes
 	}
 	list := l.batches[:n:n]
+	l.under = n
 	if l.batches = l.batches[n:]; len(l.batches) == 0 {
 		l.batches = nil
 	}
@@ -142,7 +145,7 @@ func (in *intake) back(l *line, list []*batch) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	l.batches = append(list, l.batches...)
-	l.held = true
+	l.held, l.under = true, 0
 	in.room.Broadcast()
 }
 
@@ -154,12 +157,26 @@ func (in *intake) done(l *line, list []*batch) {
 		l.events -= len(b.entries)
 		l.bytes -= b.bytes
 	}
-	l.held = false
+	l.held, l.under = false, 0
 	in.room.Broadcast()
 }
 
-// recall asks the committer to refuse all that waits in acked, and returns what is
-// closed when it has.
+// empty waits until nothing is in the intake, or ctx ends.
+func (in *intake) empty(ctx context.Context) {
+	defer context.AfterFunc(ctx, func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.room.Broadcast()
+	})()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for len(in.plain.batches)+in.plain.under+len(in.acked.batches)+in.acked.under > 0 && ctx.Err() == nil {
+		in.room.Wait()
+	}
+}
+
+// recall asks the committer to refuse all that waits, and returns what is closed when it
+// has.
 func (in *intake) recall() <-chan struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -175,8 +192,8 @@ func (in *intake) recall() <-chan struct{} {
 	return in.recalled
 }
 
-// takeRecall returns what is to be closed when acked has been refused, nil if nobody
-// has asked for that.
+// takeRecall returns what is to be closed when all that waits has been refused, nil if
+// nobody has asked for that.
 func (in *intake) takeRecall() chan struct{} {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -33,11 +34,20 @@ func (p *Pusher) BuryAcked(letters []outbox.DeadLetter, positions []outbox.Posit
 	p.bury(batch{letters: letters, positions: positions, committed: committed})
 }
 
-// Withdraw refuses what PushAcked and BuryAcked have brought and the outbox has not taken
-// yet, and returns once that is done; an Append that is under way ends first. It is for
-// the owner of a feed who may lose it to another instance: what came by it must not be
-// committed, with an old position, after the events that the other one has taken since.
-// Nothing may be pushed meanwhile, and Run has to be running.
+// Flush returns when the outbox has taken everything that was pushed before, or ctx ends.
+// Run has to be running.
+func (p *Pusher) Flush(ctx context.Context) {
+	if p.intake != nil {
+		p.intake.empty(ctx)
+	}
+}
+
+// Withdraw gives up what was pushed and the outbox has not taken yet, and returns once that
+// is done; an Append that is under way ends first. What PushAcked and BuryAcked have brought
+// is refused, so that its feed sends it again; the rest is lost and counted as dropped. The
+// owner of the feeds calls it if another instance may have them: an event of a former term
+// must not be committed after the events that the other instance has taken since. Nothing may
+// be pushed meanwhile, and Run has to be running.
 func (p *Pusher) Withdraw() {
 	if p.intake == nil {
 		return

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	nethttp "net/http"
+	"strconv"
 	"time"
 
 	"eventpusher/backends"
@@ -115,6 +116,9 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
 	// over all attempts.
 	req.Header.Set("webhook-id", e.ID)
+	if epoch := backends.Epoch(ctx); epoch != 0 {
+		req.Header.Set("eventpusher-epoch", strconv.FormatUint(epoch, 10))
+	}
 	resp, err := b.client.Do(req)
 	if err != nil {
 		return fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err))

@@ -203,6 +203,9 @@ func (a *App) Run(ctx context.Context) error {
 	return err
 }
 
+// flushTimeout bounds what keeps the link from the next instance at an orderly end.
+const flushTimeout = 3 * time.Second
+
 // runLink runs the link, where several instances share the outbox only while it
 // is this one's turn.
 func (a *App) runLink(ctx context.Context) error {
@@ -212,10 +215,13 @@ func (a *App) runLink(ctx context.Context) error {
 	}
 	return e.Lead(ctx, func(turn context.Context) error {
 		err := a.lead(turn)
-		if ctx.Err() == nil {
-			// The turn is over, and the feeds bring it again, to whoever has the next one.
-			a.pusher.Withdraw()
+		if ctx.Err() != nil {
+			// An orderly end: what has come is kept before another instance gets the link.
+			flushing, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTimeout)
+			defer cancel()
+			a.pusher.Flush(flushing)
 		}
+		a.pusher.Withdraw()
 		return err
 	})
 }

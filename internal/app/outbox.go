@@ -14,6 +14,7 @@ import (
 	"eventpusher/config"
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
+	"eventpusher/internal/natsrpc"
 	"eventpusher/internal/tlsconfig"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
@@ -83,8 +84,11 @@ func openNATS(cfg config.Outbox, backends []string, log *slog.Logger) (outbox.Ou
 func natsOptions(cfg config.Outbox) (jetstream.Options, error) {
 	n := cfg.NATS
 	o := jetstream.Options{
-		URL: n.URL, CredentialsFile: n.CredentialsFile, Username: n.Username, Password: n.Password,
-		Prefix: n.Stream, Replicas: n.Replicas, Partitions: n.Partitions, Takeover: n.Takeover, MaxSize: int64(cfg.MaxSize),
+		Options: natsrpc.Options{
+			URL: n.URL, CredentialsFile: n.CredentialsFile, Username: n.Username, Password: n.Password,
+			Prefix: n.Stream, Replicas: n.Replicas,
+		},
+		Partitions: n.Partitions, Takeover: n.Takeover, MaxSize: int64(cfg.MaxSize),
 	}
 	if n.TLS == nil {
 		return o, nil

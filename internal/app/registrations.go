@@ -9,7 +9,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
-	"eventpusher/pusher/outbox/jetstream"
+	"eventpusher/internal/natsrpc"
 )
 
 // OpenRegistrations opens the store of push registrations that the configuration
@@ -73,13 +73,13 @@ func openDevices(cfg *config.Config, log *slog.Logger) (devices.Store, error) {
 }
 
 // openBucket opens a bucket beside the shared outbox, by the last part of its name.
-func openBucket(cfg *config.Config, name string, log *slog.Logger) (*jetstream.Bucket, error) {
+func openBucket(cfg *config.Config, name string, log *slog.Logger) (*natsrpc.Bucket, error) {
 	o, err := natsOptions(cfg.Outbox)
 	if err != nil {
 		return nil, fmt.Errorf("[outbox.nats.tls]: %w", err)
 	}
 	o.Log = log
-	bucket, err := jetstream.OpenBucket(o, name)
+	bucket, err := natsrpc.OpenBucket(o.Options, name)
 	if err != nil {
 		return nil, fmt.Errorf("[outbox.nats]: %w", err)
 	}

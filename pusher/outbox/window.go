@@ -101,10 +101,11 @@ type WindowOptions struct {
 	Overfull func()
 	// Changed is told that something was parked that is to be saved soon.
 	Changed func()
-	// Right ends when the engine has lost the right to hand out the events; nil: never.
-	// Epoch grows with each instance that gets the right after another; 0: there is one
-	// instance only.
+	// Right ends when the engine loses the right to deliver the events; nil: never. Valid
+	// reports whether it has the right now: it looks at the clock. Epoch grows with each
+	// instance that gets the right after another.
 	Right context.Context
+	Valid func() bool
 	Epoch uint64
 }
 
@@ -224,6 +225,9 @@ func (w *Window) Floor() uint64 {
 // Right returns the context that ends when the window's events must not be delivered any
 // more, nil if they may be for ever, and the epoch of that right.
 func (w *Window) Right() (ctx context.Context, epoch uint64) { return w.o.Right, w.o.Epoch }
+
+// Valid reports whether the window's events may be delivered now.
+func (w *Window) Valid() bool { return w.o.Valid == nil || w.o.Valid() }
 
 // held is what the window keeps in memory: what is not saved yet takes room too,
 // whether it was parked or died because no more could be.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
-	"eventpusher/pusher/outbox/jetstream"
+	"eventpusher/internal/natsrpc"
 )
 
 // kvs opens stores in buckets of one NATS server.
@@ -27,9 +28,9 @@ type kvs struct {
 }
 
 // bucket returns the bucket of that number.
-func (k *kvs) bucket(t testing.TB, n int) *jetstream.Bucket {
+func (k *kvs) bucket(t testing.TB, n int) *natsrpc.Bucket {
 	t.Helper()
-	b, err := jetstream.OpenBucket(jetstream.Options{URL: k.nats.URL(), Prefix: fmt.Sprint("T", n)}, "devices")
+	b, err := natsrpc.OpenBucket(natsrpc.Options{URL: k.nats.URL(), Prefix: fmt.Sprint("T", n), Replicas: 1, Log: slog.New(slog.DiscardHandler)}, "devices")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,13 +5,14 @@ package registration
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/internal/harness"
-	"eventpusher/pusher/outbox/jetstream"
+	"eventpusher/internal/natsrpc"
 )
 
 func TestKV(t *testing.T) {
@@ -20,7 +21,7 @@ func TestKV(t *testing.T) {
 	n := 0
 	open := func(t *testing.T) *KV {
 		t.Helper()
-		b, err := jetstream.OpenBucket(jetstream.Options{URL: nats.URL(), Prefix: fmt.Sprint("T", n)}, "push")
+		b, err := natsrpc.OpenBucket(natsrpc.Options{URL: nats.URL(), Prefix: fmt.Sprint("T", n), Replicas: 1, Log: slog.New(slog.DiscardHandler)}, "push")
 		if err != nil {
 			t.Fatal(err)
 		}

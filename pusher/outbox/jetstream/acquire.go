@@ -123,6 +123,7 @@ func (p *part) newLane(s *setup, r *reader, parked map[uint8][]outbox.Restored) 
 		},
 		Changed: func() { p.touch(false) },
 		Right:   p.ctx, Epoch: p.epoch,
+		Valid: func() bool { return p.ctx.Err() == nil && e.cluster.Valid(cluster.Deliver, p.gen) },
 	})
 	l.w.Restore(parked[reg.Number])
 	return l

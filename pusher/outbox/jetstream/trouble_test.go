@@ -163,4 +163,3 @@ func TestFullWindowOfFailures(t *testing.T) {
 		}
 	}
 }
-

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"eventpusher/internal/harness"
-	"eventpusher/pusher/outbox/jetstream"
+	"eventpusher/internal/natsrpc"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +25,7 @@ func open(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *List
 	t.Helper()
 	var lists [2]*Lists[string]
 	for i := range lists {
-		b, err := jetstream.OpenBucket(jetstream.Options{URL: nats.URL(), Prefix: prefix}, "lists")
+		b, err := natsrpc.OpenBucket(natsrpc.Options{URL: nats.URL(), Prefix: prefix, Replicas: 1, Log: slog.New(slog.DiscardHandler)}, "lists")
 		if err != nil {
 			t.Fatal(err)
 		}

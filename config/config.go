@@ -233,7 +233,7 @@ type NATS struct {
 	Stream          string        // prefix of all streams, buckets and subjects; default EVENTPUSHER
 	Replicas        int           // of each stream; default 1
 	Partitions      int           // fixed once the streams exist; default 16
-	Takeover        time.Duration // silence after which others take an instance's place; default 10 s
+	Takeover        time.Duration // silence after which another instance acquires the link; default 15 s
 	TLS             *TLS
 }
 

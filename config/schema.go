@@ -101,7 +101,7 @@ func (n *NATS) fields() []field {
 			text("stream", &n.Stream, "EVENTPUSHER", isStreamName),
 			integer("replicas", &n.Replicas, int64(1), 1, 5),
 			integer("partitions", &n.Partitions, int64(16), 1, 64),
-			duration("takeover", &n.Takeover, "10s", 5*time.Second),
+			duration("takeover", &n.Takeover, "15s", 5*time.Second),
 			section("tls", &n.TLS, (*TLS).fields),
 		})
 }

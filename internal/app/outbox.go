@@ -126,7 +126,7 @@ func checkOutbox(cfg config.Outbox, earlier []config.Problem) []config.Problem {
 	if _, err := natsOptions(cfg); err != nil {
 		return []config.Problem{{Severity: config.Error, Path: "outbox.nats.tls", Text: err.Error(), Remedy: "correct the section"}}
 	}
-	return nil
+	return []config.Problem{{Severity: config.Note, Path: "outbox.nats", Text: "every NATS server must be nats-server " + jetstream.MinServer + " or later; run and doctor look at the one they reach"}}
 }
 
 // OpenLetters reaches the dead letters of an outbox that no instance on this

@@ -48,7 +48,11 @@ func shared(ctx context.Context, cfg *config.Config, open Letters) []finding.Fin
 		return append(list, finding.Failf(subjectOutbox, "start NATS, correct [outbox.nats], or start an instance for the first time", "%v", err))
 	}
 	defer end()
-	return append(list, finding.Okf(subjectOutbox, "NATS keeps it under %s", cfg.Outbox.NATS.Stream), deadLetters(letters))
+	kept := fmt.Sprintf("NATS keeps it under %s", cfg.Outbox.NATS.Stream)
+	if s, ok := letters.(interface{ Server() string }); ok {
+		kept += "; " + s.Server()
+	}
+	return append(list, finding.Okf(subjectOutbox, "%s", kept), deadLetters(letters))
 }
 
 // Waiting says what waits for the backends of a running instance, and for how long.

@@ -86,6 +86,11 @@ func visit(ctx context.Context, o *Options) (*nats.Conn, *layout, error) {
 	return nc, l, nil
 }
 
+// Server says which server it is connected to, and which is needed.
+func (l *Letters) Server() string {
+	return fmt.Sprintf("nats-server %s (%s or later is needed)", l.layout.log.NC.ConnectedServerVersion(), MinServer)
+}
+
 // Close disconnects. It is for what OpenLetters has returned.
 func (l *Letters) Close() error {
 	if l.nc != nil {

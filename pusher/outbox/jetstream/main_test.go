@@ -20,7 +20,10 @@ import (
 	"eventpusher/pusher/outbox/jetstream"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	beLoser()
+	goleak.VerifyTestMain(m)
+}
 
 // limit bounds every wait; it only matters when something is broken.
 const limit = harness.WaitLimit

@@ -147,10 +147,12 @@ func (s *Store) request(ctx context.Context, m *nats.Msg, answer any) error {
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	reply, err := s.NC.RequestMsgWithContext(ctx, m)
-	if errors.Is(err, nats.ErrNoResponders) {
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
 		return ErrUnavailable
-	}
-	if err != nil {
+	case errors.Is(err, nats.ErrReconnectBufExceeded): // nothing is buffered
+		return nats.ErrDisconnected
+	case err != nil:
 		return err
 	}
 	return json.Unmarshal(reply.Data, answer)

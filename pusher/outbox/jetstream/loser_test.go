@@ -20,6 +20,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/jetstream"
@@ -32,12 +33,14 @@ const loserEnv = "EVENTPUSHER_LOSER"
 // reads events from the feed of the test while it holds the link, and delivers what it is
 // given to the test's sinks.
 type loser struct {
-	Options  jetstream.Options // without Log
-	URL      string
-	Feed     string // address
-	Sink     string // URL
-	Lanes    int
-	Takeover time.Duration
+	URL, Prefix, Instance string
+	Replicas              int
+	Backends              []string
+	Takeover              time.Duration
+	Limits                outbox.WindowLimits
+	Feed                  string // address
+	Sink                  string // URL
+	Lanes                 int
 }
 
 // run is the life of the process.
@@ -45,13 +48,15 @@ func (l *loser) run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	l.Options.Log = log
-	e, err := jetstream.Open(l.Options)
+	e, err := jetstream.Open(jetstream.Options{
+		Options:  natsrpc.Options{URL: l.URL, Prefix: l.Prefix, Instance: l.Instance, Replicas: l.Replicas, Log: log},
+		Backends: l.Backends, Takeover: l.Takeover, WindowLimits: l.Limits,
+	})
 	if err != nil {
 		return err
 	}
 	var list []backends.Backend
-	for _, name := range l.Options.Backends {
+	for _, name := range l.Backends {
 		list = append(list, &sinkBackend{name: name, url: l.Sink + "/" + name, lanes: l.Lanes, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}})
 	}
 	p, err := pusher.New(pusher.Options{Backends: list, Outbox: e, Log: log})
@@ -94,7 +99,7 @@ func (l *loser) link(turn context.Context, e *jetstream.Engine, p *pusher.Pusher
 	for _, at := range e.Positions() {
 		last = at.Seq
 	}
-	if _, err := fmt.Fprintf(conn, "%s %d\n", l.Options.Instance, last); err != nil {
+	if _, err := fmt.Fprintf(conn, "%s %d\n", l.Instance, last); err != nil {
 		return err
 	}
 	var refused atomic.Bool
@@ -165,7 +170,6 @@ func beLoser() {
 	var l loser
 	err := json.Unmarshal([]byte(text), &l)
 	if err == nil {
-		l.Options.URL = l.URL
 		err = l.run()
 	}
 	if err != nil {

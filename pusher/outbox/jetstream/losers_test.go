@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/jetstream"
 )
 
@@ -19,20 +20,19 @@ type loserWorld struct {
 func newLosers(t *testing.T, servers, instances int) *loserWorld {
 	t.Helper()
 	w := &loserWorld{world: newWorld(t, 200, 2*time.Millisecond, "a", "b")}
-	o := shared("")
+	l := loser{Replicas: 1, Limits: outbox.WindowLimits{ParkAttempts: 2, ParkAfter: time.Second}}
 	if servers == 1 {
 		w.servers = []*harness.NATSServer{harness.NATS(t, harness.NATSOptions{})}
 	} else {
 		all := harness.NATSCluster(t, harness.NATSOptions{})
-		w.servers, o.Replicas = all[:], 3
+		w.servers, l.Replicas = all[:], 3
 	}
 	var urls []string
 	for _, s := range w.servers {
 		urls = append(urls, s.URL())
 	}
-	o.ParkAttempts, o.ParkAfter = 2, time.Second
 	for range instances {
-		w.add(o, urls...).start()
+		w.add(l, urls...).start()
 	}
 	return w
 }
@@ -55,7 +55,7 @@ func (w *loserWorld) settle(what string) {
 		}
 		if time.Now().After(deadline) {
 			for _, n := range w.nodes {
-				w.t.Logf("%s: %s", n.l.Options.Instance, n.output())
+				w.t.Logf("%s: %s", n.l.Instance, n.output())
 			}
 			w.report()
 			w.t.Fatalf("after %s: not all events were delivered within %v", what, 2*limit)

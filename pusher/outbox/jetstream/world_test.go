@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox/jetstream"
 )
 
@@ -42,8 +41,7 @@ type world struct {
 	mu        sync.Mutex
 	links     map[string]time.Time // by the instance's name, since when
 	paused    map[string]bool
-	linkSince time.Time // of the newest link; zero: none yet
-	linkGap   time.Duration
+	linkSince time.Time     // of the newest link; zero: none yet
 	overlap   time.Duration // longest of two links of running instances
 	got       map[string]*receipts
 }
@@ -214,7 +212,7 @@ type loserNode struct {
 }
 
 // add prepares an instance that reaches the servers through ways of its own.
-func (w *world) add(o jetstream.Options, servers ...string) *loserNode {
+func (w *world) add(l loser, servers ...string) *loserNode {
 	w.t.Helper()
 	n := &loserNode{w: w}
 	var urls []string
@@ -223,9 +221,12 @@ func (w *world) add(o jetstream.Options, servers ...string) *loserNode {
 		n.way = append(n.way, p)
 		urls = append(urls, "nats://"+p.addr())
 	}
-	o.Instance = fmt.Sprint("i", len(w.nodes))
-	o.Log = nil
-	n.l = loser{Options: o, URL: strings.Join(urls, ","), Feed: w.feed.Addr().String(), Sink: w.sink.URL, Lanes: 64}
+	l.Prefix, l.Instance, l.Backends, l.Takeover = "TEST", fmt.Sprint("i", len(w.nodes)), w.backend, jetstream.MinTakeover
+	l.URL, l.Feed, l.Sink = strings.Join(urls, ","), w.feed.Addr().String(), w.sink.URL
+	if l.Lanes == 0 {
+		l.Lanes = 64
+	}
+	n.l = l
 	w.nodes = append(w.nodes, n)
 	w.t.Cleanup(n.kill)
 	return n
@@ -233,12 +234,10 @@ func (w *world) add(o jetstream.Options, servers ...string) *loserNode {
 
 func (n *loserNode) start() {
 	n.w.t.Helper()
-	o := n.l.Options
 	text, err := json.Marshal(&n.l)
 	if err != nil {
 		n.w.t.Fatal(err)
 	}
-	n.l.Options = o
 	n.cmd = exec.Command("/proc/self/exe")
 	n.cmd.Env = append(os.Environ(), loserEnv+"="+string(text), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	n.log, err = os.CreateTemp(n.w.t.TempDir(), "loser")
@@ -272,11 +271,11 @@ func (n *loserNode) pause(d time.Duration) {
 func (n *loserNode) mark(paused bool) {
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
-	n.w.paused[n.l.Options.Instance] = paused
-	if !paused && !n.w.links[n.l.Options.Instance].IsZero() && time.Since(n.w.linkSince) > 0 {
+	n.w.paused[n.l.Instance] = paused
+	if !paused && !n.w.links[n.l.Instance].IsZero() && time.Since(n.w.linkSince) > 0 {
 		// What counts is from now on: a stopped process cannot close its link.
 		for other := range n.w.links {
-			if other != n.l.Options.Instance && n.w.links[other].After(n.w.links[n.l.Options.Instance]) {
+			if other != n.l.Instance && n.w.links[other].After(n.w.links[n.l.Instance]) {
 				n.w.links[other] = time.Now()
 			}
 		}
@@ -299,11 +298,11 @@ func (n *loserNode) stop() {
 	select {
 	case err := <-n.over:
 		if err != nil {
-			n.w.t.Logf("%s ends with %v\n%s", n.l.Options.Instance, err, n.output())
+			n.w.t.Logf("%s ends with %v\n%s", n.l.Instance, err, n.output())
 		}
 		n.ended()
 	case <-time.After(limit):
-		n.w.t.Fatalf("%s does not end\n%s", n.l.Options.Instance, n.output())
+		n.w.t.Fatalf("%s does not end\n%s", n.l.Instance, n.output())
 	}
 }
 
@@ -389,7 +388,3 @@ func (p *proxy) setCut(cut bool) {
 
 // chance returns a random time between two.
 func chance(from, to time.Duration) time.Duration { return from + rand.N(to-from) }
-
-func shared(server string) jetstream.Options {
-	return jetstream.Options{Options: natsrpc.Options{URL: server, Prefix: "TEST"}, Backends: []string{"a", "b"}, Takeover: jetstream.MinTakeover, MaxLetterBytes: 16 << 20}
-}

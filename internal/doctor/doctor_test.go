@@ -222,7 +222,7 @@ func TestPushAddedLater(t *testing.T) {
 }
 
 func TestEjabberd(t *testing.T) {
-	server := harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, DelegatePush: true})
+	server := harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, DelegatePush: true, Modules: "  mod_version: {}"})
 	url, _ := sink(t)
 	alice := server.Login(t, "alice", "r")
 	ctx, stop := context.WithCancel(t.Context())
@@ -243,7 +243,7 @@ func TestEjabberd(t *testing.T) {
 	got := examine(t, configure(t, server.ComponentAddr(server.Component), server.Secret, url, `"localhost"`, pushSection))
 	stop()
 	<-chatting
-	wantLines(t, got, "OK server attached", "OK server to ourselves and back", "OK localhost is served",
+	wantLines(t, got, "OK server attached", "OK server to ourselves and back", "OK localhost is served by ejabberd ",
 		"OK localhost heard: service_log; counted: message by service_log; nothing about presence, offline", "OK localhost privileges granted: none; namespaces delegated: urn:xmpp:push:0",
 		"OK localhost users register for push at their server, which delegates urn:xmpp:push:0 to us", "WARN localhost the feed service_log does not tell; such messages are not pushed; load mod_event_feed")
 }

@@ -2,7 +2,7 @@
 # Tests against the servers of newer Debian releases. Each release is a root directory in
 # the user's cache, made by debootstrap. Needs root.
 #
-#   servers.sh build [SUITE...]       makes the roots that are missing; 2 minutes and 1.5 GB each
+#   servers.sh build [SUITE...]       makes the roots that are missing; 2 minutes and 1.2 GB each
 #   servers.sh test [SUITE...]        tests in each, and prints a table of versions and results
 #   servers.sh run SUITE COMMAND...   runs a command in one root, in the present directory
 #

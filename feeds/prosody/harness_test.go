@@ -23,7 +23,7 @@ func start(t testing.TB, config string, more ...string) *harness.XMPPServer {
 	t.Helper()
 	return harness.Prosody(t, harness.ProsodyOptions{
 		EventFeed: true, Users: append([]string{"alice", "bob", "carol", "dave"}, more...), PluginPaths: []string{"feeds/prosody/testdata/plugins"},
-		Modules:    []string{"mam", "feed_probe"},
+		Modules:    []string{"mam", "blocklist", "feed_probe"},
 		Components: []string{"events.localhost", "other.localhost"},
 		Config:     "archive_expires_after = 'never'\n" + config,
 	})

@@ -27,6 +27,7 @@ local store = module:require "store";
 local lib = module:require "feed";
 module:require "control"(lib);
 module:require "snapshot"(lib);
+local hook_messages = module:require "messages"(lib);
 local hook_users = module:require "users"(lib);
 module:require "missed"(lib);
 local hook_rooms = module:require "rooms"(lib);
@@ -279,8 +280,12 @@ function module.add_host(host_module)
 
 	feed.hosts[host] = kind;
 	feed:hosts_changed();
-	local hook_host = kind == "muc" and hook_rooms or hook_users;
-	hook_host(host_module, feed);
+	if kind == "muc" then
+		hook_rooms(host_module, feed);
+	else
+		hook_messages(host_module, feed);
+		hook_users(host_module, feed);
+	end
 	-- 1000: control messages are no stanzas for anybody else. Users' ones pass.
 	host_module:hook("message/host", function (event)
 		return feed:guard("a control message", feed.control, feed, event, host);

@@ -60,6 +60,7 @@ type received struct {
 		ID      string `xml:"id,attr"`
 		Count   string `xml:"count,attr"`
 		T       string `xml:"t,attr"`
+		Reached string `xml:"reached,attr"`
 	} `xml:"urn:eventpusher:feed:1 event"`
 	Lost *struct {
 		Source string `xml:"source,attr"`
@@ -405,7 +406,7 @@ func (r received) line() string {
 	line := e.Kind
 	for _, part := range []struct{ name, value string }{
 		{"", e.User}, {"to=", e.To}, {"room=", e.Room}, {"nick=", e.Nick}, {"members=", sorted(e.Members)}, {"reason=", e.Reason},
-		{"unacked=", e.Unacked}, {"id=", e.ID}, {"count=", e.Count},
+		{"unacked=", e.Unacked}, {"id=", e.ID}, {"count=", e.Count}, {"reached=", e.Reached},
 	} {
 		if part.value != "" {
 			line += " " + part.name + part.value

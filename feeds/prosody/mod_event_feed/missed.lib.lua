@@ -4,8 +4,9 @@
 -- into the list of members.
 
 local user_exists = require "core.usermanager".user_exists;
+local open_store = require "core.storagemanager".open;
 local new_cache = require "util.cache".new;
-local jid_split = require "util.jid".split;
+local jid_host, jid_split = require "util.jid".host, require "util.jid".split;
 local os_time, s_find, s_sub = os.time, string.find, string.sub;
 
 local bare_sessions = prosody.bare_sessions;
@@ -14,16 +15,18 @@ local bare_sessions = prosody.bare_sessions;
 local most_bytes, most_events = 16 * 1024, 4;
 -- Members and others that are looked at for one message.
 local most_affiliations = 10000;
--- Anybody can be made a member, account or not. To ask for an account can mean to
--- read a file, so a message asks for few, and those not known count as accounts.
-local most_lookups = 16;
+-- Anybody can be made a member, account or not. To look for the account and for whom it
+-- blocks (XEP-0191) can mean to read files, so this is done so many times a second at
+-- most. Those not known count as accounts that block nobody.
+local most_lookups = 50;
 -- How long it is believed, in seconds, that there is an account, or none.
 local account_for, no_account_for = 600, 60;
 
 local is_member = { member = true, admin = true, owner = true };
 
--- jid -> the time until which there is an account; negative: there is none.
-local accounts = new_cache(10000);
+-- jid -> { believed until, whether there is an account, whom it blocks }
+local known = new_cache(10000);
+local second, lookups = 0, 0; -- in this second
 
 return function (lib)
 	local Feed, escape = lib.Feed, lib.escape;
@@ -35,19 +38,40 @@ return function (lib)
 		return stanza.attr.type == "groupchat" and body and body ~= "" and not stanza:get_child("no-store", "urn:xmpp:hints");
 	end
 
-	-- Asks for the account unless that is known or may_ask is false; says whether
-	-- there is one, and whether it asked.
-	local function has_account(jid, now, may_ask)
-		local known = accounts:get(jid);
-		if known and now < (known < 0 and -known or known) then
-			return known > 0, false;
-		elseif not may_ask then
-			return true, false;
+	local function look_up(jid, now)
+		if now ~= second then
+			second, lookups = now, 0;
 		end
+		if lookups >= most_lookups then
+			return nil;
+		end
+		lookups = lookups + 1;
 		local user, host = jid_split(jid);
-		local exists = user_exists(user, host);
-		accounts:set(jid, exists and now + account_for or -(now + no_account_for));
-		return exists, true;
+		local account = { exists = user_exists(user, host) };
+		account.expires = now + (account.exists and account_for or no_account_for);
+		if account.exists and prosody.hosts[host].modules.blocklist then
+			account.blocks = open_store(host, "blocklist"):get(user);
+		end
+		known:set(jid, account);
+		return account;
+	end
+
+	-- Whether a member is told of what the occupant of that address says in the room.
+	local function wants(jid, room, occupant, now)
+		local account = known:get(jid);
+		if not account or now >= account.expires then
+			account = look_up(jid, now);
+		end
+		if not account then
+			return true;
+		end
+		local blocks = account.blocks;
+		return account.exists and not (blocks and (blocks[room] or blocks[occupant] or blocks[jid_host(room)]));
+	end
+
+	-- The account has changed, or is about to change, whom it blocks.
+	function Feed:forget_blocks(jid) -- luacheck: ignore 212/self
+		known:set(jid, nil);
 	end
 
 	-- The members without a session, or nothing and true if they are too many.
@@ -73,22 +97,18 @@ return function (lib)
 		return list;
 	end
 
-	-- Of these who are not in the room, and are known to exist or may.
-	local function absent(room, list)
+	-- Of these who are not in the room, and want to be told.
+	local function absent(room, list, occupant)
 		local here = {};
-		for _, occupant in room:each_occupant() do
-			here[occupant.bare_jid] = true;
+		for _, other in room:each_occupant() do
+			here[other.bare_jid] = true;
 		end
-		local members, n, lookups, now = {}, 0, 0, os_time();
+		local members, n, now = {}, 0, os_time();
 		for i = 1, #list do
 			local jid = list[i];
-			if not here[jid] then
-				local exists, asked = has_account(jid, now, lookups < most_lookups);
-				lookups = lookups + (asked and 1 or 0);
-				if exists then
-					n = n + 1;
-					members[n] = jid;
-				end
+			if not here[jid] and wants(jid, room.jid, occupant, now) then
+				n = n + 1;
+				members[n] = jid;
 			end
 		end
 		return members;
@@ -130,7 +150,7 @@ return function (lib)
 		elseif #list == 0 then
 			return {};
 		end
-		local texts, left = texts_of(absent(room, list));
+		local texts, left = texts_of(absent(room, list, stanza.attr.from));
 		if left > 0 then
 			self.counts.untold = self.counts.untold + left;
 			self:complain("missed", "warn", "%d members who are away are not told of a message in %s: their addresses are too long",

@@ -44,6 +44,11 @@ return function (lib)
 			end
 		end);
 
+		-- What an API sends to the room passes no pre-message. 1000: before the room.
+		for _, address in ipairs { "bare", "full", "host" } do
+			hook("message/"..address, 1000, function (event) feed:injected(event); end);
+		end
+
 		-- A session that is in the room already and asks to enter again gets
 		-- muc-occupant-session-new as well, but no muc-occupant-pre-join.
 		-- -1000: when nobody has refused.

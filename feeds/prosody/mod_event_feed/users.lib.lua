@@ -1,21 +1,11 @@
--- What happens on a virtual host. Each hook stands where the outcome is sure:
--- behind what may still refuse the stanza, before what delivers it.
+-- Sessions, presence and accounts of a virtual host, and what a session that has lost
+-- its connection misses (XEP-0198). Each hook stands where the outcome is sure.
 
-local user_exists = require "core.usermanager".user_exists;
-local s_find, s_match, s_format = string.find, string.match, string.format;
+local s_find, s_format = string.find, string.format;
 local ipairs, setmetatable, type = ipairs, setmetatable, type;
 
-local bare_sessions = prosody.bare_sessions;
-
 return function (lib)
-	local Feed, escape = lib.Feed, lib.escape;
-
-	-- Whether a JID is a user's (not a host's, not a room's) of our hosts. A user's
-	-- own stanzas are reported when they are sent.
-	function Feed:is_user(jid)
-		local host = jid and s_match(jid, "^[^@/]+@([^/]+)");
-		return host and self.hosts[host] == "local";
-	end
+	local escape = lib.escape;
 
 	-- Messages in a session's queue that are no messages to the user in their own
 	-- right: carbons, results of an archive, and stored ones that were handed
@@ -51,48 +41,6 @@ return function (lib)
 			end, priority);
 		end
 
-		local function message_sent(event)
-			local attr, sender = event.stanza.attr, event.origin.full_jid;
-			if attr.type == "error" or not sender then
-				return;
-			end
-			-- Prosody takes away an address that is the sender's own account.
-			local to = attr.to or s_match(sender, "^[^/]*");
-			feed:emit(host, "message-sent", " user='"..escape(sender).."' to='"..escape(to).."'", event.stanza);
-		end
-
-		local function message_received(event)
-			local attr = event.stanza.attr;
-			local to = attr.to;
-			if attr.type == "error" or not to or feed:is_user(attr.from) then
-				return;
-			end
-			local bare = s_match(to, "^[^/]*");
-			if not bare_sessions[bare] and not user_exists(s_match(bare, "^[^@]*"), host) then
-				return; -- is about to be refused
-			end
-			feed:emit(host, "message-received", " user='"..escape(to).."' to='"..escape(to).."'", event.stanza);
-		end
-
-		-- -20: after blocking, archives, carbons and firewalls. Between carbons (-0.5)
-		-- and delivery (-1), which ends the chain, there is only -0.9.
-		for _, address in ipairs { "bare", "full", "host" } do
-			hook("pre-message/"..address, -20, message_sent);
-		end
-		hook("message/bare", -0.9, message_received);
-		hook("message/full", -0.9, message_received);
-
-		-- Whoever stores the message returns true, so the wrapper knows.
-		host_module:wrap_event("message/offline/handle", function (handlers, name, event)
-			local stored = handlers(name, event);
-			if stored then
-				feed:guard(name, function ()
-					feed:emit(host, "message-offline", user_attribute(event.username.."@"..host), event.stanza);
-				end);
-			end
-			return stored;
-		end);
-
 		-- The user's own broadcast, just before mod_presence (0) acts on it. That one
 		-- also gets the presence that ends a session, however it ends.
 		hook("presence/bare", 0.1, function (event)
@@ -123,6 +71,13 @@ return function (lib)
 				feed:guard("user-deleted", feed.emit, feed, host, "account-removed", user_attribute(event.username.."@"..host));
 			end
 		end, -10);
+
+		-- 0: before mod_blocklist (-1), which lets nobody else know.
+		for _, verb in ipairs { "block", "unblock" } do
+			hook("iq-set/self/urn:xmpp:blocking:"..verb, 0, function (event)
+				feed:forget_blocks(event.origin.username.."@"..host);
+			end);
+		end
 
 		-- A queued message stays the same table until it is acknowledged, also over
 		-- a resumption, so it is known which ones have been reported.

@@ -50,6 +50,22 @@ function actions.hibernates(attr)
 	assert(prosody.full_sessions[attr.jid].hibernating);
 end
 
+-- Counts how often the store of accounts is asked, second by second.
+local second, lookups, most_lookups = 0, 0, 0;
+function actions.count_lookups()
+	local users = prosody.hosts[module.host].users;
+	local user_exists = users.user_exists;
+	function users.user_exists(username)
+		local now = os.time();
+		lookups = now == second and lookups + 1 or 1;
+		second, most_lookups = now, math.max(most_lookups, lookups);
+		return user_exists(username);
+	end
+end
+function actions.few_lookups(attr)
+	assert(most_lookups > 1 and most_lookups <= tonumber(attr.most), most_lookups);
+end
+
 function actions.statistics()
 	local events = 0;
 	local statsmanager = require "core.statsmanager";
@@ -72,9 +88,39 @@ function actions.forge(attr)
 	module:send(st.message({ from = attr.from or module.host, to = module.host }):tag(attr.name, control));
 end
 
+-- The message in a request, as modules make it: without a namespace.
+local function message_in(tag)
+	local function without_namespace(element)
+		if element.attr.xmlns == "jabber:client" then
+			element.attr.xmlns = nil;
+		end
+		for child in element:childtags() do
+			without_namespace(child);
+		end
+		return element;
+	end
+	return without_namespace(st.clone(tag.tags[1]));
+end
+
+-- What a module sends in the name of a user or of the host, as mod_post_msg does.
+function actions.send(_, tag)
+	module:send(message_in(tag));
+end
+
+-- As mod_rest: with a session made up for the request, and the hooks of a session's message.
+function actions.rest(_, tag)
+	local stanza = message_in(tag);
+	local origin = { username = stanza.attr.from:match("^[^@]+"), host = module.host, full_jid = stanza.attr.from, type = "c2s" };
+	function origin.send() return true; end
+	local where = not stanza.attr.to:find("@", 1, true) and "host" or stanza.attr.to:find("/", 1, true) and "full" or "bare";
+	if not module:fire_event("pre-message/"..where, { origin = origin, stanza = stanza }) then
+		module:send(stanza, origin);
+	end
+end
+
 module:hook("iq-set/host/urn:test:probe:do", function (event)
 	local tag = event.stanza.tags[1];
-	local ok, err = pcall(actions[tag.attr.what], tag.attr);
+	local ok, err = pcall(actions[tag.attr.what], tag.attr, tag);
 	if ok then
 		event.origin.send(st.reply(event.stanza));
 	else

@@ -1,0 +1,154 @@
+-- Messages: what somebody sends, what reaches a user of ours, what is stored.
+--
+-- A message to a user is reported by what becomes of it, not by what was sent: when a
+-- session is about to take it, or when it is stored. One that ends before, because the
+-- recipient blocks the sender or has no account, has not reached anybody.
+
+local s_find, s_match = string.find, string.match;
+local ipairs, pairs = ipairs, pairs;
+
+local bare_sessions, full_sessions = prosody.bare_sessions, prosody.full_sessions;
+
+-- The message that is on its way to a user of ours, and was not reported yet.
+local waiting;
+
+return function (lib)
+	local Feed, escape = lib.Feed, lib.escape;
+
+	-- Whether a JID is a user's (not a host's, not a room's) of our hosts.
+	function Feed:is_user(jid)
+		local host = jid and s_match(jid, "^[^@/]+@([^/]+)");
+		return host and self.hosts[host] == "local";
+	end
+
+	local function bare(jid)
+		return s_match(jid, "^[^/]*");
+	end
+
+	-- XEP-0163: the server writes these in the name of their owner.
+	local function is_notification(stanza)
+		return stanza.attr.type == "headline" and stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
+	end
+
+	-- Whether a user of ours has sent it: by a session, or by an API of the server, which
+	-- acts as the host. A component may use a user's address too (XEP-0356, or without
+	-- validate_from_addresses), and has no session then.
+	local function is_users_own(feed, event)
+		local origin = event.origin;
+		if not feed:is_user(event.stanza.attr.from) then
+			return false;
+		end
+		return origin.full_jid or origin.type == "local" and not is_notification(event.stanza);
+	end
+
+	-- As mod_message: whether a session takes it.
+	local function is_taken(stanza)
+		local attr = stanza.attr;
+		local to, kind = attr.to or bare(attr.from), attr.type;
+		if full_sessions[to] then
+			return true;
+		end
+		local user = bare_sessions[bare(to)];
+		if not user or kind == "groupchat" then
+			return false;
+		elseif kind ~= "headline" then
+			return user.top_resources and user.top_resources[1] ~= nil;
+		elseif not s_find(to, "/", 1, true) then
+			for _, session in pairs(user.sessions) do
+				if session.presence and session.priority >= 0 then
+					return true;
+				end
+			end
+		end
+		return false;
+	end
+
+	-- more is a further attribute.
+	local function emit_sent(feed, stanza, more)
+		local attr = stanza.attr;
+		local from = attr.from;
+		-- Prosody takes away an address that is the sender's own account.
+		feed:emit(s_match(from, "@([^/]+)"), "message-sent",
+			" user='"..escape(from).."' to='"..escape(attr.to or bare(from)).."'"..more, stanza);
+	end
+
+	local function emit_reached(feed, event, host)
+		waiting = nil;
+		if is_users_own(feed, event) then
+			return emit_sent(feed, event.stanza, "");
+		end
+		local attr = event.stanza.attr;
+		local to = escape(attr.to or bare(attr.from));
+		feed:emit(host, "message-received", " user='"..to.."' to='"..to.."'", event.stanza);
+	end
+
+	-- Messages to a user of ours are reported where they arrive, others here.
+	local function sent(feed, event)
+		local attr = event.stanza.attr;
+		if attr.type ~= "error" and attr.to and not feed:is_user(attr.to) and is_users_own(feed, event) then
+			emit_sent(feed, event.stanza, "");
+		end
+	end
+
+	-- What an API sends passes no pre-message.
+	function Feed:injected(event)
+		if event.origin.type == "local" and event.stanza.name == "message" then
+			sent(self, event);
+		end
+	end
+
+	-- A host's hooks see an event as it is passed to them, and return nothing:
+	-- the stanza goes on. Feed:guard keeps our errors from the others.
+	return function (host_module, feed)
+		local host = host_module.host;
+
+		-- -20: after blocking, archives, carbons and firewalls.
+		for _, address in ipairs { "bare", "full", "host" } do
+			host_module:hook("pre-message/"..address, function (event)
+				feed:guard("pre-message/"..address, sent, feed, event);
+			end, -20);
+		end
+		for _, name in ipairs { "message/host", "route/remote" } do
+			host_module:hook(name, function (event)
+				feed:guard(name, feed.injected, feed, event);
+			end, 1000);
+		end
+
+		for _, name in ipairs { "message/bare", "message/full" } do
+			-- Between carbons (-0.5) and delivery (-1), which ends the chain, there is only -0.9.
+			host_module:hook(name, function (event)
+				if waiting == event and is_taken(event.stanza) then
+					feed:guard(name, emit_reached, feed, event, host);
+				end
+			end, -0.9);
+			host_module:wrap_event(name, function (handlers, _, event)
+				if event.stanza.attr.type == "error" then
+					return handlers(name, event);
+				end
+				local outer = waiting;
+				waiting = event;
+				local result = handlers(name, event);
+				if waiting == event and is_users_own(feed, event) then
+					feed:guard(name, emit_sent, feed, event.stanza, " reached='false'");
+				end
+				waiting = outer;
+				return result;
+			end);
+		end
+
+		-- Whoever stores the message returns true, so the wrapper knows.
+		host_module:wrap_event("message/offline/handle", function (handlers, name, event)
+			local stored = handlers(name, event);
+			if stored then
+				local arrived = waiting and waiting.stanza == event.stanza and waiting;
+				feed:guard(name, function ()
+					if arrived then
+						emit_reached(feed, arrived, host);
+					end
+					feed:emit(host, "message-offline", " user='"..escape(event.username.."@"..host).."'", event.stanza);
+				end);
+			end
+			return stored;
+		end);
+	end;
+end

@@ -110,12 +110,13 @@ func (s shaper) content() string {
 	return "<x xmlns='urn:x'" + b.String() + "/>" + strings.Repeat("<body>again</body>", 3)
 }
 
-// TestShapes sends messages of all shapes through server, module and program: each makes
-// its events or is buried, and the next one arrives.
+// TestShapes sends messages of all shapes through server, module and program. Each makes
+// its events or is buried as unreadable, and those after it arrive.
 func TestShapes(t *testing.T) {
 	t.Parallel()
 	s := harness.Prosody(t, harness.ProsodyOptions{
-		EventFeed: true, Modules: []string{"mam"}, Components: []string{"events.localhost", "other.localhost"},
+		EventFeed: true, PluginPaths: []string{"feeds/prosody/testdata/plugins"}, Modules: []string{"feed_probe"},
+		Components: []string{"events.localhost", "other.localhost"},
 	})
 	b := &births{t: t, s: s}
 	b.component, b.alice, b.bob, b.mark = s.AttachComponent(t, "other.localhost"), s.Login(t, "alice", "r1"), s.Login(t, "bob", "desk"), s.Login(t, "dave", "mark")
@@ -128,41 +129,30 @@ func TestShapes(t *testing.T) {
 	b.after(p, func() {})
 
 	const missed = `eventpusher_events_total{direction="",kind="missed"}`
-	unreadable := 0
-	for seed := range uint64(300) {
-		shape := shaper{rand.New(rand.NewPCG(seed, 0))}.content()
-		way := []string{"from a user", "from elsewhere", "in a room"}[seed%3]
-		want := map[string]int{chatIn: 1, chatOut: 1}
-		act := func() {
-			b.alice.Sendf("<message id='s' type='chat' to='bob@localhost'>%s</message>", shape)
+	const batch, batches = 10, 21
+	for n := range batches {
+		way := []struct {
+			name, format string
+			from         *harness.Client
+			reports      int            // facts of the feed for one message, each of which can be unreadable
+			want         map[string]int // for one message
+		}{
+			{"from a user", "<message id='s' type='chat' to='bob@localhost'>%s</message>", b.alice, 1, map[string]int{chatIn: 1, chatOut: 1}},
+			{"from elsewhere", "<message id='s' type='chat' from='eve@other.localhost/r' to='bob@localhost'>%s</message>", b.component, 1, map[string]int{chatOut: 1}},
+			{"in a room", "<message id='s' type='groupchat' to='club@conference.localhost'>%s</message>", b.alice, 3, map[string]int{chatIn: 1, chatOut: 2, missed: 1}},
+		}[n%3]
+		got := b.after(p, func() {
+			for i := range batch {
+				way.from.Sendf(way.format, shaper{rand.New(rand.NewPCG(uint64(n), uint64(i)))}.content())
+			}
+			settled(t, b.component)
 			b.alice.Ping()
-		}
-		switch way {
-		case "from elsewhere":
-			want = map[string]int{chatOut: 1}
-			act = func() {
-				b.other("<message id='s' type='chat' from='eve@other.localhost/r' to='bob@localhost'>%s</message>", shape)
-			}
-		case "in a room":
-			want = map[string]int{chatIn: 1, chatOut: 2, missed: 1}
-			act = func() {
-				b.alice.Sendf("<message id='s' type='groupchat' to='club@%s'>%s</message>", s.MUC, shape)
-				b.alice.Ping()
-			}
-		}
-		got := b.after(p, act)
-		if got[buried] > 0 {
-			unreadable++
-			continue
-		}
-		for name, n := range want {
-			if got[name] != n {
-				t.Errorf("seed %d, %s: %s has grown by %d, want %d; the shape begins with %.200q", seed, way, name, got[name], n, shape)
+		})
+		for name, count := range way.want {
+			if want := count * (batch - got[buried]/way.reports); got[name] != want {
+				t.Errorf("batch %d, %s: %s has grown by %d, want %d with %d buried", n, way.name, name, got[name], want, got[buried])
 			}
 		}
 	}
-	t.Logf("%d of 300 are buried as unreadable", unreadable)
-	if log := s.Log(); strings.Contains(log, "mod_event_feed\terror") {
-		t.Errorf("errors in the log:\n%s", log)
-	}
+	b.alice.IQ("set", "localhost", "<do xmlns='urn:test:probe' what='no_errors'/>")
 }

@@ -82,6 +82,11 @@ function actions.statistics()
 	assert(events > 50, "no figures");
 end
 
+-- Whether a hook of the module has failed since the start.
+function actions.no_errors()
+	assert(modulemanager.get_module("*", "event_feed").module.environment.module.save().feed.counts.errors == 0);
+end
+
 -- A control message that comes from the host itself.
 function actions.forge(attr)
 	local control = { xmlns = "urn:eventpusher:feed:1", source = attr.source, epoch = attr.epoch, seq = attr.seq };

@@ -31,6 +31,7 @@ type feedFields struct {
 	at      time.Time
 	seq     uint64 // FeedEvent; FeedLost: from
 	last    uint64 // FeedLost: to
+	lost    bool   // MessageSent: it has reached no local user
 	count   int
 
 	first, next, prevLast    uint64
@@ -73,6 +74,9 @@ func (d *Decoder) openEvent() {
 		if count := feedNumber(d.feedAttr("count")); count <= 1<<31-1 {
 			f.count = int(count)
 		}
+	}
+	if f.kind == MessageSent {
+		f.lost = string(d.feedAttr("reached")) == "false"
 	}
 	if f.kind == RoomMissed {
 		f.members = d.attr("members")
@@ -121,7 +125,7 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 	case FeedEvent:
 		out.Kind, out.Seq, out.At, out.Count = f.kind, f.seq, f.at, f.count
 		out.User = jid.Prepare(of(f.user))
-		out.ID = of(f.id)
+		out.ID, out.Unreached = of(f.id), f.lost
 		if f.kind == RoomMissed {
 			out.Members = members(of(f.members))
 		}

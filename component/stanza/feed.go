@@ -59,6 +59,8 @@ type Report struct {
 	User jid.JID
 	// At is when it happened by the server's clock; zero where absent or malformed.
 	At time.Time
+	// Unreached says that the message was sent to a local user and did not reach one (MessageSent).
+	Unreached bool
 	// ID is the snapshot's, Count how many sessions it had (SnapshotEnd).
 	ID    string
 	Count int

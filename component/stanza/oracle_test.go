@@ -454,6 +454,7 @@ func (n *node) feed() *Feed {
 				f.Count = int(count)
 			}
 		}
+		f.Unreached = f.Kind == MessageSent && n.attribute("reached") == "false"
 		if f.Kind == RoomMissed {
 			f.Members = n.accounts("members")
 		}

@@ -163,7 +163,7 @@ func TestFailingHook(t *testing.T) {
 	if got := p.until("end"); len(got) != 3 { // two sessions, one presence
 		t.Errorf("events %q", lines(got))
 	}
-	if n := strings.Count(s.Log(), "because of an error in pre-message/bare"); n != 1 {
+	if n := strings.Count(s.Log(), "because of an error in message/bare"); n != 1 {
 		t.Errorf("%d lines in the log tell of three errors, want 1:\n%s", n, s.Log())
 	}
 }

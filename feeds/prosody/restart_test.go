@@ -44,8 +44,8 @@ func TestRestart(t *testing.T) {
 			got = append(got, p.event())
 		}
 		if diff := diffOf([]string{
-			"message-sent alice@localhost/r1 to=dave@localhost <message a1 headline>",
-			"message-sent alice@localhost/r1 to=dave@localhost <message a2 headline>",
+			"message-sent alice@localhost/r1 to=dave@localhost reached=false <message a1 headline>",
+			"message-sent alice@localhost/r1 to=dave@localhost reached=false <message a2 headline>",
 			"offline alice@localhost/r1 <presence unavailable>",
 			"session-end alice@localhost/r1 reason=Received SIGTERM",
 			"offline ghost@localhost/bosh <presence unavailable>",

@@ -135,7 +135,7 @@ module:hook("iq-set/host/urn:test:probe:do", function (event)
 end);
 
 -- A message with the body "unspeakable" cannot be serialised while mod_event_feed
--- looks at it (-20, -0.9), and is whole again afterwards.
+-- looks at it (-0.9), and is whole again afterwards.
 local function spoil(event)
 	local stanza = event.stanza;
 	if stanza:get_child_text("body") == "unspeakable" then
@@ -148,7 +148,7 @@ local function mend(event)
 		stanza[#stanza] = nil;
 	end
 end
-for _, address in ipairs { "bare", "full", "host" } do
-	module:hook("pre-message/"..address, spoil, -19);
-	module:hook("pre-message/"..address, mend, -21);
+for _, address in ipairs { "bare", "full" } do
+	module:hook("message/"..address, spoil, -0.89);
+	module:hook("message/"..address, mend, -0.91);
 end

@@ -70,8 +70,9 @@ func TestSenders(t *testing.T) {
 		{"API", "alice@localhost", hall + "/ally", "chat", "", []string{"message-sent alice@localhost to=" + hall + "/ally <message m chat>"}},
 		{"API", "alice@localhost", "bob@localhost", "error", "<error type='cancel'/>", nil},
 		{"API", "alice@localhost", "eve@elsewhere.example", "error", "<error type='cancel'/>", nil},
-		{"API", "alice@localhost", "bob@localhost", "headline", notification, []string{"message-received bob@localhost to=bob@localhost <message m headline>"}},
-		{"API", "alice@localhost", "carol@localhost", "headline", notification, nil},
+		{"API", "alice@localhost", "bob@localhost", "headline", notification, nil},
+		{"component", "alice@localhost", "bob@localhost", "headline", notification, nil},
+		{"component", "x@other.localhost", "bob@localhost", "headline", notification, []string{"message-received bob@localhost to=bob@localhost <message m headline>"}},
 		{"API", "alice@localhost", "eve@elsewhere.example", "headline", notification, nil},
 		{"API", "localhost", "bob@localhost", "headline", "", []string{"message-received bob@localhost to=bob@localhost <message m headline>"}},
 		{"API", "localhost", "carol@localhost", "normal", "", []string{

@@ -9,8 +9,9 @@ local ipairs, pairs = ipairs, pairs;
 
 local bare_sessions, full_sessions = prosody.bare_sessions, prosody.full_sessions;
 
--- The message that is on its way to a user of ours, and was not reported yet.
-local waiting;
+-- The message that is on its way to a user of ours and was not reported yet, and as what
+-- it will be.
+local waiting, waiting_kind;
 
 return function (lib)
 	local Feed, escape = lib.Feed, lib.escape;
@@ -25,20 +26,26 @@ return function (lib)
 		return s_match(jid, "^[^/]*");
 	end
 
-	-- XEP-0163: the server writes these in the name of their owner.
+	-- XEP-0163: the server writes these in the name of their owner, to every contact.
 	local function is_notification(stanza)
 		return stanza.attr.type == "headline" and stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
 	end
 
-	-- Whether a user of ours has sent it: by a session, or by an API of the server, which
-	-- acts as the host. A component may use a user's address too (XEP-0356, or without
-	-- validate_from_addresses), and has no session then.
-	local function is_users_own(feed, event)
-		local origin = event.origin;
-		if not feed:is_user(event.stanza.attr.from) then
-			return false;
+	-- As what a message is reported, if it is. A user of ours has sent it if a session has,
+	-- or an API of the server, which acts as the host. A component may use a user's address
+	-- too (XEP-0356, or without validate_from_addresses), and has no session then.
+	local function kind_of(feed, event)
+		local origin, stanza = event.origin or {}, event.stanza; -- another module may have fired it
+		if stanza.attr.type == "error" then
+			return nil;
+		elseif not feed:is_user(stanza.attr.from) then
+			return "message-received";
+		elseif origin.full_jid then
+			return "message-sent";
+		elseif is_notification(stanza) then
+			return nil;
 		end
-		return origin.full_jid or origin.type == "local" and not is_notification(event.stanza);
+		return origin.type == "local" and "message-sent" or "message-received";
 	end
 
 	-- As mod_message: whether a session takes it.
@@ -74,7 +81,7 @@ return function (lib)
 
 	local function emit_reached(feed, event, host)
 		waiting = nil;
-		if is_users_own(feed, event) then
+		if waiting_kind == "message-sent" then
 			return emit_sent(feed, event.stanza, "");
 		end
 		local attr = event.stanza.attr;
@@ -84,15 +91,16 @@ return function (lib)
 
 	-- Messages to a user of ours are reported where they arrive, others here.
 	local function sent(feed, event)
-		local attr = event.stanza.attr;
-		if attr.type ~= "error" and attr.to and not feed:is_user(attr.to) and is_users_own(feed, event) then
+		local to = event.stanza.attr.to;
+		if to and not feed:is_user(to) and kind_of(feed, event) == "message-sent" then
 			emit_sent(feed, event.stanza, "");
 		end
 	end
 
 	-- What an API sends passes no pre-message.
 	function Feed:injected(event)
-		if event.origin.type == "local" and event.stanza.name == "message" then
+		local origin = event.origin;
+		if origin and origin.type == "local" and event.stanza.name == "message" then
 			sent(self, event);
 		end
 	end
@@ -122,16 +130,17 @@ return function (lib)
 				end
 			end, -0.9);
 			host_module:wrap_event(name, function (handlers, _, event)
-				if event.stanza.attr.type == "error" then
+				local kind = kind_of(feed, event);
+				if not kind then
 					return handlers(name, event);
 				end
-				local outer = waiting;
-				waiting = event;
+				local outer, outer_kind = waiting, waiting_kind;
+				waiting, waiting_kind = event, kind;
 				local result = handlers(name, event);
-				if waiting == event and is_users_own(feed, event) then
+				if waiting == event and kind == "message-sent" then
 					feed:guard(name, emit_sent, feed, event.stanza, " reached='false'");
 				end
-				waiting = outer;
+				waiting, waiting_kind = outer, outer_kind;
 				return result;
 			end);
 		end

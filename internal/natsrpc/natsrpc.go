@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -102,5 +103,6 @@ func lasting(err error) bool {
 func isNetwork(err error) bool {
 	var network interface{ Timeout() bool } // net.Error, and what the system calls return
 	return errors.As(err, &network) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, nats.ErrConnectionClosed)
+		errors.Is(err, nats.ErrDisconnected) || errors.Is(err, io.EOF) || // the server went away in the handshake
+		errors.Is(err, nats.ErrConnectionClosed)
 }

@@ -20,7 +20,7 @@ type loserWorld struct {
 func newLosers(t *testing.T, servers, instances int) *loserWorld {
 	t.Helper()
 	w := &loserWorld{world: newWorld(t, 200, 2*time.Millisecond, "a", "b")}
-	l := loser{Replicas: 1, Limits: outbox.WindowLimits{ParkAttempts: 2, ParkAfter: time.Second}}
+	l := loser{Replicas: 1, Takeover: jetstream.MinTakeover, Limits: outbox.WindowLimits{ParkAttempts: 2, ParkAfter: time.Second}}
 	if servers == 1 {
 		w.servers = []*harness.NATSServer{harness.NATS(t, harness.NATSOptions{})}
 	} else {

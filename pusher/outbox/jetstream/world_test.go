@@ -221,7 +221,7 @@ func (w *world) add(l loser, servers ...string) *loserNode {
 		n.way = append(n.way, p)
 		urls = append(urls, "nats://"+p.addr())
 	}
-	l.Prefix, l.Instance, l.Backends, l.Takeover = "TEST", fmt.Sprint("i", len(w.nodes)), w.backend, jetstream.MinTakeover
+	l.Prefix, l.Instance, l.Backends = "TEST", fmt.Sprint("i", len(w.nodes)), w.backend
 	l.URL, l.Feed, l.Sink = strings.Join(urls, ","), w.feed.Addr().String(), w.sink.URL
 	if l.Lanes == 0 {
 		l.Lanes = 64

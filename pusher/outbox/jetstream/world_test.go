@@ -18,8 +18,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"eventpusher/pusher/outbox/jetstream"
 )
 
 // world is what the losers live in: a feed that keeps everything, sinks that remember what

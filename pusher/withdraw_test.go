@@ -1,6 +1,7 @@
 package pusher_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -68,5 +69,62 @@ func TestWithdraw(t *testing.T) {
 			t.Error(err)
 		}
 		p.Withdraw() // nothing is left
+	})
+}
+
+// TestWithdrawnEventsAreNotPublishedLater drops what a feed without acknowledgements has
+// brought in a term that is over.
+func TestWithdrawnEventsAreNotPublishedLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var deposed atomic.Bool
+		deposed.Store(true)
+		box := newSlowDisk(func(outbox.Pack) error {
+			if deposed.Load() {
+				return errors.New("another instance has the link")
+			}
+			return nil
+		})
+		b := &fakeBackend{name: "b"}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		p.Push([]event.Event{of("x", "old")})
+		pass(10 * time.Second)
+		p.Withdraw()
+		deposed.Store(false)
+		p.Push([]event.Event{of("x", "new")})
+		pass(time.Minute)
+		if diff := cmp.Diff([]int{1}, box.sizes()); diff != "" {
+			t.Errorf("packs of so many events: %s", diff)
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestFlush waits for what was pushed, and no longer than its context.
+func TestFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newSlowDisk(func(outbox.Pack) error {
+			time.Sleep(3 * time.Second)
+			return nil
+		})
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+		p.Flush(t.Context()) // nothing is there
+		p.Push([]event.Event{of("x", "1")})
+		at := []outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}
+		p.PushAcked([]event.Event{of("x", "2")}, at, func(error) {})
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		p.Flush(short)
+		if n := len(box.sizes()); n != 0 || short.Err() == nil {
+			t.Errorf("%d packs when the context ended", n)
+		}
+		p.Flush(t.Context())
+		if n := len(box.sizes()); n != 2 || len(box.Positions()) != 1 {
+			t.Errorf("%d packs after Flush, positions %v", n, box.Positions())
+		}
+		if err := p.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 }

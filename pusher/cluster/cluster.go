@@ -82,8 +82,9 @@ type View struct {
 
 // Cluster is this instance among the others. Its methods are safe for concurrent use.
 type Cluster struct {
-	o  Options
-	id string
+	o   Options
+	id  string
+	now func() time.Duration // boot, but for tests
 
 	mu        sync.Mutex
 	confirmed time.Duration // when the last confirmed heartbeat was sent; 0: none
@@ -121,7 +122,7 @@ type record struct {
 
 // New returns a Cluster that does nothing before Run.
 func New(o Options) *Cluster {
-	c := &Cluster{o: o, id: nuid.Next(), members: make(map[string]*member), changed: make(chan struct{})}
+	c := &Cluster{o: o, id: nuid.Next(), now: boot, members: make(map[string]*member), changed: make(chan struct{})}
 	c.term, c.endTerm = context.WithCancel(context.Background())
 	return c
 }
@@ -173,7 +174,7 @@ func (c *Cluster) sendHeartbeat(ctx context.Context) {
 		return
 	}
 	data, _ := json.Marshal(heartbeat{c.o.Name, c.o.Uses}) // texts: it cannot fail
-	sent := boot()
+	sent := c.now()
 	ctx, cancel := context.WithTimeout(ctx, 2*c.beat())
 	defer cancel()
 	if _, err := c.o.Store.Write(ctx, natsrpc.NewMsg(c.memberSubject(c.id), data, natsrpc.Expires(forgotten))); err == nil {
@@ -186,7 +187,7 @@ func (c *Cluster) sendHeartbeat(ctx context.Context) {
 func (c *Cluster) confirm(sent time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := boot()
+	now := c.now()
 	for r := range c.gens {
 		if c.confirmed == 0 || now-c.confirmed >= c.o.Leases[r].Stop {
 			c.gens[r]++
@@ -211,7 +212,7 @@ func (c *Cluster) Valid(r Right, gen uint64) bool {
 }
 
 func (c *Cluster) validLocked(r Right, gen uint64) bool {
-	return c.confirmed != 0 && gen == c.gens[r] && boot()-c.confirmed < c.o.Leases[r].Stop
+	return c.confirmed != 0 && gen == c.gens[r] && c.now()-c.confirmed < c.o.Leases[r].Stop
 }
 
 // look takes a snapshot.
@@ -221,16 +222,16 @@ func (c *Cluster) look(ctx context.Context) {
 	if err != nil {
 		return // Valid and the connection's state tell
 	}
-	if view, ok := c.take(records); ok && c.o.Changed != nil {
+	if view := c.take(records); c.o.Changed != nil {
 		c.o.Changed(view)
 	}
 }
 
 // take enters a snapshot and returns what it says to the owner of Watch.
-func (c *Cluster) take(records []natsrpc.Record) (view View, ok bool) {
+func (c *Cluster) take(records []natsrpc.Record) (view View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := boot()
+	now := c.now()
 	heard := min(now-c.looked, heardStep)
 	if c.looked == 0 {
 		heard = 0
@@ -257,7 +258,7 @@ func (c *Cluster) take(records []natsrpc.Record) (view View, ok bool) {
 	view.Alive = c.aliveLocked()
 	close(c.changed)
 	c.changed = make(chan struct{})
-	return view, true
+	return view
 }
 
 func cutSubject(subject, prefix string) (string, bool) {

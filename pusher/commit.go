@@ -32,6 +32,7 @@ func (p *Pusher) commitLoop() {
 	for {
 		if recalled := in.takeRecall(); recalled != nil {
 			p.giveUpIntake(errWithdrawn)
+			p.failure.Store(nil) // of the outbox of a former term
 			close(recalled)
 		}
 		closed := in.isClosed()

@@ -43,6 +43,9 @@ func (ch *channel) publish(ctx context.Context, batch []event.Event, errs []erro
 			continue
 		}
 		msg := b.message(&batch[i])
+		if epoch := backends.Epoch(ctx); epoch != 0 {
+			msg.Headers = amqp.Table{"eventpusher-epoch": int64(epoch)}
+		}
 		sizes[i] = len(msg.Body)
 		if confirms[i], err = ch.amqp.PublishWithDeferredConfirm(x.Name, key, b.pool.Mandatory, false, msg); err != nil {
 			broken = err

@@ -151,8 +151,8 @@ func (e *Engine) Positions() []outbox.Position {
 // An event that is too large for a message of this server becomes a dead letter at once.
 func (e *Engine) Append(p outbox.Pack) error {
 	err := e.append(&p)
-	if errors.Is(err, outbox.ErrFull) {
-		e.appending.set(nil)
+	if errors.Is(err, outbox.ErrFull) || errors.Is(err, errNotHolder) || errors.Is(err, errDeposed) {
+		e.appending.set(nil) // the engine works
 	} else {
 		e.appending.set(err)
 	}

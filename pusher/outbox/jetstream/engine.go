@@ -72,6 +72,8 @@ type Engine struct {
 	parts  parts
 	tip    atomic.Uint64 // the last sequence of the log, as far as is known
 	size   size
+	// undecodable is when a letter without an event was buried last, in nanoseconds.
+	undecodable atomic.Int64
 
 	failures
 }

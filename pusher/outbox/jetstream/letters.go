@@ -23,8 +23,12 @@ const (
 	// letterStays is how long a dead letter stays in the state stream, from which the
 	// servers copy it within a second.
 	letterStays = time.Hour
-	// nobody is the owner of letters that no backend has seen.
-	nobody = "-"
+	// nobody is the owner of letters that no backend has seen, and undecodable of those
+	// that hold no event: they have a bound of their own, for users can cause them.
+	nobody      = "-"
+	undecodable = "undecodable"
+	// maxUndecodable bounds the latter.
+	maxUndecodable = 1000
 )
 
 // letterMessage is a dead letter as it is kept. Its subject is made of what it is about, so
@@ -278,7 +282,12 @@ func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
 	term := e.cluster.Holding()
 	for i := range letters {
 		d := &letters[i]
-		m := letterMessage(s.names, nobody, d)
+		owner := nobody
+		if d.Reason == outbox.ReasonUndecodable {
+			owner = undecodable
+			e.undecodable.Store(time.Now().UnixNano())
+		}
+		m := letterMessage(s.names, owner, d)
 		if term != 0 {
 			natsrpc.Fenced(e.cluster.LinkSubject(), term)(m.Header)
 		} else if d.Event == nil || !d.Event.Replayed {

@@ -21,6 +21,8 @@ const (
 	// spareParts: one of so many parts of the whole size is made free when there is no
 	// room, so that sources that wait get some.
 	spareParts = 16
+	// copied is when the servers have copied a letter for certain.
+	copied = time.Minute
 )
 
 // size is how much the log takes, as far as is known.
@@ -82,6 +84,11 @@ func (e *Engine) trim() (over bool, err error) {
 	e.size.measured.Store(int64(state.Bytes))
 	e.size.grown.Add(-grown)
 	over = int64(state.Bytes) > e.o.MaxSize
+	if last := e.undecodable.Load(); last != 0 && time.Since(time.Unix(0, last)) < copied {
+		if err := s.boundUndecodable(ctx); err != nil {
+			return over, err
+		}
+	}
 	least, err := e.leastFloor(ctx, s, over)
 	if err != nil {
 		return over, err
@@ -104,6 +111,18 @@ func (e *Engine) trim() (over bool, err error) {
 		}
 	}
 	return over, nil
+}
+
+// boundUndecodable drops the oldest letters without an event if there are too many.
+func (l *layout) boundUndecodable(ctx context.Context) error {
+	s, err := l.js.Stream(ctx, l.names.letters())
+	if err == nil {
+		err = s.Purge(ctx, js.WithPurgeSubject(l.names.lettersOf(undecodable)+">"), js.WithPurgeKeep(maxUndecodable))
+	}
+	if err != nil {
+		return fmt.Errorf("outbox: trim %s: %w", l.names.letters(), natsrpc.Explain(err))
+	}
+	return nil
 }
 
 // leastFloor returns the sequence below which every backend has settled everything, and

@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -161,5 +162,99 @@ func TestFullWindowOfFailures(t *testing.T) {
 		case <-time.After(time.Until(deadline)):
 			t.Fatal("the healthy conversation waits for those that have failed")
 		}
+	}
+}
+
+// After a power cut the log may end before what its backends had settled. Its numbers must
+// not come again: what is appended then would count as settled.
+func TestLogThatEndsBeforeTheFloors(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	i := open(t, o)
+	i.owns(4)
+	for n := range 20 {
+		i.append(pack(1, numbered(10*n, 10, 10)...))
+	}
+	i.deliver("a", 200)
+	i.close()
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	j, err := js.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.DeleteStream(t.Context(), "TEST_EVENTS"); err != nil {
+		t.Fatal(err)
+	}
+	i = open(t, o)
+	i.owns(4)
+	i.append(pack(1, numbered(1000, 10, 10)...))
+	if got := i.deliver("a", 10); len(different(got)) != 10 {
+		t.Errorf("delivered %v", got)
+	}
+}
+
+// Letters without an event never push out others, and have a bound of their own.
+func TestUndecodableLetters(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a"))
+	i.hold()
+	if err := i.Bury(outbox.DeadLetter{Event: chat("x", "kept"), Reason: "filter"}); err != nil {
+		t.Fatal(err)
+	}
+	var list []outbox.DeadLetter
+	for n := range 1100 {
+		list = append(list, outbox.DeadLetter{Event: chat("x", fmt.Sprint(n)), Reason: outbox.ReasonUndecodable})
+	}
+	if err := i.Bury(list...); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "1001 letters", func() bool {
+		if _, err := i.Trim(); err != nil {
+			t.Fatal(err)
+		}
+		all, err := i.DeadLetters().List(outbox.LetterFilter{})
+		others, err2 := i.DeadLetters().List(outbox.LetterFilter{Reason: "filter"})
+		return err == nil && err2 == nil && len(all) == 1001 && len(others) == 1
+	})
+}
+
+// An instance that has lost the link stores nothing of its former term, but what it replays.
+func TestStandbyAppendsNothing(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "a")
+	one, two := open(t, o), open(t, o)
+	one.append(pack(1, chat("x", "1")))
+	one.letGo()
+	two.append(pack(1, chat("x", "2")))
+	if err := one.Append(pack(1, chat("x", "old"))); err == nil {
+		t.Error("a former holder appends")
+	}
+	if err := one.Bury(outbox.DeadLetter{Event: chat("x", "old"), Reason: "filter"}); err == nil {
+		t.Error("a former holder buries")
+	}
+	if err := one.Err(); err != nil {
+		t.Errorf("a standby complains: %v", err)
+	}
+	again := chat("y", "again")
+	again.Replayed = true
+	if err := one.Append(pack(1, again)); err != nil {
+		t.Errorf("replay: %v", err)
+	}
+	two.append(pack(1, chat("x", "3"))) // after the one of the other instance
+	var j journal
+	w1, w2 := one.work("a", j.note), two.work("a", j.note)
+	await(t, "all events", func() bool { return len(j.all()) == 4 })
+	w1.end()
+	w2.end()
+	got := slices.Sorted(slices.Values(j.all()))
+	if !slices.Equal(got, []string{"1", "2", "3", "again"}) {
+		t.Errorf("delivered %v", got)
 	}
 }

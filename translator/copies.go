@@ -17,9 +17,10 @@ const (
 	// copyWindow is how long an equal stanza counts as a copy of the first.
 	copyWindow = time.Minute
 	// unknownWindow is the same for copies of a message with an id beyond those that the
-	// presence table accounts for, if the table knows of no session that gets one: those
-	// that were there before this process are not in it. It spans the delay of a busy
-	// server, and is shorter than people or devices repeat themselves.
+	// presence table accounts for, if the table knows of no session that gets one, since
+	// those that were there before this process are not in it, or of as many as it keeps.
+	// It spans the delay of a busy server, and is shorter than people or devices repeat
+	// themselves.
 	unknownWindow = 500 * time.Millisecond
 	// suspectWindow is the same for stanzas that look redelivered. A server may hand
 	// over the same stored message again after another failed session, so it is
@@ -50,7 +51,7 @@ type copyKey struct {
 type copyRun struct {
 	at   time.Time // of the first
 	left int
-	// unknown says that the presence table has nobody to get a copy.
+	// unknown says that the presence table does not know who gets a copy.
 	unknown bool
 	// suspect says that it looked redelivered, and has made no event.
 	suspect bool
@@ -124,7 +125,7 @@ func (t *Translator) firstSent(s *trust.Fact, at time.Time, to *address, kind st
 	if s.ID == "" || seen {
 		t.counters.ambiguous.Add(1)
 	}
-	t.copies.runs.Add(key, copyRun{at: at, left: k, unknown: k == 0})
+	t.copies.runs.Add(key, copyRun{at: at, left: k, unknown: t.sessions.unknown(to, k)})
 	return 0, true
 }
 
@@ -140,7 +141,7 @@ func (t *Translator) firstArrived(s *trust.Fact, at time.Time, to *address, kind
 		return SkippedDuplicate, false
 	}
 	k := t.sessions.receivers(to, kind)
-	t.copies.runs.Add(key, copyRun{at: at, left: k - 1, unknown: k == 0})
+	t.copies.runs.Add(key, copyRun{at: at, left: k - 1, unknown: t.sessions.unknown(to, k)})
 	return 0, true
 }
 

@@ -62,6 +62,7 @@ func TestServiceLogCopies(t *testing.T) {
 		{"an id four times to one receiver", []int{0}, spaced(chat(bob), 8, 700*time.Millisecond), 4, 4, 3},
 		{"an id four times at once", []int{0}, repeat(chat(bob), 8), 4, 4, 3},
 		{"an id four times to two receivers", []int{0, 0}, repeat(chat("bob@localhost"), 12), 4, 4, 3},
+		{"more receivers than the table keeps", make([]int, DefaultMaxResources+5), repeat(chat("bob@localhost"), 1+DefaultMaxResources+5), 1, 1, 0},
 		{"an id four times to somebody who is away", nil, spaced(chat("bob@localhost"), 4, 700*time.Millisecond), 4, 4, 3},
 		{"a remote id four times to two receivers", []int{0, 0}, repeat(fanout("chat"), 8), 0, 4, 0},
 		{"a remote id to receivers that the table does not know", nil, repeat(fanout("chat"), 3), 0, 1, 0},

@@ -36,6 +36,13 @@ func (t *sessions) receivers(to *address, kind string) int {
 	return n
 }
 
+// unknown reports whether there may be other sessions than the k that the table knows to
+// get a message.
+func (t *sessions) unknown(to *address, k int) bool {
+	u := t.users[to.bare]
+	return k == 0 || u != nil && len(u.sessions) >= t.limit
+}
+
 // justBack reports whether the user became able to receive messages a short
 // while before the given time.
 func (t *sessions) justBack(bare jid.JID, at time.Time) bool {

@@ -25,6 +25,9 @@ var users = []string{"alice", "bob", "carol", "dave", "erin", "mallory"}
 // outside is the domain of a component whose addresses are no users of the server's.
 const outside = "outside.localhost"
 
+// subscribable lets users subscribe to ejabberd's rooms (MUC/Sub).
+const subscribable = "{allow_subscription: true}"
+
 var flavours = []flavour{
 	{
 		name: "prosody firewall",
@@ -38,7 +41,7 @@ var flavours = []flavour{
 		// Stock ejabberd never says that a session ended without sending unavailable.
 		name: "ejabberd service_log",
 		start: func(t *testing.T) *harness.XMPPServer {
-			return harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, MUC: "muc.localhost", Users: users})
+			return harness.Ejabberd(t, harness.EjabberdOptions{ServiceLog: true, MUC: "muc.localhost", RoomOptions: subscribable, Users: users})
 		},
 		unseen: []string{"U02", "U03"},
 	},
@@ -52,7 +55,7 @@ var flavours = []flavour{
 	{
 		name: "ejabberd event-feed",
 		start: func(t *testing.T) *harness.XMPPServer {
-			return harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, Components: []string{"events.localhost", outside}, MUC: "muc.localhost", Users: users})
+			return harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, Components: []string{"events.localhost", outside}, MUC: "muc.localhost", RoomOptions: subscribable, Users: users})
 		},
 		acknowledged: true,
 	},

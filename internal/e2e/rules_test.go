@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
 )
 
@@ -94,6 +95,17 @@ func TestRules(t *testing.T) {
 			again := localChat("alice@localhost/a1", "bob@localhost", "again")
 			expect("two equal messages without an id", again, again)
 
+			// An id proves nothing either.
+			for range 4 {
+				alice.Send("<message to='bob@localhost' type='chat' id='alarm'><body>alarm</body></message>")
+			}
+			alarm := localChat("alice@localhost/a1", "bob@localhost", "alarm")
+			expect("four equal messages with one id", alarm, alarm, alarm, alarm)
+
+			alice.Send("<message to='bob@localhost' type='chat' id='blank'><body> \n </body></message>")
+			blank := localChat("alice@localhost/a1", "bob@localhost", "")
+			expect("a blank body", blank[1:]) // no line of HTTP's, which comes first
+
 			alice.Send("<message to='alice@localhost' type='chat'><body>note</body></message>")
 			expect("message to oneself without an id", localChat("alice@localhost/a1", "alice@localhost", "note"))
 
@@ -122,6 +134,39 @@ func TestRules(t *testing.T) {
 			expect("room message", roomLines("alice@localhost/a1", "Alice", "in the room", "alice@localhost/a1"))
 			carol.Join(room, "Carol")
 			expect("history at a join", []string{receivedLine("groupchat_msg", room+"/Alice", "carol@localhost/c1", "in the room")})
+
+			if strings.HasPrefix(f.name, "ejabberd") {
+				// Who subscribes to a room gets what is said there in a wrapper (MUC/Sub).
+				bob.IQ("set", room, "<subscribe xmlns='urn:xmpp:mucsub:0' nick='Bobby'><event node='urn:xmpp:mucsub:nodes:messages'/>"+
+					"<event node='urn:xmpp:mucsub:nodes:subject'/></subscribe>")
+				s.typed(alice, room, "<subject>tea</subject>", "groupchat")
+				s.typed(alice, room, body("for subscribers"), "groupchat")
+				bob.WaitFor("<message", "urn:xmpp:mucsub:nodes:messages", "for subscribers")
+				expect("a room with a subscriber", roomLines("alice@localhost/a1", "Alice", "for subscribers",
+					"alice@localhost/a1", "carol@localhost/c1", "bob@localhost"))
+			}
+
+			if f.name != "ejabberd service_log" { // which misses ends
+				// More sessions than a feed that misses ends is believed to have.
+				many := make([]*harness.Client, 0, 25)
+				var came, gone [][]string
+				for i := range cap(many) {
+					resource := fmt.Sprint("e", i)
+					many = append(many, server.Login(t, "mallory", resource))
+					many[i].Send("<presence/>")
+					came = append(came, statusLines(jid.JID("mallory@localhost/"+resource), true))
+					gone = append(gone, statusLines(jid.JID("mallory@localhost/"+resource), false))
+				}
+				expect("many sessions", came...)
+				for _, c := range many {
+					c.Send("<presence><show>away</show></presence>")
+				}
+				expect("their changes of status")
+				for _, c := range many {
+					c.CloseStream()
+				}
+				expect("their ends", gone...)
+			}
 		})
 	}
 }

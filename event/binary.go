@@ -13,7 +13,9 @@ import (
 // binaryVersion is the first byte of an event in the outbox. A field that is
 // added, moved or given another meaning takes a new version; old ones stay
 // readable, for what waits in an outbox outlives an update.
-const binaryVersion = 1
+//
+// Version 2 has Replaces and Fallback.
+const binaryVersion = 2
 
 // The types of metadata values.
 const (
@@ -49,7 +51,7 @@ func AppendBinary(dst []byte, e *Event) []byte {
 	dst = binary.AppendVarint(dst, int64(e.SessionCount))
 	for _, text := range [...]string{
 		e.ID, e.Type, string(e.From), string(e.To), string(e.User), string(e.Room),
-		e.Body, e.StanzaID, e.Host, e.Dialect, e.Packet,
+		e.Body, e.StanzaID, e.Host, e.Dialect, e.Packet, e.Replaces,
 	} {
 		dst = appendText(dst, text)
 	}
@@ -67,8 +69,8 @@ func AppendBinary(dst []byte, e *Event) []byte {
 }
 
 // flags returns the fields that are one bit, the lowest bit first.
-func (e *Event) flags() [7]*bool {
-	return [7]*bool{&e.HasBody, &e.Encrypted, &e.Online, &e.RecipientOffline, &e.Reconciled, &e.Unverified, &e.Replayed}
+func (e *Event) flags() [8]*bool {
+	return [8]*bool{&e.HasBody, &e.Encrypted, &e.Online, &e.RecipientOffline, &e.Reconciled, &e.Unverified, &e.Replayed, &e.Fallback}
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -105,8 +107,9 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 		return Event{}, b, errBinary
 	}
 	body, rest := b[n:][:length], b[n:][length:]
-	if body[0] != binaryVersion {
-		return Event{}, b, fmt.Errorf("event: binary event of version %d, this eventpusher reads %d: run the version that wrote it", body[0], binaryVersion)
+	version := body[0]
+	if version < 1 || version > binaryVersion {
+		return Event{}, b, fmt.Errorf("event: binary event of version %d, this eventpusher reads up to %d: run the version that wrote it", version, binaryVersion)
 	}
 	d := decoder{b: body[1:], text: string(body[1:])}
 	var e Event
@@ -123,8 +126,11 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 	e.User, e.Room = jid.JID(d.string()), jid.JID(d.string())
 	e.Body, e.StanzaID = d.string(), d.string()
 	e.Host, e.Dialect, e.Packet = d.string(), d.string(), d.string()
+	if version > 1 {
+		e.Replaces = d.string()
+	}
 	e.Metadata = d.metadata()
-	if d.bad || len(d.b) > 0 || int(flags)>>len(e.flags()) != 0 || nanoseconds > 999_999_999 {
+	if d.bad || len(d.b) > 0 || version == 1 && e.Fallback || nanoseconds > 999_999_999 {
 		return Event{}, b, errBinary
 	}
 	return e, rest, nil

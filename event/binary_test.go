@@ -17,7 +17,7 @@ func fullEvent() Event {
 	return Event{
 		ID: "0123456789abcdef0123456789abcdef", Kind: Chat, Type: "groupchat", Direction: Out,
 		From: "room@muc.h/alice", To: "bob@h/phone", User: "bob@h", Room: "room@muc.h",
-		Body: "Grüße \U0001F44B\n", HasBody: true, Class: Content, Encrypted: true, Online: true,
+		Body: "Grüße \U0001F44B\n", HasBody: true, Class: Content, Encrypted: true, Fallback: true, Replaces: "s0", Online: true,
 		RecipientOffline: true, SessionCount: -3, StanzaID: "s1",
 		Time: time.Date(2026, 11, 22, 3, 4, 5, 678_901_234, time.UTC),
 		Host: "h", Dialect: "event-feed", Packet: "<message/>", Reconciled: true, Unverified: true, Replayed: true,
@@ -86,6 +86,25 @@ func TestDecodeBinaryKeepsNothingOfItsInput(t *testing.T) {
 	}
 }
 
+// firstVersion turns an event of version 2 without metadata and Replaces into one of version 1.
+func firstVersion(b []byte) []byte {
+	b = bytes.Clone(b[:len(b)-1])
+	b[0], b[1] = b[0]-1, 1
+	return b
+}
+
+// TestDecodeFirstVersion reads what an outbox holds from before an update.
+func TestDecodeFirstVersion(t *testing.T) {
+	want := Event{ID: "i", Kind: Chat, Direction: In, Body: "b", HasBody: true, Replayed: true, Packet: "<message/>", Time: time.Unix(1, 2).UTC()}
+	got, rest, err := DecodeBinary(append(firstVersion(AppendBinary(nil, &want)), "behind"...))
+	if err != nil || string(rest) != "behind" {
+		t.Fatalf("rest %q, error %v", rest, err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestDecodeBinaryRefuses(t *testing.T) {
 	full := fullEvent()
 	whole := AppendBinary(nil, &full)
@@ -114,8 +133,9 @@ func TestDecodeBinaryRefuses(t *testing.T) {
 		{"length zero", "malformed", []byte{0, 1}},
 		{"length that overflows", "malformed", bytes.Repeat([]byte{0xff}, 11)},
 		{"length beyond the end", "malformed", change(0, plain[0]+1)},
-		{"later version", "of version 2", change(1, 2)},
-		{"unknown flag", "malformed", change(5, 1<<7)},
+		{"later version", "of version 3", change(1, 3)},
+		{"version 0", "of version 0", change(1, 0)},
+		{"a flag that version 1 has not", "malformed", func() []byte { b := firstVersion(plain); b[5] = 1 << 7; return b }()},
 		{"trailing byte", "malformed", append(change(0, plain[0]+1), 0)},
 		{"metadata count without metadata", "malformed", change(len(plain)-1, 1)},
 		{"repeated key", "malformed", bytes.Replace(two, []byte("b"), []byte("a"), 1)},

@@ -95,16 +95,18 @@ type Class uint8
 
 // The classes of content.
 const (
-	Other   Class = iota // nothing below applies
-	Content              // a non-empty body
-	Marker               // XEP-0333 chat marker
-	Receipt              // XEP-0184 delivery receipt
-	State                // XEP-0085 chat state
-	Subject              // subject without body (XEP-0045 section 8.1)
-	Call                 // XEP-0353 Jingle message
+	Other      Class = iota // nothing below applies
+	Content                 // a non-empty body
+	Marker                  // XEP-0333 chat marker
+	Receipt                 // XEP-0184 delivery receipt
+	State                   // XEP-0085 chat state
+	Subject                 // subject without body (XEP-0045 section 8.1)
+	Call                    // XEP-0353 Jingle message
+	Reaction                // XEP-0444 reactions without body
+	Retraction              // XEP-0424 retraction without body
 )
 
-var classNames = [...]string{"other", "content", "marker", "receipt", "state", "subject", "call"}
+var classNames = [...]string{"other", "content", "marker", "receipt", "state", "subject", "call", "reaction", "retraction"}
 
 // String returns the class as expressions name it.
 func (c Class) String() string {
@@ -146,6 +148,11 @@ type Event struct {
 	Class   Class  `json:"class"`
 	// Encrypted says that the body is a placeholder (XEP-0380, OMEMO, OpenPGP, OTR).
 	Encrypted bool `json:"encrypted,omitempty"`
+	// Fallback says that all of the body is for clients that do not know what the message
+	// is (XEP-0428), such as a reaction or a retraction.
+	Fallback bool `json:"fallback,omitempty"`
+	// Replaces is the stanza id of the message that this one corrects (XEP-0308).
+	Replaces string `json:"replaces,omitempty"`
 	// Online is the new status of the session (user status).
 	Online bool `json:"online,omitempty"`
 	// RecipientOffline says that nobody was there to take the message. It is true of

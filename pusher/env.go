@@ -25,6 +25,8 @@ type eventFields struct {
 	Body             string    `expr:"body"`
 	Class            string    `expr:"class"`
 	Encrypted        bool      `expr:"encrypted"`
+	Fallback         bool      `expr:"fallback"`
+	Replaces         string    `expr:"replaces"`
 	Online           bool      `expr:"online"`
 	RecipientOffline bool      `expr:"recipient_offline"`
 	SessionCount     int       `expr:"session_count"`
@@ -42,7 +44,7 @@ func (v *environment) load(e *event.Event) {
 	v.Event = eventFields{
 		Kind: e.Kind.String(), Type: e.Type, Direction: e.Direction.String(),
 		From: string(e.From), To: string(e.To), User: string(e.User), Room: string(e.Room),
-		Body: e.Body, Class: e.Class.String(), Encrypted: e.Encrypted, Online: e.Online,
+		Body: e.Body, Class: e.Class.String(), Encrypted: e.Encrypted, Fallback: e.Fallback, Replaces: e.Replaces, Online: e.Online,
 		RecipientOffline: e.RecipientOffline, SessionCount: e.SessionCount,
 		Time: e.Time.UTC(), Timestamp: int(e.Timestamp()), StanzaID: e.StanzaID, ID: e.ID,
 		Reconciled: e.Reconciled, Unverified: e.Unverified, Replayed: e.Replayed,

@@ -126,6 +126,8 @@ func (t *Translator) content(e *event.Event, s *trust.Fact, received time.Time, 
 	e.Body, e.HasBody = s.Body, s.HasBody
 	e.Class = classify(s)
 	e.Encrypted = s.Flags.Has(stanza.HasEncrypted)
+	e.Fallback = s.HasBody && s.Flags.Has(stanza.HasFallback)
+	e.Replaces = s.Replaces
 	if kind == groupchat {
 		e.Room = to.bare
 		if !from.localUser() {
@@ -159,6 +161,10 @@ func classify(s *trust.Fact) event.Class {
 		return event.Content
 	case f.Has(stanza.HasCall):
 		return event.Call
+	case f.Has(stanza.HasReaction):
+		return event.Reaction
+	case f.Has(stanza.HasRetraction):
+		return event.Retraction
 	case f.Has(stanza.HasReceipt):
 		return event.Receipt
 	case f.Has(stanza.HasMarker):

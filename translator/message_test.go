@@ -186,6 +186,9 @@ func TestContent(t *testing.T) {
 		{"body beside all else", out.flags(stanza.HasState | stanza.HasMarker | stanza.HasReceipt | stanza.HasSubject | stanza.HasCall), event.Content, false, "hi", true},
 		{"blank body is content", out.body(" "), event.Content, false, " ", true},
 		{"empty body", out.emptyBody(), event.Other, false, "", true},
+		{"reaction", out.noBody().flags(stanza.HasReaction | stanza.HasStore), event.Reaction, false, "", false},
+		{"reaction with a fallback", out.flags(stanza.HasReaction | stanza.HasFallback), event.Content, false, "hi", true},
+		{"retraction", out.noBody().flags(stanza.HasRetraction), event.Retraction, false, "", false},
 		{"nothing", out.noBody(), event.Other, false, "", false},
 		{"chat state", out.noBody().flags(stanza.HasState), event.State, false, "", false},
 		{"receipt", out.noBody().flags(stanza.HasReceipt | stanza.HasStore), event.Receipt, false, "", false},
@@ -212,6 +215,29 @@ func TestContent(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestFallbackAndCorrection(t *testing.T) {
+	plain := message(trust.Firewall, trust.SentCopy, alice, bob, "chat")
+	corrected := plain
+	corrected.s.Replaces = "m0"
+	for name, tc := range map[string]struct {
+		draft    draft
+		fallback bool
+		replaces string
+	}{
+		"neither":                     {plain, false, ""},
+		"fallback":                    {plain.flags(stanza.HasFallback | stanza.HasRetraction), true, ""},
+		"fallback without any body":   {plain.noBody().flags(stanza.HasFallback), false, ""},
+		"correction":                  {corrected, false, "m0"},
+		"fallback that is a new text": {corrected.flags(stanza.HasFallback), true, "m0"},
+	} {
+		for _, e := range newTranslator().Translate(tc.draft.fact(), nil) {
+			if e.Fallback != tc.fallback || e.Replaces != tc.replaces {
+				t.Errorf("%s: fallback %v, replaces %q", name, e.Fallback, e.Replaces)
+			}
+		}
 	}
 }
 

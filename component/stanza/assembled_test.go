@@ -12,15 +12,16 @@ import (
 var (
 	someNames = strings.Fields(`message message message presence iq forwarded forwarded forwarded delay body body subject
 		error x x y received sent result event active request displayed encrypted encryption openpgp stanza-id store no-store
-		propose privilege perm a:x b:message b:forwarded stream:x xml:x xmlns:x é 1x :x x:`)
+		propose fallback replace reactions retract privilege perm a:x b:message b:forwarded stream:x xml:x xmlns:x é 1x :x x:`)
 	someSpaces = strings.Fields(`jabber:client jabber:client jabber:client jabber:server jabber:component:accept urn:xmpp:forward:0
 		urn:xmpp:forward:0 urn:xmpp:forward:0 urn:xmpp:delay urn:xmpp:carbons:2 urn:xmpp:mam:2 urn:xmpp:mam:0
 		http://jabber.org/protocol/pubsub#event http://jabber.org/protocol/muc http://jabber.org/protocol/muc#user
 		http://jabber.org/protocol/chatstates urn:xmpp:receipts urn:xmpp:chat-markers:0 urn:xmpp:jingle-message:0
 		urn:xmpp:hints urn:xmpp:sid:0 urn:xmpp:privilege:1 urn:xmpp:privilege:2 urn:xmpp:eme:0 urn:xmpp:omemo:2
+		urn:xmpp:fallback:0 urn:xmpp:message-correct:0 urn:xmpp:reactions:0 urn:xmpp:message-retract:1
 		eu.siacs.conversations.axolotl urn:xmpp:openpgp:0 jabber:x:encrypted urn:a&amp;b urn:&#97;&amp;b
 		http://www.w3.org/2000/xmlns/ http://www.w3.org/XML/1998/namespace`)
-	someAttrs  = strings.Fields("from to type id by stamp access xml:lang a:id b:id id1 stream:x")
+	someAttrs  = strings.Fields("from to type id by start stamp access xml:lang a:id b:id id1 stream:x")
 	someValues = []string{"a@x/R", "B@X", "x", "", "chat", "2026-11-21T23:41:51Z", "2026-11-21T23:41:51.5-23:59",
 		"2026-11-21T3:41:51Z", "2026-11-21T23:41:51,5Z", "2026-11-21T23:41:60Z", "2026-11-21T23:41:51+24:00",
 		"i&amp;&#49;", "\r\n\t", "]]>", "managed_entity", "ż"}

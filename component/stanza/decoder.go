@@ -42,6 +42,11 @@ type Decoder struct {
 	// capture is whose body is being read, at captureDepth; nil for none.
 	capture      *fields
 	captureDepth int
+	// fallback is the stanza whose fallback element is being read, at fallbackDepth; nil for
+	// none. fallbackOf is what it stands for so far.
+	fallback      *fields
+	fallbackDepth int
+	fallbackOf    uint8
 }
 
 // element is an open element.
@@ -111,7 +116,7 @@ func (d *Decoder) reset(frame []byte) {
 	d.forward = forward{}
 	d.feed.element, d.hadChild = NoFeed, false
 	d.inForwarded, d.inPrivilege, d.inPayload, d.atPayload = false, false, false, false
-	d.capture = nil
+	d.capture, d.fallback = nil, nil
 }
 
 // maxScratch is how much memory for unescaped text outlives a stanza.

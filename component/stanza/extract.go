@@ -24,7 +24,7 @@ type fields struct {
 	kind              Kind
 	space             space
 	from, to, typ, id text
-	body              text
+	body, replaces    text
 	hasBody           bool
 	flags             Flags
 	delayFrom         text
@@ -82,6 +82,9 @@ func (d *Decoder) expectPayload() {
 // open looks at the element whose start tag was just read.
 func (d *Decoder) open() {
 	local := d.bytes(d.start.local)
+	if d.fallback != nil && len(d.stack) == d.fallbackDepth+1 {
+		d.openFallback(local)
+	}
 	switch len(d.stack) {
 	case outerDepth:
 		d.root(&d.outer, local)
@@ -114,6 +117,22 @@ func (d *Decoder) open() {
 		if d.inPayload {
 			d.child(&d.inner, local)
 		}
+	}
+}
+
+// What a fallback element stands for, as bits; zero is the whole message.
+const (
+	ofBody  uint8 = 1 << iota // all of the body
+	ofOther                   // the subject, or a part of the body
+)
+
+// openFallback looks at a child of a fallback element: a body with a start or an end says
+// that only a part of the body is one, such as what a reply quotes (XEP-0461).
+func (d *Decoder) openFallback(local []byte) {
+	if d.start.own == fallbackSpace && string(local) == "body" && !d.attr("start").present && !d.attr("end").present {
+		d.fallbackOf |= ofBody
+	} else {
+		d.fallbackOf |= ofOther
 	}
 }
 
@@ -182,6 +201,10 @@ func (d *Decoder) child(f *fields, local []byte) {
 	case d.start.own == delaySpace && string(local) == "delay" && !f.flags.Has(HasDelay):
 		f.delayFrom = d.attr("from")
 		f.delayStamp = parseStamp(d.textBytes(d.attr("stamp")))
+	case d.start.own == correctionSpace && string(local) == "replace" && !f.replaces.present:
+		f.replaces = d.attr("id")
+	case d.start.own == fallbackSpace && string(local) == "fallback":
+		d.fallback, d.fallbackDepth, d.fallbackOf = f, len(d.stack), 0
 	case d.start.own == stanzaIDSpace && string(local) == "stanza-id" && !f.by[1].present:
 		if by := d.attr("by"); !f.by[0].present {
 			f.by[0] = by
@@ -253,6 +276,12 @@ func allSpace(b []byte) bool {
 func (d *Decoder) closed(depth, end int) {
 	if d.capture != nil && depth == d.captureDepth {
 		d.capture = nil
+	}
+	if d.fallback != nil && depth == d.fallbackDepth {
+		if d.fallbackOf != ofOther {
+			d.fallback.flags |= HasFallback
+		}
+		d.fallback = nil
 	}
 	switch depth {
 	case outerDepth:

@@ -37,6 +37,10 @@ func childFlag(s space, local []byte) Flags {
 		return flagIf(HasEncrypted, local, "openpgp")
 	case legacyPGPSpace:
 		return flagIf(HasEncrypted, local, "x")
+	case reactionsSpace:
+		return flagIf(HasReaction, local, "reactions")
+	case retractionSpace:
+		return flagIf(HasRetraction, local, "retract")
 	}
 	return 0
 }

@@ -32,6 +32,10 @@ const (
 	omemoSpace
 	openpgpSpace
 	legacyPGPSpace
+	fallbackSpace
+	correctionSpace
+	reactionsSpace
+	retractionSpace
 	feedSpace
 )
 
@@ -98,6 +102,14 @@ func spaceOf(uri []byte) space {
 		return openpgpSpace
 	case "jabber:x:encrypted":
 		return legacyPGPSpace
+	case "urn:xmpp:fallback:0":
+		return fallbackSpace
+	case "urn:xmpp:message-correct:0":
+		return correctionSpace
+	case "urn:xmpp:reactions:0":
+		return reactionsSpace
+	case "urn:xmpp:message-retract:1", "urn:xmpp:message-retract:0":
+		return retractionSpace
 	case feedURI:
 		return feedSpace
 	}

@@ -559,6 +559,8 @@ var meanings = []struct {
 	{HasEncrypted, "jabber:x:encrypted", "x"},
 	{HasNoStore, "urn:xmpp:hints", "no-store"},
 	{HasStore, "urn:xmpp:hints", "store"},
+	{HasReaction, "urn:xmpp:reactions:0", "reactions"},
+	{HasRetraction, "urn:xmpp:message-retract:0 urn:xmpp:message-retract:1", "retract"},
 }
 
 func contains(list, word string) bool {
@@ -570,10 +572,26 @@ func contains(list, word string) bool {
 	return false
 }
 
+// ofWholeBody says that a fallback element stands for all of the body.
+func (n *node) ofWholeBody() bool {
+	for _, c := range n.elements() {
+		if c.name == (xml.Name{Space: "urn:xmpp:fallback:0", Local: "body"}) && !c.has("start") && !c.has("end") {
+			return true
+		}
+	}
+	return len(n.elements()) == 0
+}
+
 func (n *node) stanza(st *Stanza) {
 	n.address(st)
-	ids := 0
+	ids, replaced := 0, false
 	for _, c := range n.elements() {
+		if c.name == (xml.Name{Space: "urn:xmpp:fallback:0", Local: "fallback"}) && c.ofWholeBody() {
+			st.Flags |= HasFallback
+		}
+		if c.name == (xml.Name{Space: "urn:xmpp:message-correct:0", Local: "replace"}) && c.has("id") && !replaced {
+			st.Replaces, replaced = c.attribute("id"), true
+		}
 		if c.name.Local == "body" && !st.HasBody {
 			st.HasBody = true
 			st.Body = c.body

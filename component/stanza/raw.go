@@ -185,6 +185,7 @@ func (s *sliced) stanza(st *Stanza, f *fields) {
 	st.Body = s.of(f.body)
 	st.HasBody = f.hasBody
 	st.Flags = f.flags
+	st.Replaces = s.of(f.replaces)
 	if strings.HasPrefix(st.Body, "?OTR") {
 		st.Flags |= HasEncrypted
 	}

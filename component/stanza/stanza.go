@@ -37,22 +37,25 @@ type Flags uint32
 
 // One flag for each kind of child, named after its specification.
 const (
-	HasDelay     Flags = 1 << iota // XEP-0203 delay
-	HasForwarded                   // XEP-0297 forwarded
-	HasCarbon                      // XEP-0280 sent or received
-	HasMAMResult                   // XEP-0313 result
-	HasPubsub                      // XEP-0060 event
-	HasMUC                         // XEP-0045 muc (a join) in a presence
-	HasMUCUser                     // XEP-0045 muc#user
-	HasSubject                     // RFC 6121 subject
-	HasState                       // XEP-0085 chat state
-	HasReceipt                     // XEP-0184 received
-	HasMarker                      // XEP-0333 marker (not markable)
-	HasCall                        // XEP-0353 Jingle message
-	HasEncrypted                   // XEP-0380, OMEMO, OpenPGP (XEP-0373, XEP-0027) or an OTR body
-	HasError                       // error child
-	HasNoStore                     // XEP-0334 no-store
-	HasStore                       // XEP-0334 store
+	HasDelay      Flags = 1 << iota // XEP-0203 delay
+	HasForwarded                    // XEP-0297 forwarded
+	HasCarbon                       // XEP-0280 sent or received
+	HasMAMResult                    // XEP-0313 result
+	HasPubsub                       // XEP-0060 event
+	HasMUC                          // XEP-0045 muc (a join) in a presence
+	HasMUCUser                      // XEP-0045 muc#user
+	HasSubject                      // RFC 6121 subject
+	HasState                        // XEP-0085 chat state
+	HasReceipt                      // XEP-0184 received
+	HasMarker                       // XEP-0333 marker (not markable)
+	HasCall                         // XEP-0353 Jingle message
+	HasEncrypted                    // XEP-0380, OMEMO, OpenPGP (XEP-0373, XEP-0027) or an OTR body
+	HasError                        // error child
+	HasNoStore                      // XEP-0334 no-store
+	HasStore                        // XEP-0334 store
+	HasFallback                     // XEP-0428 fallback that stands for the whole body
+	HasReaction                     // XEP-0444 reactions
+	HasRetraction                   // XEP-0424 retract
 )
 
 // Has reports whether all of f are set.
@@ -72,6 +75,9 @@ type Stanza struct {
 	Body    string
 	HasBody bool
 	Flags   Flags
+	// Replaces is the id attribute of the XEP-0308 replace element: the id of the
+	// message that this one corrects.
+	Replaces string
 	// DelayFrom is the from attribute of the first delay, DelayStamp its time;
 	// zero where absent or malformed.
 	DelayFrom  jid.JID

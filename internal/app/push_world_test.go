@@ -120,6 +120,9 @@ func publishAll(ctx context.Context, session *xmppserver.Session, task *worldTas
 	}()
 	for range task.Count {
 		answer, err := session.Receive(ctx)
+		for err == nil && answer.Type == "get" { // the program examines the link
+			answer, err = session.Receive(ctx)
+		}
 		if err != nil {
 			return err
 		}

@@ -56,8 +56,7 @@ func TestSilenceProsody(t *testing.T) {
 		{harness.ProsodyOptions{Firewall: true, Components: elsewhere}, unheard("firewall rules for another component", "localhost", noticeable{meanwhile: talk})},
 		{harness.ProsodyOptions{}, unheard("feeds names one that was not granted", "localhost", noticeable{meanwhile: talk, component: `feeds = ["privilege"]`})},
 		{
-			// The component's own host is no place for users, and it is without the module.
-			harness.ProsodyOptions{EventFeed: true, Config: "Component \"second.localhost\" \"muc\"\n"},
+			harness.ProsodyOptions{EventFeed: true, Config: "VirtualHost \"second.localhost\"\n    modules_disabled = { \"event_feed\" }\n"},
 			unheard("a host without the module", "second.localhost", noticeable{hosts: `"localhost", "second.localhost"`}),
 		},
 		{harness.ProsodyOptions{EventFeed: true}, notDelegated},

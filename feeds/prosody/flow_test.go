@@ -356,6 +356,54 @@ func TestHelloInTurn(t *testing.T) {
 	}
 }
 
+// A component that answers late, twice or out of order gets nothing wrong, and what others
+// answer in its name changes nothing.
+func TestAnswers(t *testing.T) {
+	t.Parallel()
+	s := start(t, "event_feed_window = 5\nvalidate_from_addresses = false")
+	alice, other := s.Login(t, "alice", "r1"), s.AttachComponent(t, "other.localhost")
+	chat(alice, "a", 9) // 2 to 10
+	p := attach(t, s)
+	p.ack = 0
+	p.hello()
+	forge := func(verb, attributes string) {
+		other.Sendf("<message from='events.localhost' to='localhost'><%s xmlns='urn:eventpusher:feed:1' source='%s' epoch='%s' %s/></message>",
+			verb, p.source, p.epoch, attributes)
+		settled(t, other)
+	}
+	forge("resume", "seq='9' token='forged'")
+	forge("snapshot", "id='forged'")
+	p.acknowledge(11) // of what was never sent
+	p.snapshot("early")
+	p.silent()
+
+	p.hello() // the answer is late: hello has come again
+	p.resumeNothing()
+	same(t, "the oldest", take(p, 5), " "+ids("a", 0, 4))
+	forge("resume", "seq='0' token='forged'")
+	forge("ack", "seq='5'")
+	forge("snapshot", "id='forged'")
+	p.silent()
+
+	first := p.token
+	p.resume(p.epoch, 2) // says it twice, the second time with a new token
+	p.token = "second"
+	p.resume(p.epoch, 3)
+	p.token, p.last = first, 2
+	same(t, "as the first said", take(p, 5), ids("a", 1, 6))
+	p.token, p.last = "second", 3
+	same(t, "as the second said", take(p, 5), ids("a", 2, 7))
+
+	for _, seq := range []int{7, 4, 7, 2} {
+		p.acknowledge(seq)
+	}
+	same(t, "behind the highest acknowledgement", take(p, 2), ids("a", 7, 9))
+	p.acknowledge(10)
+	p.acknowledge(3)
+	chat(alice, "b", 1)
+	same(t, "and on", take(p, 1), "b0")
+}
+
 // The token of the last resume of a connection is in all that follows it there, so that
 // nobody else can say it.
 func TestToken(t *testing.T) {

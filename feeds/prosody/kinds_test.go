@@ -245,6 +245,20 @@ func TestKinds(t *testing.T) {
 		"room-part alice@localhost/r1 room=hall@conference.localhost nick=ally",
 	)
 
+	if dropped != "" {
+		step("an account that is disabled, which Prosody 13 can", func() {
+			carol := s.Login(t, "carol", "disabled")
+			carol.Presence()
+			probe(watcher, "disable_user", "user='carol' host='localhost'")
+			carol.WaitEnd()
+		},
+			"session-start carol@localhost/disabled",
+			"online carol@localhost/disabled <presence>",
+			"offline carol@localhost/disabled <presence unavailable>",
+			"session-end carol@localhost/disabled reason=Account disabled",
+		)
+	}
+
 	step("the end of an account", func() {
 		carol := s.Login(t, "carol", "last")
 		carol.Presence()

@@ -30,6 +30,12 @@ function actions.delete_user(attr)
 	assert(require "core.usermanager".delete_user(attr.user, attr.host));
 end
 
+-- What a server tells its modules when an account is disabled; the harness' way to
+-- keep accounts cannot do so.
+function actions.disable_user(attr)
+	prosody.events.fire_event("user-disabled", { username = attr.user, host = attr.host });
+end
+
 -- What a session goes through that resumes, acknowledges nothing, and drops.
 function actions.hibernate_again(attr)
 	local session = prosody.full_sessions[attr.jid];

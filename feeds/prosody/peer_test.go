@@ -119,11 +119,26 @@ type peer struct {
 // connect connects as the server's component and waits until it is accepted.
 func connect(t testing.TB, s *harness.XMPPServer) *peer {
 	t.Helper()
+	for deadline := time.Now().Add(waitLimit); ; <-time.After(20 * time.Millisecond) {
+		p, refused := tryConnect(t, s)
+		if p != nil {
+			return p
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the component was refused: %v", refused)
+		}
+	}
+}
+
+// tryConnect is connect, but for a server that has not noticed yet that the component's last
+// connection is gone: it refuses another one, and there is no peer.
+func tryConnect(t testing.TB, s *harness.XMPPServer) (p *peer, refused xml.StartElement) {
+	t.Helper()
 	conn, err := net.DialTimeout("tcp", s.ComponentAddr(s.Component), waitLimit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, conn: conn, in: make(chan received), err: make(chan error, 1), ack: 1, token: rand.Text()}
+	p = &peer{t: t, conn: conn, in: make(chan received), err: make(chan error, 1), ack: 1, token: rand.Text()}
 	p.send("<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='%s'>", s.Component)
 	conn.SetReadDeadline(time.Now().Add(waitLimit))
 	p.d = xml.NewDecoder(conn)
@@ -137,10 +152,11 @@ func connect(t testing.TB, s *harness.XMPPServer) *peer {
 	digest := sha1.Sum([]byte(id + s.Secret))
 	p.send("<handshake>%s</handshake>", hex.EncodeToString(digest[:]))
 	if accepted := p.start(); accepted.Name.Local != "handshake" {
-		t.Fatalf("the component was refused: %v", accepted)
+		conn.Close()
+		return nil, accepted
 	}
 	p.d.Skip()
-	return p
+	return p, refused
 }
 
 // attach connects and reads in the background.

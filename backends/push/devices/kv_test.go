@@ -251,7 +251,7 @@ func natsAway(t *testing.T, k *kvs) {
 	k.nats.Kill()
 	delivery := NewDelivery(Options{Burst: 1, Interval: time.Hour, MaxAge: time.Hour})
 	delivery.Attach(stores[1])
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.WaitLimit) // each ends by itself within seconds
 	defer cancel()
 	for what, ask := range map[string]func() error{
 		"put": func() error {

@@ -104,7 +104,7 @@ func (o *Options) lane() outbox.WindowLimits {
 	l := o.WindowLimits
 	l.WindowEvents = max(l.WindowEvents/o.Partitions, 64)
 	l.WindowBytes = max(l.WindowBytes/int64(o.Partitions), 256<<10)
-	l.Redelivery = max(2*l.Redelivery/o.Partitions, 1)
+	l.Redelivery = max(4*l.Redelivery/o.Partitions, 1)
 	l.ParkedEvents = max(l.ParkedEvents/o.Partitions, 1)
 	l.ParkedBytes = max(l.ParkedBytes/int64(o.Partitions), 256<<10)
 	return l

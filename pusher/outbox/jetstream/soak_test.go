@@ -91,7 +91,9 @@ func TestSoakThroughput(t *testing.T) {
 			}
 			n += batch
 		}
+		appended, had := time.Since(began), delivered.Load()
 		await(t, "all deliveries", func() bool { return int(delivered.Load()) == n })
+		t.Logf("%T: %d events appended in %v, %d delivered by then, all after %v", box, n, appended.Round(time.Millisecond), had, time.Since(began).Round(time.Millisecond))
 		rate := float64(n) / time.Since(began).Seconds()
 		close(stop)
 		wait()

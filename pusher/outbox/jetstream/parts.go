@@ -79,7 +79,13 @@ type part struct {
 
 // usable reports whether events may be handed out now.
 func (p *part) usable() bool {
-	return p.open.Load() && !p.leaving.Load() && p.ctx.Err() == nil && p.e.cluster.Valid(cluster.Deliver, p.gen)
+	gen, ok := p.e.cluster.Grant(cluster.Deliver)
+	return ok && p.usableBy(gen)
+}
+
+// usableBy is usable for callers that have just asked for the right.
+func (p *part) usableBy(gen uint64) bool {
+	return gen == p.gen && p.open.Load() && !p.leaving.Load() && p.ctx.Err() == nil
 }
 
 // touch asks for a save: soon, so that many changes share it, or now.

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"eventpusher/pusher/cluster"
 	"eventpusher/pusher/outbox"
 )
 
@@ -85,7 +86,8 @@ func (r *reader) Number() int { return r.number }
 // call has one epoch, and ends when this instance loses the partition. While there is no
 // connection nothing is handed out: that it was delivered could not be recorded.
 func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbox.Item, next time.Time, more bool) {
-	if r.engine.connection.get() != nil {
+	gen, ok := r.engine.cluster.Grant(cluster.Deliver)
+	if !ok || r.engine.connection.get() != nil {
 		return dst, next, false
 	}
 	had := len(dst)
@@ -93,7 +95,7 @@ func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbo
 	first := int(r.turn.Add(1))
 	for i := range lanes {
 		l := lanes[(first+i)%len(lanes)]
-		if !l.p.usable() {
+		if !l.p.usableBy(gen) {
 			continue
 		}
 		var due time.Time
@@ -171,7 +173,8 @@ func (r *reader) RetryNow() {
 // in messages that were not read yet is an estimate.
 func (r *reader) Stats() outbox.Stats {
 	sum := outbox.Stats{Shed: r.shed.Load(), Lost: r.lost.Load()}
-	connected := r.engine.connection.get() == nil
+	gen, ok := r.engine.cluster.Grant(cluster.Deliver)
+	able := ok && r.engine.connection.get() == nil
 	tip := r.engine.tip.Load()
 	for _, l := range *r.lanes.Load() {
 		s := l.w.Stats()
@@ -186,7 +189,7 @@ func (r *reader) Stats() outbox.Stats {
 		if sum.Oldest.IsZero() || !s.Oldest.IsZero() && s.Oldest.Before(sum.Oldest) {
 			sum.Oldest = s.Oldest
 		}
-		sum.Coming = sum.Coming || connected && l.p.usable() && (s.Coming || estimate > 0)
+		sum.Coming = sum.Coming || able && l.p.usableBy(gen) && (s.Coming || estimate > 0)
 	}
 	return sum
 }

@@ -78,7 +78,7 @@ func consume(r outbox.Reader, wake chan struct{}, lanes, limit int, delay time.D
 // TestSoakThroughput appends and delivers with the embedded engine and with one instance of
 // this one, by turns, and compares.
 func TestSoakThroughput(t *testing.T) {
-	const batch, lasts, rounds = 256, 3 * time.Second, 3
+	const batch, lasts, rounds = 1024, 3 * time.Second, 3 // as the pusher's packs are when there is much to do
 	measure := func(box outbox.Outbox, r outbox.Reader, wake chan struct{}) float64 {
 		var delivered atomic.Int64
 		stop := make(chan struct{})

@@ -41,6 +41,12 @@ const (
 	// There is no Packet, and of the text only MissedBody bytes, since one message makes as
 	// many of them as members are away.
 	Missed
+	// Push: a message, or what stands for it, is to be told to one registration of the
+	// recipient (XEP-0357). The push backend makes it of one of the events above, and only
+	// it gets it: it passes no filter. From is the other side of the conversation, To the
+	// push service with the registration's node as the resource, User the recipient,
+	// StanzaID the ID of the event that it comes from, Packet the notification element.
+	Push
 )
 
 // MissedBody is how many bytes the Body of a Missed event has at most.
@@ -63,6 +69,8 @@ func (k Kind) String() string {
 		return "account_removed"
 	case Missed:
 		return "missed"
+	case Push:
+		return "push"
 	}
 	return "unknown"
 }
@@ -193,7 +201,7 @@ type Event struct {
 // conversation, out events by recipient and conversation together with what
 // becomes of the message, presence and the end of an account by user. Each
 // notification has a key of its own: when a device is told little, the newest must not
-// wait behind the older ones.
+// wait behind the older ones. Push events are ordered by registration and conversation.
 func (e *Event) Key() string {
 	switch {
 	case e.Direction == In:
@@ -202,6 +210,8 @@ func (e *Event) Key() string {
 		return string(e.To.Bare()) + " " + string(e.From.Bare())
 	case e.Kind == Notification:
 		return string(e.To) + " " + e.ID
+	case e.Kind == Push:
+		return string(e.User) + " " + string(e.From.Bare()) + " " + string(e.To)
 	}
 	return string(e.User)
 }

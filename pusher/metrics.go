@@ -25,7 +25,7 @@ type Metrics struct {
 	shed         *prometheus.CounterVec
 	breaker      *prometheus.GaugeVec
 	panics       *prometheus.CounterVec
-	byKind       [event.Missed + 1][event.Out + 1]prometheus.Counter
+	byKind       [event.Push + 1][event.Out + 1]prometheus.Counter
 	droppedBy    map[dropReason]prometheus.Counter
 	deadByFilter prometheus.Counter
 	deadUnread   prometheus.Counter

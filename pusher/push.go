@@ -3,6 +3,8 @@ package pusher
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"eventpusher/event"
@@ -22,6 +24,44 @@ func (p *Pusher) Push(events []event.Event) { p.push(events, nil, nil) }
 // which case the feed has to send them again. It must not block.
 func (p *Pusher) PushAcked(events []event.Event, positions []outbox.Position, committed func(error)) {
 	p.push(events, positions, committed)
+}
+
+// Forward hands events to the backend of that name, which has made them itself of
+// events that it was given. They pass no filter and no condition, no other backend gets
+// them, and all are in one pack. Forward blocks until they are as safe as the outbox makes
+// them, or until ctx ends: then they may still be accepted. It is safe for concurrent use.
+func (p *Pusher) Forward(ctx context.Context, backend string, events []event.Event) error {
+	n := slices.IndexFunc(p.dispatchers, func(d *dispatcher) bool { return d.name == backend })
+	if n < 0 {
+		return fmt.Errorf("no backend is called %q", backend)
+	}
+	var taker outbox.Takers
+	taker.Add(n)
+	entries := make([]outbox.Entry, len(events))
+	for i := range events {
+		p.metrics.event(&events[i])
+		entries[i] = outbox.Entry{Event: &events[i], Takers: taker}
+	}
+	kept := make(chan error, 1)
+	if err := p.forward(batch{entries: entries, committed: func(err error) { kept <- err }}); err != nil {
+		return err
+	}
+	select {
+	case err := <-kept:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *Pusher) forward(b batch) error {
+	p.pushing.Lock()
+	defer p.pushing.Unlock()
+	if p.closed.Load() {
+		return errStopped
+	}
+	p.hand(b)
+	return nil
 }
 
 // Bury records letters of reason ReasonUndecodable, which are about no event that a

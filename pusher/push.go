@@ -35,12 +35,12 @@ func (p *Pusher) Forward(ctx context.Context, backend string, events []event.Eve
 	if n < 0 {
 		return fmt.Errorf("no backend is called %q", backend)
 	}
-	var taker outbox.Takers
-	taker.Add(n)
+	var subscriber outbox.Subscribers
+	subscriber.Add(p.dispatchers[n].reader.Number())
 	entries := make([]outbox.Entry, len(events))
 	for i := range events {
 		p.metrics.event(&events[i])
-		entries[i] = outbox.Entry{Event: &events[i], Takers: taker}
+		entries[i] = outbox.Entry{Event: &events[i], Subscribers: subscriber}
 	}
 	kept := make(chan error, 1)
 	if err := p.forward(batch{entries: entries, committed: func(err error) { kept <- err }}); err != nil {

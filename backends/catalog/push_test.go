@@ -1,6 +1,8 @@
 package catalog_test
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -10,11 +12,17 @@ import (
 
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
 	"eventpusher/event"
 )
+
+// attach attaches a backend whose own events come back at once.
+func attach(b *push.Backend, store registration.Store) {
+	b.Attach(store, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(b.Publish(ctx, list)...) })
+}
 
 // TestLackingForMongoosePush: a registration without what MongoosePush needs is not brought to
 // it, and explained as such.
@@ -38,9 +46,9 @@ func TestLackingForMongoosePush(t *testing.T) {
 	}
 	defer store.Close()
 	defer backend.Close()
-	backend.Attach(store, nil)
+	attach(backend, store)
 	want := map[string][]string{"neither": {"device_id", "service"}, "device": {"service"}, "empty": {"device_id"}, "both": nil}
-	for node, options := range map[string][]registration.Field{
+	for node, options := range map[string][]notify.Field{
 		"neither": nil,
 		"device":  {{Name: "device_id", Value: "d"}},
 		"empty":   {{Name: "device_id"}, {Name: "service", Value: "fcm"}},
@@ -54,7 +62,7 @@ func TestLackingForMongoosePush(t *testing.T) {
 		ID: "1", Kind: event.Stored, Type: "chat", From: "alice@example.org/x", To: "bob@example.org", User: "bob@example.org",
 		Body: "hi", HasBody: true, RecipientOffline: true, Time: time.Now(), StanzaID: "s", Dialect: "event-feed",
 	}})[0]
-	if diff := cmp.Diff(map[string]uint64{"incomplete": 3, "pushed": 1}, backend.Counts()); diff != "" || err != nil || len(gateway.Requests()) != 1 {
+	if diff := cmp.Diff(map[string]uint64{"incomplete": 3, "queued": 1, "pushed": 1}, backend.Counts()); diff != "" || err != nil || len(gateway.Requests()) != 1 {
 		t.Errorf("%v, %d requests\n%s", err, len(gateway.Requests()), diff)
 	}
 	e, err := backend.Explain(t.Context(), "bob@example.org")
@@ -99,7 +107,7 @@ func TestContentAtMongoosePush(t *testing.T) {
 			}
 			defer store.Close()
 			defer backend.Close()
-			backend.Attach(store, nil)
+			attach(backend, store)
 			const form = "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
 				"<field var='service'><value>fcm</value></field><field var='device_id'><value>d</value></field></x>"
 			if err := backend.Register(t.Context(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'>"+form+"</enable>"), time.Now()); err != nil {

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"path/filepath"
@@ -22,7 +21,7 @@ import (
 
 // ownDevices makes the fixture an app server: the component is events.example.org, FCM
 // a stand-in, and what is enqueued is kept.
-func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devices.Registry, queued *[]event.Event) {
+func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devices.Registry) {
 	t.Helper()
 	google = pushtest.StartFCM(t, time.Hour)
 	apps, err := devices.NewApps([]config.PushApp{{Name: "chat", FCM: &config.PushFCM{Credentials: google.ServiceAccount(t), URL: google.URL, CACertFile: google.CAFile}}})
@@ -33,7 +32,7 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := devices.NewDelivery(devices.Options{Apps: apps, Content: notify.ContentBody, MaxAge: time.Hour, Burst: 2, Interval: time.Hour})
+	d := devices.NewDelivery(devices.Options{Apps: apps, Content: notify.ContentBody, MaxAge: time.Hour, Burst: 2, Interval: time.Hour, Routes: f.o.Routes})
 	d.Attach(store)
 	f.o.Own, f.o.Devices = "events.example.org", d
 	t.Cleanup(func() {
@@ -41,9 +40,7 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 			t.Error(err)
 		}
 	})
-	queued = new([]event.Event)
-	f.AttachDevices(func(_ context.Context, e event.Event) error { *queued = append(*queued, e); return nil })
-	return google, devices.NewRegistry(store, apps), queued
+	return google, devices.NewRegistry(store, apps)
 }
 
 // TestOwnDevice: a registration that names the component is notified without an IQ, by
@@ -51,20 +48,19 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 func TestOwnDevice(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.now = time.Now()
-	google, registry, queued := f.ownDevices(t)
+	google, registry := f.ownDevices(t)
 	c, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "bobs"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	f.enable(t, "events.example.org", c.Node, secretField(c.Secret))
-	if err := f.publish(t, f.message("m1")); err != nil || len(*queued) != 1 {
-		t.Fatalf("%v, queued %v", err, *queued)
+	if err := f.Publish(t.Context(), []event.Event{f.message("m1")})[0]; err != nil || len(f.queued) != 1 {
+		t.Fatalf("%v, queued %v", err, f.queued)
 	}
-	e := (*queued)[0]
-	if !f.Wants(&e) || e.Kind != event.Notification || e.User != "bob@example.org" || e.To.Resource() != c.Node || e.Body == "" {
+	if e := f.queued[0]; e.Kind != event.Notification || e.User != "bob@example.org" || e.To.Resource() != c.Node {
 		t.Errorf("queued %+v", e)
 	}
-	if err := f.publish(t, e); err != nil {
+	if err := f.deliver(); err != nil {
 		t.Error(err)
 	}
 	if got := google.Requests(); len(got) != 1 || got[0].Token != "bobs" || !strings.Contains(got[0].Message, "alice@example.org") || !strings.Contains(got[0].Message, `"badge":1`) && !strings.Contains(got[0].Message, `"badge":"1"`) {
@@ -75,8 +71,8 @@ func TestOwnDevice(t *testing.T) {
 	}
 	// A wrong secret tells nobody anything; the registration stays, it may be put right.
 	f.enable(t, "events.example.org", c.Node, secretField("wrong"))
-	if err := f.publish(t, f.message("m2")); err != nil || len(*queued) != 1 {
-		t.Errorf("%v, queued %v", err, *queued)
+	if err := f.publish(t, f.message("m2")); err != nil || len(google.Requests()) != 1 {
+		t.Errorf("%v, sent %v", err, google.Requests())
 	}
 	// A device that is gone ends it.
 	if err := registry.Remove(t.Context(), c.Node); err != nil {
@@ -99,7 +95,7 @@ func secretField(secret string) string {
 func TestDeviceOutcomes(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.now = time.Now()
-	google, registry, _ := f.ownDevices(t)
+	google, registry := f.ownDevices(t)
 	c, err := registry.Register(t.Context(), devices.Request{Kind: "fcm", Token: "shared"})
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +148,7 @@ func TestDeviceOutcomes(t *testing.T) {
 func TestDeadDevice(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.now = time.Now()
-	google, registry, _ := f.ownDevices(t)
+	google, registry := f.ownDevices(t)
 	c, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "uninstalled"})
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +187,7 @@ func TestDeadDevice(t *testing.T) {
 // nothing to strangers' credit.
 func TestPublishRefused(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	_, registry, _ := f.ownDevices(t)
+	_, registry := f.ownDevices(t)
 	bobs, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "bobs"})
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +215,7 @@ func TestPublishRefused(t *testing.T) {
 func TestExpiredOnTheWay(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.now = time.Now() // for the sender it is later
-	google, registry, _ := f.ownDevices(t)
+	google, registry := f.ownDevices(t)
 	c, err := registry.Register(t.Context(), devices.Request{Kind: "fcm", Token: "shared"})
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,9 @@ import (
 
 	"mellium.im/xmpp/disco"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/internal/jid"
 )
 
@@ -35,7 +37,7 @@ const (
 func DelegationNodes() []string {
 	var nodes []string
 	for _, ns := range [...]string{Delegation1, Delegation2} {
-		nodes = append(nodes, ns+"::"+registration.NS, ns+":bare:"+registration.NS)
+		nodes = append(nodes, ns+"::"+notify.NS, ns+":bare:"+notify.NS)
 	}
 	return nodes
 }
@@ -43,7 +45,7 @@ func DelegationNodes() []string {
 // DelegationInfo is the disco#info payload that answers a server's question for one of
 // DelegationNodes (XEP-0355 section 7.2): push is the one thing done there.
 func DelegationInfo(node string) []byte {
-	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + registration.NS + "'/></query>")
+	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + notify.NS + "'/></query>")
 }
 
 // Delegators returns the hosts that may delegate, in every form in which a server may
@@ -138,22 +140,22 @@ func (a *Ask) Of(host jid.JID) bool {
 
 // Refused returns the payload of the answer to a request that is not carried out, which
 // belongs into a result as that of Delegated does.
-func (a *Ask) Refused(why *Refusal) []byte { return a.answer(why) }
+func (a *Ask) Refused(why *xmpp.Refusal) []byte { return a.answer(why) }
 
-func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask, received time.Time) *Refusal {
+func (b *Backend) ask(ctx context.Context, host jid.JID, a *Ask, received time.Time) *xmpp.Refusal {
 	switch {
 	case !a.set:
-		return &Refusal{Type: "cancel", Condition: "not-allowed"}
+		return &xmpp.Refusal{Type: "cancel", Condition: "not-allowed"}
 	case a.To != "" && a.To != a.Session.Bare() && a.To != host:
 		// Both servers also delegate what a user sends to somebody else's account.
-		return &Refusal{Type: "auth", Condition: "forbidden"}
+		return &xmpp.Refusal{Type: "auth", Condition: "forbidden"}
 	}
 	return b.verdict(b.register(ctx, a.Session, &a.element, received))
 }
 
 // verdict is what the client is told: nil if all went well.
-func (b *Backend) verdict(err error) *Refusal {
-	var refusal *Refusal
+func (b *Backend) verdict(err error) *xmpp.Refusal {
+	var refusal *xmpp.Refusal
 	switch {
 	case err == nil:
 		return nil
@@ -167,7 +169,7 @@ func (b *Backend) verdict(err error) *Refusal {
 // Direct carries out a request that a session has addressed to the component itself;
 // iq is the whole element, received when it was. It returns nil when the request is stored, else
 // the answer.
-func (b *Backend) Direct(ctx context.Context, session jid.JID, iq []byte, received time.Time) *Refusal {
+func (b *Backend) Direct(ctx context.Context, session jid.JID, iq []byte, received time.Time) *xmpp.Refusal {
 	var outer struct {
 		Child []registration.Element `xml:",any"`
 	}
@@ -179,7 +181,7 @@ func (b *Backend) Direct(ctx context.Context, session jid.JID, iq []byte, receiv
 
 // answer nests the answer as the request was. Prosody counts children, so there is no
 // space between the elements; the inner addresses are those of the request, swapped.
-func (a *Ask) answer(refusal *Refusal) []byte {
+func (a *Ask) answer(refusal *xmpp.Refusal) []byte {
 	var w bytes.Buffer
 	kind := "result"
 	if refusal != nil {

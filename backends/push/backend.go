@@ -8,14 +8,17 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"slices"
-	"sync"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/route"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -26,49 +29,6 @@ const Name = "push"
 // DefaultMaxAge is how old a message may be for its notification to make sense.
 const DefaultMaxAge = time.Hour
 
-// batchSize is how many events a lane notifies of at once. No two of a batch belong
-// to one conversation, so they need no order among themselves.
-const batchSize = 16
-
-// Services publishes at the push services of the XMPP network.
-type Services interface {
-	// Set sends an IQ of type set with that payload and waits for the answer: nil
-	// for a result, a *Refusal for an error, a context.DeadlineExceeded if nobody
-	// answers within its own time, anything else if nobody was asked.
-	// It is safe for concurrent use.
-	Set(ctx context.Context, to jid.JID, payload []byte) error
-}
-
-// Refusal is the error that a push service has answered with (RFC 6120 section 8.3).
-type Refusal struct {
-	Type, Condition string
-}
-
-// Error implements error.
-func (r *Refusal) Error() string {
-	return "the push service answered " + r.Condition + " (" + r.Type + ")"
-}
-
-// Gateway takes notifications for devices without the detour over a push service.
-type Gateway interface {
-	// Push delivers a summary (XEP-0357 section 6) for the node of a service. Its
-	// errors are those of package backends; ErrGone says that the device is no more.
-	// It is safe for concurrent use.
-	Push(ctx context.Context, s *registration.Service, n *Summary) error
-	// Lacks names the publish-options that the registration would need and has not, or
-	// has empty. Push is not called for one that lacks any. It is safe for concurrent use.
-	Lacks(s *registration.Service) []string
-}
-
-// Summary is a notification as it goes to a push service.
-type Summary struct {
-	// EventID is the event's id, the same over all attempts.
-	EventID string
-	Time    time.Time
-	Fields  []decide.Field
-	Notice  *decide.Notice
-}
-
 // Options is what a Backend needs.
 type Options struct {
 	Decider decide.Decider
@@ -76,11 +36,17 @@ type Options struct {
 	// virtual_pubsub_hosts: a name, or "prefix.@HOST@", where @HOST@ is the
 	// recipient's domain.
 	Virtual []string
-	Gateway Gateway // nil: the virtual ones take nothing
+	Gateway notify.Sender // MongoosePush; nil: the virtual ones take nothing
+	// Lacks names the publish-options without which Gateway sends nothing, of those that a
+	// registration has not, or has empty; nil: it needs none.
+	Lacks func([]notify.Field) []string
 	// Own is the component's own domain; what is registered there goes to Devices.
 	Own     jid.JID
 	Devices *devices.Delivery // nil: like any other service
-	Lanes   int               // at least 1
+	// Lanes is how many messages and notifications are under way at once; at least 4.
+	Lanes int
+	// Routes are the ways to all destinations, which Devices shares; nil: new ones.
+	Routes *route.Routes
 	// MaxAge is how old a message may be; 0 means DefaultMaxAge.
 	MaxAge time.Duration
 	Log    *slog.Logger     // nil is silent
@@ -91,19 +57,20 @@ type Options struct {
 type Backend struct {
 	o   Options
 	own jid.Domains // Options.Own
-	// network takes the notifications for all push services but the virtual ones and
-	// our own.
-	network *network
+	// network sends to all push services but the virtual ones and our own.
+	network notify.Sender
 	store   registration.Store
-	// enqueue keeps an event and lets it come back by Publish.
-	enqueue  func(context.Context, event.Event) error
-	seen     *seen
-	laggards *laggards
-	unread   *unread
-	shared   Unread // nil: there is no other instance
-	removals *removals
-	history  *history
-	tally    tally
+	// forward keeps events and lets them come back by Publish.
+	forward    Forward
+	seen       *seen
+	failing    *failing
+	backlog    *backlog
+	complained atomic.Int64 // when our access was refused last, and the log told so
+	unread     *unread
+	shared     Unread // nil: there is no other instance
+	removals   *removals
+	history    *history
+	tally      tally
 }
 
 // New returns the backend. It starts nothing. Before the first Publish it has to be
@@ -112,30 +79,36 @@ func New(o Options) *Backend {
 	if o.MaxAge <= 0 {
 		o.MaxAge = DefaultMaxAge
 	}
-	if o.Lanes < 1 {
-		o.Lanes = 1
-	}
+	o.Lanes = max(o.Lanes, 4)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Lacks == nil {
+		o.Lacks = func([]notify.Field) []string { return nil }
+	}
+	if o.Routes == nil {
+		o.Routes = route.New(route.Options{Lanes: o.Lanes, Log: o.Log})
+	}
 	o.Virtual = folded(o.Virtual)
-	return &Backend{o: o, own: jid.NewDomains(string(o.Own)), seen: newSeen(), laggards: newLaggards(), unread: newUnread(), removals: newRemovals(), history: newHistory(), tally: newTally()}
+	return &Backend{
+		o: o, own: jid.NewDomains(string(o.Own)), seen: newSeen(), failing: newFailing(), backlog: newBacklog(), unread: newUnread(),
+		removals: newRemovals(), history: newHistory(), tally: newTally(),
+	}
 }
 
-// Attach says where registrations are kept and how to reach the push services. It is
-// called once, before anything but Wants; the store stays the caller's.
-func (b *Backend) Attach(store registration.Store, services Services) {
-	b.store, b.network = store, newNetwork(services)
-}
+// Forward keeps events of the backend's own, all or none, and lets them come back by
+// Publish: nil means that they are on disk. It blocks until then, or until ctx ends. It is
+// safe for concurrent use.
+type Forward func(ctx context.Context, events []event.Event) error
 
-// AttachDevices says how the backend keeps an event that it will be given again: nil
-// means that it is on disk, or that a filter has decided against it. With devices it
-// is called once, as Attach.
-func (b *Backend) AttachDevices(enqueue func(context.Context, event.Event) error) {
-	b.enqueue = enqueue
+// Attach says where registrations are kept, how to reach the push services and how to keep
+// events. It is called once, before anything but Wants; the store stays the caller's.
+// Without forward the backend can be asked, and publishes nothing.
+func (b *Backend) Attach(store registration.Store, services xmpp.Services, forward Forward) {
+	b.store, b.network, b.forward = store, xmpp.New(services), forward
 }
 
 // AttachUnread says who counts unread messages where several instances share the events.
@@ -164,6 +137,8 @@ func (b *Backend) Wants(e *event.Event) bool {
 		return false
 	case e.Kind == event.Notification:
 		return b.o.Devices != nil
+	case e.Kind == event.Push: // which only we make
+		return true
 	case e.Kind == event.Removed:
 		b.accountEnds(e)
 		return true
@@ -187,15 +162,12 @@ func (b *Backend) Declined(e *event.Event, err error) {
 
 // Limits implements backends.Backend.
 func (b *Backend) Limits() backends.Limits {
-	return backends.Limits{Lanes: b.o.Lanes, Batch: batchSize}
+	return backends.Limits{Lanes: b.o.Lanes, Batch: 1}
 }
 
 // Close implements backends.Backend. It closes the gateways.
 func (b *Backend) Close() error {
 	var errs []error
-	if b.network != nil {
-		b.network.close()
-	}
 	if c, ok := b.o.Gateway.(io.Closer); ok {
 		errs = append(errs, c.Close())
 	}
@@ -208,104 +180,55 @@ func (b *Backend) Close() error {
 // Counts implements backends.Counting: every decision, by its reason.
 func (b *Backend) Counts() map[string]uint64 { return b.tally.counts() }
 
-// Publish implements backends.Backend.
+// Publish implements backends.Backend. A message becomes one notification for each
+// registration of its recipient; these come back and are sent.
 func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 	errs := make([]error, len(batch))
-	if len(batch) == 1 {
-		errs[0] = b.handle(ctx, &batch[0])
-		return errs
-	}
-	var all sync.WaitGroup
 	for i := range batch {
-		if followsSameDevice(batch, i) {
-			continue
-		}
-		all.Go(func() {
-			errs[i] = b.handle(ctx, &batch[i])
-			// What is for one device goes one after the other.
-			for j := i + 1; batch[i].Kind == event.Notification && j < len(batch); j++ {
-				if batch[j].Kind == event.Notification && batch[j].To == batch[i].To {
-					errs[j] = b.handle(ctx, &batch[j])
-				}
-			}
-		})
+		errs[i] = b.handle(ctx, &batch[i])
 	}
-	all.Wait()
 	return errs
-}
-
-// followsSameDevice reports whether an earlier notification is for the same device.
-func followsSameDevice(batch []event.Event, i int) bool {
-	if batch[i].Kind != event.Notification {
-		return false
-	}
-	return slices.ContainsFunc(batch[:i], func(e event.Event) bool {
-		return e.Kind == event.Notification && e.To == batch[i].To
-	})
 }
 
 func (b *Backend) handle(ctx context.Context, e *event.Event) error {
 	switch e.Kind {
-	case event.Notification:
+	case event.Notification, event.Push:
 		return b.deliver(ctx, e)
 	case event.Removed:
 		return b.removeAccount(ctx, e)
 	}
-	return b.notify(ctx, e)
+	return b.expand(ctx, e)
 }
 
-// notify deals with one event: nil when every service that is to know does, or
-// will never.
-func (b *Backend) notify(ctx context.Context, e *event.Event) error {
-	n, reason := b.o.Decider.Decide(e)
-	if reason == decide.Push && b.o.Now().Sub(e.Time) > b.o.MaxAge {
-		reason = decide.Expired
+// hostPlaceholder stands for the recipient's domain at the end of a virtual host.
+const hostPlaceholder = "@HOST@"
+
+// folded writes virtual hosts as the addresses of registrations are.
+func folded(hosts []string) []string {
+	var list []string
+	for _, v := range hosts {
+		prefix, ok := strings.CutSuffix(v, hostPlaceholder)
+		if ok {
+			list = append(list, strings.ToLower(prefix)+hostPlaceholder)
+			continue
+		}
+		for form := range jid.NewDomains(v).Forms() {
+			list = append(list, string(form))
+		}
 	}
-	if reason != decide.Push {
-		b.note(e.User, e.ID, outcome(reason))
-		return nil
-	}
-	services, err := b.registered(ctx, &n)
-	if err != nil {
-		return err
-	}
-	if len(services) == 0 {
-		b.note(n.Recipient, e.ID, notEnabled)
-		return nil
-	}
-	b.count(ctx, &n, e.Time)
-	s := Summary{EventID: e.ID, Time: e.Time, Fields: n.Fields(), Notice: &n}
-	return worst(b.remaining(services, b.tellAll(ctx, services, &s), &s))
+	return list
 }
 
-// registered returns the registrations that the notice is for.
-func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registration.Service, error) {
-	all, err := b.store.Services(ctx, n.Recipient)
-	if err != nil || n.Session == "" {
-		return all, err
-	}
-	for i := range all {
-		if slices.Contains(all[i].Sessions, n.Session.Resource()) {
-			return all[i : i+1], nil
+// virtual reports whether a service is one of the virtual ones for a recipient on
+// that host.
+func (b *Backend) virtual(service jid.JID, host string) bool {
+	for _, v := range b.o.Virtual {
+		if prefix, ok := strings.CutSuffix(v, hostPlaceholder); ok {
+			v = prefix + host
+		}
+		if v == string(service) {
+			return true
 		}
 	}
-	return nil, nil
-}
-
-// worst returns the error that says best when to try again, or else those that are not
-// the fault of one push service alone; nil if there is none.
-func worst(errs []error) error {
-	var common []error
-	for _, err := range errs {
-		if errors.As(err, new(*backends.RetryAfterError)) {
-			return err
-		}
-		if !errors.As(err, new(*backends.ElsewhereError)) && !errors.As(err, new(*backends.WaitError)) {
-			common = append(common, err)
-		}
-	}
-	if len(common) > 0 {
-		return errors.Join(common...)
-	}
-	return errors.Join(errs...)
+	return false
 }

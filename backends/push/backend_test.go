@@ -15,7 +15,9 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -50,22 +52,22 @@ func (s *services) take() []string {
 // gateway plays MongoosePush.
 type gateway struct {
 	mu    sync.Mutex
-	got   []string
+	got   []notify.Notification
 	err   error
 	needs string // a publish-option
 }
 
-func (g *gateway) Lacks(s *registration.Service) []string {
-	if g.needs == "" || s.Option(g.needs) != "" {
+func (g *gateway) lacks(options []notify.Field) []string {
+	if g.needs == "" || notify.Value(options, g.needs) != "" {
 		return nil
 	}
 	return []string{g.needs}
 }
 
-func (g *gateway) Push(_ context.Context, s *registration.Service, n *Summary) error {
+func (g *gateway) Send(_ context.Context, _ notify.Target, n notify.Notification) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.got = append(g.got, fmt.Sprint(s.Node, " ", s.Option("device_id"), " ", n.Fields))
+	g.got = append(g.got, n)
 	return g.err
 }
 
@@ -74,6 +76,8 @@ type fixture struct {
 	network *services
 	gateway *gateway
 	now     time.Time
+	// queued is what the backend has made of messages and not delivered yet.
+	queued []event.Event
 }
 
 func newFixture(t testing.TB, d decide.Decider) *fixture {
@@ -83,16 +87,24 @@ func newFixture(t testing.TB, d decide.Decider) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	f := &fixture{network: &services{}, gateway: &gateway{}, now: time.Unix(1_700_000_000, 0)}
+	f := &fixture{network: &services{}, gateway: &gateway{}, now: time.Now().Truncate(time.Second)}
 	f.Backend = New(Options{
-		Decider: d, Virtual: []string{"pubsub.@HOST@"}, Gateway: f.gateway,
+		Decider: d, Virtual: []string{"pubsub.@HOST@"}, Gateway: f.gateway, Lacks: f.gateway.lacks,
 		Now: func() time.Time { return f.now },
 	})
-	f.Attach(store, f.network)
+	f.attach(store)
 	return f
 }
 
-var asMongooseIM = decide.Decider{Plugin: decide.Defaults, Content: decide.WithBody}
+// attach attaches the backend, with an outbox that takes everything.
+func (f *fixture) attach(store registration.Store) {
+	f.Attach(store, f.network, func(_ context.Context, list []event.Event) error {
+		f.queued = append(f.queued, list...)
+		return nil
+	})
+}
+
+var asMongooseIM = decide.Decider{Plugin: decide.Defaults, Content: notify.ContentBody}
 
 // enable registers a node of bob's.
 func (f *fixture) enable(t testing.TB, pubsub, node, form string) {
@@ -116,7 +128,24 @@ func (f *fixture) publish(t testing.TB, e event.Event) error {
 	if !f.Wants(&e) {
 		return nil
 	}
-	return f.Publish(context.Background(), []event.Event{e})[0]
+	if err := f.Publish(context.Background(), []event.Event{e})[0]; err != nil {
+		return err
+	}
+	return f.deliver()
+}
+
+// deliver has each notification that waits delivered, or tried once.
+func (f *fixture) deliver() error {
+	list := f.queued
+	f.queued = nil
+	var errs []error
+	for i := range list {
+		if err := f.Publish(context.Background(), list[i:i+1])[0]; err != nil {
+			f.queued = append(f.queued, list[i])
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (f *fixture) nodes(t testing.TB) (nodes []string) {
@@ -165,7 +194,7 @@ func TestVirtualHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(f.gateway.got) != 1 || len(f.network.take()) != 1 {
-		t.Errorf("gateway got %q", f.gateway.got)
+		t.Errorf("gateway got %+v", f.gateway.got)
 	}
 	f.gateway.err = fmt.Errorf("410: %w", backends.ErrGone)
 	if err := f.publish(t, f.message("2")); err != nil {
@@ -187,11 +216,16 @@ func TestAnswers(t *testing.T) {
 		count  outcome
 	}{
 		"result":              {nil, true, false, pushed},
-		"cancel":              {&Refusal{"cancel", "item-not-found"}, false, false, disabled},
-		"auth":                {&Refusal{"auth", "forbidden"}, true, false, refused},
-		"modify":              {&Refusal{"modify", "bad-request"}, true, false, refused},
-		"continue":            {&Refusal{"continue", "undefined-condition"}, true, false, refused},
-		"wait":                {&Refusal{"wait", "remote-server-timeout"}, true, true, failed},
+		"cancel":              {&xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}, false, false, disabled},
+		"cancel, gone":        {&xmpp.Refusal{Type: "cancel", Condition: "gone"}, false, false, disabled},
+		"no such server":      {&xmpp.Refusal{Type: "cancel", Condition: "remote-server-not-found"}, true, false, refused},
+		"nobody there":        {&xmpp.Refusal{Type: "cancel", Condition: "service-unavailable"}, true, false, refused},
+		"not allowed":         {&xmpp.Refusal{Type: "cancel", Condition: "not-allowed"}, true, false, refused},
+		"not found, of auth":  {&xmpp.Refusal{Type: "auth", Condition: "item-not-found"}, true, false, refused},
+		"auth":                {&xmpp.Refusal{Type: "auth", Condition: "forbidden"}, true, false, refused},
+		"modify":              {&xmpp.Refusal{Type: "modify", Condition: "bad-request"}, true, false, refused},
+		"continue":            {&xmpp.Refusal{Type: "continue", Condition: "undefined-condition"}, true, false, refused},
+		"wait":                {&xmpp.Refusal{Type: "wait", Condition: "remote-server-timeout"}, true, true, failed},
 		"no answer":           {fmt.Errorf("no answer: %w", context.DeadlineExceeded), true, true, timedOut},
 		"no link":             {errors.New("not attached"), true, true, failed},
 		"asked for a pause":   {later, true, true, failed},
@@ -218,8 +252,7 @@ func TestAnswers(t *testing.T) {
 			// The next attempt tells those who were not told, and nobody twice.
 			f.network.take()
 			f.network.answer = nil
-			f.Backend.network.peers.Purge() // a silent service would be left alone
-			if err := f.publish(t, f.message("1")); err != nil {
+			if err := f.deliver(); err != nil {
 				t.Error(err)
 			}
 			if told := len(f.network.take()) == 1; told != c.again {
@@ -230,20 +263,24 @@ func TestAnswers(t *testing.T) {
 }
 
 // TestOneMessageOnce: the events of one message make one notification for each
-// service, whatever the attempts for another service.
+// service, whatever becomes of it at another one.
 func TestOneMessageOnce(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.enable(t, "good.example.org", "a", "")
-	f.enable(t, "ill.example.org", "a", "")
+	f.enable(t, "ill.example.net", "a", "")
 	f.network.answer = func(to jid.JID, _ string) error {
-		if to == "ill.example.org" {
-			return &Refusal{"wait", "resource-constraint"}
+		if to == "ill.example.net" {
+			return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
 		}
 		return nil
 	}
 	e := f.message("1")
-	for range 3 {
-		if err := f.publish(t, e); err == nil {
+	if err := f.publish(t, e); err == nil || len(f.queued) != 1 {
+		t.Fatalf("%v: the failure of one service was lost", err)
+	}
+	id := f.queued[0].ID
+	for range 2 {
+		if err := f.deliver(); err == nil {
 			t.Fatal("the failure of one service was lost")
 		}
 	}
@@ -259,12 +296,55 @@ func TestOneMessageOnce(t *testing.T) {
 		fmt.Sscan(line, &to)
 		told[to]++
 	}
-	if diff := cmp.Diff(map[string]int{"good.example.org": 1, "ill.example.org": 4}, told); diff != "" {
+	if diff := cmp.Diff(map[string]int{"good.example.org": 1, "ill.example.net": 4}, told); diff != "" {
 		t.Error(diff)
 	}
 	other := f.message("2")
 	if err := f.publish(t, other); err != nil || len(f.network.take()) != 2 {
 		t.Error("another message was taken for the same", err)
+	}
+
+	// After a restart a message that comes again makes the same events again.
+	next := New(f.o)
+	f.Backend, next = next, f.Backend
+	f.attach(next.store)
+	if err := f.Publish(t.Context(), []event.Event{e})[0]; err != nil || len(f.queued) != 2 {
+		t.Fatal(err, f.queued)
+	}
+	if got := []string{f.queued[0].ID, f.queued[1].ID}; got[1] != id || got[0] == id || len(id) != 32 {
+		t.Errorf("the ids are %q, want %s among them", got, id)
+	}
+}
+
+// TestOneAppend: however many registrations a user has, a message is one append, all of it
+// or nothing.
+func TestOneAppend(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	for i := range registration.MaxPerUser {
+		f.enable(t, fmt.Sprintf("push%d.example", i/8), fmt.Sprint(i), "")
+	}
+	var appended []int
+	full := errors.New("the disk is full")
+	f.forward = func(_ context.Context, list []event.Event) error {
+		appended = append(appended, len(list))
+		return full
+	}
+	e := f.message("1")
+	if err := f.Publish(t.Context(), []event.Event{e})[0]; !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+	f.forward = func(_ context.Context, list []event.Event) error {
+		appended = append(appended, len(list))
+		return nil
+	}
+	if err := f.Publish(t.Context(), []event.Event{e})[0]; err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]int{64, 64}, appended); diff != "" {
+		t.Error(diff)
+	}
+	if c := f.Counts(); c["queued"] != 64 || c["failed"] != 64 {
+		t.Errorf("counted %v", c)
 	}
 }
 
@@ -309,7 +389,7 @@ func TestNobodyIsTold(t *testing.T) {
 // is told at once, and no other.
 func TestUnacked(t *testing.T) {
 	ctx := context.Background()
-	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 	register := func(session jid.JID, what, node string) {
 		t.Helper()
 		payload := `<` + what + ` xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
@@ -349,8 +429,8 @@ func TestUnacked(t *testing.T) {
 	}
 	// After a restart, and where another instance has taken the request.
 	next := New(f.o)
-	next.Attach(f.store, f.network)
-	f.Backend = next
+	f.Backend, next = next, f.Backend
+	f.attach(next.store)
 	if n := nodes(unacked("bob@example.org/2", "m4")); n != 1 {
 		t.Errorf("a session of before: told %d", n)
 	}
@@ -367,7 +447,7 @@ func TestUnacked(t *testing.T) {
 // concerns both. MongooseIM notifies each of them again when a session ends
 // (double_notification_with_two_sessions_in_resume); here each knows once.
 func TestTwoSessionsInResume(t *testing.T) {
-	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 	for session, node := range map[jid.JID]string{"bob@example.org/1": "one", "bob@example.org/2": "two"} {
 		payload := `<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
 		if err := f.Register(context.Background(), session, []byte(payload), f.now); err != nil {
@@ -407,12 +487,15 @@ func TestUnread(t *testing.T) {
 		t.Helper()
 		e := f.message(id)
 		e.From = from
-		var told *Summary
-		f.Backend.o.Virtual, f.Backend.o.Gateway = []string{"push.example.org"}, gatewayFunc(func(s *Summary) { told = s })
-		if err := f.publish(t, e); err != nil || told == nil {
-			t.Fatal(err, told)
+		f.Backend.o.Virtual, f.gateway.got = []string{"push.example.org"}, nil
+		if err := f.publish(t, e); err != nil || len(f.gateway.got) != 1 {
+			t.Fatal(err, f.gateway.got)
 		}
-		return fmt.Sprint(told.Notice.Count, " of ", told.Notice.Total, " ", told.Fields[0].Value)
+		form, err := notify.ReadElement(f.gateway.got[0].Element)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return form.Value("message-count")
 	}
 	happens := func(e event.Event) {
 		if f.Wants(&e) {
@@ -427,7 +510,7 @@ func TestUnread(t *testing.T) {
 	got = append(got, push("carol@example.org/1", "6"))
 	happens(event.Event{Kind: event.UserStatus, Type: "online", Online: true, User: "bob@example.org"})
 	got = append(got, push("carol@example.org/1", "7"))
-	want := []string{"1 of 1 1", "2 of 2 2", "1 of 3 1", "1 of 2 1", "2 of 3 2", "3 of 4 3", "1 of 1 1"}
+	want := []string{"1", "2", "1", "1", "2", "3", "1"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -436,7 +519,7 @@ func TestUnread(t *testing.T) {
 // TestUnreadCountsOnce: what was not acknowledged counts then, and not again when it is
 // stored, after others of the conversation.
 func TestUnreadCountsOnce(t *testing.T) {
-	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 	f.enable(t, "push.example.org", "phone", "")
 	payload := "<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='tablet'/>"
 	if err := f.Register(context.Background(), "bob@example.org/tablet", []byte(payload), f.now); err != nil {
@@ -467,21 +550,11 @@ func TestUnreadCountsOnce(t *testing.T) {
 	}
 }
 
-// gatewayFunc is a Gateway that takes everything.
-type gatewayFunc func(*Summary)
-
-func (g gatewayFunc) Lacks(*registration.Service) []string { return nil }
-
-func (g gatewayFunc) Push(_ context.Context, _ *registration.Service, n *Summary) error {
-	g(n)
-	return nil
-}
-
 func TestRegisterRefuses(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	var refusal *Refusal
+	var refusal *xmpp.Refusal
 	err := f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0'/>"), f.now)
-	if !errors.As(err, &refusal) || *refusal != (Refusal{"modify", "bad-request"}) {
+	if !errors.As(err, &refusal) || *refusal != (xmpp.Refusal{Type: "modify", Condition: "bad-request"}) {
 		t.Errorf("got %v", err)
 	}
 	for i := range registration.MaxPerUser {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
 )
 
@@ -73,11 +72,11 @@ const (
 )
 
 // way returns how notifications for a recipient on that host go to a service.
-func (b *Backend) way(s *registration.Service, host string) Way {
+func (b *Backend) way(pubsub jid.JID, host string) Way {
 	switch {
-	case b.virtual(jid.JID(s.PubSub.Domain()), host):
+	case b.virtual(jid.JID(pubsub.Domain()), host):
 		return ByGateway
-	case b.ownService(s):
+	case b.o.Devices != nil && b.own.Has(pubsub.Bare()):
 		return ByDevices
 	}
 	return ByIQ
@@ -96,9 +95,9 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 	}
 	for i := range services {
 		s := &services[i]
-		r := Registered{Service: s.PubSub, Node: s.Node, By: b.way(s, user.Domain())}
+		r := Registered{Service: s.PubSub, Node: s.Node, By: b.way(s.PubSub, user.Domain())}
 		if r.By == ByGateway && b.o.Gateway != nil {
-			r.Lacks = b.o.Gateway.Lacks(s)
+			r.Lacks = b.o.Lacks(s.Options)
 		}
 		for _, o := range s.Options {
 			r.Options = append(r.Options, o.Name)

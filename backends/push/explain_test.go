@@ -15,6 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -23,7 +25,7 @@ func TestExplain(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.enable(t, "push.example.org", "n1", options)
 	f.enable(t, "pubsub.example.org", "n2", "")
-	f.network.answer = func(jid.JID, string) error { return &Refusal{"cancel", "item-not-found"} }
+	f.network.answer = func(jid.JID, string) error { return &xmpp.Refusal{Type: "cancel", Condition: "item-not-found"} }
 	online := f.message("online")
 	online.RecipientOffline = false
 	for _, e := range []event.Event{online, f.message("offline")} {
@@ -82,7 +84,7 @@ func TestRemove(t *testing.T) {
 		"a service of somebody": {"c.example.org", "", 0, []string{"a.example.org 1", "a.example.org 2", "b.example.org 2"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: decide.WithBody})
+			f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 			f.enable(t, "a.example.org", "1", "")
 			f.enable(t, "a.example.org", "2", "")
 			f.enable(t, "b.example.org", "2", "")

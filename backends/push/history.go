@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"eventpusher/backends/push/registration"
 	"eventpusher/internal/jid"
 )
 
@@ -44,11 +43,6 @@ type Decision struct {
 type target struct {
 	service, node string
 	message       string // the key of the notice: several events are of one message
-}
-
-// of returns the target of telling a service.
-func (sum *Summary) of(s *registration.Service) target {
-	return target{string(s.PubSub), s.Node, sum.Notice.Key}
 }
 
 // history remembers the latest decisions for the users latest decided about. It
@@ -98,22 +92,24 @@ func (h *history) mix(sum uint64, s string) uint64 {
 	return bits.RotateLeft64(sum, 21) ^ maphash.String(h.seed, s)
 }
 
-// add remembers a decision. One that repeats another is counted with it. That a service
-// knows of a message says nothing new where its being told is remembered.
+// add remembers a decision. One that repeats another is counted with it. What became of a
+// notification takes the place of its being queued. That a service knows of a message says
+// nothing new where its being told is remembered.
 func (h *history) add(user jid.JID, eventID string, o outcome, of target, at time.Time) {
 	p, owner := h.place(user)
-	sum := h.mix(h.mix(owner, eventID), string(o))
+	sum, before := h.mix(h.mix(owner, eventID), string(o)), h.mix(h.mix(owner, eventID), string(queued))
 	var message uint64
 	if of != (target{}) {
 		of.service, of.node = clip(of.service, historyName), clip(of.node, historyName)
 		sum, message = h.mix(h.mix(sum, of.service), of.node), maphash.String(h.seed, of.message)
+		before = h.mix(h.mix(before, of.service), of.node)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.kept == nil {
 		p.kept = new(kept)
 	}
-	oldest := 0
+	oldest, waits := 0, -1
 	for i, number := range p.kept.numbers {
 		if number > 0 && p.kept.sums[i] == sum {
 			p.last++
@@ -121,9 +117,15 @@ func (h *history) add(user jid.JID, eventID string, o outcome, of target, at tim
 			p.kept.of[i].count++
 			return
 		}
+		if number > 0 && p.kept.sums[i] == before {
+			waits = i
+		}
 		if number < p.kept.numbers[oldest] {
 			oldest = i
 		}
+	}
+	if waits >= 0 { // what became of it stands in place of its having waited
+		oldest, message = waits, p.kept.of[waits].message
 	}
 	if o == duplicate && of.message != "" && p.kept.told(owner, message, of) {
 		return

@@ -19,10 +19,9 @@ const (
 	incomplete outcome = "incomplete"
 	timedOut   outcome = "timeout"
 	failed     outcome = "failed"
-	givenUp    outcome = "given_up" // the user knows by another device
+	withdrawn  outcome = "withdrawn" // the registration was removed meanwhile
 
-	// What becomes of a notification for a device of ours.
-	queued    outcome = "queued"       // on its way to the device
+	queued    outcome = "queued"       // kept as an event of its own
 	coalesced outcome = "coalesced"    // a newer one has taken its place
 	limited   outcome = "rate_limited" // waits, since the device had too many
 	waiting   outcome = "waiting"      // waits for its provider, or a push service
@@ -53,12 +52,12 @@ var meanings = map[outcome]string{
 	incomplete: "the registration lacks what MongoosePush needs (device_id, service)",
 	timedOut:   "the service did not answer; it is tried again",
 	failed:     "the service could not take it; it is tried again",
-	givenUp:    "the service has taken nothing for a minute or more, and another device of the user was told; it is not tried again",
+	withdrawn:  "the registration was removed before it could be sent",
 
-	queued:    "it is on its way to a device that is registered here",
-	coalesced: "a newer one for the device has taken its place",
+	queued:    "it waits for its turn at the registration",
+	coalesced: "newer ones for the registration have taken its place",
 	limited:   "the device had too many lately; it waits",
-	waiting:   "it waits for its provider, or for a push service that lets us wait",
+	waiting:   "it waits for its provider or push service, which is slow or fails",
 	gone:      "the device that it was for is not registered here any more",
 	dead:      "the provider said that the device is no more; it was removed here",
 

@@ -20,8 +20,10 @@ func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	if len(b.o.Virtual) > 0 && b.o.Gateway == nil {
 		list = append(list, finding.Failf(Name, "add [modules.mod_push_service_mongoosepush]", "nobody takes the notifications for virtual_pubsub_hosts"))
 	}
-	if p, ok := b.o.Gateway.(backends.Probing); ok {
-		list = append(list, p.Probe(ctx)...)
+	if p, ok := b.o.Gateway.(interface {
+		Probe(ctx context.Context, subject string) []finding.Finding
+	}); ok {
+		list = append(list, p.Probe(ctx, Name)...)
 	}
 	if b.o.Devices != nil {
 		list = append(list, b.o.Devices.Probe(ctx, Name)...)

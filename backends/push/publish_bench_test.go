@@ -2,6 +2,7 @@ package push_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
@@ -53,7 +55,8 @@ tls.cacertfile = %q
 		b.Fatal(err)
 	}
 	defer store.Close()
-	backend.Attach(store, nil)
+	// Without an outbox: what the backend has made comes back at once.
+	backend.Attach(store, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(backend.Publish(ctx, list)...) })
 	const users = 5000
 	register(b, store, users)
 
@@ -113,7 +116,7 @@ func register(b *testing.B, store registration.Store, users int64) {
 	for range 256 { // which share writes to the disk
 		all.Go(func() {
 			for i := next.Add(1); i <= users; i = next.Add(1) {
-				s := registration.Service{PubSub: "pubsub.example.org", Node: "n", Options: []registration.Field{
+				s := registration.Service{PubSub: "pubsub.example.org", Node: "n", Options: []notify.Field{
 					{Name: "service", Value: "fcm"}, {Name: "device_id", Value: fmt.Sprint("device-", i)},
 				}}
 				if err := store.Enable(context.Background(), userOf(i, users), s); err != nil {

@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/internal/jid"
 )
 
 // Register carries out an enable or disable that a session has sent, and returns
-// once it is stored. The error is a *Refusal for the client, or says why the store
+// once it is stored. The error is a *xmpp.Refusal for the client, or says why the store
 // has failed: then too the client gets an answer, that of Unavailable.
 //
 // Whoever calls has made sure that the session is the account's own, and says when the
@@ -34,10 +35,10 @@ func (b *Backend) register(ctx context.Context, session jid.JID, e *registration
 	return b.carryOut(ctx, session, r, received)
 }
 
-func badRequest() *Refusal { return &Refusal{Type: "modify", Condition: "bad-request"} }
+func badRequest() *xmpp.Refusal { return &xmpp.Refusal{Type: "modify", Condition: "bad-request"} }
 
 // ofNobody is the answer to a session whose account has ended; it is about to end, too.
-func ofNobody() *Refusal { return &Refusal{Type: "cancel", Condition: "item-not-found"} }
+func ofNobody() *xmpp.Refusal { return &xmpp.Refusal{Type: "cancel", Condition: "item-not-found"} }
 
 func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.Request, received time.Time) (err error) {
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
@@ -50,7 +51,7 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 		err = b.store.Enable(ctx, owner, r.Service)
 		if errors.Is(err, registration.ErrTooMany) {
 			b.tally.add(tooMany)
-			return &Refusal{Type: "wait", Condition: "resource-constraint"}
+			return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
 		}
 		if err == nil {
 			b.tally.add(enabled)
@@ -75,4 +76,6 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 }
 
 // Unavailable is the answer to a client whose request the store could not carry out.
-func Unavailable() *Refusal { return &Refusal{Type: "wait", Condition: "internal-server-error"} }
+func Unavailable() *xmpp.Refusal {
+	return &xmpp.Refusal{Type: "wait", Condition: "internal-server-error"}
+}

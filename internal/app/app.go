@@ -100,7 +100,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	})
 	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, opened))
 	feed := newFeeder(tr, a.pusher, a.box)
-	if a.registrar, err = newRegistrar(cfg, a.backends, o.Log); err != nil {
+	if a.registrar, err = newRegistrar(cfg, a.backends, a.pusher, o.Log); err != nil {
 		return nil, err
 	}
 	var iqs []component.IQHandler

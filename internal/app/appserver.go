@@ -15,6 +15,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/appserver"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/event"
@@ -80,7 +81,6 @@ func newDeviceDesk(cfg *config.Config, backend *push.Backend, p *pusher.Pusher, 
 		publish: make(chan *publishing, publishQueue), commands: make(chan *component.IQ, commandQueue),
 		patience: publishTimeout,
 	}
-	backend.AttachDevices(d.enqueue)
 	return d, nil
 }
 
@@ -94,7 +94,7 @@ func (d *deviceDesk) handlers() []component.IQHandler {
 	list := []component.IQHandler{
 		{
 			Name: "publish", Element: xml.Name{Space: appserver.NSPubSub, Local: "pubsub"}, Type: component.Set,
-			Identity: component.Identity{Category: "pubsub", Type: "push"}, Features: []string{devices.NS, appserver.NSPubSub + "#publish"}, Handle: d.published,
+			Identity: component.Identity{Category: "pubsub", Type: "push"}, Features: []string{notify.NS, appserver.NSPubSub + "#publish"}, Handle: d.published,
 		},
 		{
 			Name: "command", Element: xml.Name{Space: appserver.NSCommands, Local: "command"}, Type: component.Set,
@@ -157,18 +157,6 @@ func (d *deviceDesk) commanded(q *component.IQ) {
 	case d.commands <- q:
 	default:
 		failWith(q, appserver.Busy())
-	}
-}
-
-// enqueue keeps an event for the backend.
-func (d *deviceDesk) enqueue(ctx context.Context, e event.Event) error {
-	kept := make(chan error, 1)
-	d.pusher.PushAcked([]event.Event{e}, nil, func(err error) { kept <- err })
-	select {
-	case err := <-kept:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

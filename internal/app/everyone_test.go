@@ -55,7 +55,7 @@ func TestExplainEverywhere(t *testing.T) {
 	all := &everyone{}
 	for i := range 2 {
 		b := push.New(push.Options{Now: func() time.Time { return start.Add(time.Duration(3-i) * time.Second) }})
-		b.Attach(store, nil)
+		b.Attach(store, nil, nil)
 		r := &registrar{push: b, component: &oneLink{}, instance: string(rune('a' + i)), relay: all, log: slog.New(slog.DiscardHandler)}
 		// What the first one says was decided after what the second one says.
 		b.Wants(&event.Event{Kind: event.Chat, Direction: event.Out, Type: "chat", User: "bob@x", ID: r.instance, Dialect: "event-feed"})

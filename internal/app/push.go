@@ -13,10 +13,14 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/component"
 	"eventpusher/config"
+	"eventpusher/event"
 	"eventpusher/internal/jid"
+	"eventpusher/pusher"
 )
 
 // Bounds of the requests of users that are stored at once, and wait behind each of
@@ -51,7 +55,7 @@ type requester interface {
 
 // newRegistrar returns the registrar of the push backend among these, nil if there
 // is none. It opens the store.
-func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger) (*registrar, error) {
+func newRegistrar(cfg *config.Config, list []backends.Backend, events *pusher.Pusher, log *slog.Logger) (*registrar, error) {
 	for _, b := range list {
 		p, ok := b.(*push.Backend)
 		if !ok {
@@ -65,13 +69,13 @@ func newRegistrar(cfg *config.Config, list []backends.Backend, log *slog.Logger)
 			push: p, store: store, hosts: push.Delegators(cfg.General.Hosts, cfg.Component.Forwarders), served: jid.NewDomains(cfg.General.Hosts...),
 			requests: newTurns(pushLanes, pushQueue), log: log, instance: rand.Text(),
 		}
-		p.Attach(store, r)
+		p.Attach(store, r, func(ctx context.Context, list []event.Event) error { return events.Forward(ctx, p.Name(), list) })
 		return r, nil
 	}
 	return nil, nil
 }
 
-// Set implements push.Services by the link, or that of the instance that holds it.
+// Set implements xmpp.Services by the link, or that of the instance that holds it.
 func (r *registrar) Set(ctx context.Context, to jid.JID, payload []byte) error {
 	err := r.send(ctx, to, payload)
 	var none *component.NoLinkError
@@ -83,10 +87,10 @@ func (r *registrar) Set(ctx context.Context, to jid.JID, payload []byte) error {
 
 // send sends the IQ by our own link.
 func (r *registrar) send(ctx context.Context, to jid.JID, payload []byte) error {
-	_, err := r.component.Request(ctx, component.Request{To: string(to), Type: component.Set, Payload: payload})
+	_, err := r.component.Request(ctx, component.Request{To: string(to), Type: component.Set, Payload: payload, Timeout: xmpp.Timeout})
 	var refused *component.StanzaError
 	if errors.As(err, &refused) {
-		return &push.Refusal{Type: refused.Type, Condition: refused.Condition}
+		return &xmpp.Refusal{Type: refused.Type, Condition: refused.Condition}
 	}
 	return err
 }
@@ -105,11 +109,11 @@ func (r *registrar) handlers() []component.IQHandler {
 		})
 	}
 	for _, element := range [...]string{"enable", "disable"} {
-		name := xml.Name{Space: registration.NS, Local: element}
+		name := xml.Name{Space: notify.NS, Local: element}
 		list = append(list,
-			component.IQHandler{Name: "push", Element: name, Type: component.Set, Features: []string{registration.NS}, Handle: r.direct},
+			component.IQHandler{Name: "push", Element: name, Type: component.Set, Features: []string{notify.NS}, Handle: r.direct},
 			component.IQHandler{Name: "push", Element: name, Type: component.Get, Handle: func(q *component.IQ) {
-				fail(q, &push.Refusal{Type: "cancel", Condition: "not-allowed"})
+				fail(q, &xmpp.Refusal{Type: "cancel", Condition: "not-allowed"})
 			}})
 	}
 	return list
@@ -117,14 +121,14 @@ func (r *registrar) handlers() []component.IQHandler {
 
 // Answers that cannot be sent are counted by the link.
 
-func fail(q *component.IQ, refusal *push.Refusal) {
+func fail(q *component.IQ, refusal *xmpp.Refusal) {
 	_ = q.Fail(component.StanzaError{Type: refusal.Type, Condition: refusal.Condition})
 }
 
 // nested says what the component does for the namespace that a server delegates.
 func (r *registrar) nested(q *component.IQ) {
 	if !r.hosts[q.From] {
-		fail(q, &push.Refusal{Type: "cancel", Condition: "item-not-found"})
+		fail(q, &xmpp.Refusal{Type: "cancel", Condition: "item-not-found"})
 		return
 	}
 	_ = q.Result(push.DelegationInfo(q.Node))
@@ -135,7 +139,7 @@ func (r *registrar) nested(q *component.IQ) {
 func (r *registrar) delegated(q *component.IQ) {
 	ask, err := push.ReadAsk(q.Raw)
 	if err != nil || !r.hosts[q.From] || !ask.Of(q.From) {
-		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
+		fail(q, &xmpp.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}
 	received := time.Now()
@@ -148,7 +152,7 @@ func (r *registrar) delegated(q *component.IQ) {
 // direct takes a request of a session, for its own account.
 func (r *registrar) direct(q *component.IQ) {
 	if !r.served.Of(q.From) || q.From.Local() == "" || q.From.IsBare() {
-		fail(q, &push.Refusal{Type: "auth", Condition: "forbidden"})
+		fail(q, &xmpp.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}
 	received := time.Now()
@@ -165,7 +169,7 @@ func (r *registrar) direct(q *component.IQ) {
 }
 
 // busy is the answer when too many requests wait.
-func busy() *push.Refusal { return &push.Refusal{Type: "wait", Condition: "resource-constraint"} }
+func busy() *xmpp.Refusal { return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"} }
 
 // run answers until ctx ends: each user in the order of his requests, as soon as the
 // store has them.

@@ -20,9 +20,10 @@ import (
 	"testing"
 
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/registration"
-	"eventpusher/backends/push/webpush"
+	"eventpusher/backends/push/send/webpush"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
@@ -229,7 +230,7 @@ tls.cacertfile = %q
 	var all sync.WaitGroup
 	for i := range users {
 		all.Go(func() {
-			s := registration.Service{PubSub: "pubsub." + feedHost, Node: "n", Options: []registration.Field{
+			s := registration.Service{PubSub: "pubsub." + feedHost, Node: "n", Options: []notify.Field{
 				{Name: "service", Value: "fcm"}, {Name: "device_id", Value: fmt.Sprint("device-", i)},
 			}}
 			if err := a.registrar.store.Enable(context.Background(), jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)), s); err != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/component"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher/outbox"
@@ -39,7 +40,7 @@ type relayed struct {
 // relayedReply says what became of an IQ, a result if all is empty, or how many messages
 // are unread, at least one.
 type relayedReply struct {
-	Refusal *push.Refusal `json:"refusal,omitempty"`
+	Refusal *xmpp.Refusal `json:"refusal,omitempty"`
 	Silent  bool          `json:"silent,omitempty"` // nobody answered in time
 	Failed  string        `json:"failed,omitempty"` // anything else
 
@@ -64,7 +65,7 @@ func (r *registrar) consult(ctx context.Context, question *relayed) (reply relay
 
 // askTimeout is how long the instance that holds the link has for an IQ: what its link may
 // take, and the way. An answer can be lost on that, and nobody else ends the wait.
-const askTimeout = component.DefaultRequestTimeout + 5*time.Second
+const askTimeout = xmpp.Timeout + 5*time.Second
 
 // errLeaderSilent says nothing of the push service.
 var errLeaderSilent = errors.New("push: the instance that holds the link did not say what became of the notification")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -64,8 +65,8 @@ func TestRelay(t *testing.T) {
 		"holds the link":           {nil, nil, false, func(err error) bool { return err == nil }},
 		"sent, and the link broke": {&component.NoLinkError{Sent: true}, nil, false, func(err error) bool { return errors.As(err, new(*component.NoLinkError)) }},
 		"refused": {&component.NoLinkError{}, &component.StanzaError{Type: "cancel", Condition: "item-not-found"}, true, func(err error) bool {
-			var refused *push.Refusal
-			return errors.As(err, &refused) && *refused == push.Refusal{Type: "cancel", Condition: "item-not-found"}
+			var refused *xmpp.Refusal
+			return errors.As(err, &refused) && *refused == xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}
 		}},
 		"silent":     {&component.NoLinkError{}, component.ErrNoReply, true, func(err error) bool { return errors.Is(err, component.ErrNoReply) }},
 		"both alone": {&component.NoLinkError{}, &component.NoLinkError{}, true, func(err error) bool { return err != nil && !errors.Is(err, context.DeadlineExceeded) }},
@@ -111,7 +112,7 @@ func TestRelayedAnswerIsLost(t *testing.T) {
 		ended := make(chan error, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		go func() { ended <- r.Set(ctx, "push.example.net", nil) }()
-		time.Sleep(component.DefaultRequestTimeout)
+		time.Sleep(xmpp.Timeout)
 		synctest.Wait()
 		select {
 		case err := <-ended:

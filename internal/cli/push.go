@@ -106,7 +106,7 @@ func pushBackend(cfg *config.Config, store registration.Store) (b *push.Backend,
 	for _, one := range built {
 		if found, ok := one.(*push.Backend); ok {
 			b = found
-			b.Attach(store, nil)
+			b.Attach(store, nil, nil)
 		}
 	}
 	return b, func() error {

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/webpush"
+	"eventpusher/backends/push/send/webpush"
 	"eventpusher/internal/xmppserver"
 )
 

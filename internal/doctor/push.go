@@ -13,6 +13,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
 	"eventpusher/component/trust"
@@ -37,18 +38,18 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 			if h.Host != of {
 				continue
 			}
-			inForce := slices.Contains(h.Delegated, registration.NS)
+			inForce := slices.Contains(h.Delegated, notify.NS)
 			isOffered := inForce || offered != nil && offered(jid.JID(of))
 			switch {
 			case isOffered && !taken[jid.JID(of)]:
-				list = append(list, finding.Warnf(of, "add it to [component] forwarders", "the server delegates %s to us, but [component] forwarders lacks this host, so its users are refused", registration.NS))
+				list = append(list, finding.Warnf(of, "add it to [component] forwarders", "the server delegates %s to us, but [component] forwarders lacks this host, so its users are refused", notify.NS))
 			case inForce && hidden(ctx, link, of):
 				list = append(list, finding.Warnf(of, "restart the server: Prosody asks what we do at our first connection after its start, and never again",
-					"the server delegates %s to us, but clients do not see push at %s", registration.NS, of))
+					"the server delegates %s to us, but clients do not see push at %s", notify.NS, of))
 			case inForce:
-				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s to us", registration.NS))
+				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s to us", notify.NS))
 			case isOffered:
-				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s as soon as an instance answers it", registration.NS))
+				list = append(list, finding.Okf(of, "users register for push at their server, which delegates %s as soon as an instance answers it", notify.NS))
 			default:
 				list = append(list, notDelegated(of, name, len(cfg.AppServer.Apps) > 0))
 			}
@@ -61,12 +62,12 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 // notDelegated says how to let the host delegate users' requests (XEP-0355). For an app
 // server, whom servers publish to, nothing need be wrong.
 func notDelegated(host, name string, appServer bool) finding.Finding {
-	remedy := fmt.Sprintf("let it do so: Prosody by delegations = { [%q] = { jid = %q } } and the module delegation, ejabberd by mod_delegation; docs/push.md has both", registration.NS, name)
+	remedy := fmt.Sprintf("let it do so: Prosody by delegations = { [%q] = { jid = %q } } and the module delegation, ejabberd by mod_delegation; docs/push.md has both", notify.NS, name)
 	if appServer {
 		remedy = "right if the server's own push module (Prosody mod_cloud_notify, ejabberd mod_push) publishes here; else " + remedy
 	}
 	return finding.Warnf(host, remedy,
-		"the server does not delegate %s, so that only clients which ask %s itself can register for push", registration.NS, name)
+		"the server does not delegate %s, so that only clients which ask %s itself can register for push", notify.NS, name)
 }
 
 // hidden reports whether the host tells what it does (XEP-0030), and push is not among
@@ -90,7 +91,7 @@ func hidden(ctx context.Context, link *component.Link, host string) bool {
 		return false
 	}
 	for _, f := range iq.Query.Features {
-		if f.Var == registration.NS {
+		if f.Var == notify.NS {
 			return false
 		}
 	}
@@ -189,7 +190,7 @@ func attachStore(list []backends.Backend, open Registrations) (closeStore func()
 		case err != nil:
 			return func() {}, []finding.Finding{finding.Failf(b.Name(), "", "%v", err)}
 		}
-		b.Attach(store, nil)
+		b.Attach(store, nil, nil)
 		return func() { _ = store.Close() }, nil // it was only read
 	}
 	return func() {}, nil

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/notify"
 	"eventpusher/component"
 	"eventpusher/component/trust"
 	"eventpusher/internal/finding"
@@ -122,8 +122,8 @@ func askHost(ctx context.Context, link *component.Link, host string) finding.Fin
 func feeds(h trust.HostStatus, name string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
 	list := []finding.Finding{heard(h, name, listened)}
 	text := "privileges granted: " + listed(h.Privileges) + "; namespaces delegated: " + listed(h.Delegated)
-	if !slices.Contains(h.Delegated, registration.NS) && offered != nil && offered(jid.JID(h.Host)) {
-		text += "; offered to us: " + registration.NS
+	if !slices.Contains(h.Delegated, notify.NS) && offered != nil && offered(jid.JID(h.Host)) {
+		text += "; offered to us: " + notify.NS
 	}
 	return append(list, finding.Okf(h.Host, "%s", text))
 }

@@ -20,7 +20,7 @@ import (
 
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/webpush"
+	"eventpusher/backends/push/send/webpush"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"

@@ -4,8 +4,8 @@ import (
 	"encoding/xml"
 	"strings"
 
-	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/internal/dataform"
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/plainxml"
 )
 
@@ -77,7 +77,7 @@ func (p *publish) read(r *plainxml.Reader) bool {
 		}
 		p.Items = append(p.Items, item{})
 		i := &p.Items[len(p.Items)-1]
-		return dataform.Only(r, devices.NS, "notification", func() bool {
+		return dataform.Only(r, notify.NS, "notification", func() bool {
 			i.Notification = &notification{}
 			return dataform.Only(r, dataform.NS, "x", func() bool { return i.Notification.Form.Read(r) })
 		})

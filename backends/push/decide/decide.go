@@ -35,16 +35,6 @@ const (
 	Hints Plugin = "hints"
 )
 
-// Content says how much of a message leaves with a notification.
-type Content string
-
-// The contents, from nothing to all. The body of an encrypted message never leaves.
-const (
-	NoContent  Content = "none"
-	SenderOnly Content = "sender"
-	WithBody   Content = "body"
-)
-
 // Reason says why an event makes no notification; the empty one is that it does.
 type Reason string
 
@@ -92,7 +82,7 @@ const eventFeed = "event-feed"
 // Decider has the rules of one configuration. It is a value and safe for concurrent use.
 type Decider struct {
 	Plugin  Plugin
-	Content Content
+	Content notify.Content
 }
 
 // Concerns applies the rules about who gets a notification: Push, or why nobody
@@ -151,7 +141,7 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 			return Notice{}, NoStore
 		case e.Body == "" && h.store && h.callID != "":
 			n.Call, n.CallID, n.Sender = h.call, h.callID, n.Conversation
-			if d.Content == NoContent {
+			if d.Content == notify.ContentNone {
 				n.Sender = ""
 			}
 			return n, Push
@@ -161,10 +151,10 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 		return Notice{}, NoBody
 	}
 	n.Body = notify.Cut(n.Body, MaxBody)
-	if e.Encrypted || d.Content != WithBody {
-		n.Body, n.Generic = GenericBody, true
+	if e.Encrypted || d.Content != notify.ContentBody {
+		n.Body, n.Generic = notify.GenericBody, true
 	}
-	if d.Content == NoContent {
+	if d.Content == notify.ContentNone {
 		n.Sender = ""
 	}
 	return n, Push
@@ -175,10 +165,6 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 // nobody; and a stanza of it, with its quotes escaped, could be one for which the server
 // ends the component's stream.
 const MaxBody = 3 << 10
-
-// GenericBody stands for a body that is not told. Services such as MongoosePush
-// insist on one.
-const GenericBody = "New message"
 
 // unnamed is how long a message without an id is taken for the same when it is said
 // again. Its several events come within moments, but for what a session has not
@@ -212,21 +198,18 @@ func key(e *event.Event) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 
-// Field is one field of the summary form of XEP-0357.
-type Field struct{ Name, Value string }
-
 // Fields returns the notice as MongooseIM's summary form has it.
-func (n *Notice) Fields() []Field {
+func (n *Notice) Fields() []notify.Field {
 	if n.Call != "" {
-		call := []Field{{"jingle-message", n.Call}, {"jingle-session-id", n.CallID}}
+		call := []notify.Field{{Name: "jingle-message", Value: n.Call}, {Name: "jingle-session-id", Value: n.CallID}}
 		if n.Sender != "" {
-			call = append([]Field{{"message-sender", string(n.Sender)}}, call...)
+			call = append([]notify.Field{{Name: "message-sender", Value: string(n.Sender)}}, call...)
 		}
 		return call
 	}
-	fields := []Field{{"message-count", strconv.Itoa(n.Count)}}
+	fields := []notify.Field{{Name: "message-count", Value: strconv.Itoa(n.Count)}}
 	if n.Sender != "" {
-		fields = append(fields, Field{"last-message-sender", string(n.Sender)})
+		fields = append(fields, notify.Field{Name: "last-message-sender", Value: string(n.Sender)})
 	}
-	return append(fields, Field{"last-message-body", n.Body})
+	return append(fields, notify.Field{Name: "last-message-body", Value: n.Body})
 }

@@ -10,11 +10,11 @@ import (
 	"strings"
 	"time"
 
-	"eventpusher/backends/push/apns"
-	"eventpusher/backends/push/fcm"
 	client "eventpusher/backends/push/internal/provider"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/webpush"
+	"eventpusher/backends/push/send/apns"
+	"eventpusher/backends/push/send/fcm"
+	"eventpusher/backends/push/send/webpush"
 	"eventpusher/config"
 )
 
@@ -28,15 +28,9 @@ type App struct {
 	checkEndpoint func(context.Context, notify.Target) error
 }
 
-// What is under way at once at a provider, at all push services of Web Push and at each
-// of them, and how long a provider may take for an answer. It takes six push services
-// that hang to hold up the others.
-const (
-	places          = 96
-	placesAtOrigins = 6 * placesPerOrigin
-	placesPerOrigin = 48
-	sendTimeout     = 10 * time.Second
-)
+// sendTimeout is how long a provider may take for an answer. Concurrency is bounded by the
+// lanes and by the routes.
+const sendTimeout = 10 * time.Second
 
 // InvalidAppsError says what is wrong with the applications of a configuration, each by
 // its key.
@@ -124,7 +118,7 @@ func (a *App) addAPNs(c *config.PushAPNs, keys map[[2]string]*apns.Key) error {
 		keys[id] = key
 	}
 	s, err := apns.New(apns.Options{
-		Key: key, Sandbox: c.Sandbox, Topics: c.Topics, MutableContent: c.MutableContent, Concurrency: places, Timeout: sendTimeout,
+		Key: key, Sandbox: c.Sandbox, Topics: c.Topics, MutableContent: c.MutableContent, Timeout: sendTimeout,
 		URL: c.URL, TLS: authorities(c.CACertFile),
 	})
 	if err != nil {
@@ -136,7 +130,7 @@ func (a *App) addAPNs(c *config.PushAPNs, keys map[[2]string]*apns.Key) error {
 
 func (a *App) addFCM(c *config.PushFCM) error {
 	s, err := fcm.New(fcm.Options{
-		ServiceAccount: c.Credentials, DataOnly: c.DataOnly, Concurrency: places, Timeout: sendTimeout,
+		ServiceAccount: c.Credentials, DataOnly: c.DataOnly, Timeout: sendTimeout,
 		URL: c.URL, TLS: authorities(c.CACertFile),
 	})
 	if err != nil {
@@ -160,7 +154,7 @@ func (a *App) addWebPush(c *config.PushWebPush) error {
 	if err != nil {
 		return err
 	}
-	o := webpush.Options{Guard: guard, Concurrency: placesAtOrigins, PerOrigin: placesPerOrigin, Timeout: sendTimeout, CACertFile: c.CACertFile}
+	o := webpush.Options{Guard: guard, Timeout: sendTimeout, CACertFile: c.CACertFile}
 	if c.VAPIDKey != "" {
 		if o.VAPID, err = webpush.NewVAPID(config.Secret(strings.TrimSpace(c.VAPIDKey.Reveal())), c.Subject); err != nil {
 			return err

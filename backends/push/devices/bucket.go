@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"golang.org/x/time/rate"
+
+	"eventpusher/backends/push/route"
 )
 
 // paceKept is how many devices' pace is remembered; one that is forgotten may be told
@@ -26,6 +28,7 @@ type pacer struct {
 // pace is that of one device.
 type pace struct {
 	limiter *rate.Limiter
+	route   route.Key // to its provider, when it was last told something
 	// paid is the notification that the last token was for, until it is delivered: its
 	// next attempt needs no other.
 	paid string
@@ -57,7 +60,7 @@ func newPacer(burst int, interval, maxAge time.Duration) *pacer {
 // enter asks whether the device may be told m now. It returns ErrCoalesced when a
 // newer one waits that says at least as much, and how long m has to wait if it is
 // that newer one.
-func (p *pacer) enter(node string, m *Message, now time.Time) (wait time.Duration, err error) {
+func (p *pacer) enter(node string, way route.Key, m *Message, now time.Time) (wait time.Duration, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	d, ok := p.of.Get(node)
@@ -65,6 +68,7 @@ func (p *pacer) enter(node string, m *Message, now time.Time) (wait time.Duratio
 		d = &pace{limiter: rate.NewLimiter(p.every, p.burst)}
 		p.of.Add(node, d)
 	}
+	d.route = way
 	if d.paid == m.EventID {
 		return 0, nil
 	}
@@ -89,6 +93,17 @@ func (p *pacer) enter(node string, m *Message, now time.Time) (wait time.Duratio
 		d.shown.waits = time.Time{}
 	}
 	return 0, nil
+}
+
+// route returns the way to the device's provider that was taken last.
+func (p *pacer) route(node string) (route.Key, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	d, ok := p.of.Peek(node)
+	if !ok {
+		return route.Key{}, false
+	}
+	return d.route, true
 }
 
 // forget drops marks of notifications that nobody delivers any more.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"eventpusher/backends/push/apns"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/webpush"
+	"eventpusher/backends/push/send/apns"
+	"eventpusher/backends/push/send/webpush"
 	"eventpusher/config"
 )
 

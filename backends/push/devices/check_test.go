@@ -15,7 +15,7 @@ import (
 
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/webpush"
+	"eventpusher/backends/push/send/webpush"
 	"eventpusher/config"
 )
 

@@ -15,6 +15,8 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
+	"eventpusher/config"
+	"eventpusher/internal/jid"
 )
 
 // logged is what a log was told, line by line, without the time.
@@ -95,25 +97,32 @@ func TestRefusalsAreLogged(t *testing.T) {
 	}
 }
 
-// TestFailureIsLogged with its cause, and at which push service.
+// TestFailureIsLogged with its cause, and of which application.
 func TestFailureIsLogged(t *testing.T) {
 	var log logged
-	web := &sender{}
-	web.answers(func(context.Context, notify.Target) error {
-		return errors.New("https://push.example.net: x509: certificate signed by unknown authority")
+	apple := &sender{}
+	apple.answers(func(context.Context, notify.Target) error {
+		return errors.New("https://api.push.apple.com: x509: certificate signed by unknown authority")
 	})
 	f := newFixture(t, func(o *Options) {
 		o.Burst, o.Log = 100, log.logger()
-		o.Apps[0].senders[notify.WebPush] = web
+		o.Apps[0].senders[notify.APNs] = apple
 	})
-	c := f.register(t, notify.WebPush, "https://push.example.net/secret")
-	for i := range tripFailures + 1 {
-		if err := f.Deliver(t.Context(), c.Node, message(fmt.Sprint(i), f.now.Add(time.Duration(i)*time.Second))); waits(err) == 0 {
+	var devices []Credentials
+	for i := range 3 {
+		c, err := f.store.Put(t.Context(), Device{Owner: jid.JID(fmt.Sprint("user", i, "@example.org")), App: "chat", Target: notify.Target{Kind: notify.APNs, Address: config.Secret(fmt.Sprint("f00", i))}}, f.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		devices = append(devices, c)
+	}
+	for i := range 10 {
+		if err := f.Deliver(t.Context(), devices[i%3].Node, message(fmt.Sprint(i), f.now.Add(time.Duration(i)*time.Second))); waits(err) == 0 {
 			t.Fatal(err)
 		}
 	}
-	want := []string{`level=WARN msg="push: a provider fails; its notifications wait" provider=chat/webpush service=push.example.net ` +
-		`err="https://push.example.net: x509: certificate signed by unknown authority"`}
+	want := []string{`level=WARN msg="push: a destination fails; its notifications wait" destination="apns chat" ` +
+		`err="https://api.push.apple.com: x509: certificate signed by unknown authority"`}
 	if diff := cmp.Diff(want, log.lines()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

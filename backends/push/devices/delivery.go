@@ -6,21 +6,18 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/route"
 	"eventpusher/internal/jid"
 )
 
 const (
-	// patience is how long Deliver waits for a provider. What takes longer goes on by
-	// itself, and the next attempt finds the answer.
-	patience = time.Second
-	// slowRetry is when that attempt makes sense.
-	slowRetry = 2 * time.Second
 	// failedRetry is the pause after an error that says nothing of one.
 	failedRetry = 5 * time.Second
 	// usedPrecision is how exactly it is stored when a device was last told something, and
@@ -29,8 +26,6 @@ const (
 	touchDelay    = time.Second
 	// touchTimeout bounds that write, also at the end.
 	touchTimeout = 5 * time.Second
-	// answersKept bounds the answers that wait for the next attempt.
-	answersKept = 8192
 )
 
 // Options configure a Delivery.
@@ -43,7 +38,9 @@ type Options struct {
 	// takes until it may get one more; both are positive.
 	Burst    int
 	Interval time.Duration
-	Log      *slog.Logger // nil is silent
+	// Routes are the ways to the providers, which other destinations share.
+	Routes *route.Routes
+	Log    *slog.Logger // nil is silent
 }
 
 // Delivery brings notifications to devices. It is safe for concurrent use.
@@ -52,30 +49,20 @@ type Delivery struct {
 	store     Store
 	providers map[providerKey]*provider
 	pacer     *pacer
-	patience  time.Duration
 	now       func() time.Time
 
-	ctx    context.Context // of what goes on by itself
+	ctx    context.Context // of writes that go on by themselves
 	cancel context.CancelFunc
-	sends  sync.WaitGroup
+	writes sync.WaitGroup
 
 	mu      sync.Mutex
 	closed  bool
-	answers map[answerKey]*answer
 	touched map[string]bool // by node, of which it is to be stored that they were told something
 }
 
 type providerKey struct {
 	app  string
 	kind notify.Kind
-}
-
-type answerKey struct{ node, event string }
-
-// answer is that of a provider, once done is closed.
-type answer struct {
-	done chan struct{}
-	err  error
 }
 
 // NewDelivery returns a Delivery, which has to be attached before the first Deliver.
@@ -86,7 +73,7 @@ func NewDelivery(o Options) *Delivery {
 	}
 	d := &Delivery{
 		o: o, providers: make(map[providerKey]*provider), pacer: newPacer(o.Burst, o.Interval, o.MaxAge),
-		patience: patience, now: time.Now, answers: make(map[answerKey]*answer),
+		now: time.Now,
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	for i := range o.Apps {
@@ -131,8 +118,8 @@ func (d *Delivery) Forget(ctx context.Context, owner jid.JID, until time.Time) (
 	return d.store.Forget(ctx, owner, until)
 }
 
-// Deliver notifies the device of that node. It holds its caller up for about a second
-// at most, however slow the provider is, unless the store is. The error is
+// Deliver notifies the device of that node. It blocks until the provider has answered,
+// the provider's timeout has passed or ctx ends. The error is
 //
 //	nil                        the provider has taken it
 //	ErrUnknown                 there is no such device (any more)
@@ -144,6 +131,12 @@ func (d *Delivery) Forget(ctx context.Context, owner jid.JID, until time.Time) (
 //
 // or says what is wrong with the store.
 func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
+	if key, ok := d.pacer.route(node); ok {
+		// While the provider rests, the store is not asked.
+		if err := d.o.Routes.Resting(key); err != nil {
+			return err
+		}
+	}
 	device, err := d.store.Get(ctx, node)
 	if err != nil {
 		return err
@@ -152,35 +145,19 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 	if p == nil {
 		return backends.Permanent(fmt.Errorf("application %q with %s is not configured any more", device.App, device.Target.Kind))
 	}
-	key := answerKey{node, m.EventID}
-	a := d.earlier(key)
-	if a == nil {
-		if wait, err := d.pacer.enter(node, m, d.now()); err != nil {
-			return err
-		} else if wait > 0 {
-			return backends.Wait(wait, ErrLimited)
-		}
-		leave, err := p.enter(ctx, &device.Target)
-		if err != nil {
-			d.pacer.left(node, m, again)
-			return err
-		}
-		if a = d.start(p, key, device.Target, m, leave); a == nil {
-			leave(context.Canceled)
-			return backends.Wait(slowRetry, context.Canceled)
-		}
+	key := p.route(&device.Target)
+	if wait, err := d.pacer.enter(node, key, m, d.now()); err != nil {
+		return err
+	} else if wait > 0 {
+		return backends.Wait(wait, ErrLimited)
 	}
-	timer := time.NewTimer(d.patience)
-	defer timer.Stop()
-	select {
-	case <-a.done:
-	case <-timer.C:
-		return backends.Wait(slowRetry, errBusy)
-	case <-ctx.Done():
-		return backends.Wait(slowRetry, ctx.Err())
+	n := m.notification(node, d.o.Content, d.o.MaxAge)
+	err = d.o.Routes.Do(ctx, key, device.payer(), func(ctx context.Context) error { return p.sender.Send(ctx, device.Target, n) })
+	if err != nil && ctx.Err() != nil {
+		err = backends.Wait(failedRetry, ctx.Err())
+	} else {
+		err = d.conclude(ctx, p, &device, err)
 	}
-	d.forget(key)
-	err = d.conclude(ctx, p, &device, a.err)
 	switch {
 	case err == nil:
 		d.pacer.left(node, m, told)
@@ -192,57 +169,24 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 	return err
 }
 
-// earlier returns the answer to an earlier attempt, nil if there was none.
-func (d *Delivery) earlier(key answerKey) *answer {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.answers[key]
-}
-
-// start sends by itself; nil says that the end has come.
-func (d *Delivery) start(p *provider, key answerKey, t notify.Target, m *Message, leave func(error)) *answer {
-	a := &answer{done: make(chan struct{})}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed {
-		return nil
+// payer returns who answers for what the device costs.
+func (d *Device) payer() string {
+	if d.Owner != "" {
+		return string(d.Owner)
 	}
-	if len(d.answers) >= answersKept {
-		d.dropLocked()
-	}
-	d.answers[key] = a
-	n := m.notification(key.node, d.o.Content, d.o.MaxAge)
-	d.sends.Go(func() {
-		a.err = p.sender.Send(d.ctx, t, n)
-		leave(a.err)
-		close(a.done)
-	})
-	return a
-}
-
-// dropLocked forgets the answers that are there: nobody has come for them, such as
-// after an operator has dropped the event.
-func (d *Delivery) dropLocked() {
-	for key, a := range d.answers {
-		select {
-		case <-a.done:
-			delete(d.answers, key)
-		default:
-		}
-	}
-}
-
-func (d *Delivery) forget(key answerKey) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.answers, key)
+	return d.Node
 }
 
 // conclude says what a provider's answer means for the device.
 func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, err error) error {
 	if err == nil {
+		p.succeeds()
 		d.touch(device)
 		return nil
+	}
+	var wait *backends.WaitError
+	if errors.As(err, &wait) {
+		return err // nothing was sent
 	}
 	var dead *notify.DeadError
 	if errors.As(err, &dead) {
@@ -258,7 +202,7 @@ func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, er
 	case "paused":
 		p.complaints.add(slog.LevelError, "push: a provider refuses our access; its notifications wait until that is put right", err, slog.String("provider", p.name))
 	}
-	pause := failedRetry
+	pause := failedRetry + rand.N(failedRetry/2)
 	if errors.As(err, &after) {
 		pause = max(pause, after.After)
 	}
@@ -279,7 +223,7 @@ func (d *Delivery) touch(device *Device) {
 	}
 	if d.touched == nil {
 		d.touched = make(map[string]bool)
-		d.sends.Go(func() { d.storeTouched(now) })
+		d.writes.Go(func() { d.storeTouched(now) })
 	}
 	d.touched[device.Node] = true
 }
@@ -323,13 +267,13 @@ func (d *Delivery) bury(ctx context.Context, p *provider, device *Device, dead *
 	return backends.ErrGone
 }
 
-// Close ends what is under way and releases the connections.
+// Close ends writes that are under way and releases the connections.
 func (d *Delivery) Close() error {
 	d.mu.Lock()
 	d.closed = true
 	d.mu.Unlock()
 	d.cancel()
-	d.sends.Wait()
+	d.writes.Wait()
 	var errs []error
 	for i := range d.o.Apps {
 		errs = append(errs, d.o.Apps[i].close())

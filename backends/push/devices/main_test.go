@@ -9,8 +9,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/route"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
@@ -87,6 +87,7 @@ func newFixture(t testing.TB, change func(*Options)) *fixture {
 	if change != nil {
 		change(&o)
 	}
+	o.Routes = route.New(route.Options{Lanes: 64, Log: o.Log})
 	f.Delivery = NewDelivery(o)
 	f.Attach(f.store)
 	f.Delivery.now = func() time.Time { return f.now }
@@ -118,6 +119,6 @@ func message(body string, at time.Time) *Message {
 	return m
 }
 
-func field(name, value string) decide.Field { return decide.Field{Name: name, Value: value} }
+func field(name, value string) notify.Field { return notify.Field{Name: name, Value: value} }
 
 const bob = jid.JID("bob@example.org")

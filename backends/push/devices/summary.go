@@ -1,10 +1,8 @@
 package devices
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/xml"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,14 +12,7 @@ import (
 	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
-	"eventpusher/internal/plainxml"
 )
-
-// NS is the namespace of notifications (XEP-0357).
-const NS = "urn:xmpp:push:0"
-
-// formSummary is the FORM_TYPE of what a notification tells (XEP-0357 section 8.1).
-const formSummary = "urn:xmpp:push:summary"
 
 // fieldCallSender is how the hints plugin calls the sender of a call.
 const fieldCallSender = "message-sender"
@@ -33,37 +24,18 @@ const (
 )
 
 // Summary is what a notification tells, field by field.
-type Summary []decide.Field
-
-// notification is the element as servers write it. Its name is checked only.
-type notification struct {
-	XMLName struct{}      `xml:"urn:xmpp:push:0 notification"`
-	Form    dataform.Form `xml:"jabber:x:data x"`
-}
+type Summary []notify.Field
 
 // ReadSummary reads a notification element as servers publish it: Prosody's form is of
 // type form and has fields without a value, ejabberd's notification may have no form.
 // Fields without a value are left out, and what no provider would take: a text is cut,
 // and there are at most 32 fields and 8 KiB of them.
 func ReadSummary(packet string) (Summary, error) {
-	n, ok := readPlain(packet)
-	if !ok {
-		n = notification{}
-		if err := xml.Unmarshal([]byte(packet), &n); err != nil {
-			return nil, err
-		}
+	form, err := notify.ReadElement(packet)
+	if err != nil {
+		return nil, err
 	}
-	return NewSummary(&n.Form), nil
-}
-
-// readPlain reads what is plain XML, as nearly all notifications are.
-func readPlain(packet string) (n notification, ok bool) {
-	r := plainxml.NewReader(packet, "")
-	if r.Next() != plainxml.Start || !r.Is(NS, "notification") {
-		return n, false
-	}
-	ok = dataform.Only(r, dataform.NS, "x", func() bool { return n.Form.Read(r) })
-	return n, ok && r.Next() == plainxml.Done
+	return NewSummary(&form), nil
 }
 
 // NewSummary takes the fields out of a form as ReadSummary does.
@@ -82,30 +54,15 @@ func NewSummary(f *dataform.Form) Summary {
 			continue
 		}
 		size += len(name) + len(value)
-		s = append(s, decide.Field{Name: name, Value: value})
+		s = append(s, notify.Field{Name: name, Value: value})
 	}
 	return s
 }
 
 // Packet returns the summary as a notification element.
-func (s Summary) Packet() string {
-	var b bytes.Buffer
-	b.WriteString("<notification xmlns='" + NS + "'>")
-	if len(s) > 0 {
-		dataform.Write(&b, dataform.Submit, formSummary, len(s), func(i int) (string, string) { return s[i].Name, s[i].Value })
-	}
-	b.WriteString("</notification>")
-	return b.String()
-}
+func (s Summary) Packet() string { return notify.Element(s) }
 
-func (s Summary) value(name string) string {
-	for i := range s {
-		if s[i].Name == name {
-			return s[i].Value
-		}
-	}
-	return ""
-}
+func (s Summary) value(name string) string { return notify.Value(s, name) }
 
 // Sender returns who wrote, prepared, empty if the summary does not say.
 func (s Summary) Sender() jid.JID {
@@ -186,11 +143,11 @@ func (m *Message) notification(node string, c notify.Content, ttl time.Duration)
 		conversation = string(sender.Bare())
 	}
 	n.Thread = thread(node, conversation)
-	n = n.Redacted(c, decide.GenericBody)
+	n = n.Redacted(c, notify.GenericBody)
 	if n.Title == "" && n.Body == "" {
-		n.Title = decide.GenericBody
+		n.Title = notify.GenericBody
 	}
-	if c < notify.ContentBody || n.Body == "" {
+	if c != notify.ContentBody || n.Body == "" {
 		n.CollapseID = n.Thread // each would say the same again
 	}
 	if c == notify.ContentBody {

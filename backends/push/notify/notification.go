@@ -50,6 +50,26 @@ type Notification struct {
 	// Data is what the application gets besides: flat, sent in the order of its keys.
 	// A key of Summary takes the summary's place.
 	Data map[string]string
+
+	// Element is the notification element for a push service (see Element). It is all that
+	// the senders of kind xmpp and mongoosepush send.
+	Element string
+}
+
+// NS is the namespace of push notifications (XEP-0357).
+const NS = "urn:xmpp:push:0"
+
+// Field is one field of a form (XEP-0004).
+type Field struct{ Name, Value string }
+
+// Value returns the value of the field of that name, empty if there is none.
+func Value(fields []Field, name string) string {
+	for i := range fields {
+		if fields[i].Name == name {
+			return fields[i].Value
+		}
+	}
+	return ""
 }
 
 // Priority says whether a device may be woken at once.
@@ -63,14 +83,19 @@ const (
 )
 
 // Content says how much of a message a notification may carry.
-type Content uint8
+type Content string
 
-// The content modes, from the most private to the most useful.
+// The content modes, as the configuration names them. The text of an encrypted message
+// never leaves.
 const (
-	ContentNone   Content = iota // that something has come
-	ContentSender                // who has written
-	ContentBody                  // what was written
+	ContentNone   Content = "none"   // that something has come
+	ContentSender Content = "sender" // who has written
+	ContentBody   Content = "body"   // what was written
 )
+
+// GenericBody stands for a body that is not told. Services such as MongoosePush insist on
+// one.
+const GenericBody = "New message"
 
 // ErrExpired says that a notification has outlived its TTL. Senders return it as
 // permanent.
@@ -80,10 +105,10 @@ var ErrExpired = errors.New("notification has expired")
 // sender, and in mode none without title and sender too, with generic as the title.
 // Data and the ids stay, since only the caller knows what they say.
 func (n Notification) Redacted(c Content, generic string) Notification {
-	if c < ContentBody {
+	if c != ContentBody {
 		n.Body = ""
 	}
-	if c < ContentSender {
+	if c == ContentNone {
 		n.Title, n.Sender = generic, ""
 	}
 	return n

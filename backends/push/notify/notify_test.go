@@ -197,7 +197,7 @@ func FuzzFit(f *testing.F) {
 func TestTargetHidesItself(t *testing.T) {
 	target := notify.Target{
 		Kind: notify.WebPush, Address: "https://push.example/s3cret", P256DH: "k3y", Auth: "4uth",
-		Options: map[string]string{"secret": "0ption"},
+		Options: []notify.Field{{Name: "secret", Value: "0ption"}},
 	}
 	want := "webpush:" + target.Fingerprint()
 	var logged strings.Builder

@@ -22,6 +22,7 @@ const (
 	FCM          Kind = "fcm"
 	WebPush      Kind = "webpush" // UnifiedPush too
 	MongoosePush Kind = "mongoosepush"
+	XMPP         Kind = "xmpp" // a push service of the XMPP network
 )
 
 // Target is one registration: a device as its provider knows it. Whoever has it can
@@ -30,8 +31,10 @@ const (
 type Target struct {
 	Kind Kind
 	// Address is the device token (apns), the registration token (fcm), the endpoint
-	// (webpush) or the device id (mongoosepush).
+	// (webpush), the device id (mongoosepush), or the JID of the push service (xmpp).
 	Address config.Secret
+	// Node is the device's name at the push service, for xmpp only.
+	Node string
 	// Topic is the bundle id, for apns only; empty means the sender's first.
 	Topic string
 	// Sandbox says that a development build registered, for apns only: its token is
@@ -41,8 +44,8 @@ type Target struct {
 	// hand them out (RFC 8291 section 2).
 	P256DH string
 	Auth   config.Secret
-	// Options are the publish-options of the registration, for mongoosepush only.
-	Options map[string]string
+	// Options are the publish-options of the registration, for mongoosepush and xmpp.
+	Options []Field
 }
 
 // Fingerprint returns 12 characters that tell targets apart in logs and errors.
@@ -62,11 +65,11 @@ func (t Target) LogValue() slog.Value { return slog.StringValue(t.String()) }
 
 // Sender delivers notifications through one provider.
 //
-// Send is safe for concurrent use. It blocks until the provider has answered or ctx
-// ends, waits for a place when the sender has as many requests under way as it
-// allows, and repeats nothing but a request that only lacked a fresh access token.
-// A target of another kind is a permanent error. The errors are those of package
-// backends; Reason tells them apart:
+// Send is safe for concurrent use. It blocks until the provider has answered, its own
+// timeout has passed or ctx ends. It repeats nothing but a request that only lacked a
+// fresh access token. A target of another kind and a notification that has outlived its
+// TTL are permanent errors. The errors are those of package backends; Reason tells them
+// apart:
 //
 //	nil          the provider has taken it, which is no promise of delivery
 //	gone         the registration is dead: a *DeadError says since when and how surely
@@ -77,6 +80,7 @@ func (t Target) LogValue() slog.Value { return slog.StringValue(t.String()) }
 //	timeout      no answer in time; the provider may have taken it
 //	transient    anything else, such as a connection that broke
 //
+// What is not permanent and yet says nothing of other targets is a *backends.ElsewhereError.
 // No error shows a token, an endpoint's path or a text of the notification.
 type Sender interface {
 	Send(ctx context.Context, t Target, n Notification) error

@@ -12,6 +12,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
 
@@ -97,9 +98,9 @@ func serviceKey(owner, pubsub jid.JID, node string) []byte {
 // value is what the file has under a service's key. At first it was the options alone,
 // and such values are still read.
 type value struct {
-	Options  []Field  `json:"o,omitempty"`
-	Created  int64    `json:"c,omitempty"` // Unix time in microseconds, 0 where nobody knows
-	Sessions []string `json:"s,omitempty"`
+	Options  []notify.Field `json:"o,omitempty"`
+	Created  int64          `json:"c,omitempty"` // Unix time in microseconds, 0 where nobody knows
+	Sessions []string       `json:"s,omitempty"`
 }
 
 func encodeValue(s *Service) ([]byte, error) {
@@ -174,6 +175,28 @@ func (e *Embedded) Disable(_ context.Context, owner, pubsub jid.JID, node string
 		return b.Delete(key)
 	})
 	return there, err
+}
+
+// Remove implements Store.
+func (e *Embedded) Remove(_ context.Context, owner jid.JID, gone *Service) (removed bool, err error) {
+	key := serviceKey(owner, gone.PubSub, gone.Node)
+	err = e.db.Batch(func(tx *bolt.Tx) error {
+		b := tx.Bucket(servicesBucket)
+		removed = false
+		v := b.Get(key)
+		if v == nil {
+			return nil
+		}
+		var now Service
+		if err := decodeValue(v, &now); err != nil {
+			return err
+		}
+		if removed = now.Created.Equal(gone.Created); !removed {
+			return nil
+		}
+		return b.Delete(key)
+	})
+	return removed, err
 }
 
 // DisableAll implements Store.

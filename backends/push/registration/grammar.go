@@ -8,6 +8,7 @@ import (
 
 	xmppjid "mellium.im/xmpp/jid"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
 
@@ -26,7 +27,7 @@ const (
 
 // ErrBadRequest says that a request breaks the grammar; the answer to it is
 // bad-request, whatever the rule.
-var ErrBadRequest = errors.New("not a sound enable or disable of " + NS)
+var ErrBadRequest = errors.New("not a sound enable or disable of " + notify.NS)
 
 // Request is what a user asked for.
 type Request struct {
@@ -76,7 +77,7 @@ func Parse(payload []byte) (Request, error) {
 // A resource in jid is cut. A form without fields beside FORM_TYPE is as good as none;
 // of two fields with one name the last one counts, fields without a name do not.
 func (e *Element) Request() (Request, error) {
-	if e.name.Space != NS || e.name.Local != "enable" && e.name.Local != "disable" {
+	if e.name.Space != notify.NS || e.name.Local != "enable" && e.name.Local != "disable" {
 		return Request{}, ErrBadRequest
 	}
 	r := Request{Enable: e.name.Local == "enable"}
@@ -121,11 +122,11 @@ type form struct {
 }
 
 // options returns the fields of a submitted publish-options form.
-func (f *form) options() ([]Field, error) {
+func (f *form) options() ([]notify.Field, error) {
 	if kind, _ := attribute(f.Attr, "type"); kind != "submit" {
 		return nil, ErrBadRequest
 	}
-	var list []Field
+	var list []notify.Field
 	purpose, size := "", 0
 	for _, field := range f.Fields {
 		name, ok := attribute(field.Attr, "var")
@@ -144,7 +145,7 @@ func (f *form) options() ([]Field, error) {
 			continue
 		}
 		size += len(name) + len(value)
-		list = set(list, Field{name, value})
+		list = set(list, notify.Field{Name: name, Value: value})
 	}
 	if purpose != formPublish || len(list) > maxFields || size > maxForm {
 		return nil, ErrBadRequest
@@ -153,7 +154,7 @@ func (f *form) options() ([]Field, error) {
 }
 
 // set adds a field or gives the one of that name its value.
-func set(list []Field, f Field) []Field {
+func set(list []notify.Field, f notify.Field) []notify.Field {
 	for i := range list {
 		if list[i].Name == f.Name {
 			list[i].Value = f.Value

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/push/notify"
 )
 
 // publishForm is a form that enable may carry, with these fields in it.
@@ -33,11 +35,11 @@ func TestParse(t *testing.T) {
 		"node not normalised": {enable(`jid='push.example.org' node=' PhOnE '`, ""), Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: " PhOnE "}}},
 		"fields": {
 			enable(both, publishForm(`<field var='service'><value>apns</value></field><field var='device_id'><value>a&amp;b</value></field>`)),
-			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []Field{{"service", "apns"}, {"device_id", "a&b"}}}},
+			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "service", Value: "apns"}, {Name: "device_id", Value: "a&b"}}}},
 		},
 		"empty value, no name, same name": {
 			enable(both, publishForm(`<field var='a'><value/></field><field><value>x</value><value>y</value></field><field var='b'><value>1</value></field><field var='b'><value>2</value></field>`)),
-			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []Field{{"a", ""}, {"b", "2"}}}},
+			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: ""}, {Name: "b", Value: "2"}}}},
 		},
 		"other children are nothing": {enable(both, "<x xmlns='urn:example'/><y/>"), Request{Enable: true, Service: phone}},
 		"disable a node":             {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'/>`, Request{Service: phone}},

@@ -80,6 +80,14 @@ func (s *KV) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (b
 	return n > 0, err
 }
 
+// Remove implements Store.
+func (s *KV) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
+	n, err := s.remove(ctx, owner, func(one Service) bool {
+		return one.PubSub == gone.PubSub && one.Node == gone.Node && one.Created.Equal(gone.Created)
+	})
+	return n > 0, err
+}
+
 // DisableAll implements Store.
 func (s *KV) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
 	return s.remove(ctx, owner, func(one Service) bool { return one.PubSub == pubsub })

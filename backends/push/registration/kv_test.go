@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/natsrpc"
 )
@@ -35,7 +36,7 @@ func TestKV(t *testing.T) {
 	t.Run("shared, and kept over a restart of the server", func(t *testing.T) {
 		n++
 		one, two := open(t), open(t)
-		want := Service{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}
+		want := Service{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}}
 		if err := one.Enable(ctx, "alice@x", want); err != nil {
 			t.Fatal(err)
 		}

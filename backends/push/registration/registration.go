@@ -9,17 +9,9 @@ import (
 	"errors"
 	"time"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
-
-// NS is the namespace of enable and disable.
-const NS = "urn:xmpp:push:0"
-
-// Field is one field of the form that a client gave with enable. What it means is
-// between the client and its push service; it goes there as publish-options.
-type Field struct {
-	Name, Value string
-}
 
 // Service is one place where a user wants to be notified: a node of a push service.
 type Service struct {
@@ -27,9 +19,10 @@ type Service struct {
 	PubSub jid.JID
 	// Node is the service's name for the device.
 	Node string
-	// Options are the fields of the form in the order in which they came, without
-	// FORM_TYPE; nil if there were none.
-	Options []Field
+	// Options are the fields of the form that the client gave with enable, in the order in
+	// which they came, without FORM_TYPE; nil if there were none. What they mean is between
+	// the client and its push service. They go there as publish-options.
+	Options []notify.Field
 	// Created is when the user asked for it last; zero where nobody knows. Stores keep it
 	// to the microsecond, in UTC.
 	Created time.Time `json:",omitzero"`
@@ -40,14 +33,7 @@ type Service struct {
 }
 
 // Option returns the value of an option, empty if it is not there.
-func (s *Service) Option(name string) string {
-	for i := range s.Options {
-		if s.Options[i].Name == name {
-			return s.Options[i].Value
-		}
-	}
-	return ""
-}
+func (s *Service) Option(name string) string { return notify.Value(s.Options, name) }
 
 // Store keeps the services of each user. All methods are safe for concurrent use;
 // owners are bare JIDs. Errors are the store's own troubles, except ErrTooMany.
@@ -60,6 +46,9 @@ type Store interface {
 	Enable(ctx context.Context, owner jid.JID, s Service) error
 	// Disable removes the service of that node and reports whether there was one.
 	Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error)
+	// Remove removes a service that Services has returned, unless it was enabled again
+	// since, and reports whether it did.
+	Remove(ctx context.Context, owner jid.JID, s *Service) (bool, error)
 	// DisableAll removes all nodes of a push service and says how many.
 	DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error)
 	// Forget removes the services of a user that were created until then, or nobody

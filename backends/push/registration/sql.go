@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/tlsconfig"
@@ -184,6 +185,13 @@ func (s *SQL) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (
 	return n > 0, err
 }
 
+// Remove implements Store.
+func (s *SQL) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
+	n, err := s.delete(ctx, "owner_jid = $1 AND pubsub_jid = $2 AND node = $3 AND created_at = $4",
+		string(owner), string(gone.PubSub), gone.Node, micros(gone.Created))
+	return n > 0, err
+}
+
 // DisableAll implements Store.
 func (s *SQL) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
 	return s.delete(ctx, "owner_jid = $1 AND pubsub_jid = $2", string(owner), string(pubsub))
@@ -261,7 +269,7 @@ func (s *SQL) Close() error {
 }
 
 // encodeForm writes the options as the JSON object that MongooseIM keeps.
-func encodeForm(options []Field) string {
+func encodeForm(options []notify.Field) string {
 	var b bytes.Buffer
 	b.WriteByte('{')
 	for i, o := range options {
@@ -279,12 +287,12 @@ func encodeForm(options []Field) string {
 }
 
 // decodeForm reads them in their order.
-func decodeForm(form string) ([]Field, error) {
+func decodeForm(form string) ([]notify.Field, error) {
 	d := json.NewDecoder(bytes.NewReader([]byte(form)))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return nil, fmt.Errorf("the form of a registration is no JSON object: %.40q", form)
 	}
-	var list []Field
+	var list []notify.Field
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
@@ -294,7 +302,7 @@ func decodeForm(form string) ([]Field, error) {
 		if err := d.Decode(&value); err != nil {
 			return nil, fmt.Errorf("the form of a registration has a value that is no string: %w", err)
 		}
-		list = append(list, Field{Name: name.(string), Value: value})
+		list = append(list, notify.Field{Name: name.(string), Value: value})
 	}
 	return list, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/config"
 	"eventpusher/internal/harness"
 )
@@ -50,7 +51,7 @@ func TestSQL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []Service{{PubSub: "pubsub.localhost", Node: "punode", Options: []Field{{"device_id", "tok"}, {"service", "apns"}},
+		want := []Service{{PubSub: "pubsub.localhost", Node: "punode", Options: []notify.Field{{Name: "device_id", Value: "tok"}, {Name: "service", Value: "apns"}},
 			Created: time.UnixMicro(1511222222222222).UTC()}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
 
@@ -43,7 +44,7 @@ func TestEmbedded(t *testing.T) {
 // testLimit services for each user.
 func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 	ctx := context.Background()
-	a := Service{PubSub: "a.example", Node: "1", Options: []Field{{"service", "apns"}, {"device_id", "ü\"'<"}}}
+	a := Service{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "service", Value: "apns"}, {Name: "device_id", Value: "ü\"'<"}}}
 	a2 := Service{PubSub: "a.example", Node: "2"}
 	b := Service{PubSub: "b.example", Node: "1"}
 	must := func(t *testing.T, err error) {
@@ -83,7 +84,7 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 	t.Run("enable again replaces the form", func(t *testing.T) {
 		s := fresh(t)
 		add(t, s, "alice@x", a)
-		changed := Service{PubSub: a.PubSub, Node: a.Node, Options: []Field{{"service", "fcm"}}}
+		changed := Service{PubSub: a.PubSub, Node: a.Node, Options: []notify.Field{{Name: "service", Value: "fcm"}}}
 		add(t, s, "alice@x", changed)
 		want(t, s, "alice@x", changed)
 	})
@@ -256,7 +257,7 @@ func TestEmbeddedSurvives(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := Service{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}
+	s := Service{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}}
 	if err := e.Enable(context.Background(), "alice@x", s); err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +294,7 @@ func TestEmbeddedOfOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Service{{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}, {PubSub: "b.example", Node: "1"}}
+	want := []Service{{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}}, {PubSub: "b.example", Node: "1"}}
 	for range 2 {
 		got, err := e.Services(ctx, "alice@x")
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -334,7 +335,7 @@ func TestInspectEmbedded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := Service{PubSub: "a.example", Node: "1", Options: []Field{{"x", "y"}}}
+	s := Service{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}}
 	if err := e.Enable(ctx, "alice@x", s); err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +434,7 @@ func fill(tb testing.TB, e *Embedded, users int) {
 	for range 256 {
 		all.Go(func() {
 			for i := range work {
-				s := Service{PubSub: "push.example.org", Node: fmt.Sprintf("node-%d", i), Options: []Field{{"service", "apns"}, {"device_id", strings.Repeat("ab", 32)}}}
+				s := Service{PubSub: "push.example.org", Node: fmt.Sprintf("node-%d", i), Options: []notify.Field{{Name: "service", Value: "apns"}, {Name: "device_id", Value: strings.Repeat("ab", 32)}}}
 				if err := e.Enable(context.Background(), user(i), s); err != nil {
 					tb.Error(err)
 				}

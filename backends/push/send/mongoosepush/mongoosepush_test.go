@@ -41,6 +41,28 @@ func object(t *testing.T, text string) (fields map[string]any) {
 	return fields
 }
 
+var fcm = map[string]string{"service": "fcm"}
+
+// to is a device with these publish-options.
+func to(device string, options map[string]string) notify.Target {
+	list := []notify.Field{{Name: "device_id", Value: device}}
+	for name, value := range options {
+		if name != "device_id" {
+			list = append(list, notify.Field{Name: name, Value: value})
+		}
+	}
+	return Target(list)
+}
+
+// told is a notification with this summary.
+func told(summary map[string]string) notify.Notification {
+	var fields []notify.Field
+	for name, value := range summary {
+		fields = append(fields, notify.Field{Name: name, Value: value})
+	}
+	return notify.Notification{Element: notify.Element(fields)}
+}
+
 // summary is that of MongooseIM's default plugin.
 func summary(count, sender, body string) map[string]string {
 	return map[string]string{"message-count": count, "last-message-sender": sender, "last-message-body": body}
@@ -77,6 +99,12 @@ func TestPublish(t *testing.T) {
 			`{"service":"fcm","priority":"high","data":{"message-count":1,"last-message-sender":"alice@localhost","last-message-body":"OH, HAI!"}}`,
 		},
 		{
+			"the sender is not told",
+			map[string]string{"service": "fcm"},
+			map[string]string{"message-count": "1", "last-message-body": "New message"},
+			`{"service":"fcm","alert":{"badge":1,"body":"New message","tag":"New message","title":"New message"}}`,
+		},
+		{
 			"silent means true and nothing else",
 			map[string]string{"service": "fcm", "silent": "TRUE"},
 			summary("1", "alice@localhost", ""),
@@ -100,7 +128,7 @@ func TestPublish(t *testing.T) {
 		for _, version := range []string{"v2", "v3"} {
 			t.Run(tc.name+" "+version, func(t *testing.T) {
 				service, c := start(t, version, "/")
-				if err := c.Publish(t.Context(), "tok-1", tc.options, tc.summary); err != nil {
+				if err := c.Send(t.Context(), to("tok-1", tc.options), told(tc.summary)); err != nil {
 					t.Fatal(err)
 				}
 				got := service.Requests()[0]
@@ -118,10 +146,10 @@ func TestPublish(t *testing.T) {
 func TestPathIsEscaped(t *testing.T) {
 	for prefix, start3 := range map[string]string{"": "/v3", "/": "/v3", "push": "/push/v3", "/push/": "/push/v3"} {
 		service, c := start(t, "", prefix)
-		devices := []string{"a:b_c-d", "a/b", "../../v2/admin", "a?b=c#d", "100%", "ü x", "%2e%2e"}
-		want := []string{"a:b_c-d", "a%2Fb", "..%2F..%2Fv2%2Fadmin", "a%3Fb=c%23d", "100%25", "%C3%BC%20x", "%252e%252e"}
+		devices := []string{"a:b_c-d", "a/b", "..x/y..", "a?b=c#d", "100%", "ü x", "%2f"}
+		want := []string{"a:b_c-d", "a%2Fb", "..x%2Fy..", "a%3Fb=c%23d", "100%25", "%C3%BC%20x", "%252f"}
 		for i, device := range devices {
-			if err := c.Publish(t.Context(), device, map[string]string{"service": "fcm"}, summary("1", "a@b", "x")); err != nil {
+			if err := c.Send(t.Context(), to(device, fcm), told(summary("1", "a@b", "x"))); err != nil {
 				t.Errorf("%q: %v", device, err)
 				continue
 			}
@@ -135,7 +163,6 @@ func TestPathIsEscaped(t *testing.T) {
 
 func TestRefusedWithoutARequest(t *testing.T) {
 	service, c := start(t, "", "/")
-	fcm := map[string]string{"service": "fcm"}
 	good := summary("1", "a@b", "x")
 	for name, tc := range map[string]struct {
 		device           string
@@ -146,22 +173,28 @@ func TestRefusedWithoutARequest(t *testing.T) {
 		"a step up":         {"..", fcm, good},
 		"no options":        {"d", nil, good},
 		"no service":        {"d", map[string]string{"silent": "true"}, good},
-		"no sender":         {"d", fcm, map[string]string{"message-count": "1", "last-message-body": "x"}},
+		"a step within":     {"../../v2/admin", fcm, good},
+		"a step, escaped":   {"%2e%2e", fcm, good},
+		"escaped twice":     {"x%252f%252E%252e%252f", fcm, good},
+		"backslashes":       {`x\..\y`, fcm, good},
+		"parameters":        {"..;x/y", fcm, good},
+		"two lines":         {"a\nb", fcm, good},
+		"too long":          {strings.Repeat("x", maxDevice+1), fcm, good},
 		"no body":           {"d", fcm, map[string]string{"message-count": "1", "last-message-sender": "x"}},
 		"count of no digit": {"d", fcm, summary("many", "a@b", "x")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := c.Publish(t.Context(), tc.device, tc.options, tc.summary); backends.Reason(err) != "permanent" {
+			if err := c.Send(t.Context(), to(tc.device, tc.options), told(tc.summary)); backends.Reason(err) != "permanent" {
 				t.Errorf("%v, want permanent", err)
 			}
 		})
 	}
 	for name, send := range map[string]func() error{
 		"another kind": func() error {
-			return c.Send(t.Context(), notify.Target{Kind: notify.FCM, Address: "d", Options: fcm}, notify.Notification{})
+			return c.Send(t.Context(), notify.Target{Kind: notify.FCM, Address: "d"}, notify.Notification{})
 		},
 		"expired": func() error {
-			return c.Send(t.Context(), notify.Target{Kind: notify.MongoosePush, Address: "d", Options: fcm},
+			return c.Send(t.Context(), to("d", fcm),
 				notify.Notification{Time: time.Now().Add(-time.Hour), TTL: time.Minute})
 		},
 	} {
@@ -173,38 +206,6 @@ func TestRefusedWithoutARequest(t *testing.T) {
 	}
 	if n := service.Connections(); n != 0 {
 		t.Errorf("%d connections", n)
-	}
-}
-
-func TestSend(t *testing.T) {
-	full := notify.Notification{
-		ID: "e1", Title: "Alice", Body: "hi", Sender: "alice@localhost", MessageCount: 2, Badge: new(7), Data: map[string]string{"app": "x"},
-	}
-	for _, tc := range []struct {
-		name   string
-		silent string
-		n      notify.Notification
-		want   string
-	}{
-		{"alert", "", full, `{"service":"fcm","alert":{"title":"alice@localhost","tag":"alice@localhost","body":"hi","badge":2}}`},
-		{"mode none", "", full.Redacted(notify.ContentNone, "New message"), `{"service":"fcm","alert":{"title":"New message","tag":"New message","body":"","badge":2}}`},
-		{"nobody counts", "", notify.Notification{Sender: "a@b", Body: "x"}, `{"service":"fcm","alert":{"title":"a@b","tag":"a@b","body":"x","badge":1}}`},
-		{"silent", "true", full, `{"service":"fcm","data":{"message-count":2,"last-message-sender":"alice@localhost","last-message-body":"hi","app":"x"}}`},
-		{"silent data alone", "true", notify.Notification{Data: map[string]string{"jingle-message": "propose"}}, `{"service":"fcm","data":{"jingle-message":"propose"}}`},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			service, c := start(t, "", "/")
-			options := map[string]string{"service": "fcm"}
-			if tc.silent != "" {
-				options["silent"] = tc.silent
-			}
-			if err := c.Send(t.Context(), notify.Target{Kind: notify.MongoosePush, Address: "d", Options: options}, tc.n); err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(object(t, tc.want), object(t, service.Requests()[0].Body)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
-		})
 	}
 }
 
@@ -223,8 +224,7 @@ func TestVerdicts(t *testing.T) {
 		t.Run(fmt.Sprintf("%d %s", tc.status, tc.retryAfter), func(t *testing.T) {
 			service, c := start(t, "", "/")
 			service.Script("d3vice", pushtest.Answer{Status: tc.status, Header: map[string]string{"Retry-After": tc.retryAfter}})
-			to := notify.Target{Kind: notify.MongoosePush, Address: "d3vice", Options: map[string]string{"service": "fcm"}}
-			err := c.Send(t.Context(), to, notify.Notification{Sender: "alice@localhost", Body: "hi"})
+			err := c.Send(t.Context(), to("d3vice", fcm), told(summary("1", "alice@localhost", "hi")))
 			if got := backends.Reason(err); got != tc.want {
 				t.Errorf("%v (%s), want %s", err, got, tc.want)
 			}
@@ -245,7 +245,7 @@ func TestDeadDeviceOfVersion2(t *testing.T) {
 	}{{"v2", 500, true}, {"v2", 503, false}, {"v3", 500, false}} {
 		service, c := start(t, tc.version, "/")
 		service.Script("d", pushtest.Answer{Status: tc.status})
-		err := c.Publish(t.Context(), "d", map[string]string{"service": "fcm"}, summary("1", "alice@localhost", "hi"))
+		err := c.Send(t.Context(), to("d", fcm), told(summary("1", "alice@localhost", "hi")))
 		if errors.As(err, new(*backends.ElsewhereError)) != tc.elsewhere || backends.Reason(err) != "transient" {
 			t.Errorf("%s %d: %v", tc.version, tc.status, err)
 		}
@@ -258,14 +258,13 @@ func TestUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	to := notify.Target{Kind: notify.MongoosePush, Address: "d3vice", Options: map[string]string{"service": "fcm"}}
-	err = c.Send(t.Context(), to, notify.Notification{Sender: "a@b", Body: "x"})
+	err = c.Send(t.Context(), to("d3vice", fcm), told(summary("1", "a@b", "x")))
 	if backends.Reason(err) != "transient" || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "d3vice") {
 		t.Errorf("%v (%s), want transient without secrets", err, backends.Reason(err))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Send(ctx, to, notify.Notification{}); !errors.Is(err, context.Canceled) {
+	if err := c.Send(ctx, to("d3vice", fcm), told(summary("1", "a@b", "x"))); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want canceled", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"eventpusher/backends"
+	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/internal/provider"
 	"eventpusher/backends/push/notify"
 	"eventpusher/config"
@@ -65,8 +66,11 @@ func New(module config.MongoosePush, pool config.HTTPPool) (*Client, error) {
 	return &Client{client: client, base: base.JoinPath(version, "notification"), version: version}, nil
 }
 
-// Publish posts a notification with this summary (XEP-0357 section 7.1) to the device
-// that registered with these publish-options. The errors are those of notify.Sender:
+// Send implements notify.Sender: it posts the summary of the notification's element
+// (XEP-0357 section 8.1) to the device that registered with the target's options. The
+// priority and the time to live are those of the registration, as in MongooseIM.
+//
+// The answers mean:
 //
 //	2xx                 nil
 //	410                 dead; only v3 says so, v2 answers 500 for dead devices too
@@ -77,24 +81,6 @@ func New(module config.MongoosePush, pool config.HTTPPool) (*Client, error) {
 //	other 4xx           permanent: the API is another one, or a publish-option is wrong
 //
 // MongooseIM tries nothing twice.
-func (c *Client) Publish(ctx context.Context, deviceID string, options, summary map[string]string) error {
-	segment, err := pathOf(deviceID)
-	if err != nil {
-		return backends.Permanent(err)
-	}
-	text, err := body(options, summary)
-	if err != nil {
-		return backends.Permanent(err)
-	}
-	answer, err := c.client.Post(ctx, c.base.JoinPath(segment), http.Header{"Content-Type": {"application/json"}}, text)
-	if err != nil {
-		return err
-	}
-	return c.verdict(answer)
-}
-
-// Send implements notify.Sender: Publish with the target's options. The priority and
-// the time to live are those of the registration, as in MongooseIM.
 func (c *Client) Send(ctx context.Context, t notify.Target, n notify.Notification) error {
 	if err := c.send(ctx, &t, &n); err != nil {
 		return fmt.Errorf("%v: %w", t, err)
@@ -109,7 +95,33 @@ func (c *Client) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 	if _, _, err := n.Expiry(time.Now()); err != nil {
 		return backends.Permanent(err)
 	}
-	return c.Publish(ctx, t.Address.Reveal(), t.Options, summaryOf(n, t.Options[optionSilent] == "true"))
+	form, err := notify.ReadElement(n.Element)
+	if err != nil {
+		return backends.Permanent(errors.New("the notification is no XML"))
+	}
+	summary := make(map[string]string, len(form.Fields))
+	for _, f := range form.Fields {
+		if len(f.Values) > 0 && f.Name != dataform.FormType {
+			summary[f.Name] = f.Values[0]
+		}
+	}
+	return c.publish(ctx, t.Address.Reveal(), t.Options, summary)
+}
+
+func (c *Client) publish(ctx context.Context, deviceID string, options []notify.Field, summary map[string]string) error {
+	segment, err := pathOf(deviceID)
+	if err != nil {
+		return backends.Permanent(err)
+	}
+	text, err := body(options, summary)
+	if err != nil {
+		return backends.Permanent(err)
+	}
+	answer, err := c.client.Post(ctx, c.base.JoinPath(segment), http.Header{"Content-Type": {"application/json"}}, text)
+	if err != nil {
+		return err
+	}
+	return c.verdict(answer)
 }
 
 func (c *Client) verdict(a *provider.Answer) error {
@@ -132,8 +144,8 @@ func (c *Client) verdict(a *provider.Answer) error {
 }
 
 // Probe connects to MongoosePush and sends no request. The finding is about subject.
-func (c *Client) Probe(ctx context.Context, subject string) finding.Finding {
-	return c.client.Probe(ctx, subject, c.base)
+func (c *Client) Probe(ctx context.Context, subject string) []finding.Finding {
+	return []finding.Finding{c.client.Probe(ctx, subject, c.base)}
 }
 
 // Close releases the connections that are not in use.

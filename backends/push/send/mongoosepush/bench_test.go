@@ -15,7 +15,7 @@ func BenchmarkPublish(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer c.Close()
-	options := map[string]string{"service": "apns", "topic": "app.topic", "priority": "high"}
-	fields := summary("1", "alice@localhost", "OH, HAI!")
-	pushtest.Measure(b, func() error { return c.Publish(b.Context(), "tok-1", options, fields) })
+	target := to("tok-1", map[string]string{"service": "apns", "topic": "app.topic", "priority": "high"})
+	n := told(summary("1", "alice@localhost", "OH, HAI!"))
+	pushtest.Measure(b, func() error { return c.Send(b.Context(), target, n) })
 }

@@ -4,19 +4,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"eventpusher/backends/push/internal/provider"
 	"eventpusher/backends/push/notify"
+	"eventpusher/config"
 )
 
 // The names of publish-options. MongooseIM forwards no others; tags among them, by
 // which MongoosePush chooses its pool, are not for users to say.
 const (
-	OptionService = "service" // apns or fcm; the one that must be there
+	optionDevice  = "device_id" // the device, by MongoosePush's name for it
+	optionService = "service"   // apns or fcm
 	optionSilent  = "silent"
 )
 
@@ -30,14 +32,14 @@ var (
 // body returns what MongooseIM sends for a registration with these publish-options and
 // a notification with this summary (mod_push_service_mongoosepush.erl): an alert, or
 // with silent = "true" the summary as data. Versions 2 and 3 do not differ in it.
-func body(options, summary map[string]string) ([]byte, error) {
-	service := options[OptionService]
+func body(options []notify.Field, summary map[string]string) ([]byte, error) {
+	service := notify.Value(options, optionService)
 	if service == "" {
 		return nil, errors.New("the registration has no service among its publish-options")
 	}
-	request := map[string]any{OptionService: service}
+	request := map[string]any{optionService: service}
 	for _, name := range forwarded {
-		if value, given := options[name]; given {
+		if value, given := option(options, name); given {
 			request[name] = value
 		}
 	}
@@ -45,7 +47,7 @@ func body(options, summary map[string]string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if options[optionSilent] == "true" {
+	if notify.Value(options, optionSilent) == "true" {
 		request["data"] = data(summary, count)
 	} else if request["alert"], err = alert(options, summary, count); err != nil {
 		return nil, err
@@ -77,9 +79,13 @@ func data(summary map[string]string, count any) map[string]any {
 	return fields
 }
 
-func alert(options, summary map[string]string, count any) (map[string]any, error) {
+func alert(options []notify.Field, summary map[string]string, count any) (map[string]any, error) {
 	sender, hasSender := summary[notify.KeySender]
 	text, hasText := summary[notify.KeyBody]
+	if hasText && !hasSender {
+		// The sender is not to be told, and there is no alert without a title.
+		sender, hasSender = notify.GenericBody, true
+	}
 	if !hasSender || !hasText {
 		return nil, fmt.Errorf("an alert needs %s and %s; register with silent = true for what has neither", notify.KeySender, notify.KeyBody)
 	}
@@ -88,36 +94,37 @@ func alert(options, summary map[string]string, count any) (map[string]any, error
 		fields["badge"] = count
 	}
 	for _, name := range forwardedInAlert {
-		if value, given := options[name]; given {
+		if value, given := option(options, name); given {
 			fields[name] = value
 		}
 	}
 	return fields, nil
 }
 
-// summaryOf returns n as the summary of XEP-0357, with its data as further fields. In
-// an alert the sender is the title, so that the title takes its place where the
-// content mode keeps the sender back.
-func summaryOf(n *notify.Notification, silent bool) map[string]string {
-	fields := make(map[string]string, 3+len(n.Data))
-	sender := n.Sender
-	if sender == "" {
-		sender = n.Title
+// option returns the value of an option and whether it is there, which it may be empty.
+func option(options []notify.Field, name string) (string, bool) {
+	for i := range options {
+		if options[i].Name == name {
+			return options[i].Value, true
+		}
 	}
-	if sender != "" || !silent {
-		fields[notify.KeySender] = sender
+	return "", false
+}
+
+// Target returns the target of a registration with these publish-options.
+func Target(options []notify.Field) notify.Target {
+	return notify.Target{Kind: notify.MongoosePush, Address: config.Secret(notify.Value(options, optionDevice)), Options: options}
+}
+
+// Lacks names the publish-options that a registration needs and has not, or has empty.
+// Without them nothing can be sent.
+func Lacks(options []notify.Field) (names []string) {
+	for _, name := range [...]string{optionDevice, optionService} {
+		if notify.Value(options, name) == "" {
+			names = append(names, name)
+		}
 	}
-	if n.Body != "" || !silent {
-		fields[notify.KeyBody] = n.Body
-	}
-	switch {
-	case n.MessageCount > 0:
-		fields[notify.KeyMessageCount] = strconv.Itoa(n.MessageCount)
-	case !silent:
-		fields[notify.KeyMessageCount] = "1" // what MongooseIM says when it does not count
-	}
-	maps.Copy(fields, n.Data)
-	return fields
+	return names
 }
 
 // baseURL returns where the versions of the API are: host and path_prefix of the pool.
@@ -132,12 +139,35 @@ func baseURL(host, prefix string) (*url.URL, error) {
 
 // pathOf returns the device's path below the version as one segment. MongooseIM puts
 // the id in as it is, so that one with a slash or a question mark means another path.
+//
+// Proxies decode paths, some of them more than once, and refuse what leads out. A user
+// could make one refuse everything from us, so such ids are not sent.
 func pathOf(deviceID string) (string, error) {
-	switch deviceID {
-	case "":
+	if deviceID == "" {
 		return "", errors.New("the registration has no device_id among its publish-options")
-	case ".", "..":
-		return "", errors.New("the device_id is a step in a path")
+	}
+	if len(deviceID) > maxDevice || strings.ContainsFunc(deviceID, unicode.IsControl) {
+		return "", errors.New("the device_id is too long, or has control characters")
+	}
+	decoded := deviceID
+	for range decodings {
+		for part := range strings.FieldsFuncSeq(decoded, func(c rune) bool { return c == '/' || c == '\\' || c == ';' }) {
+			if part == "." || part == ".." {
+				return "", errors.New("the device_id has a step in a path")
+			}
+		}
+		again, err := url.PathUnescape(decoded)
+		if err != nil || again == decoded {
+			break
+		}
+		decoded = again
 	}
 	return url.PathEscape(deviceID), nil
 }
+
+// maxDevice is more than any provider's tokens have. decodings is how often an id is
+// decoded to look for steps.
+const (
+	maxDevice = 4096
+	decodings = 4
+)

@@ -1,0 +1,189 @@
+package push
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/route"
+	"eventpusher/backends/push/send/mongoosepush"
+	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// renewedRetry is when a notification is sent by a registration that was renewed while an
+// answer about the old one was on its way.
+const renewedRetry = 10 * time.Millisecond
+
+// complainEvery is how often the log says that our access is refused.
+const complainEvery = time.Minute
+
+var errRenewed = errors.New("the registration was renewed meanwhile")
+
+// deliver brings a notification to its registration or device. What will never be
+// delivered is no error: the event is done with it.
+func (b *Backend) deliver(ctx context.Context, e *event.Event) error {
+	about, cause := e.User, e.StanzaID
+	if about == "" {
+		about = e.To // the device, which nobody owns
+	}
+	if cause == "" {
+		cause = e.ID
+	}
+	send := b.toDevice
+	if e.Kind == event.Push {
+		send = b.toService
+	}
+	result, err := outcome(decide.Expired), error(nil)
+	if b.o.Now().Sub(e.Time) <= b.o.MaxAge {
+		result, err = send(ctx, e)
+	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // nothing was decided
+	}
+	b.noteOf(about, cause, result, target{service: string(e.To.Bare()), node: e.To.Resource()})
+	return err
+}
+
+// toDevice brings a notification to a device that is registered here.
+func (b *Backend) toDevice(ctx context.Context, e *event.Event) (outcome, error) {
+	if b.o.Devices == nil {
+		return gone, nil
+	}
+	summary, err := devices.ReadSummary(e.Packet)
+	if err != nil {
+		return failed, backends.Permanent(errors.New("the notification is no XML"))
+	}
+	err = b.o.Devices.Deliver(ctx, e.To.Resource(), &devices.Message{EventID: e.ID, Time: e.Time, Owner: e.User, Summary: summary})
+	switch {
+	case err == nil:
+		return pushed, nil
+	case errors.Is(err, devices.ErrCoalesced):
+		return coalesced, nil
+	case errors.Is(err, devices.ErrUnknown):
+		return gone, nil
+	case errors.Is(err, backends.ErrGone):
+		return dead, nil
+	case errors.Is(err, devices.ErrLimited):
+		return limited, err
+	case errors.As(err, new(*backends.WaitError)):
+		return waiting, err
+	case errors.Is(err, notify.ErrExpired):
+		return outcome(decide.Expired), nil
+	case errors.As(err, new(*backends.PermanentError)):
+		b.o.Log.Debug("push: a notification will never be delivered", "user", string(e.User), "event", e.ID, "err", err)
+		return refused, nil
+	}
+	return failed, err
+}
+
+// toService brings a notification to the service of a registration, as it is registered
+// now.
+func (b *Backend) toService(ctx context.Context, e *event.Event) (outcome, error) {
+	pubsub, node := e.To.Bare(), e.To.Resource()
+	way := b.way(pubsub, e.User.Domain())
+	key := b.route(way, pubsub)
+	if err := b.o.Routes.Resting(key); err != nil {
+		return b.postponed(e, waiting, err)
+	}
+	services, err := b.store.Services(ctx, e.User)
+	if err != nil {
+		return failed, err
+	}
+	i := slices.IndexFunc(services, func(s registration.Service) bool { return s.PubSub == pubsub && s.Node == node })
+	if i < 0 {
+		return withdrawn, nil
+	}
+	s := &services[i]
+	sender, to := b.sender(way, s)
+	if sender == nil {
+		return refused, nil
+	}
+	if b.failing.refuses(e.User, s, b.o.Now()) {
+		return refused, nil
+	}
+	n := notify.Notification{ID: e.ID, Time: e.Time, TTL: b.o.MaxAge, Element: e.Packet}
+	err = b.o.Routes.Do(ctx, key, string(e.User), func(ctx context.Context) error { return sender.Send(ctx, to, n) })
+	return b.conclude(ctx, e, s, err)
+}
+
+// sender returns what sends for a registration, nil if it cannot be sent any more, and
+// where to.
+func (b *Backend) sender(way Way, s *registration.Service) (notify.Sender, notify.Target) {
+	if way == ByIQ {
+		return b.network, notify.Target{Kind: notify.XMPP, Address: config.Secret(s.PubSub), Node: s.Node, Options: s.Options}
+	}
+	if way == ByDevices || b.o.Gateway == nil {
+		return nil, notify.Target{}
+	}
+	return b.o.Gateway, mongoosepush.Target(s.Options)
+}
+
+// route returns the destination of a service.
+func (b *Backend) route(way Way, pubsub jid.JID) route.Key {
+	if way == ByIQ {
+		return route.Key{Kind: string(notify.XMPP), Name: route.Domain(pubsub.Domain()), Chosen: true}
+	}
+	return route.Key{Kind: string(notify.MongoosePush)}
+}
+
+// conclude says what the answer to a notification means for it and for its registration. A
+// registration ends if its node is gone, or if nothing but refusals came for long.
+func (b *Backend) conclude(ctx context.Context, e *event.Event, s *registration.Service, err error) (outcome, error) {
+	var link *xmpp.LinkError
+	switch {
+	case err == nil:
+		b.failing.succeeds(e.User, s)
+		return pushed, nil
+	case errors.As(err, new(*backends.WaitError)):
+		return b.postponed(e, waiting, err)
+	case errors.Is(err, backends.ErrGone):
+		b.failing.succeeds(e.User, s)
+		return b.forget(ctx, e.User, s, disabled)
+	case errors.Is(err, notify.ErrExpired):
+		return outcome(decide.Expired), nil
+	case errors.As(err, new(*backends.PermanentError)):
+		b.o.Log.Debug("push: the service refuses the notification", "user", string(e.User), "service", string(s.PubSub), "err", err)
+		if errors.As(err, new(*xmpp.Refusal)) && b.failing.fails(e.User, s, b.o.Now()) {
+			return b.forget(ctx, e.User, s, disabled)
+		}
+		return refused, nil
+	case errors.As(err, &link):
+		return failed, fmt.Errorf("push service %s: %w", s.PubSub, link.Err)
+	case errors.As(err, new(*backends.PausedError)):
+		b.complain(err)
+		return b.postponed(e, failed, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return b.postponed(e, timedOut, err)
+	}
+	return b.postponed(e, failed, err)
+}
+
+// complain logs that our access is refused, once in a while.
+func (b *Backend) complain(err error) {
+	now := b.o.Now().UnixNano()
+	if last := b.complained.Load(); now-last >= int64(complainEvery) && b.complained.CompareAndSwap(last, now) {
+		b.o.Log.Error("push: MongoosePush refuses our access; its notifications wait until that is put right", "err", err)
+	}
+}
+
+// postponed returns what is tried again later, unless so many newer notifications wait for
+// the same registration that they stand for this one.
+func (b *Backend) postponed(e *event.Event, result outcome, err error) (outcome, error) {
+	if b.backlog.superseded(string(e.User)+"\x00"+string(e.To), e.Time) {
+		return coalesced, nil
+	}
+	if errors.As(err, new(*backends.WaitError)) {
+		return result, err
+	}
+	return result, backends.Elsewhere(err)
+}

@@ -1,0 +1,171 @@
+package push
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+
+	"eventpusher/backends"
+	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/registration"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// optionSecret is the publish-option that proves that the device's owner has registered it.
+const optionSecret = "secret"
+
+// expand makes one event of a message for each registration of its recipient, and returns
+// when all are kept: then nothing is left to do for the message. Each has an id of its
+// own that follows from message and registration, so that a repetition can be recognised.
+func (b *Backend) expand(ctx context.Context, e *event.Event) error {
+	n, reason := b.o.Decider.Decide(e)
+	if reason == decide.Push && b.o.Now().Sub(e.Time) > b.o.MaxAge {
+		reason = decide.Expired
+	}
+	if reason != decide.Push {
+		b.note(e.User, e.ID, outcome(reason))
+		return nil
+	}
+	services, err := b.registered(ctx, &n)
+	if err != nil {
+		return err
+	}
+	if len(services) == 0 {
+		b.note(n.Recipient, e.ID, notEnabled)
+		return nil
+	}
+	b.count(ctx, &n, e.Time)
+	var list []event.Event
+	var failures []error
+	var entered []string
+	for i := range services {
+		s := &services[i]
+		of := target{string(s.PubSub), s.Node, n.Key}
+		key := n.Key + "\x00" + string(s.PubSub) + "\x00" + s.Node
+		if !b.seen.enter(key, b.o.Now()) {
+			b.noteOf(n.Recipient, e.ID, duplicate, of)
+			continue
+		}
+		one, result, err := b.forRegistration(ctx, s, &n, e)
+		switch {
+		case err != nil:
+			b.seen.leave(key)
+			b.noteOf(n.Recipient, e.ID, failed, of)
+			failures = append(failures, err)
+		case result != queued:
+			b.noteOf(n.Recipient, e.ID, result, of)
+		default:
+			entered, list = append(entered, key), append(list, one)
+		}
+	}
+	if len(list) > 0 {
+		failures = append(failures, b.keep(ctx, list, entered))
+	}
+	return errors.Join(failures...)
+}
+
+// keep appends the events to the outbox.
+func (b *Backend) keep(ctx context.Context, list []event.Event, keys []string) error {
+	err := b.forward(ctx, list)
+	result := queued
+	if err != nil {
+		result, err = failed, fmt.Errorf("push: notifications could not be kept: %w", err)
+		for _, key := range keys {
+			b.seen.leave(key)
+		}
+	}
+	for i := range list {
+		b.noteOf(list[i].User, list[i].StanzaID, result, target{service: string(list[i].To.Bare()), node: list[i].To.Resource()})
+	}
+	return err
+}
+
+// registered returns the registrations that the notice is for.
+func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registration.Service, error) {
+	all, err := b.store.Services(ctx, n.Recipient)
+	if err != nil || n.Session == "" {
+		return all, err
+	}
+	for i := range all {
+		if slices.Contains(all[i].Sessions, n.Session.Resource()) {
+			return all[i : i+1], nil
+		}
+	}
+	return nil, nil
+}
+
+// forRegistration returns the event for a registration. A result other than queued says why
+// there is none.
+func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, n *decide.Notice, e *event.Event) (event.Event, outcome, error) {
+	one := event.Event{
+		ID: notificationID(s, n), Kind: event.Push, Type: e.Type, From: n.Conversation, To: s.PubSub + "/" + jid.JID(s.Node), User: n.Recipient,
+		StanzaID: e.ID, Time: e.Time, Host: n.Recipient.Domain(), Dialect: dialectPush,
+	}
+	switch b.way(s.PubSub, n.Recipient.Domain()) {
+	case ByDevices:
+		one.Kind, one.To = event.Notification, b.o.Own.Bare()+jid.JID("/"+s.Node)
+		one.Packet = withBadge(n).Packet()
+		err := b.o.Devices.Verify(ctx, s.Node, s.Option(optionSecret))
+		switch {
+		case errors.Is(err, devices.ErrUnknown):
+			result, err := b.forget(ctx, n.Recipient, s, disabled)
+			return one, result, err
+		case errors.Is(err, devices.ErrSecret):
+			return one, refused, nil
+		case err != nil:
+			return one, failed, err
+		}
+	case ByGateway:
+		if b.o.Gateway == nil {
+			return one, refused, nil
+		}
+		if len(b.o.Lacks(s.Options)) > 0 {
+			return one, incomplete, nil
+		}
+		fallthrough
+	default:
+		one.Packet = notify.Element(n.Fields())
+	}
+	return one, queued, nil
+}
+
+// withBadge adds the number of all unread messages, which only we know.
+func withBadge(n *decide.Notice) devices.Summary {
+	fields := devices.Summary(n.Fields())
+	if n.Total > 0 {
+		fields = append(fields, notify.Field{Name: notify.KeyBadge, Value: strconv.Itoa(n.Total)})
+	}
+	return fields
+}
+
+// notificationID returns the id of the notification of a message for a registration.
+func notificationID(s *registration.Service, n *decide.Notice) string {
+	h := sha256.New()
+	for _, part := range [...]string{n.Key, string(s.PubSub), s.Node} {
+		_, _ = io.WriteString(h, part) // a hash takes everything
+		_, _ = h.Write([]byte{0})
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// forget removes a registration whose service or device is gone, unless it was renewed
+// since. result is what is noted if it was removed.
+func (b *Backend) forget(ctx context.Context, owner jid.JID, s *registration.Service, result outcome) (outcome, error) {
+	removed, err := b.store.Remove(ctx, owner, s)
+	switch {
+	case err != nil:
+		return failed, fmt.Errorf("a registration that is gone cannot be removed: %w", err)
+	case !removed:
+		return waiting, backends.Wait(renewedRetry, errRenewed)
+	}
+	b.o.Log.Debug("push: a registration was removed, since its device is gone", "user", string(owner), "service", string(s.PubSub))
+	return result, nil
+}

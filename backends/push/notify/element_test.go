@@ -1,0 +1,56 @@
+package notify
+
+import (
+	"encoding/xml"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestElement: what is written is read again, byte for byte.
+func TestElement(t *testing.T) {
+	want := []Field{{"message-count", "1"}, {"last-message-body", "  a <b> & 'c'\n"}, {"empty", ""}}
+	form, err := ReadElement(Element(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Field
+	for _, f := range form.Fields[1:] { // the first is FORM_TYPE
+		got = append(got, Field{f.Name, f.Values[0]})
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if form, err := ReadElement(Element(nil)); err != nil || len(form.Fields) != 0 {
+		t.Errorf("%v, %v", form, err)
+	}
+}
+
+// FuzzReadElement holds what is read in a hurry against encoding/xml, and sees to it that
+// our own packets are.
+func FuzzReadElement(f *testing.F) {
+	f.Add("<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='form'><field var='a'><value>1</value></field><field var='b'/></x></notification>")
+	f.Add("<notification xmlns='urn:xmpp:push:0'/>")
+	f.Add("<notification xmlns='other'/>")
+	f.Add("<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'/><x xmlns='jabber:x:data'/></notification>")
+	f.Fuzz(func(t *testing.T, packet string) {
+		got, ok := readPlain(packet)
+		if !ok {
+			return
+		}
+		var want notification
+		err := xml.Unmarshal([]byte(packet), &want)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%q: %v %s", packet, err, diff)
+		}
+		var fields []Field
+		for _, one := range got.Form.Fields {
+			fields = append(fields, Field{Name: one.Name, Value: one.Value()})
+		}
+		own := Element(fields)
+		if _, ok := readPlain(own); !ok && !strings.Contains(own, "&#") && !strings.Contains(own, "\uFFFD") {
+			t.Errorf("our own is odd: %q", own)
+		}
+	})
+}

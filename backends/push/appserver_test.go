@@ -34,7 +34,7 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 	}
 	d := devices.NewDelivery(devices.Options{Apps: apps, Content: notify.ContentBody, MaxAge: time.Hour, Burst: 2, Interval: time.Hour, Routes: f.o.Routes})
 	d.Attach(store)
-	f.o.Own, f.o.Devices = "events.example.org", d
+	f.o.Own, f.own, f.o.Devices = "events.example.org", jid.NewDomains("events.example.org"), d
 	t.Cleanup(func() {
 		if err := errors.Join(f.Backend.Close(), store.Close()); err != nil {
 			t.Error(err)

@@ -33,7 +33,7 @@ func TestPushCases(t *testing.T) {
 				t.Run("toggling", func(t *testing.T) { pushToggling(t, w) })
 				pushOptions(t, w, say)
 				pushOnlineOrNot(t, w, say)
-				pushHosts(t, w, f.noService)
+				pushHosts(t, w)
 				pushErrors(t, w, say)
 				pushUnacked(t, w, bob, say, false)
 				pushPubSub(t, w, say, f.noNode)
@@ -184,7 +184,7 @@ func pushOnlineOrNot(t *testing.T, w *pushWorld, say func(to, text string)) {
 }
 
 // pushHosts: @HOST@ is the recipient's host, and no other's.
-func pushHosts(t *testing.T, w *pushWorld, noService string) {
+func pushHosts(t *testing.T, w *pushWorld) {
 	alice := w.login("alice@"+otherHost, "phone")
 	alice.IQ("set", "", pushEnable("virtual."+otherHost, "n", "service", "fcm", "device_id", "elsewhere"))
 	leave(alice)
@@ -198,10 +198,10 @@ func pushHosts(t *testing.T, w *pushWorld, noService string) {
 	alice.IQ("set", "", "<disable xmlns='urn:xmpp:push:0' jid='virtual."+otherHost+"'/>")
 	alice.IQ("set", "", pushEnable("virtual.localhost", "n", "service", "fcm", "device_id", "wrong"))
 	leave(alice)
-	before := w.occurred(noService)
+	before := w.occurred("refused")
 	say("alice@"+otherHost, "to the virtual service of another host")
 	// It is a service like any other then, which is not there.
-	await(t, "the server's answer", func() bool { return w.occurred(noService) > before })
+	await(t, "the server's answer", func() bool { return w.occurred("refused") > before })
 	w.expect("nothing at MongoosePush")
 }
 

@@ -33,13 +33,11 @@ const otherHost = "other.localhost"
 // which carol may create nodes, and stream management that gives sessions up soon.
 var pushServers = []struct {
 	name string
-	// noNode and noService are the outcomes where a pubsub service has no such node,
-	// and where there is no such service: what the server calls an error of type cancel
-	// ends the registration.
-	noNode, noService string
-	start             func(t *testing.T) *harness.XMPPServer
+	// noNode is the outcome where a pubsub service has no such node.
+	noNode string
+	start  func(t *testing.T) *harness.XMPPServer
 }{
-	{"prosody", "refused", "disabled", func(t *testing.T) *harness.XMPPServer {
+	{"prosody", "refused", func(t *testing.T) *harness.XMPPServer {
 		return harness.Prosody(t, harness.ProsodyOptions{
 			EventFeed: true, DelegatePush: true, Accounts: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
 			Hosts: []string{"localhost", otherHost},
@@ -49,7 +47,7 @@ Component "pubsub.localhost" "pubsub"
 `,
 		})
 	}},
-	{"ejabberd", "disabled", "refused", func(t *testing.T) *harness.XMPPServer {
+	{"ejabberd", "disabled", func(t *testing.T) *harness.XMPPServer {
 		return harness.Ejabberd(t, harness.EjabberdOptions{
 			EventFeed: true, DelegatePush: true, Accounts: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
 			Hosts:   []string{"localhost", otherHost},

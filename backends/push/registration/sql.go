@@ -1,9 +1,7 @@
 package registration
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,54 +11,44 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"eventpusher/backends/push/notify"
 	"eventpusher/config"
-	"eventpusher/internal/jid"
 	"eventpusher/internal/tlsconfig"
 )
 
-// SQL keeps registrations in PostgreSQL or CockroachDB, in MongooseIM's own table
-// (priv/pg.sql, event_pusher_push_subscription), so that the registrations of a
-// MongooseIM are there after a change to eventpusher. Several instances can share it.
-// Which session has enabled what has no place there and is in a table of our own,
-// eventpusher_push_session.
+// SQL keeps registrations in PostgreSQL, in MongooseIM's own table (priv/pg.sql,
+// event_pusher_push_subscription), so that the registrations of a MongooseIM are there
+// after a change to eventpusher. Several instances can share it. Which session has enabled
+// what has no place there and is in a table of our own, eventpusher_push_session.
+//
+// It works behind PgBouncer, whose server sessions are shared: it sets no parameter of a
+// session, prepares no named statement, and locks within transactions only.
 //
 // While the database is away every method fails, and works again when it is back.
 type SQL struct {
-	pool  *pgxpool.Pool
-	limit int
+	pool    *pgxpool.Pool
+	limit   int
+	user    string
+	timeout time.Duration
+
+	places chan struct{} // a connection each
+	log    *slog.Logger
 
 	mu    sync.Mutex
-	ready bool // the table is there
+	ready bool // the tables are there
 }
 
 // The defaults of a pool of which the configuration says nothing.
 const (
 	defaultQueryTimeout = 5 * time.Second
 	connectTimeout      = 5 * time.Second
+	// sessionTimeout is how long a new connection may take for the first answer.
+	sessionTimeout = time.Second
+	// mostTurns is how often a transaction is repeated that gives way to another one.
+	mostTurns = 5
 )
-
-// schema is MongooseIM's; what is there is left alone.
-const schema = `
-CREATE TABLE IF NOT EXISTS event_pusher_push_subscription (
-	owner_jid VARCHAR(250) NOT NULL,
-	node VARCHAR(250) NOT NULL,
-	pubsub_jid VARCHAR(250) NOT NULL,
-	form JSON NOT NULL,
-	created_at BIGINT NOT NULL,
-	PRIMARY KEY (owner_jid, node, pubsub_jid)
-);
-CREATE INDEX IF NOT EXISTS i_event_pusher_push_subscription ON event_pusher_push_subscription (owner_jid);
-CREATE TABLE IF NOT EXISTS eventpusher_push_session (
-	owner_jid VARCHAR(250) NOT NULL,
-	resource VARCHAR(250) NOT NULL,
-	node VARCHAR(250) NOT NULL,
-	pubsub_jid VARCHAR(250) NOT NULL,
-	created_at BIGINT NOT NULL,
-	PRIMARY KEY (owner_jid, resource)
-);`
 
 // OpenSQL returns a store for that pool; it connects to nothing before it is used.
 // limit is how many services a user can have; below one means MaxPerUser.
@@ -75,234 +63,194 @@ func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*SQL, error) {
 	c.Host, c.Port, c.Database, c.User, c.Password = p.Host, uint16(p.Port), p.Database, p.Username, p.Password.Reveal()
 	c.RuntimeParams = map[string]string{"application_name": "eventpusher"}
 	c.Fallbacks, c.ConnectTimeout = nil, connectTimeout
+	c.DefaultQueryExecMode, c.StatementCacheCapacity, c.DescriptionCacheCapacity = pgx.QueryExecModeExec, 0, 0
 	if p.TLS != nil {
 		if c.TLSConfig, err = tlsconfig.Client(p.TLS, p.Host); err != nil {
 			return nil, fmt.Errorf("outgoing_pools.rdbms.default.connection.tls: %w", err)
 		}
 	}
-	timeout := p.QueryTimeout
-	if timeout <= 0 {
-		timeout = defaultQueryTimeout
-	}
-	c.RuntimeParams["statement_timeout"] = strconv.FormatInt(timeout.Milliseconds(), 10)
 	cfg.MaxConns = int32(max(p.Workers, 1))
 	cfg.MinConns = 0
+	cfg.AfterConnect = hasSession
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("outgoing_pools.rdbms.default: %w", err)
 	}
-	if limit < 1 {
-		limit = MaxPerUser
+	s := &SQL{pool: pool, limit: limit, user: p.Username, timeout: p.QueryTimeout, places: make(chan struct{}, cfg.MaxConns), log: log}
+	if s.limit < 1 {
+		s.limit = MaxPerUser
+	}
+	if s.timeout <= 0 {
+		s.timeout = defaultQueryTimeout
 	}
 	log.Debug("push registrations are kept in a database", "address", net.JoinHostPort(p.Host, strconv.Itoa(p.Port)), "database", p.Database)
-	return &SQL{pool: pool, limit: limit}, nil
+	return s, nil
 }
 
-// prepare makes sure that the table is there.
+// errNoSession says that a pooler lets a new connection wait until another one ends.
+var errNoSession = errors.New("the database lets a new connection wait")
+
+// hasSession fails if nobody answers a new connection. PgBouncer in session mode accepts
+// more connections than it has sessions, and lets the others wait.
+func hasSession(ctx context.Context, c *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
+	defer cancel()
+	if _, err := c.Exec(ctx, "SELECT 1"); err != nil && ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", errNoSession, err)
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// acquire returns a connection, and what gives it back. If the database lets a new
+// connection wait, fewer connections are used from then on.
+func (s *SQL) acquire(ctx context.Context) (*pgxpool.Conn, func(), error) {
+	for {
+		select {
+		case s.places <- struct{}{}:
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+		c, err := s.pool.Acquire(ctx)
+		if err == nil {
+			return c, func() { c.Release(); <-s.places }, nil
+		}
+		others := s.pool.Stat()
+		if !errors.Is(err, errNoSession) || others.AcquiredConns()+others.IdleConns() == 0 {
+			<-s.places
+			return nil, nil, err
+		}
+		// The place stays taken: the others have the sessions that there are.
+		s.log.Warn("the database lets a new connection wait; push uses one less. With PgBouncer in session mode set workers to at most its default_pool_size",
+			"connections", cap(s.places))
+	}
+}
+
+// tables are the tables and how they are made. The first is MongooseIM's.
+var tables = [...]struct{ name, create string }{
+	{"event_pusher_push_subscription", `CREATE TABLE IF NOT EXISTS event_pusher_push_subscription (
+	owner_jid VARCHAR(250) NOT NULL,
+	node VARCHAR(250) NOT NULL,
+	pubsub_jid VARCHAR(250) NOT NULL,
+	form JSON NOT NULL,
+	created_at BIGINT NOT NULL,
+	PRIMARY KEY (owner_jid, node, pubsub_jid)
+)`},
+	{"eventpusher_push_session", `CREATE TABLE IF NOT EXISTS eventpusher_push_session (
+	owner_jid VARCHAR(250) NOT NULL,
+	resource VARCHAR(250) NOT NULL,
+	node VARCHAR(250) NOT NULL,
+	pubsub_jid VARCHAR(250) NOT NULL,
+	created_at BIGINT NOT NULL,
+	PRIMARY KEY (owner_jid, resource)
+)`},
+}
+
+// The SQLSTATEs that are told apart.
+const (
+	noSuchTable          = "42P01"
+	noRight              = "42501"
+	serializationFailure = "40001"
+	deadlock             = "40P01"
+)
+
+func hasState(err error, states ...string) bool {
+	var of *pgconn.PgError
+	if !errors.As(err, &of) {
+		return false
+	}
+	for _, state := range states {
+		if of.Code == state {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare makes the tables that are not there. Those that are there are used as they are,
+// with rights to rows alone. An error names the statement that an administrator has to run.
 func (s *SQL) prepare(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ready {
 		return nil
 	}
-	if _, err := s.pool.Exec(ctx, schema); err != nil {
+	c, release, err := s.acquire(ctx)
+	if err != nil {
 		return s.explain(err)
+	}
+	defer release()
+	for _, table := range tables {
+		_, err := c.Exec(ctx, "SELECT 1 FROM "+table.name+" WHERE owner_jid = ''")
+		if hasState(err, noSuchTable) {
+			if _, err = c.Exec(ctx, table.create); hasState(err, noRight) {
+				return s.explain(&missingError{fmt.Sprintf("the table %s is not there, and user %s may not make it; run: %s; and then: %s", table.name, s.user, table.create, s.grant(table.name)), err})
+			}
+		}
+		if hasState(err, noRight) {
+			return s.explain(&missingError{fmt.Sprintf("user %s may not use the table %s; run: %s", s.user, table.name, s.grant(table.name)), err})
+		}
+		if err != nil {
+			return s.explain(err)
+		}
 	}
 	s.ready = true
 	return nil
 }
+
+// grant is the statement that gives the rights to rows.
+func (s *SQL) grant(table string) string {
+	return "GRANT SELECT, INSERT, UPDATE, DELETE ON " + table + " TO " + pgx.Identifier{s.user}.Sanitize()
+}
+
+// missingError says what an administrator of the database has to do.
+type missingError struct {
+	text string
+	err  error
+}
+
+// Error implements error.
+func (e *missingError) Error() string { return e.text + " (" + e.err.Error() + ")" }
+
+// Unwrap returns what the database says.
+func (e *missingError) Unwrap() error { return e.err }
 
 // explain says whose trouble it is.
 func (s *SQL) explain(err error) error {
 	if err == nil || errors.Is(err, ErrTooMany) {
 		return err
 	}
+	if hasState(err, noRight) && !errors.As(err, new(*missingError)) {
+		err = &missingError{"run: " + s.grant(tables[0].name+", "+tables[1].name), err}
+	}
 	return fmt.Errorf("database of outgoing_pools.rdbms.default: %w", err)
 }
 
-// Enable implements Store.
-func (s *SQL) Enable(ctx context.Context, owner jid.JID, service Service) error {
+// transact runs a transaction within the pool's timeout, once more if it gave way to
+// another one.
+func (s *SQL) transact(ctx context.Context, do func(context.Context, pgx.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	form := encodeForm(service.Options)
-	return s.explain(pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// One request of a user after the other, or two could pass the limit together.
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", string(owner)); err != nil {
-			return err
-		}
-		var others int
-		err := tx.QueryRow(ctx, `SELECT count(*) FROM event_pusher_push_subscription WHERE owner_jid = $1 AND NOT (node = $2 AND pubsub_jid = $3)`,
-			string(owner), service.Node, string(service.PubSub)).Scan(&others)
-		switch {
-		case err != nil:
-			return err
-		case others >= s.limit:
-			err = s.unlessThere(ctx, tx, owner, service, form)
-		default:
-			_, err = tx.Exec(ctx, `INSERT INTO event_pusher_push_subscription (owner_jid, node, pubsub_jid, form, created_at) VALUES ($1, $2, $3, $4, $5)
-				ON CONFLICT (owner_jid, node, pubsub_jid) DO UPDATE SET form = excluded.form, created_at = excluded.created_at`,
-				string(owner), service.Node, string(service.PubSub), form, micros(service.Created))
-		}
-		if err != nil {
-			return err
-		}
-		return s.enter(ctx, tx, owner, service)
-	}))
-}
-
-// enter notes what the session that asks has enabled last, and forgets those of the
-// same service that are too many.
-func (s *SQL) enter(ctx context.Context, tx pgx.Tx, owner jid.JID, service Service) error {
-	session := service.asking()
-	if session == "" {
-		return nil
-	}
-	_, err := tx.Exec(ctx, `INSERT INTO eventpusher_push_session (owner_jid, resource, node, pubsub_jid, created_at) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (owner_jid, resource) DO UPDATE SET node = excluded.node, pubsub_jid = excluded.pubsub_jid, created_at = excluded.created_at`,
-		string(owner), session, service.Node, string(service.PubSub), time.Now().UnixMicro())
-	if err == nil {
-		_, err = tx.Exec(ctx, `DELETE FROM eventpusher_push_session WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3 AND resource NOT IN (
-			SELECT resource FROM eventpusher_push_session WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3 ORDER BY created_at DESC, resource LIMIT $4)`,
-			string(owner), service.Node, string(service.PubSub), keptSessions)
-	}
-	return err
-}
-
-// unlessThere changes a registration that is there; no new one may join.
-func (s *SQL) unlessThere(ctx context.Context, tx pgx.Tx, owner jid.JID, service Service, form string) error {
-	tag, err := tx.Exec(ctx, `UPDATE event_pusher_push_subscription SET form = $4, created_at = $5 WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3`,
-		string(owner), service.Node, string(service.PubSub), form, micros(service.Created))
-	if err == nil && tag.RowsAffected() == 0 {
-		return ErrTooMany
-	}
-	return err
-}
-
-// Disable implements Store.
-func (s *SQL) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error) {
-	n, err := s.delete(ctx, "owner_jid = $1 AND pubsub_jid = $2 AND node = $3", string(owner), string(pubsub), node)
-	return n > 0, err
-}
-
-// Remove implements Store.
-func (s *SQL) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
-	n, err := s.delete(ctx, "owner_jid = $1 AND pubsub_jid = $2 AND node = $3 AND created_at = $4",
-		string(owner), string(gone.PubSub), gone.Node, micros(gone.Created))
-	return n > 0, err
-}
-
-// DisableAll implements Store.
-func (s *SQL) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
-	return s.delete(ctx, "owner_jid = $1 AND pubsub_jid = $2", string(owner), string(pubsub))
-}
-
-// Forget implements Store.
-func (s *SQL) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
-	if until.IsZero() {
-		return s.delete(ctx, "owner_jid = $1", string(owner))
-	}
-	return s.delete(ctx, "owner_jid = $1 AND created_at <= $2", string(owner), until.UnixMicro())
-}
-
-// delete removes services, of which the first of args is the owner, and what their sessions
-// have enabled.
-func (s *SQL) delete(ctx context.Context, where string, args ...any) (int, error) {
-	if err := s.prepare(ctx); err != nil {
-		return 0, err
-	}
-	removed := 0
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "DELETE FROM event_pusher_push_subscription WHERE "+where, args...)
-		if err == nil {
-			_, err = tx.Exec(ctx, `DELETE FROM eventpusher_push_session AS session WHERE owner_jid = $1 AND NOT EXISTS (
-				SELECT 1 FROM event_pusher_push_subscription AS service
-				WHERE service.owner_jid = $1 AND service.node = session.node AND service.pubsub_jid = session.pubsub_jid)`, args[0])
-		}
-		removed = int(tag.RowsAffected())
-		return err
-	})
-	return removed, s.explain(err)
-}
-
-// Services implements Store.
-func (s *SQL) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
-	if err := s.prepare(ctx); err != nil {
-		return nil, err
-	}
-	rows, err := s.pool.Query(ctx, `SELECT pubsub_jid, node, form::text, created_at, (
-			SELECT array_agg(resource ORDER BY created_at DESC, resource) FROM eventpusher_push_session AS session
-			WHERE session.owner_jid = $1 AND session.node = service.node AND session.pubsub_jid = service.pubsub_jid)
-		FROM event_pusher_push_subscription AS service WHERE owner_jid = $1
-		ORDER BY pubsub_jid COLLATE "C", node COLLATE "C"`, string(owner))
+	c, release, err := s.acquire(ctx)
 	if err != nil {
-		return nil, s.explain(err)
+		return s.explain(err)
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (service Service, err error) {
-		var form string
-		var at int64
-		if err = row.Scan(&service.PubSub, &service.Node, &form, &at, &service.Sessions); err == nil {
-			service.Created = created(at)
-			service.Options, err = decodeForm(form)
+	defer release()
+	for range mostTurns {
+		err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return do(ctx, tx) })
+		if !hasState(err, serializationFailure, deadlock) {
+			break
 		}
-		return service, err
-	})
-	if len(list) == 0 {
-		list = nil
 	}
-	return list, s.explain(err)
-}
-
-// Count implements Store.
-func (s *SQL) Count(ctx context.Context) (n int, err error) {
-	if err := s.prepare(ctx); err != nil {
-		return 0, err
-	}
-	err = s.pool.QueryRow(ctx, "SELECT count(*) FROM event_pusher_push_subscription").Scan(&n)
-	return n, s.explain(err)
+	return s.explain(err)
 }
 
 // Close implements Store.
 func (s *SQL) Close() error {
 	s.pool.Close()
 	return nil
-}
-
-// encodeForm writes the options as the JSON object that MongooseIM keeps.
-func encodeForm(options []notify.Field) string {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, o := range options {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		name, _ := json.Marshal(o.Name) // a string always encodes
-		value, _ := json.Marshal(o.Value)
-		b.Write(name)
-		b.WriteByte(':')
-		b.Write(value)
-	}
-	b.WriteByte('}')
-	return b.String()
-}
-
-// decodeForm reads them in their order.
-func decodeForm(form string) ([]notify.Field, error) {
-	d := json.NewDecoder(bytes.NewReader([]byte(form)))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("the form of a registration is no JSON object: %.40q", form)
-	}
-	var list []notify.Field
-	for d.More() {
-		name, err := d.Token()
-		if err != nil {
-			return nil, err
-		}
-		var value string
-		if err := d.Decode(&value); err != nil {
-			return nil, fmt.Errorf("the form of a registration has a value that is no string: %w", err)
-		}
-		list = append(list, notify.Field{Name: name.(string), Value: value})
-	}
-	return list, nil
 }

@@ -4,8 +4,10 @@ package registration
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/config"
 	"eventpusher/internal/harness"
+	"eventpusher/internal/jid"
 )
 
 func newSQL(t *testing.T, d *harness.Database, password string) *SQL {
@@ -89,4 +92,81 @@ func TestSQL(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPgBouncer: a pooler shares server sessions, so that nothing may depend on one. Many
+// stores, one after another, are what is left of restarts.
+func TestPgBouncer(t *testing.T) {
+	d := harness.PostgreSQL(t)
+	conn := d.Dial()
+	for _, mode := range []string{"session", "transaction"} {
+		t.Run(mode, func(t *testing.T) {
+			b := harness.PgBouncer(t, d, mode)
+			storeSuite(t, func(t *testing.T) Store {
+				if _, err := conn.Exec(t.Context(), "DROP TABLE IF EXISTS event_pusher_push_subscription, eventpusher_push_session"); err != nil {
+					t.Fatal(err)
+				}
+				return newSQL(t, b, b.Password)
+			})
+			for range 3 {
+				s := newSQL(t, b, b.Password)
+				var all sync.WaitGroup
+				for i := range 40 {
+					all.Go(func() {
+						owner := jid.JID(fmt.Sprint("user", i, "@x"))
+						if err := s.Enable(t.Context(), owner, Service{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "a", Value: "'b'"}}}); err != nil {
+							t.Error(err)
+						}
+						if got, err := s.Services(t.Context(), owner); err != nil || len(got) != 1 || got[0].Option("a") != "'b'" {
+							t.Errorf("%v, %v", got, err)
+						}
+					})
+				}
+				all.Wait()
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// TestRights: rights to rows are enough where the tables are there. Where something is
+// missing, the error names the statement to run, and after that all is well.
+func TestRights(t *testing.T) {
+	d := harness.PostgreSQL(t)
+	conn := d.Dial()
+	run := func(statement string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	run(`CREATE ROLE "row user" LOGIN PASSWORD 'rows'`)
+	run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+	limited := *d
+	limited.Username = "row user"
+	s := newSQL(t, &limited, "rows")
+	said := 0
+	for {
+		err := s.Enable(t.Context(), "bob@x", Service{PubSub: "a.example", Node: "1"})
+		if err == nil {
+			break
+		}
+		_, statements, ok := strings.Cut(err.Error(), "run: ")
+		if said++; !ok || said > 4 {
+			t.Fatalf("attempt %d: %v", said, err)
+		}
+		statements, _, _ = strings.Cut(statements, " (ERROR")
+		for statement := range strings.SplitSeq(statements, "; and then: ") {
+			run(statement)
+		}
+	}
+	if said != 2 {
+		t.Errorf("%d times something was missing, want 2: each table", said)
+	}
+	run(`REVOKE DELETE ON event_pusher_push_subscription FROM "row user"`)
+	if _, err := s.Disable(t.Context(), "bob@x", "a.example", "1"); err == nil || !strings.Contains(err.Error(), `run: GRANT SELECT, INSERT, UPDATE, DELETE ON event_pusher_push_subscription, eventpusher_push_session TO "row user"`) {
+		t.Errorf("got %v", err)
+	}
 }

@@ -111,7 +111,9 @@ func TestManySlow(t *testing.T) {
 		var all sync.WaitGroup
 		for i := range 5 {
 			key := Key{Kind: "xmpp", Name: fmt.Sprint("slow", i, ".example"), Chosen: true}
-			all.Go(func() { crowd(t, r, key, 10, func(n int) string { return fmt.Sprint(i, " ", n) }, after(5*time.Second, nil)) })
+			all.Go(func() {
+				crowd(t, r, key, 10, func(n int) string { return fmt.Sprint(i, " ", n) }, after(5*time.Second, nil))
+			})
 			synctest.Wait()
 		}
 		if errs := crowd(t, r, quick, 100, everyone, after(100*time.Millisecond, nil)); count(errs, nil) != 100 {

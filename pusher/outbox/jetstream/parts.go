@@ -221,7 +221,7 @@ func (e *Engine) release(p *part) error {
 	var err error
 	for deadline := time.Now().Add(requestTimeout); ; {
 		err = p.save(e.ctx, true)
-		if err == nil || errors.Is(err, errNotOurs) || time.Now().After(deadline) || !e.cluster.Valid(cluster.Deliver, p.gen) {
+		if err == nil || errors.Is(err, errNotOurs) || time.Now().After(deadline) || e.ctx.Err() != nil || !e.cluster.Valid(cluster.Deliver, p.gen) {
 			break
 		}
 		pause(e.ctx, saveInterval)

@@ -76,58 +76,55 @@ func consume(r outbox.Reader, wake chan struct{}, lanes, limit int, delay time.D
 }
 
 // TestSoakThroughput appends and delivers with the embedded engine and with one instance of
-// this one, by turns, and compares.
+// this one, by turns, and compares the best turn of each: on a busy machine the others say
+// how long a process waits for a processor.
 func TestSoakThroughput(t *testing.T) {
-	const batch, lasts, rounds = 1024, 3 * time.Second, 3 // as the pusher's packs are when there is much to do
+	const batch, lasts, rounds = 1024, 300 * time.Millisecond, 30 // packs as the pusher's when there is much to do
+	n := 0
 	measure := func(box outbox.Outbox, r outbox.Reader, wake chan struct{}) float64 {
 		var delivered atomic.Int64
 		stop := make(chan struct{})
 		wait := consume(r, wake, 10, 64, 0, stop, &delivered)
-		n := 0
-		began := time.Now()
+		sent, began := 0, time.Now()
 		for time.Since(began) < lasts {
 			if err := box.Append(pack(1, largeEvents(n, batch)...)); err != nil {
-				t.Fatal(err)
+				t.Error(err)
+				break
 			}
-			n += batch
+			n, sent = n+batch, sent+batch
 		}
-		appended, had := time.Since(began), delivered.Load()
-		await(t, "all deliveries", func() bool { return int(delivered.Load()) == n })
-		t.Logf("%T: %d events appended in %v, %d delivered by then, all after %v", box, n, appended.Round(time.Millisecond), had, time.Since(began).Round(time.Millisecond))
-		rate := float64(n) / time.Since(began).Seconds()
+		await(t, "all deliveries", func() bool { return int(delivered.Load()) == sent })
+		rate := float64(sent) / time.Since(began).Seconds()
 		close(stop)
 		wait()
 		return rate
 	}
+	wake := make(chan struct{}, 1)
+	embedded, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer embedded.Close()
+	r, err := embedded.Reader("a", func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := options(t, harness.NATS(t, harness.NATSOptions{}), "a")
+	o.Partitions, o.Takeover = jetstream.DefaultPartitions, jetstream.DefaultTakeover
+	i := open(t, o)
+	i.owns(jetstream.DefaultPartitions)
+	i.hold()
 	var ours, theirs float64
 	for range rounds {
-		wake := make(chan struct{}, 1)
-		embedded, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := embedded.Reader("a", func() {
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		theirs += measure(embedded, r, wake) / rounds
-		if err := embedded.Close(); err != nil {
-			t.Error(err)
-		}
-		o := options(t, harness.NATS(t, harness.NATSOptions{}), "a")
-		o.Partitions, o.Takeover = jetstream.DefaultPartitions, jetstream.DefaultTakeover
-		i := open(t, o)
-		i.owns(jetstream.DefaultPartitions)
-		i.hold()
-		ours += measure(i, i.readers["a"], i.wake["a"]) / rounds
-		i.close()
+		theirs = max(theirs, measure(embedded, r, wake))
+		ours = max(ours, measure(i, i.readers["a"], i.wake["a"]))
 	}
-	t.Logf("figures: append and deliver, packs of %d: %.0f events/s with one instance, %.0f embedded, ratio %.2f", batch, ours, theirs, ours/theirs)
+	t.Logf("figures: append and deliver, packs of %d, best of %d turns: %.0f events/s with one instance, %.0f embedded, ratio %.2f", batch, rounds, ours, theirs, ours/theirs)
 	if ours < theirs/2 {
 		t.Errorf("one instance reaches %.2f of the embedded engine's throughput", ours/theirs)
 	}

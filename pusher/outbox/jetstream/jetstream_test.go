@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/config"
@@ -190,6 +191,16 @@ func TestServersThatCannotServe(t *testing.T) {
 		server := harness.NATS(t, harness.NATSOptions{NoJetStream: true})
 		if _, err := jetstream.Open(options(t, server, "a")); err == nil || !strings.Contains(err.Error(), "start nats-server with JetStream") {
 			t.Errorf("error: %v", err)
+		}
+	})
+	t.Run("too old", func(t *testing.T) {
+		server := harness.NATS(t, harness.NATSOptions{Old: true})
+		var old *jetstream.ServerError
+		if _, err := jetstream.Open(options(t, server, "a")); !errors.As(err, &old) || !strings.Contains(err.Error(), "2.12 or later is needed") {
+			t.Errorf("error: %v", err)
+		}
+		if _, err := jetstream.OpenLetters(t.Context(), options(t, server, "a")); !errors.As(err, &old) {
+			t.Errorf("letters: %v", err)
 		}
 	})
 	t.Run("credentials", func(t *testing.T) {
@@ -470,4 +481,40 @@ func useBucket(t *testing.T, o jetstream.Options, name string) {
 	if err := kv.Delete(t.Context(), "k", js.LastRevision(revision)); err != nil {
 		t.Error(err)
 	}
+}
+
+// Events in streams of an earlier version are not left behind in silence.
+func TestEarlierStreams(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	j, err := js.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, name := range []string{"TEST_LOG_00", "TEST_LOG_01", "TEST_PARKED"} {
+		if _, err := j.CreateStream(t.Context(), js.StreamConfig{Name: name, Subjects: []string{fmt.Sprint("TEST.log.", n)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := j.Publish(t.Context(), "TEST.log.1", []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	var earlier *jetstream.EarlierError
+	_, err = jetstream.Open(options(t, server, "a"))
+	if !errors.As(err, &earlier) || !slices.Equal(earlier.Streams, []string{"TEST_LOG_01 (1 messages)"}) || !strings.Contains(err.Error(), "nats stream rm") {
+		t.Errorf("error: %v", err)
+	}
+	s, err := j.Stream(t.Context(), "TEST_LOG_01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	open(t, options(t, server, "a")).owns(4)
 }

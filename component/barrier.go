@@ -116,6 +116,6 @@ func (a *attachment) snapshotEnded(b *barrier, software string) {
 	case l.judge.Authority(b.host, trust.Presence) != trust.Privilege:
 		l.log.Debug("component: another feed reports the presence of this host, its snapshot is not counted", "host", string(b.host))
 	default:
-		l.settled(b.host, nil)
+		l.sink.Settled(b.host, nil)
 	}
 }

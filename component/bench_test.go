@@ -64,7 +64,7 @@ type ingest func(b *testing.B, server *xmppserver.Server, count func()) (stop fu
 func throughLink(b *testing.B, server *xmppserver.Server, count func()) func() {
 	link, err := New(config.Component{Address: server.Addr(), Name: corpusName, Secret: testSecret, Forwarders: []string{"localhost"}},
 		[]string{"example.org", "localhost"},
-		Options{Handler: func(*trust.Fact) { count() }})
+		Options{Sink: &hearing{handler: func(*trust.Fact) { count() }, began: func() {}}})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -13,21 +13,14 @@ import (
 // done, to recognise what is no XMPP server.
 const heardSize = 256
 
-// conn is the connection as mellium sees it. It is an io.ByteReader, so that
-// encoding/xml takes no byte more than it needs: what the server sends in one
-// segment with <handshake/> belongs to the framer.
-//
-// Until feed is called it passes the server's bytes on, as prologue has them. From then on a reader of
-// it drives the link: each read that needs bytes frames stanzas, which go their own
-// way, until there is an element for the session.
+// conn is the connection as mellium sees it during the handshake. It is an
+// io.ByteReader, so that encoding/xml takes no byte more than it needs: what the server
+// sends in one segment with <handshake/> belongs to the framer.
 type conn struct {
 	net.Conn // writes go through outbound; reads as described
 	in       *bufio.Reader
 	prologue prologue
 	out      *outbound
-	next     func() ([]byte, error) // nil until the handshake is done
-	pending  []byte                 // what the session has not read yet
-	cause    error                  // what ended next
 }
 
 func newConn(c net.Conn, in *watchedReader, out *outbound) *conn {
@@ -35,54 +28,23 @@ func newConn(c net.Conn, in *watchedReader, out *outbound) *conn {
 	return &conn{Conn: c, in: buffered, prologue: prologue{in: buffered}, out: out}
 }
 
-// feed makes next the source of bytes.
-func (c *conn) feed(next func() ([]byte, error)) { c.next = next }
-
-// Write implements io.Writer for what the session itself writes.
+// Write implements io.Writer.
 func (c *conn) Write(b []byte) (int, error) { return c.out.Write(b) }
 
 // ReadByte implements io.ByteReader.
-func (c *conn) ReadByte() (byte, error) {
-	if c.next == nil {
-		return c.prologue.ReadByte()
-	}
-	if err := c.fill(); err != nil {
-		return 0, err
-	}
-	b := c.pending[0]
-	c.pending = c.pending[1:]
-	return b, nil
-}
+func (c *conn) ReadByte() (byte, error) { return c.prologue.ReadByte() }
 
 // Read implements io.Reader.
 func (c *conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if c.next == nil {
-		b, err := c.prologue.ReadByte()
-		if err != nil {
-			return 0, err
-		}
-		p[0] = b
-		return 1, nil
-	}
-	if err := c.fill(); err != nil {
+	b, err := c.prologue.ReadByte()
+	if err != nil {
 		return 0, err
 	}
-	n := copy(p, c.pending)
-	c.pending = c.pending[n:]
-	return n, nil
-}
-
-func (c *conn) fill() error {
-	for len(c.pending) == 0 {
-		if c.cause != nil {
-			return c.cause
-		}
-		c.pending, c.cause = c.next()
-	}
-	return nil
+	p[0] = b
+	return 1, nil
 }
 
 // watchedReader reads the socket and watches over the silence: it counts only the
@@ -91,7 +53,9 @@ func (c *conn) fill() error {
 type watchedReader struct {
 	conn              net.Conn
 	interval, timeout time.Duration
-	ping              func() // called after interval without a byte
+	// ping is called after interval without a byte, and once more, as the second one, after
+	// half of timeout without an answer.
+	ping func(second bool)
 
 	watching bool   // after the handshake, which has a deadline of its own
 	heard    []byte // the first bytes, until then
@@ -107,7 +71,7 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 		w.heard = append(w.heard, p[:min(n, heardSize-len(w.heard))]...)
 		return n, err
 	}
-	wait, pinged := w.interval, false
+	wait, pings := w.interval, 0
 	for {
 		if err := w.setDeadline(wait); err != nil {
 			return 0, err
@@ -118,11 +82,11 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 			return n, err
 		case w.isEnding():
 			return 0, err
-		case pinged:
+		case pings == 2:
 			return 0, errNoPong
 		}
-		w.ping()
-		wait, pinged = w.timeout, true
+		w.ping(pings == 1)
+		wait, pings = w.timeout/2, pings+1
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/stanza"
 	"eventpusher/config"
 )
@@ -20,7 +21,7 @@ func begun(t *testing.T, k *keeper) (*fedLink, *feedModule) {
 	m := l.module("s1", "e1")
 	m.hello(1, 1, "")
 	m.wantHears("resume s1", "snapshot s1")
-	k.want("resumed s1 false")
+	k.want("resumed s1 missed")
 	return l, m
 }
 
@@ -38,14 +39,14 @@ func TestFeedHelloWithoutAnythingKept(t *testing.T) {
 
 func TestFeedResumesBehindWhatIsKept(t *testing.T) {
 	k := newKeeper(t)
-	k.at["s1"] = Position{"s1", "e1", 12}
+	k.at["s1"] = place("s1", "e1", 12)
 	l := newFedLink(t, k, nil)
 	m := l.module("s1", "e1")
 	m.hello(8, 20, "")
 	m.wantHears("resume s1 e1 12", "snapshot s1")
 	m.send(13, 14)
 	m.acked(14)
-	k.want(append([]string{"resumed s1 false"}, fed(m, 13, 14)...)...)
+	k.want(append([]string{"resumed s1 missed"}, fed(m, 13, 14)...)...)
 	l.end()
 }
 
@@ -55,11 +56,11 @@ func TestFeedAcknowledgesOnlyWhatIsKept(t *testing.T) {
 	k.set(true, nil)
 	m.send(1, 350)
 	k.want(fed(m, 1, 350)...)
-	k.commit(99, nil)
+	k.commit(99)
 	m.acked(99) // when, see TestFeedAckTimes
-	k.commit(100, nil)
+	k.commit(100)
 	m.acked(199)
-	k.commit(151, nil)
+	k.commit(151)
 	m.acked(350)
 	l.end()
 }
@@ -89,10 +90,10 @@ func TestFeedAsksForWhatIsMissing(t *testing.T) {
 	k.want(fed(m, 1, 2)...)
 	l.awaitEvents("gap", 6)
 	// Not before all is settled: 1 and 2 would come twice.
-	k.commit(1, nil)
+	k.commit(1)
 	m.wantHears("ack s1 e1 1")
 	k.set(false, nil)
-	k.commit(1, nil)
+	k.commit(1)
 	m.awaits("resume s1 e1 2")
 	m.send(3, 9)
 	k.want(fed(m, 3, 9)...)
@@ -109,7 +110,7 @@ func TestFeedLost(t *testing.T) {
 	m.send(1, 2)
 	m.lost(3, 7)
 	m.send(8, 8)
-	k.want(append(append(fed(m, 1, 2), "resumed s1 false", "position s1 e1 7"), fed(m, 8, 8)...)...)
+	k.want(append(append(fed(m, 1, 2), "resumed s1 missed", "position s1 e1 7"), fed(m, 8, 8)...)...)
 	m.awaits("ack s1 e1 8", "snapshot s1")
 	if holes, lost := l.counter("eventpusher_feed_holes_total"), l.counter("eventpusher_feed_lost_events_total"); holes != 1 || lost != 5 {
 		t.Errorf("%v holes of %v events", holes, lost)
@@ -117,7 +118,7 @@ func TestFeedLost(t *testing.T) {
 	m.lost(2, 8) // again, when it has been taken
 	m.lost(8, 12)
 	m.lost(15, 16)
-	k.want("resumed s1 false", "position s1 e1 12")
+	k.want("resumed s1 missed", "position s1 e1 12")
 	l.awaitEvents("gap", 1) // 13 and 14 are missing
 	if lost := l.counter("eventpusher_feed_lost_events_total"); lost != 9 {
 		t.Errorf("%v events lost, want 9", lost)
@@ -135,7 +136,7 @@ func TestFeedLostAtTheBeginning(t *testing.T) {
 	m.wantHears("resume s1", "snapshot s1")
 	m.lost(1, 7)
 	m.send(8, 8)
-	k.want(append([]string{"resumed s1 false", "resumed s1 false", "position s1 e1 7"}, fed(m, 8, 8)...)...)
+	k.want(append([]string{"resumed s1 missed", "resumed s1 missed", "position s1 e1 7"}, fed(m, 8, 8)...)...)
 	if lost := l.counter("eventpusher_feed_lost_events_total"); lost != 7 {
 		t.Errorf("%v events lost, want 7", lost)
 	}
@@ -181,7 +182,7 @@ func TestFeedEpochs(t *testing.T) {
 					m.wantHears("snapshot s1")
 				}
 			}
-			k.want(fmt.Sprintf("resumed s1 %v", tc.complete))
+			k.want("resumed s1 " + continuity(tc.complete))
 			if got := l.counter("eventpusher_feed_unknown_losses_total"); got != tc.unknown {
 				t.Errorf("%v unknown losses, want %v", got, tc.unknown)
 			}
@@ -222,21 +223,21 @@ func TestFeedEpochsOfAnEmptyOutbox(t *testing.T) {
 func TestFeedBegins(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
-		at       Position
-		told     bool
+		at       eventfeed.Position
+		whole    bool
 		first    int
 		resume   string
 		complete bool
 	}{
-		{"where the other ended", Position{"s1", "e1", 3}, true, 1, "resume s1 e1 3", true},
-		{"but it had not told of all", Position{"s1", "e1", 3}, false, 1, "resume s1 e1 3", false},
-		{"but events are gone", Position{"s1", "e1", 3}, true, 5, "resume s1 e1 3", false},
-		{"in another epoch", Position{"s1", "e0", 3}, true, 1, "resume s1 e0 3", false},
-		{"knowing nothing", Position{}, true, 1, "resume s1", false},
+		{"where the other ended", place("s1", "e1", 3), true, 1, "resume s1 e1 3", true},
+		{"but it had not told of all", place("s1", "e1", 3), false, 1, "resume s1 e1 3", false},
+		{"but events are gone", place("s1", "e1", 3), true, 5, "resume s1 e1 3", false},
+		{"in another epoch", place("s1", "e0", 3), true, 1, "resume s1 e0 3", false},
+		{"knowing nothing", eventfeed.Position{}, true, 1, "resume s1", false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newKeeper(t)
-			k.told = tc.told
+			k.complete = tc.whole
 			if tc.at.Source != "" {
 				k.at["s1"] = tc.at
 			}
@@ -244,7 +245,7 @@ func TestFeedBegins(t *testing.T) {
 			m := l.module("s1", "e1")
 			m.hello(tc.first, 7, "")
 			m.wantHears(tc.resume, "snapshot s1") // this process knows of no session
-			k.want(fmt.Sprintf("resumed s1 %v", tc.complete))
+			k.want("resumed s1 " + continuity(tc.complete))
 			l.end()
 		})
 	}
@@ -254,12 +255,12 @@ func TestFeedBegins(t *testing.T) {
 // one remembers of sessions is out of date if that one has told all there was to tell.
 func TestFeedOtherProcess(t *testing.T) {
 	for name, c := range map[string]struct {
-		refused, told bool
-		want          []string
+		refused, whole bool
+		want           []string
 	}{
-		"all was told":                  {false, true, []string{"overtaken s1", "resumed s1 true"}},
-		"not all was told":              {false, false, []string{"resumed s1 false"}},
-		"it took what was refused here": {true, true, []string{"overtaken s1", "resumed s1 true"}},
+		"all was told":                  {false, true, []string{"resumed s1 overtaken"}},
+		"not all was told":              {false, false, []string{"resumed s1 missed"}},
+		"it took what was refused here": {true, true, []string{"resumed s1 overtaken"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newKeeper(t)
@@ -276,7 +277,7 @@ func TestFeedOtherProcess(t *testing.T) {
 			}
 			m.session.Drop()
 			k.mu.Lock()
-			k.at["s1"], k.told = Position{"s1", "e1", 5}, c.told
+			k.at["s1"], k.complete = place("s1", "e1", 5), c.whole
 			k.mu.Unlock()
 			m = l.module("s1", "e1")
 			m.hello(1, 7, "")
@@ -301,13 +302,13 @@ func TestFeedRefusedCommit(t *testing.T) {
 	m.send(5, 8) // the first is refused at once, while others wait
 	k.want(fed(m, 5, 5)...)
 	k.set(false, nil)
-	k.commit(2, nil)
-	k.commit(1, errFull)
+	k.commit(2)
+	k.refuse()
 	// Behind the last one that is kept, some time later, and with all that follows.
 	m.awaits("resume s1 e1 3")
 	m.wantHears("snapshot s1")
 	m.send(4, 8)
-	k.want(append([]string{"resumed s1 false"}, fed(m, 4, 8)...)...)
+	k.want(append([]string{"resumed s1 missed"}, fed(m, 4, 8)...)...)
 	m.acked(8)
 	if n, turned := l.counter("eventpusher_feed_refused_total"), l.feedEvents("turned_away"); n != 2 || turned != 3 {
 		t.Errorf("%v refused, %v turned away; want 2 and 3", n, turned)
@@ -326,12 +327,12 @@ func TestFeedReconnectsWithPendingCommits(t *testing.T) {
 	m.session.Drop()
 	m = l.module("s1", "e1")
 	m.hello(2, 6, "")
-	k.want("resumed s1 true")
+	k.want("resumed s1 complete")
 	m.send(2, 2) // before it was answered
 	l.awaitEvents("unexpected", 1)
-	k.commit(3, nil)
+	k.commit(3)
 	k.set(false, nil)
-	k.commit(1, nil)
+	k.commit(1)
 	m.wantHears("resume s1 e1 5")
 	m.send(6, 6)
 	k.want(fed(m, 6, 6)...)
@@ -369,21 +370,21 @@ func TestFeedSnapshotIsAskedForAgain(t *testing.T) {
 
 func TestFeedTwoSources(t *testing.T) {
 	k := newKeeper(t)
-	k.at["s2"] = Position{"s2", "x", 7}
+	k.at["s2"] = place("s2", "x", 7)
 	l, m := begun(t, k)
 	other := &feedModule{t: t, session: m.session, source: "s2", epoch: "x"}
 	other.hello(5, 20, "")
 	m.wantHears("resume s2 x 7", "snapshot s2")
-	k.want("resumed s2 false")
+	k.want("resumed s2 missed")
 	k.set(true, nil)
 	for n := range 3 {
 		m.send(1+n, 1+n)
 		other.send(8+n, 8+n)
 	}
 	k.want(fed(m, 1, 1)[0], fed(other, 8, 8)[0], fed(m, 2, 2)[0], fed(other, 9, 9)[0], fed(m, 3, 3)[0], fed(other, 10, 10)[0])
-	k.commit(4, nil)
+	k.commit(4)
 	m.awaits("ack s1 e1 2", "ack s2 x 9")
-	var got []SourceStatus
+	var got []eventfeed.Status
 	for _, s := range l.Status().Sources {
 		if s.Connected == nil {
 			t.Errorf("%s is not connected", s.Name)
@@ -391,7 +392,7 @@ func TestFeedTwoSources(t *testing.T) {
 		s.Connected = nil
 		got = append(got, s)
 	}
-	if diff := cmp.Diff([]SourceStatus{
+	if diff := cmp.Diff([]eventfeed.Status{
 		{Name: "s1", Host: testHost, Server: "Test 1", Epoch: "e1", Received: 3, Committed: 2},
 		{Name: "s2", Host: testHost, Server: "Test 1", Epoch: "x", Received: 10, Committed: 9},
 	}, got); diff != "" {
@@ -402,7 +403,7 @@ func TestFeedTwoSources(t *testing.T) {
 	if s := l.Status().Sources; s[0].Connected != nil {
 		t.Error("connected, although it has not said so on this connection")
 	}
-	k.commit(2, nil)
+	k.commit(2)
 	l.end()
 }
 
@@ -412,7 +413,7 @@ func TestFeedRecordsWhatCannotBeRead(t *testing.T) {
 	l := newFedLink(t, k, func(c *config.Component) { c.MaxStanzaSize, c.MaxDepth = 8<<10, 10 })
 	m := l.module("s1", "e1")
 	m.hello(1, 1, "")
-	k.want("resumed s1 false")
+	k.want("resumed s1 missed")
 	const open = "<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='alice@example.org/r1'>"
 	const closed = "</message></forwarded>"
 	var want []string
@@ -526,7 +527,7 @@ func TestFeedOfHostsThatAreNotServed(t *testing.T) {
 	elsewhere(m.sent(2))
 	elsewhere(strings.Replace(m.sent(3), "<body>", "<!-- damaged --><body>", 1))
 	m.send(4, 4)
-	k.want("resumed s1 false", fed(m, 1, 1)[0], "position s1 e1 2", "position s1 e1 3", fed(m, 4, 4)[0])
+	k.want("resumed s1 missed", fed(m, 1, 1)[0], "position s1 e1 2", "position s1 e1 3", fed(m, 4, 4)[0])
 	m.acked(4)
 	if got := l.counter("eventpusher_stanzas_total", "direct", "untrusted_feed"); got != 2 {
 		t.Errorf("%v are counted as forged before the host was announced, want 2", got)
@@ -541,11 +542,11 @@ func TestFeedIsTheAuthority(t *testing.T) {
 		feeds []string
 		want  []string
 	}{
-		{"best heard", nil, []string{"fact service_log one", "resumed s1 false", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
-		{"listed", []string{"event-feed", "direct"}, []string{"resumed s1 false", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
-		{"not listed", []string{"service_log"}, []string{"fact service_log one", "resumed s1 false", "fact service_log two", "position s1 e1 1", "fact service_log three"}},
-		{"for another class", []string{"service_log", "event-feed:offline"}, []string{"fact service_log one", "resumed s1 false", "fact service_log two", "position s1 e1 1", "fact service_log three"}},
-		{"for this class", []string{"service_log", "event-feed:message"}, []string{"resumed s1 false", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
+		{"best heard", nil, []string{"fact service_log one", "resumed s1 missed", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
+		{"listed", []string{"event-feed", "direct"}, []string{"resumed s1 missed", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
+		{"not listed", []string{"service_log"}, []string{"fact service_log one", "resumed s1 missed", "fact service_log two", "position s1 e1 1", "fact service_log three"}},
+		{"for another class", []string{"service_log", "event-feed:offline"}, []string{"fact service_log one", "resumed s1 missed", "fact service_log two", "position s1 e1 1", "fact service_log three"}},
+		{"for this class", []string{"service_log", "event-feed:message"}, []string{"resumed s1 missed", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := newKeeper(t)
@@ -579,7 +580,7 @@ func TestFeedAccountRemoved(t *testing.T) {
 			}
 			m.acked(5)
 			const needs = "an event without what its kind needs"
-			k.want("resumed s1 false",
+			k.want("resumed s1 missed",
 				fmt.Sprintf("fed s1 e1 1: %d alice@example.org ", stanza.AccountRemoved),
 				"undecodable s1 e1 2 alice@example.org/r1: "+needs,
 				"position s1 e1 3",
@@ -602,7 +603,7 @@ func TestFeedForged(t *testing.T) {
 		for _, element := range []string{
 			m.sent(3), m.event(3, "offline", "alice@example.org/r1"), fmt.Sprintf("<lost%s from='3' to='90'/>", m.names()),
 			fmt.Sprintf("<hello%s first='1' next='1' hosts='%s evil.example'/>", m.names(), testHost),
-			strings.Replace(m.sent(3), "e1", "e2", 1), "<event" + " xmlns='" + nsFeed + "'/>",
+			strings.Replace(m.sent(3), "e1", "e2", 1), "<event" + " xmlns='" + eventfeed.NS + "'/>",
 			"<ack" + m.names() + " seq='2'/>", "<resume" + m.names() + "/>",
 			m.sent(3) + "<body>look</body>", m.sent(3) + "<privilege xmlns='urn:xmpp:privilege:2'/>",
 			m.event(3, "message-sent", "alice@example.org/r1") + "<!-- damaged -->",
@@ -653,10 +654,10 @@ func TestUndecodableStanzasAreRecorded(t *testing.T) {
 	l := newFedLink(t, k, func(c *config.Component) { c.MaxDepth = 5 })
 	session := accept(t, l.server)
 	deep := "<message from='mallory@example.org/x' to='" + testName + "'>" + strings.Repeat("<x>", 9) + strings.Repeat("</x>", 9) + "</message>"
-	const flood = 2 * undecodableBurst
+	const burst, flood = 30, 60 // as eventfeed bounds it
 	send(t, session, strings.Repeat(deep, flood)+"<iq from='example.org' type='get'>"+strings.Repeat("<x>", 9)+strings.Repeat("</x>", 9)+"</iq>"+logged("alive"))
 	var want []string
-	for range undecodableBurst {
+	for range burst {
 		want = append(want, fmt.Sprintf("undecodable message mallory@example.org/x>%s: too deep, %d bytes", testName, len(deep)))
 	}
 	k.want(append(want, "fact service_log alive")...)

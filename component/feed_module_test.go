@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/config"
@@ -22,55 +23,64 @@ import (
 
 // keeper is who keeps what the feed brings; the test decides what is kept and when.
 type keeper struct {
-	t  testing.TB
-	at map[string]Position // what is kept, by source; guarded by mu
-	// told: a process before this one has told of all sessions.
-	told bool
+	Discard
+	t    testing.TB
+	link *Link
+	at   map[string]eventfeed.Position // what is kept, by source; guarded by mu
+	// complete: a process before this one has reported all sessions.
+	complete bool
 
 	mu      sync.Mutex
 	said    []string // what the link did, in order
 	grew    chan struct{}
-	pending []kept
+	pending []eventfeed.Position
 	auto    error // what becomes of things at once, unless hold is set
 	hold    bool
 }
 
-type kept struct {
-	at       Position
-	accepted func(error)
-}
-
 func newKeeper(t testing.TB) *keeper {
-	return &keeper{t: t, at: make(map[string]Position), grew: make(chan struct{}, 1)}
+	return &keeper{t: t, at: make(map[string]eventfeed.Position), grew: make(chan struct{}, 1)}
 }
 
-func (k *keeper) options() Options {
-	return Options{
-		Handler: func(s *trust.Fact) { k.say("fact " + s.Feed.String() + " " + s.Body) },
-		Fed: func(s *trust.Fact, at Position, accepted func(error)) {
-			what := fmt.Sprintf("position %s %s %d", at.Source, at.Epoch, at.Seq)
-			if s != nil {
-				what = fmt.Sprintf("fed %s %s %d: %d %s %s", at.Source, at.Epoch, at.Seq, s.Report.Kind, s.From, s.Body)
-			}
-			k.take(what, at, accepted)
-		},
-		Undecodable: func(u Undecodable, accepted func(error)) {
-			if u.At == nil {
-				k.say(fmt.Sprintf("undecodable %s %s>%s: %s, %d bytes", u.Element, u.From, u.To, u.Reason, len(u.Bytes)))
-				return
-			}
-			k.take(fmt.Sprintf("undecodable %s %s %d %s: %s", u.At.Source, u.At.Epoch, u.At.Seq, u.User, u.Reason), *u.At, accepted)
-		},
-		Committed: func(source string) (string, uint64, bool) {
-			k.mu.Lock()
-			defer k.mu.Unlock()
-			at, ok := k.at[source]
-			return at.Epoch, at.Seq, ok
-		},
-		Told:      func(source string) bool { return k.told },
-		Overtaken: func(source string) { k.say("overtaken " + source) },
-		Resumed:   func(source string, complete bool) { k.say(fmt.Sprintf("resumed %s %v", source, complete)) },
+// Take implements Sink.
+func (k *keeper) Take(f *trust.Fact, at eventfeed.Position) bool {
+	if at.Source == "" {
+		k.say("fact " + f.Feed.String() + " " + f.Body)
+		return true
 	}
+	what := fmt.Sprintf("position %s %s %d", at.Source, at.Epoch, at.Seq)
+	if f != nil {
+		what = fmt.Sprintf("fed %s %s %d: %d %s %s", at.Source, at.Epoch, at.Seq, f.Report.Kind, f.From, f.Body)
+	}
+	if f != nil && f.Body == "panic" {
+		panic("the body is " + f.Body)
+	}
+	return k.take(what, at)
+}
+
+// Bury implements Sink.
+func (k *keeper) Bury(u *eventfeed.Undecodable) bool {
+	if u.At.Source == "" {
+		k.say(fmt.Sprintf("undecodable %s %s>%s: %s, %d bytes", u.Element, u.From, u.To, u.Reason, len(u.Bytes)))
+		return true
+	}
+	return k.take(fmt.Sprintf("undecodable %s %s %d %s: %s", u.At.Source, u.At.Epoch, u.At.Seq, u.User, u.Reason), u.At)
+}
+
+// Positions implements Sink.
+func (k *keeper) Positions() (list []eventfeed.Position) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, at := range k.at {
+		at.Complete = k.complete
+		list = append(list, at)
+	}
+	return list
+}
+
+// Resumed implements Sink.
+func (k *keeper) Resumed(source string, c eventfeed.Continuity) {
+	k.say(fmt.Sprintf("resumed %s %s", source, c))
 }
 
 func (k *keeper) say(what string) {
@@ -87,19 +97,20 @@ func (k *keeper) note(what string) {
 	}
 }
 
-func (k *keeper) take(what string, at Position, accepted func(error)) {
+func (k *keeper) take(what string, at eventfeed.Position) bool {
 	k.mu.Lock()
 	hold, err := k.hold, k.auto
 	if hold {
-		k.pending = append(k.pending, kept{at, accepted})
+		k.pending = append(k.pending, at)
 	} else if err == nil {
 		k.at[at.Source] = at
 	}
 	k.note(what)
 	k.mu.Unlock()
-	if !hold {
-		accepted(err)
+	if !hold && err == nil {
+		k.link.Kept([]eventfeed.Position{at})
 	}
+	return hold || err == nil
 }
 
 // set says what becomes of what comes: held, or refused with err, or kept.
@@ -109,8 +120,8 @@ func (k *keeper) set(hold bool, err error) {
 	k.hold, k.auto = hold, err
 }
 
-// commit settles the first n things that are held.
-func (k *keeper) commit(n int, err error) {
+// commit keeps the first n things that are held.
+func (k *keeper) commit(n int) {
 	k.t.Helper()
 	k.mu.Lock()
 	if len(k.pending) < n {
@@ -119,14 +130,22 @@ func (k *keeper) commit(n int, err error) {
 	}
 	list := k.pending[:n]
 	k.pending = k.pending[n:]
+	for _, at := range list {
+		k.at[at.Source] = at
+	}
 	k.mu.Unlock()
-	for _, p := range list {
-		if err == nil {
-			k.mu.Lock()
-			k.at[p.at.Source] = p.at
-			k.mu.Unlock()
-		}
-		p.accepted(err)
+	k.link.Kept(list)
+}
+
+// refuse gives all things up that are held.
+func (k *keeper) refuse() {
+	k.t.Helper()
+	k.mu.Lock()
+	list := k.pending
+	k.pending = nil
+	k.mu.Unlock()
+	for _, at := range list[len(list)-1:] {
+		k.link.Refused(at.Source)
 	}
 }
 
@@ -174,12 +193,11 @@ func newFedLink(t testing.TB, k *keeper, change func(*config.Component)) *fedLin
 		change(&cfg)
 	}
 	w := &watched{t: t, registry: prometheus.NewRegistry(), stopped: make(chan error, 1)}
-	o := k.options()
-	o.Metrics, o.Log = NewMetrics(w.registry), slog.New(slog.DiscardHandler)
-	link, err := New(cfg, []string{testHost}, o)
+	link, err := New(cfg, []string{testHost}, Options{Sink: k, Metrics: NewMetrics(w.registry), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.link = link
 	w.Link = link
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return &fedLink{watched: w.start(), keeper: k, server: server}
@@ -223,7 +241,7 @@ func (m *feedModule) say(element string) {
 }
 
 func (m *feedModule) names() string {
-	return " xmlns='" + nsFeed + "' source='" + m.source + "' epoch='" + m.epoch + "'"
+	return " xmlns='" + eventfeed.NS + "' source='" + m.source + "' epoch='" + m.epoch + "'"
 }
 
 func (m *feedModule) hello(first, next int, more string) {
@@ -274,7 +292,7 @@ func (m *feedModule) hears() string {
 	if err := xml.Unmarshal([]byte(s.Inner), &e); err != nil || s.Name != "message" || s.From != testName || s.To != testHost || s.Type != "" {
 		m.t.Fatalf("heard %+v: %v", s, err)
 	}
-	if e.XMLName.Space != nsFeed || (e.ID != "") != (e.XMLName.Local == "snapshot") {
+	if e.XMLName.Space != eventfeed.NS || (e.ID != "") != (e.XMLName.Local == "snapshot") {
 		m.t.Fatalf("heard %s", s.Inner)
 	}
 	if e.ID != "" {
@@ -319,6 +337,17 @@ func fed(m *feedModule, from, to int) (list []string) {
 		list = append(list, fmt.Sprintf("fed %s %s %d: %d alice@example.org/r1 m%d", m.source, m.epoch, seq, stanza.MessageSent, seq))
 	}
 	return list
+}
+
+func place(source, epoch string, seq uint64) eventfeed.Position {
+	return eventfeed.Position{Source: source, Epoch: epoch, Seq: seq}
+}
+
+func continuity(complete bool) string {
+	if complete {
+		return "complete"
+	}
+	return "missed"
 }
 
 var errFull = errors.New("outbox: full")

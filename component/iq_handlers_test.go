@@ -21,7 +21,7 @@ func newHandling(t *testing.T, handlers ...IQHandler) (*watched, *xmppserver.Ses
 	server := startServer(t, serverOptions())
 	w := newWatched(t, testConfig(server.Addr()), nil)
 	link, err := New(w.cfg, []string{testHost}, Options{
-		Handler: func(s *trust.Fact) { w.facts <- s.Body }, IQ: handlers, Metrics: w.metrics,
+		Sink: w.hearing, IQ: handlers, Metrics: w.metrics,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,9 @@
 // Package component attaches to an XMPP server as an external component
 // (XEP-0114) and turns what the server sends into stanzas that can be trusted.
 //
-// A Link keeps one connection: it dials, negotiates with mellium, frames and
-// decodes stanzas on a fast path, answers IQs, sends requests and reconnects. Package
-// trust decides which stanzas are facts.
+// A Link keeps one connection: it dials, negotiates with mellium, reads the stream,
+// answers IQs, sends requests and reconnects. Package stanza decodes, package trust decides
+// which stanzas are facts, package eventfeed keeps the sequence of the event-feed.
 package component
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	xmppjid "mellium.im/xmpp/jid"
 
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
@@ -28,53 +29,11 @@ import (
 
 // Options is what a Link needs beside its configuration; all of it may be left out.
 type Options struct {
-	// Handler takes each fact, one after another in the order of the stream, from
-	// the goroutine that reads the socket: while it blocks, nothing is read. The
-	// Fact is valid until it returns; its strings may be kept.
-	Handler func(*trust.Fact)
-	// Attached is called after each completed handshake, the first one too, by the
-	// same goroutine as Handler and before it gets a stanza of that connection:
-	// what was sent since the last one of the connection before is lost.
-	Attached func()
-
-	// Fed takes the event-feed's facts as Handler does those of the others, and accepted
-	// is to be called once with nil when what becomes of them, and at as the position of
-	// its source, are on disk, or else with why they are not. It may be called by any
-	// goroutine, in the order of the calls of Fed and Undecodable, except that what is refused at
-	// once may be so before the earlier ones are settled. Whoever refuses one without being
-	// asked must refuse all later ones that he has taken: a position stands for all
-	// before it. Without f only the position is to be kept.
-	// Default: Handler, and accepted at once.
-	Fed func(f *trust.Fact, at Position, accepted func(error))
-	// Undecodable takes what cannot be decoded, in the same order. accepted is nil where
-	// nobody wants to know. Default: left out, and accepted at once.
-	Undecodable func(u Undecodable, accepted func(error))
-	// Committed returns the position of a source on disk, ok is false where there is
-	// none. It may be called by any goroutine and must not block.
-	Committed func(source string) (epoch string, seq uint64, ok bool)
-	// Told reports whether everything had been told of the source's sessions at its
-	// position on disk: a snapshot had ended since the last loss. It may be called by any
-	// goroutine and must not block. Default: it had not.
-	Told func(source string) bool
+	// Sink takes what is heard; default: Discard.
+	Sink Sink
 	// Silent leaves the modules of the event-feed without an answer: they say that they
-	// are there, send nothing, and keep everything for whoever answers.
+	// are there, send nothing, and keep everything for the program that answers.
 	Silent bool
-	// Resumed is called when a source of the event-feed goes on, by the same goroutine
-	// as Fed and before what follows: complete says that nothing was missed since what was
-	// handed over last, by this process or by one before it. Not complete are also a
-	// loss, and events that come again because they were refused.
-	Resumed func(source string, complete bool)
-	// Overtaken is called just before Resumed, which says complete then, when another
-	// process has taken events of the source since this one did, and has told all there
-	// was to tell of its sessions: what this one remembers of them is out of date, and would
-	// be told twice.
-	Overtaken func(source string)
-
-	// Settled is called, like Handler, when the server has said all it knows about
-	// who is online since the connection was set up: nothing told by then of a session
-	// that was online before means that it has ended. users are the bare JIDs that
-	// this holds for; nil means every session of the host. Both may come, in this order.
-	Settled func(host jid.JID, users []jid.JID)
 	// IQ answers requests beside disco, ping and version. No two may be for the same.
 	IQ      []IQHandler
 	Metrics *Metrics
@@ -92,14 +51,12 @@ type Link struct {
 	tls         *tls.Config // nil: plain TCP
 	serverName  string
 	dial        func(ctx context.Context, address string) (net.Conn, error)
-	handler     func(*trust.Fact)
-	attached    func()
-	settled     func(host jid.JID, users []jid.JID)
+	sink        Sink
 	metrics     *Metrics
 	log         *slog.Logger
 	now         func() time.Time
 	judge       *trust.Judge
-	sources     *sources
+	sources     *eventfeed.Sources
 	responder   *responder
 	checker     *checker
 	requests    *requests
@@ -136,7 +93,9 @@ type Status struct {
 	LastErrorReason Reason             `json:"last_error_reason,omitempty"`
 	Hosts           []trust.HostStatus `json:"hosts"`
 	// Sources lists the sources of the event-feed by name.
-	Sources []SourceStatus `json:"sources,omitempty"`
+	Sources []eventfeed.Status `json:"sources,omitempty"`
+	// Alerts lists the feeds that should be there and are not.
+	Alerts []Alert `json:"alerts,omitempty"`
 }
 
 // New returns a Link for the served hosts; it connects to nothing.
@@ -159,15 +118,8 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if _, _, err := net.SplitHostPort(cfg.Address); err != nil {
 		return nil, fmt.Errorf("component.address %q is not host:port: %w", cfg.Address, err)
 	}
-	if o.Handler == nil {
-		o.Handler = func(*trust.Fact) {}
-	}
-	if o.Attached == nil {
-		o.Attached = func() {}
-	}
-	o.feedDefaults()
-	if o.Settled == nil {
-		o.Settled = func(jid.JID, []jid.JID) {}
+	if o.Sink == nil {
+		o.Sink = Discard{}
 	}
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics(nil)
@@ -180,9 +132,9 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	}
 	l := &Link{
 		cfg: cfg, address: xmppjid.NewUnsafe("", string(name), "").JID, pingTo: hosts[0], dial: dialTCP,
-		handler: o.Handler, attached: o.Attached, settled: o.Settled, metrics: o.Metrics, log: o.Log, now: o.Now,
+		sink: o.Sink, metrics: o.Metrics, log: o.Log, now: o.Now,
 		judge: trust.New(trust.Options{
-			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Feeds, Metrics: o.Metrics.trust, Log: o.Log,
+			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: chosen(&cfg), Metrics: o.Metrics.trust, Log: o.Log,
 		}),
 		checker:  newChecker(cfg.Name),
 		requests: newRequests(), subscribers: newSubscribers(),
@@ -194,7 +146,10 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if l.responder, err = newResponder(cfg.Name, o.Version, o.IQ, l.checker, o.Metrics); err != nil {
 		return nil, err
 	}
-	l.sources = newSources(&o, l.judge, string(l.responder.name))
+	l.sources = eventfeed.New(eventfeed.Options{
+		Component: l.responder.name, Judge: l.judge, Sink: o.Sink, Silent: o.Silent, RequireToken: cfg.FeedToken == "required",
+		Metrics: o.Metrics.feed, Log: o.Log,
+	})
 	if cfg.TLS != nil {
 		l.serverName = hostOf(cfg.Address)
 		if l.tls, err = tlsconfig.Client(cfg.TLS, l.serverName); err != nil {
@@ -207,35 +162,12 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	return l, nil
 }
 
-// feedDefaults stand for an owner who keeps nothing on disk.
-func (o *Options) feedDefaults() {
-	if o.Fed == nil {
-		o.Fed = func(f *trust.Fact, _ Position, accepted func(error)) {
-			if f != nil {
-				o.Handler(f)
-			}
-			accepted(nil)
-		}
+// chosen returns which feed counts for each class by the configuration.
+func chosen(cfg *config.Component) (c trust.Choice) {
+	for class := range c {
+		c[class] = trust.Chosen(cfg.Authority(trust.Class(class).String()))
 	}
-	if o.Undecodable == nil {
-		o.Undecodable = func(_ Undecodable, accepted func(error)) {
-			if accepted != nil {
-				accepted(nil)
-			}
-		}
-	}
-	if o.Told == nil {
-		o.Told = func(string) bool { return false }
-	}
-	if o.Committed == nil {
-		o.Committed = func(string) (string, uint64, bool) { return "", 0, false }
-	}
-	if o.Overtaken == nil {
-		o.Overtaken = func(string) {}
-	}
-	if o.Resumed == nil {
-		o.Resumed = func(string, bool) {}
-	}
+	return c
 }
 
 func withDefaults(c *config.Component) {
@@ -257,7 +189,7 @@ func withDefaults(c *config.Component) {
 }
 
 // Run connects, serves and reconnects until ctx ends; it then ends the stream in
-// order, waits for a Handler that is running, and returns nil. The old connection is closed before a new one is opened:
+// order, waits for a method of the Sink that is running, and returns nil. The old connection is closed before a new one is opened:
 // ejabberd would share the stanzas out between two.
 func (l *Link) Run(ctx context.Context) error {
 	defer l.setState(Stopped)
@@ -295,7 +227,7 @@ func (l *Link) connect(ctx context.Context) (lived time.Duration, failed *LinkEr
 	if err := a.handshake(ctx); err != nil {
 		return 0, fail(err)
 	}
-	l.judge.Reconnected()
+	l.judge.Reconnected(l.now())
 	l.metrics.connects.WithLabelValues("connected").Inc()
 	l.metrics.connected.Set(1)
 	l.setState(Connected)
@@ -335,12 +267,20 @@ func (l *Link) Connected() bool {
 func (l *Link) Status() Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.judge.Status(), Sources: l.sources.status()}
+	s := Status{State: l.state, Since: l.since, Address: l.cfg.Address, Name: l.cfg.Name, Hosts: l.judge.Status(), Sources: l.sources.Status(), Alerts: l.alerts(time.Now())}
 	if l.failed != nil {
 		s.LastError, s.LastErrorReason = l.failed.Text, l.failed.Reason
 	}
 	return s
 }
+
+// Kept says that these positions are on disk: the sources of the event-feed need not keep
+// what is up to there. It may be called by any goroutine, and never blocks.
+func (l *Link) Kept(positions []eventfeed.Position) { l.sources.Kept(positions) }
+
+// Refused says that what the Sink has accepted of a source of the event-feed, and has not
+// kept until now, is given up. It may be called by any goroutine, and never blocks.
+func (l *Link) Refused(source string) { l.sources.Refused(source) }
 
 func escape(s string) string {
 	var b strings.Builder

@@ -294,7 +294,10 @@ func TestWatchdog(t *testing.T) {
 		if after := time.Since(begun); after != 30*time.Second {
 			t.Errorf("the ping came after %v", after)
 		}
-		time.Sleep(29 * time.Second)
+		if own := receive(t, session); own.To != testName+"/watchdog" || time.Since(begun) != 45*time.Second {
+			t.Errorf("the watchdog asked %s after %v", own.To, time.Since(begun))
+		}
+		time.Sleep(14 * time.Second)
 		send(t, session, " ") // any byte is life
 		synctest.Wait()
 		ping = receive(t, session)
@@ -308,6 +311,30 @@ func TestWatchdog(t *testing.T) {
 		accept(t, server)
 		if got := w.Status(); got.LastErrorReason != NoPong || got.LastError != "server:5347 was silent and did not answer a ping within 30s: check the server and the network" {
 			t.Errorf("status %+v", got)
+		}
+		w.end()
+	})
+}
+
+// TestOwnPingsKeepTheLink: a server that drops what we send to a host, as mod_privilege of
+// some ejabberd does, hands back what we send to ourselves.
+func TestOwnPingsKeepTheLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serverOptions()
+		o.NoPongs = true
+		server := xmppserver.NewUnlistened(o)
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		w.start()
+		session := accept(t, server)
+		for began := time.Now(); time.Since(began) < time.Hour; {
+			if s := receive(t, session); s.To == testName+"/watchdog" {
+				send(t, session, "<iq type='"+s.Type+"' id='"+s.ID+"' from='"+s.From+"' to='"+s.To+"'>"+s.Inner+"</iq>")
+			}
+		}
+		if n := server.Connections(); n != 1 || !w.Connected() {
+			t.Errorf("%d connections, connected %t", n, w.Connected())
 		}
 		w.end()
 	})
@@ -545,7 +572,7 @@ func TestAttached(t *testing.T) {
 	cfg := testConfig(server.Addr())
 	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
 	w := newWatched(t, cfg, nil)
-	w.attached = func() { w.facts <- "attached" }
+	w.began = func() { w.facts <- "attached" }
 	w.start()
 	for range 3 {
 		w.wantFact("attached")
@@ -562,7 +589,7 @@ func TestPanicInAttachedCostsOneConnection(t *testing.T) {
 	cfg.ReconnectMin, cfg.ReconnectMax = time.Millisecond, time.Millisecond
 	w := newWatched(t, cfg, nil)
 	first := true
-	w.attached = func() {
+	w.began = func() {
 		if first {
 			first = false
 			panic("bang")

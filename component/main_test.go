@@ -11,8 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/trust"
 	"eventpusher/config"
+	"eventpusher/internal/jid"
 	"eventpusher/internal/xmppserver"
 )
 
@@ -47,6 +49,7 @@ func testConfig(address string) config.Component {
 // watched is a Link that runs, with the bodies of the facts that it handed over.
 type watched struct {
 	*Link
+	*hearing
 	t        testing.TB
 	registry *prometheus.Registry
 	facts    chan string
@@ -55,13 +58,36 @@ type watched struct {
 	stopped  chan error
 }
 
+// hearing is a Sink of feeds that do not acknowledge; the functions are set before the link
+// runs.
+type hearing struct {
+	Discard
+	handler func(*trust.Fact)
+	settled func(jid.JID, []jid.JID)
+	began   func() // at each connection
+}
+
+// Take implements Sink.
+func (h *hearing) Take(f *trust.Fact, at eventfeed.Position) bool {
+	if f != nil {
+		h.handler(f)
+	}
+	return true
+}
+
+// Attached implements Sink.
+func (h *hearing) Attached() { h.began() }
+
+// Settled implements Sink.
+func (h *hearing) Settled(host jid.JID, users []jid.JID) { h.settled(host, users) }
+
 // newWatched returns a Link that does not run yet.
 func newWatched(t testing.TB, cfg config.Component, log *slog.Logger) *watched {
 	t.Helper()
 	w := &watched{t: t, registry: prometheus.NewRegistry(), facts: make(chan string, 1000), stopped: make(chan error, 1)}
+	w.hearing = &hearing{handler: func(f *trust.Fact) { w.facts <- f.Body }, settled: func(jid.JID, []jid.JID) {}, began: func() {}}
 	link, err := New(cfg, []string{testHost}, Options{
-		Handler: func(s *trust.Fact) { w.facts <- s.Body },
-		Metrics: NewMetrics(w.registry), Log: log, Version: "1.2.3",
+		Sink: w.hearing, Metrics: NewMetrics(w.registry), Log: log, Version: "1.2.3",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -99,13 +99,22 @@ func (o *outbound) setDeadline() {
 	o.conn.SetWriteDeadline(deadline)
 }
 
-// endBy drops what is queued and makes writes fail after that time, also one that
-// is blocked now.
-func (o *outbound) endBy(t time.Time) {
+// endWith writes the last bytes of our half of the stream. What is queued is dropped, and
+// writes fail after that time, also one that is blocked now. Only the first call writes.
+func (o *outbound) endWith(last string, by time.Time) {
+	if o.endBy(by) {
+		_, _ = o.Write([]byte(last)) // the server may be gone
+	}
+}
+
+// endBy begins the end, and reports whether it had not begun before.
+func (o *outbound) endBy(t time.Time) bool {
 	o.deadlines.Lock()
 	defer o.deadlines.Unlock()
+	first := o.ending.IsZero()
 	o.ending = t
 	o.conn.SetWriteDeadline(t)
+	return first
 }
 
 func (o *outbound) isEnding() bool {

@@ -175,9 +175,9 @@ func (a *attachment) probed(host jid.JID, step []probe, last bool, software stri
 		}
 	}
 	if len(users) > 0 {
-		l.settled(host, users)
+		l.sink.Settled(host, users)
 	}
 	if last && l.subscribers.complete(host) {
-		l.settled(host, nil)
+		l.sink.Settled(host, nil)
 	}
 }

@@ -79,8 +79,8 @@ func (e *NoLinkError) Error() string {
 // context's, or says what is wrong with the request itself, which is then not
 // sent. Requests are not repeated over a reconnection.
 //
-// It must not be called from the goroutine that reads the stream (Options.Handler,
-// an IQHandler), which would wait for itself.
+// It must not be called from the goroutine that reads the stream (a method
+// of the Sink, an IQHandler), which would wait for itself.
 func (l *Link) Request(ctx context.Context, r Request) (Reply, error) {
 	p := newPending(r.To, l.judge.Hosts())
 	p.answer = make(chan answer, 1)

@@ -33,14 +33,14 @@ func newReconnecting(t *testing.T, server *harness.XMPPServer) *reconnecting {
 		Address: server.ComponentAddr(server.Component), Name: server.Component, Secret: config.Secret(server.Secret),
 		Forwarders: []string{server.Domain}, ReconnectMin: time.Millisecond, ReconnectMax: 10 * time.Millisecond,
 	}
-	handler, settled := r.handler, r.settled
+	handler := r.handler
+	r.handler = func(s *trust.Fact) {
+		if s.Kind == stanza.Presence && (s.Type == "" || s.Type == "unavailable") {
+			handler(s)
+		}
+	}
 	link, err := New(cfg, []string{server.Domain}, Options{
-		Handler: func(s *trust.Fact) {
-			if s.Kind == stanza.Presence && (s.Type == "" || s.Type == "unavailable") {
-				handler(s)
-			}
-		},
-		Settled: settled, Metrics: r.metrics,
+		Sink: r.hearing, Metrics: r.metrics,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -33,7 +33,8 @@ type Component struct {
 
 	Forwarders []string // domains whose wrapped stanzas are unwrapped; default General.Hosts and MUCHosts
 	MUCHosts   []string // conference domains; default conference. and muc. before each host
-	Feeds      []string // dialects to accept, or dialect:class; empty: the best one heard is the authority
+	Feeds      []string // feeds to accept, or feed:class; empty: the best one heard is the authority
+	FeedToken  string   // "optional", or "required": modules of the event-feed must repeat tokens
 
 	MaxStanzaSize    Size          // default 4 MiB, at least 64 KiB
 	MaxDepth         int           // default 1000

@@ -64,7 +64,7 @@ func TestMinimal(t *testing.T) {
 func TestDefault(t *testing.T) {
 	want := Config{
 		Component: Component{
-			Address: "localhost:5347", Feeds: []string{}, MaxStanzaSize: 4 << 20, MaxDepth: 1000,
+			Address: "localhost:5347", Feeds: []string{}, FeedToken: "optional", MaxStanzaSize: 4 << 20, MaxDepth: 1000,
 			HandshakeTimeout: 10 * time.Second, PingInterval: 30 * time.Second, PingTimeout: 30 * time.Second,
 			ReconnectMin: 500 * time.Millisecond, ReconnectMax: 5 * time.Second,
 		},

@@ -34,6 +34,7 @@ func (c *Component) fields() []field {
 			texts("forwarders", &c.Forwarders, nil, isDomain),
 			texts("muc_hosts", &c.MUCHosts, nil, isDomain),
 			texts("feeds", &c.Feeds, []any{}, isFeed),
+			choice("feed_token", &c.FeedToken, "optional", "optional", "required"),
 			size("max_stanza_size", &c.MaxStanzaSize, "4MiB", 64<<10),
 			integer("max_depth", &c.MaxDepth, int64(1000), 4, 10_000),
 			duration("handshake_timeout", &c.HandshakeTimeout, "10s", time.Millisecond),

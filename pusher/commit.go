@@ -70,7 +70,8 @@ func (p *Pusher) commitLine(l *line, now time.Time) bool {
 	if len(list) == 0 {
 		return false
 	}
-	if err := p.commit(list); err != nil {
+	positions, err := p.commit(list)
+	if err != nil {
 		pause := failurePause
 		if errors.Is(err, outbox.ErrFull) {
 			pause = fullPause
@@ -86,11 +87,14 @@ func (p *Pusher) commitLine(l *line, now time.Time) bool {
 			b.committed(nil)
 		}
 	}
+	if len(positions) > 0 {
+		p.feeds.Kept(positions)
+	}
 	return true
 }
 
-// commit makes one pack of the batches.
-func (p *Pusher) commit(list []*batch) error {
+// commit makes one pack of the batches, and returns the positions that it brings.
+func (p *Pusher) commit(list []*batch) ([]outbox.Position, error) {
 	var (
 		pack    outbox.Pack
 		letters []outbox.DeadLetter
@@ -121,7 +125,7 @@ func (p *Pusher) commit(list []*batch) error {
 	if !errors.Is(err, outbox.ErrFull) || len(pack.Positions) == 0 {
 		p.appended(err) // a feed that waits is no failure
 	}
-	return err
+	return pack.Positions, err
 }
 
 // latest adds positions to list, of each source only the last one: a pack is kept as a
@@ -151,16 +155,26 @@ func (p *Pusher) appended(err error) {
 	}
 }
 
-// giveUpIntake empties the intake. Acknowledged feeds are told why, and keep their events;
+// refused tells the sources of these positions that what they stand for is given up.
+func (p *Pusher) refused(positions []outbox.Position) {
+	for _, at := range positions {
+		p.feeds.Refused(at.Source)
+	}
+}
+
+// giveUpIntake empties the intake. Acknowledged feeds are told, and keep their events;
 // the others are counted as dropped and logged.
 func (p *Pusher) giveUpIntake(why error) {
 	lost := 0
+	var sources []outbox.Position
 	for _, l := range []*line{&p.intake.plain, &p.intake.acked} {
 		for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
 			for _, b := range list {
-				if b.committed != nil {
+				sources = latest(sources, b.positions)
+				switch {
+				case b.committed != nil:
 					b.committed(why)
-				} else {
+				case len(b.positions) == 0: // else the source keeps it
 					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
 					lost += len(b.entries)
 				}
@@ -169,6 +183,7 @@ func (p *Pusher) giveUpIntake(why error) {
 		}
 		l.again = time.Time{}
 	}
+	p.refused(sources)
 	if lost > 0 {
 		// The metric ends with the process.
 		p.log.Error("events are lost: the outbox did not take them in time", "events", lost, "err", why)

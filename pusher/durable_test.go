@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -220,7 +219,7 @@ func TestFailingDisk(t *testing.T) {
 	})
 }
 
-func TestPushAcked(t *testing.T) {
+func TestPushFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
 		box := newSlowDisk(func(p outbox.Pack) error {
@@ -230,36 +229,30 @@ func TestPushAcked(t *testing.T) {
 			return nil
 		})
 		b := &fakeBackend{name: "b", wants: func(e *event.Event) bool { return e.To != "nobody@localhost" }}
-		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
-		var (
-			mu    sync.Mutex
-			acked []string
-		)
-		push := func(seq uint64, events ...event.Event) {
-			p.PushAcked(events, []outbox.Position{{Source: "s", Epoch: "e", Seq: seq}}, func(err error) {
-				mu.Lock()
-				defer mu.Unlock()
-				acked = append(acked, fmt.Sprint(seq, " ", err))
-			})
-		}
-		heard := func() []string {
+		feeds := &feedsHeard{}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box, Feeds: feeds})
+		push := func(seq uint64, events ...event.Event) bool { return p.PushFeed(events, place("s", seq)) }
+		// heard returns the last word of what was said since the last call.
+		heard := func() string {
 			pass(time.Second)
-			mu.Lock()
-			defer mu.Unlock()
-			return slices.Clone(acked)
+			said := feeds.heard()
+			if len(said) == 0 {
+				return ""
+			}
+			return said[len(said)-1]
 		}
 		push(1, of("x", "1"))
 		push(2, of("nobody", "2"))
 		push(3)
-		if diff := cmp.Diff([]string{"1 <nil>", "2 <nil>", "3 <nil>"}, heard()); diff != "" {
-			t.Error(diff)
+		if got := heard(); got != "kept s 3" {
+			t.Errorf("heard %q", got)
 		}
 		full.Store(true)
 		push(4, of("x", "4"))
 		push(5, of("x", "5"))
 		p.Push([]event.Event{of("x", "plain")})
-		if got := heard(); len(got) != 3 {
-			t.Errorf("acknowledged although the outbox is full: %v", got)
+		if got := heard(); got != "" {
+			t.Errorf("heard %q although the outbox is full", got)
 		}
 		if diff := cmp.Diff([]string{"1", "plain"}, b.ids()); diff != "" {
 			t.Errorf("who cannot wait has to wait: %s", diff)
@@ -268,8 +261,8 @@ func TestPushAcked(t *testing.T) {
 			t.Errorf("a feed that waits is no failure: %v", err)
 		}
 		full.Store(false)
-		if diff := cmp.Diff([]string{"1 <nil>", "2 <nil>", "3 <nil>", "4 <nil>", "5 <nil>"}, heard()); diff != "" {
-			t.Error(diff)
+		if got := heard(); got != "kept s 5" {
+			t.Errorf("heard %q", got)
 		}
 		if diff := cmp.Diff([]string{"1", "plain", "4", "5"}, b.ids()); diff != "" {
 			t.Error(diff)
@@ -282,10 +275,11 @@ func TestPushAcked(t *testing.T) {
 		if err := p.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		push(7, of("x", "7"))
-		got := heard()
-		if len(got) != 7 || strings.HasSuffix(got[5], "<nil>") || strings.HasSuffix(got[6], "<nil>") {
-			t.Errorf("what the source has to keep: %v", got)
+		if got := heard(); got != "refused s" {
+			t.Errorf("heard %q of what the source has to keep", got)
+		}
+		if push(7, of("x", "7")) {
+			t.Error("accepted after the end")
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -17,26 +18,56 @@ import (
 	"eventpusher/pusher/outbox"
 )
 
+// feedsHeard notes what feeds are told of their events.
+type feedsHeard struct {
+	mu   sync.Mutex
+	said []string
+}
+
+func (f *feedsHeard) Kept(positions []outbox.Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, at := range positions {
+		f.said = append(f.said, fmt.Sprint("kept ", at.Source, " ", at.Seq))
+	}
+}
+
+func (f *feedsHeard) Refused(source string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.said = append(f.said, "refused "+source)
+}
+
+// heard returns what was said since the last call.
+func (f *feedsHeard) heard() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	said := f.said
+	f.said = nil
+	return said
+}
+
+func place(source string, seq uint64) outbox.Position {
+	return outbox.Position{Source: source, Epoch: "e", Seq: seq}
+}
+
 func unread(id string) []outbox.DeadLetter {
 	return []outbox.DeadLetter{{Event: &event.Event{ID: id, Packet: "<message"}, Reason: outbox.ReasonUndecodable, Err: "malformed markup"}}
 }
 
-func TestBuryAcked(t *testing.T) {
+func TestBuryFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box, _, stop := openOutbox(t, t.TempDir(), "b")
-		reg := prometheus.NewRegistry()
-		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box, Metrics: pusher.NewMetrics(reg)})
-		var said []string
-		kept := func(what string) func(error) {
-			return func(err error) { said = append(said, fmt.Sprint(what, " ", err)) }
+		reg, feeds := prometheus.NewRegistry(), &feedsHeard{}
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box, Metrics: pusher.NewMetrics(reg), Feeds: feeds})
+		if !p.PushFeed([]event.Event{of("x", "1")}, place("s", 1)) || !p.BuryFeed(unread("2"), place("s", 2)) ||
+			!p.PushFeed([]event.Event{of("x", "3")}, place("s", 3)) {
+			t.Error("something is not accepted")
 		}
-		p.PushAcked([]event.Event{of("x", "1")}, []outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}, kept("1"))
-		p.BuryAcked(unread("2"), []outbox.Position{{Source: "s", Epoch: "e", Seq: 2}}, kept("2"))
-		p.PushAcked([]event.Event{of("x", "3")}, []outbox.Position{{Source: "s", Epoch: "e", Seq: 3}}, kept("3"))
 		p.Bury(unread("4"))
 		pass(time.Second)
-		if diff := cmp.Diff([]string{"1 <nil>", "2 <nil>", "3 <nil>"}, said); diff != "" {
-			t.Error(diff)
+		if said := feeds.heard(); len(said) == 0 || said[len(said)-1] != "kept s 3" {
+			t.Errorf("heard %v", said)
 		}
 		if diff := cmp.Diff([]outbox.Position{{Source: "s", Epoch: "e", Seq: 3}}, box.Positions()); diff != "" {
 			t.Error(diff)
@@ -62,9 +93,8 @@ func TestBuryAcked(t *testing.T) {
 		if err := p.Drain(t.Context()); err != nil {
 			t.Error(err)
 		}
-		p.BuryAcked(unread("5"), []outbox.Position{{Source: "s", Epoch: "e", Seq: 4}}, kept("5"))
-		if len(said) != 4 || said[3] == "5 <nil>" {
-			t.Errorf("after the end: %v", said)
+		if p.BuryFeed(unread("5"), place("s", 4)) {
+			t.Error("accepted after the end")
 		}
 		stop()
 	})
@@ -84,12 +114,12 @@ func TestPositionsOfOnePack(t *testing.T) {
 		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
 		for seq := range uint64(300) {
 			for _, source := range []string{"s1", "s2", "s3"} {
-				p.PushAcked([]event.Event{of("x", source)}, []outbox.Position{{Source: source, Epoch: "e", Seq: seq + 1}}, func(error) {})
+				p.PushFeed([]event.Event{of("x", source)}, place(source, seq+1))
 			}
 		}
 		for range 200 { // more than one pack, by the size of the letters
-			p.BuryAcked([]outbox.DeadLetter{{Event: &event.Event{Packet: string(make([]byte, 64<<10))}, Reason: outbox.ReasonUndecodable}},
-				[]outbox.Position{{Source: "s2", Epoch: "f", Seq: 1}}, func(error) {})
+			p.BuryFeed([]outbox.DeadLetter{{Event: &event.Event{Packet: string(make([]byte, 64<<10))}, Reason: outbox.ReasonUndecodable}},
+				outbox.Position{Source: "s2", Epoch: "f", Seq: 1})
 		}
 		pass(time.Second)
 		broken.Store(false)

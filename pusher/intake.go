@@ -18,12 +18,12 @@ const (
 	packBytes    = 1 << 20
 )
 
-// batch is what one Push or PushAcked has brought, or a part of it.
+// batch is what one or more calls of Push and its sisters have brought, or a part of it.
 type batch struct {
 	entries   []outbox.Entry
 	letters   []outbox.DeadLetter // whose filter failed
-	positions []outbox.Position
-	committed func(error) // nil: nobody wants to know
+	positions []outbox.Position   // each of another source
+	committed func(error)         // nil: nobody wants to know
 	bytes     int64
 }
 
@@ -104,17 +104,19 @@ func (in *intake) put(b batch) (why dropReason, ok bool) {
 func (l *line) add(b batch) {
 	l.events += len(b.entries)
 	l.bytes += b.bytes
-	if n := len(l.batches); n > 0 && b.committed == nil && len(b.positions) == 0 {
+	if n := len(l.batches); n > 0 && b.committed == nil {
 		tail := l.batches[n-1]
-		if tail.committed == nil && len(tail.positions) == 0 && len(tail.entries)+len(b.entries) <= packEvents && tail.bytes+b.bytes <= packBytes {
+		if tail.committed == nil && len(tail.entries)+len(b.entries) <= packEvents && tail.bytes+b.bytes <= packBytes {
 			tail.entries = append(tail.entries, b.entries...)
 			tail.letters = append(tail.letters, b.letters...)
+			tail.positions = latest(tail.positions, b.positions)
 			tail.bytes += b.bytes
 			return
 		}
 	}
 	b.entries = slices.Clone(b.entries)
 	b.letters = slices.Clone(b.letters)
+	b.positions = slices.Clone(b.positions)
 	l.batches = append(l.batches, &b)
 }
 

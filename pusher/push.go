@@ -17,13 +17,35 @@ import (
 // must not change any more.
 func (p *Pusher) Push(events []event.Event) { p.push(events, nil, nil) }
 
-// PushAcked is Push for a feed that wants to know what was accepted: positions is
-// where the feed stands with these events. committed is called once, by another
-// goroutine or by this one, in the order of the calls of PushAcked: with nil when
-// the events and the positions are on disk, else with why they are not, in
-// which case the feed has to send them again. It must not block.
-func (p *Pusher) PushAcked(events []event.Event, positions []outbox.Position, committed func(error)) {
-	p.push(events, positions, committed)
+// PushAcked is Push for a caller that wants to know what became of the events. committed
+// is called once, by another goroutine or by this one, in the order of the calls: with nil
+// when the events are on disk, else with why they are not. It must not block.
+func (p *Pusher) PushAcked(events []event.Event, committed func(error)) {
+	p.push(events, nil, committed)
+}
+
+// Feeds hears what became of what PushFeed and BuryFeed have accepted. Any goroutine may
+// call it; it must not block.
+type Feeds interface {
+	// Kept says that these positions, each of another source, are on disk, with all that
+	// was accepted of their sources before. The slice is the caller's.
+	Kept(positions []outbox.Position)
+	// Refused says that what was accepted of a source and is not kept yet is given up:
+	// the source has to send it again.
+	Refused(source string)
+}
+
+// noFeeds is Feeds where nobody listens.
+type noFeeds struct{}
+
+func (noFeeds) Kept([]outbox.Position) {}
+func (noFeeds) Refused(string)         {}
+
+// PushFeed is Push for a source that keeps its events until it hears that they are on
+// disk (Feeds). at is where the source stands with these events. False says that they
+// were not accepted, and are to be sent again; Feeds hears nothing of them then.
+func (p *Pusher) PushFeed(events []event.Event, at outbox.Position) bool {
+	return p.push(events, &at, nil)
 }
 
 // Forward hands events to the backend of that name, which has made them itself of
@@ -65,13 +87,12 @@ func (p *Pusher) forward(b batch) error {
 }
 
 // Bury records letters of reason ReasonUndecodable, which are about no event that a
-// backend could take, among the dead letters. Push, PushAcked, Bury and BuryAcked are called by one goroutine.
-func (p *Pusher) Bury(letters []outbox.DeadLetter) { p.bury(batch{letters: letters}) }
+// backend could take, among the dead letters. Push, PushFeed, Bury and BuryFeed are called by one goroutine.
+func (p *Pusher) Bury(letters []outbox.DeadLetter) { p.bury(letters, nil) }
 
-// BuryAcked is Bury for a feed that wants to know what was accepted, as PushAcked is
-// Push.
-func (p *Pusher) BuryAcked(letters []outbox.DeadLetter, positions []outbox.Position, committed func(error)) {
-	p.bury(batch{letters: letters, positions: positions, committed: committed})
+// BuryFeed is Bury for a source, as PushFeed is Push.
+func (p *Pusher) BuryFeed(letters []outbox.DeadLetter, at outbox.Position) bool {
+	return p.bury(letters, &at)
 }
 
 // Flush returns when the outbox has taken everything that was pushed before, or ctx ends.
@@ -83,9 +104,9 @@ func (p *Pusher) Flush(ctx context.Context) {
 }
 
 // Withdraw gives up what was pushed and the outbox has not taken yet, and returns once that
-// is done; an Append that is under way ends first. What PushAcked and BuryAcked have brought
-// is refused, so that its feed sends it again; the rest is lost and counted as dropped. The
-// owner of the feeds calls it if another instance may have them: an event of a former term
+// is done; an Append that is under way ends first. What PushAcked, PushFeed and BuryFeed have
+// brought is refused, so that its feed sends it again; the rest is lost and counted as dropped.
+// The owner of the feeds calls it if another instance may have them: an event of a former term
 // must not be committed after the events that the other instance has taken since. Nothing may
 // be pushed meanwhile, and Run has to be running.
 func (p *Pusher) Withdraw() {
@@ -98,24 +119,32 @@ func (p *Pusher) Withdraw() {
 	}
 }
 
-func (p *Pusher) bury(b batch) {
+func (p *Pusher) bury(letters []outbox.DeadLetter, at *outbox.Position) bool {
 	p.pushing.Lock()
 	defer p.pushing.Unlock()
+	b := batch{letters: letters, positions: p.position(at)}
 	if p.closed.Load() {
-		p.refuse(b, dropStopped, len(b.letters))
-		return
+		return p.refuse(b, dropStopped, len(letters))
 	}
-	p.metrics.deadUnread.Add(float64(len(b.letters)))
-	p.hand(b)
+	p.metrics.deadUnread.Add(float64(len(letters)))
+	return p.hand(b)
 }
 
-func (p *Pusher) push(events []event.Event, positions []outbox.Position, committed func(error)) {
+// position returns at, nil for none, as a batch takes it until it is handed over.
+func (p *Pusher) position(at *outbox.Position) []outbox.Position {
+	if at == nil {
+		return nil
+	}
+	p.at[0] = *at
+	return p.at[:]
+}
+
+func (p *Pusher) push(events []event.Event, at *outbox.Position, committed func(error)) bool {
 	p.pushing.Lock()
 	defer p.pushing.Unlock()
-	b := batch{positions: positions, committed: committed}
+	b := batch{positions: p.position(at), committed: committed}
 	if p.closed.Load() {
-		p.refuse(b, dropStopped, len(events))
-		return
+		return p.refuse(b, dropStopped, len(events))
 	}
 	p.entries, p.letters = p.entries[:0], p.letters[:0]
 	for i := range events {
@@ -125,9 +154,10 @@ func (p *Pusher) push(events []event.Event, positions []outbox.Position, committ
 	}
 	p.scratch = event.Event{}
 	b.entries, b.letters = p.entries, p.letters
-	p.hand(b)
+	ok := p.hand(b)
 	clear(p.entries)
 	clear(p.letters)
+	return ok
 }
 
 // route filters one event and finds its subscribers. The end of an account passes no
@@ -153,16 +183,17 @@ func (p *Pusher) route(e *event.Event) {
 }
 
 // hand gives a batch to the committer or, when the outbox is in memory and never
-// makes anybody wait, to the outbox itself.
-func (p *Pusher) hand(b batch) {
+// makes anybody wait, to the outbox itself. It reports whether the batch was accepted.
+func (p *Pusher) hand(b batch) bool {
 	if len(b.entries)+len(b.letters)+len(b.positions) == 0 && b.committed == nil {
-		return
+		return true
 	}
 	if p.intake != nil {
-		if why, ok := p.intake.put(b); !ok {
+		why, ok := p.intake.put(b)
+		if !ok {
 			p.refuse(b, why, len(b.entries))
 		}
-		return
+		return ok
 	}
 	if err := p.box.Bury(b.letters...); err != nil {
 		p.log.Error("a dead letter cannot be kept", "err", err)
@@ -178,15 +209,21 @@ func (p *Pusher) hand(b batch) {
 	if b.committed != nil {
 		b.committed(err)
 	}
+	if err == nil && len(b.positions) > 0 {
+		p.feeds.Kept(b.positions)
+	}
+	return err == nil
 }
 
-// refuse says that a batch was not accepted.
-func (p *Pusher) refuse(b batch, why dropReason, events int) {
-	if b.committed != nil {
-		b.committed(errRefused) // the source keeps it
-		return
+// refuse says that a batch was not accepted, and returns false.
+func (p *Pusher) refuse(b batch, why dropReason, events int) bool {
+	switch {
+	case b.committed != nil:
+		b.committed(errRefused)
+	case len(b.positions) == 0: // else the source keeps it
+		p.metrics.droppedBy[why].Add(float64(events))
 	}
-	p.metrics.droppedBy[why].Add(float64(events))
+	return false
 }
 
 // filter runs the chain and reports whether the event goes on.

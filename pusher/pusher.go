@@ -52,8 +52,11 @@ type Options struct {
 	// DeadLetters takes what nobody will deliver, when Outbox is nil; nil: the
 	// latest DefaultDeadLetters in memory.
 	DeadLetters outbox.DeadLetters
-	Metrics     *Metrics     // nil: counted but not shown
-	Log         *slog.Logger // nil: silent
+	// Feeds hears what became of what PushFeed and BuryFeed have accepted; nil: nobody
+	// needs to know.
+	Feeds   Feeds
+	Metrics *Metrics     // nil: counted but not shown
+	Log     *slog.Logger // nil: silent
 }
 
 // Pusher filters events and delivers them.
@@ -66,6 +69,7 @@ type Pusher struct {
 	dispatchers []*dispatcher
 	metrics     *Metrics
 	log         *slog.Logger
+	feeds       Feeds
 
 	intake  *intake       // nil: the outbox is in memory
 	flushed chan struct{} // closed when the intake is empty for good
@@ -76,6 +80,7 @@ type Pusher struct {
 	scratch event.Event // the event being filtered
 	entries []outbox.Entry
 	letters []outbox.DeadLetter
+	at      [1]outbox.Position // the position of the batch being handed over
 
 	closed  atomic.Bool // Drain has begun, or Run has ended
 	failure atomic.Pointer[error]
@@ -105,7 +110,10 @@ func New(o Options) (*Pusher, error) {
 	if o.DeadLetters == nil {
 		o.DeadLetters = outbox.NewRing(DefaultDeadLetters)
 	}
-	p := &Pusher{chain: o.Chain, metrics: o.Metrics, log: o.Log, draining: make(chan struct{}), done: make(chan struct{})}
+	if o.Feeds == nil {
+		o.Feeds = noFeeds{}
+	}
+	p := &Pusher{chain: o.Chain, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, draining: make(chan struct{}), done: make(chan struct{})}
 	p.box = o.Outbox
 	if p.box == nil {
 		p.box = outbox.NewMemory(outbox.MemoryOptions{

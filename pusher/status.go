@@ -70,7 +70,7 @@ func (d *dispatcher) status() BackendStatus {
 // errStopped is what Healthy says after Drain or the end of Run.
 var errStopped = errors.New("pusher: stopped")
 
-// errRefused is what a feed is told that pushed when nothing could be taken.
+// errRefused is what PushAcked says of events that found no room.
 var errRefused = errors.New("pusher: not accepted")
 
 // Healthy returns nil when events can be taken. A service that is down does not

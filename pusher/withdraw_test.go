@@ -32,21 +32,21 @@ func TestWithdraw(t *testing.T) {
 			}
 			return nil
 		})
-		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
-		var said []string
-		push := func(seq uint64) {
-			at := outbox.Position{Source: "s", Epoch: "e", Seq: seq}
-			p.PushAcked([]event.Event{of("x", fmt.Sprint(seq))}, []outbox.Position{at}, func(err error) {
-				said = append(said, fmt.Sprint(seq, " ", err == nil))
-			})
-		}
+		feeds := &feedsHeard{}
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box, Feeds: feeds})
+		push := func(seq uint64) { p.PushFeed([]event.Event{of("x", fmt.Sprint(seq))}, place("s", seq)) }
+		answered := make(chan error, 1)
 		push(1)
 		push(2)
 		pass(10 * time.Second)
 		push(3)
+		p.PushAcked([]event.Event{of("x", "asked")}, func(err error) { answered <- err })
 		p.Withdraw()
-		if diff := cmp.Diff([]string{"1 false", "2 false", "3 false"}, said); diff != "" {
+		if diff := cmp.Diff([]string{"refused s"}, feeds.heard()); diff != "" {
 			t.Errorf("after Withdraw: %s", diff)
+		}
+		if err := <-answered; err == nil {
+			t.Error("what was withdrawn counts as kept")
 		}
 		deposed.Store(false)
 		before := asked.Load()
@@ -57,7 +57,7 @@ func TestWithdraw(t *testing.T) {
 		push(2)
 		p.Withdraw()
 		pass(time.Minute)
-		if len(said) != 4 { // committed if it was under way, else withdrawn
+		if said := feeds.heard(); len(said) != 1 { // kept if it was under way, else refused
 			t.Errorf("of one more: %v", said)
 		}
 		push(9)
@@ -111,8 +111,7 @@ func TestFlush(t *testing.T) {
 		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
 		p.Flush(t.Context()) // nothing is there
 		p.Push([]event.Event{of("x", "1")})
-		at := []outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}
-		p.PushAcked([]event.Event{of("x", "2")}, at, func(error) {})
+		p.PushFeed([]event.Event{of("x", "2")}, place("s", 1))
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		p.Flush(short)

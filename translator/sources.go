@@ -101,8 +101,8 @@ func (t *sessions) newSource(name string) uint16 {
 // ends without a word of it, which makes offline events marked reconciled.
 //
 // What a process has found out by a snapshot is lost if it ends before that is in the
-// outbox, as its table is: whoever knows that the last loss was never followed by a
-// snapshot's end in the outbox passes false to the next process.
+// outbox, as its table is. So Complete is kept with each position of the source, and the
+// next process is told complete only if it was set there.
 //
 // A snapshot that was under way goes on if nothing was missed, else it is abandoned
 // and its end means nothing.
@@ -122,6 +122,14 @@ func (t *Translator) Resume(name string, complete bool) {
 	s.sources[index].heard = at
 	s.resume(s.sources[index], complete, at)
 	t.noteTable()
+}
+
+// Complete reports whether everything that a source of the event-feed had to report about
+// its sessions has been translated, by this process or by one before it: a snapshot has
+// ended, and nothing was missed since. It belongs to the goroutine that calls Translate.
+func (t *Translator) Complete(source string) bool {
+	index, ok := t.sessions.byName[source]
+	return ok && (t.sessions.sources[index].whole || t.sessions.sources[index].told)
 }
 
 // Forget drops all that is known of a source of the event-feed, without events, before

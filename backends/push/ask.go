@@ -48,16 +48,16 @@ func DelegationInfo(node string) []byte {
 	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + notify.NS + "'/></query>")
 }
 
-// Delegators returns the hosts that may delegate, in every form in which a server may
-// write them: the served ones among the forwarders.
-func Delegators(hosts, forwarders []string) map[jid.JID]bool {
-	served, may := jid.NewDomains(hosts...), make(map[jid.JID]bool)
-	for host := range jid.NewDomains(forwarders...).Forms() {
-		if served.Has(host) {
-			may[host] = true
+// Delegators returns the hosts that may delegate: the served ones among the forwarders.
+func Delegators(hosts, forwarders []string) jid.Domains {
+	served := jid.NewDomains(hosts...)
+	var may []string
+	for _, f := range forwarders {
+		if served.Has(jid.Prepare(f)) {
+			may = append(may, f)
 		}
 	}
-	return may
+	return jid.NewDomains(may...)
 }
 
 // Ask is a user's request as a server delegates it (XEP-0355 section 4.2): an IQ

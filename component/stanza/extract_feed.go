@@ -28,6 +28,7 @@ type feedFields struct {
 	user    text
 	id      text
 	members text
+	token   text
 	at      time.Time
 	seq     uint64 // FeedEvent; FeedLost: from
 	last    uint64 // FeedLost: to
@@ -36,7 +37,7 @@ type feedFields struct {
 
 	first, next, prevLast    uint64
 	hosts, server, prevEpoch text
-	clean                    bool
+	clean, tokens            bool
 }
 
 // openFeed takes the start tag of the feed's element. One that lacks what it must have
@@ -54,7 +55,7 @@ func (d *Decoder) openFeed(local []byte) {
 		d.openHello()
 	case "lost":
 		f.seq, f.last = feedNumber(d.feedAttr("from")), feedNumber(d.feedAttr("to"))
-		if f.seq > 0 && f.last >= f.seq {
+		if f.seq > 0 && f.last >= f.seq && d.openToken() {
 			f.element = FeedLost
 		}
 	}
@@ -62,7 +63,7 @@ func (d *Decoder) openFeed(local []byte) {
 
 func (d *Decoder) openEvent() {
 	f := &d.feed
-	if f.seq = feedNumber(d.feedAttr("seq")); f.seq == 0 {
+	if f.seq = feedNumber(d.feedAttr("seq")); f.seq == 0 || !d.openToken() {
 		return
 	}
 	f.element = FeedEvent
@@ -83,6 +84,12 @@ func (d *Decoder) openEvent() {
 	}
 }
 
+// openToken takes the token of an event or of lost, and reports whether it can be one.
+func (d *Decoder) openToken() bool {
+	d.feed.token = d.attr("token")
+	return !d.feed.token.present || isFeedName(d.textBytes(d.feed.token))
+}
+
 func (d *Decoder) openHello() {
 	f := &d.feed
 	f.first, f.next = feedNumber(d.feedAttr("first")), feedNumber(d.feedAttr("next"))
@@ -95,10 +102,12 @@ func (d *Decoder) openHello() {
 	}
 	f.element = FeedHello
 	f.prevLast = feedNumber(d.feedAttr("prev-last"))
-	clean := d.feedAttr("clean")
-	f.clean = string(clean) == "true" || string(clean) == "1" // as an xs:boolean may be written
+	f.clean, f.tokens = isTrue(d.feedAttr("clean")), isTrue(d.feedAttr("token"))
 	f.hosts, f.server = d.attr("hosts"), d.attr("server")
 }
+
+// isTrue reports whether b is true, as an xs:boolean may be written.
+func isTrue(b []byte) bool { return string(b) == "true" || string(b) == "1" }
 
 // feedAttr returns the value of the attribute of that name in no namespace, until the
 // next one is asked for.
@@ -121,6 +130,9 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 		return
 	}
 	out.Source, out.Epoch = d.name(f.source), d.name(f.epoch)
+	if f.token.present {
+		out.Token = d.name(f.token)
+	}
 	switch f.element {
 	case FeedEvent:
 		out.Kind, out.Seq, out.At, out.Count = f.kind, f.seq, f.at, f.count
@@ -134,7 +146,7 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 	case FeedHello:
 		out.Hello = Hello{
 			First: f.first, Next: f.next, Server: strings.Clone(of(f.server)),
-			PrevLast: f.prevLast, Clean: f.clean,
+			PrevLast: f.prevLast, Clean: f.clean, Token: f.tokens,
 		}
 		if f.prevEpoch.present {
 			out.Hello.PrevEpoch = d.name(f.prevEpoch)

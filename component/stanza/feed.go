@@ -75,6 +75,7 @@ type Feed struct {
 	Element FeedElement
 	Report         // FeedEvent; of FeedHello and FeedLost only Source and Epoch
 	Hello   Hello  // FeedHello
+	Token   string // FeedEvent, FeedLost: of the resume that the module follows, if it repeats tokens
 	From    uint64 // FeedLost: the first number that is gone
 	To      uint64 // FeedLost: the last one
 }
@@ -87,4 +88,5 @@ type Hello struct {
 	PrevEpoch   string
 	PrevLast    uint64 // 0: unknown
 	Clean       bool
+	Token       bool // the module repeats the token of resume on its elements
 }

@@ -437,7 +437,10 @@ func (n *node) feed() *Feed {
 		if f.Seq = n.number("seq"); f.Seq == 0 {
 			return &Feed{Element: FeedOther}
 		}
-		f.Element, f.Kind = FeedEvent, UnknownReport
+		if n.has("token") && !feedNameShape.MatchString(n.attribute("token")) {
+			return &Feed{Element: FeedOther}
+		}
+		f.Element, f.Kind, f.Token = FeedEvent, UnknownReport, n.attribute("token")
 		for i, kind := range feedKinds {
 			if kind == n.attribute("kind") {
 				f.Kind = ReportKind(i + 1)
@@ -462,7 +465,10 @@ func (n *node) feed() *Feed {
 		if f.From, f.To = n.number("from"), n.number("to"); f.From == 0 || f.To < f.From {
 			return &Feed{Element: FeedOther}
 		}
-		f.Element = FeedLost
+		if n.has("token") && !feedNameShape.MatchString(n.attribute("token")) {
+			return &Feed{Element: FeedOther}
+		}
+		f.Element, f.Token = FeedLost, n.attribute("token")
 	case "hello":
 		h := &f.Hello
 		h.First, h.Next, h.PrevLast = n.number("first"), n.number("next"), n.number("prev-last")
@@ -471,6 +477,7 @@ func (n *node) feed() *Feed {
 			return &Feed{Element: FeedOther}
 		}
 		h.Clean = n.attribute("clean") == "true" || n.attribute("clean") == "1"
+		h.Token = n.attribute("token") == "true" || n.attribute("token") == "1"
 		for _, host := range strings.Fields(n.attribute("hosts")) {
 			h.Hosts = append(h.Hosts, jid.Prepare(host))
 		}

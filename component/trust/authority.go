@@ -5,36 +5,58 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"eventpusher/internal/jid"
 )
 
-// nobody stands for a dialect where none is to be the authority.
-const nobody = Feed(numFeeds)
+// Nobody stands for a feed where none is to count.
+const Nobody = Feed(numFeeds)
 
-// authorities knows the authority of each host and class.
+// Patience is how long after the connection was set up a feed that counted may be silent.
+// Then another one that is heard takes its place.
+const Patience = 20 * time.Second
+
+// Choice says for each class which feed counts: one of them, Nobody, or 0 for the best
+// that is heard.
+type Choice [numClasses]Feed
+
+// Chosen returns the entry of a Choice for what config.Component.Authority says.
+func Chosen(name string) Feed {
+	if name == "" {
+		return 0
+	}
+	if f, ok := ParseFeed(name); ok {
+		return f
+	}
+	return Nobody
+}
+
+// authorities knows the authority of each host and class: the configured feed, or the
+// best one heard. It goes on to count on the next connection, unless it is not heard there.
+//
 // One goroutine asks; any may take a snapshot.
 type authorities struct {
-	configured [numClasses]Feed // 0: the best one heard
+	configured Choice
+	metrics    *Metrics
 	log        *slog.Logger
 
 	mu    sync.Mutex // held by the asking goroutine only where it writes
+	since time.Time  // when the connection was set up
 	hosts map[jid.JID]*hostFeeds
 }
 
 type hostFeeds struct {
 	name      jid.JID // as configured; heard as it is written there, or in its other form
 	authority [numClasses]Feed
-	heard     [numFeeds]bool
+	// heard says which feeds reported anything, now which of them on this connection.
+	heard, now [numFeeds]bool
 }
 
-// newAuthorities takes the entries of [component] feeds; an empty list leaves the
-// choice to what is heard.
-func newAuthorities(hosts, feeds []string, log *slog.Logger) *authorities {
-	a := &authorities{hosts: make(map[jid.JID]*hostFeeds), log: log}
-	a.configure(feeds)
+func newAuthorities(o *Options) *authorities {
+	a := &authorities{configured: o.Feeds, metrics: o.Metrics, log: o.Log, hosts: make(map[jid.JID]*hostFeeds)}
 	served := make(map[jid.JID]*hostFeeds)
-	for form, name := range jid.NewDomains(hosts...).Forms() {
+	for form, name := range jid.NewDomains(o.Hosts...).Forms() {
 		if served[name] == nil {
 			served[name] = &hostFeeds{name: name}
 		}
@@ -43,102 +65,90 @@ func newAuthorities(hosts, feeds []string, log *slog.Logger) *authorities {
 	return a
 }
 
-// configure reads the entries. "direct" stands for all classes that no entry with a
-// class names, "direct:offline" for that one. Of several the best counts. Classes that
-// nothing stands for are left to what is heard.
-func (a *authorities) configure(feeds []string) {
-	var listed [numClasses][]Feed
-	var general []Feed
-	forAll := false
-	for _, entry := range feeds {
-		name, class, named := strings.Cut(strings.ToLower(strings.TrimSpace(entry)), ":")
-		d, ok := ParseFeed(name)
-		c := slices.Index(classNames[:], class)
-		switch {
-		case !ok, named && c < 0:
-			a.log.Warn("component: this feed cannot be read and is left out", "feed", entry)
-			forAll = true // asked for something, not for whatever is heard
-		case named:
-			listed[c] = append(listed[c], d)
-		default:
-			general, forAll = append(general, d), true
-		}
-	}
-	for c := range numClasses {
-		candidates := listed[c]
-		if len(candidates) == 0 {
-			candidates = general
-		}
-		slices.Sort(candidates) // the order of Dialect: best first
-		for _, d := range candidates {
-			if d.reports(c) {
-				a.configured[c] = d
-				break
-			}
-		}
-		if a.configured[c] == 0 && (forAll || len(listed[c]) > 0) {
-			a.configured[c] = nobody
-			a.log.Warn("component: none of the listed feeds reports this class of fact", "class", c.String())
-		}
+// connected begins a connection, on which nothing was heard yet.
+func (a *authorities) connected(now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.since = now
+	for _, h := range a.hosts {
+		h.now = [numFeeds]bool{}
 	}
 }
 
-// establish takes note that d is heard on host and can report all that it gives, before
-// it has.
-func (a *authorities) establish(host jid.JID, d Feed) {
-	for c := range numClasses {
-		a.admit(host, c, d)
-	}
-}
-
-// admit reports whether dialect d is the authority for this class of facts of
-// host, after taking note that it was heard.
-func (a *authorities) admit(host jid.JID, c Class, d Feed) bool {
+// hear takes note that a feed was heard on a host.
+func (a *authorities) hear(host jid.JID, f Feed) *hostFeeds {
 	h := a.hosts[host]
-	if h == nil { // an operator's forwarder that is no served host
-		h = &hostFeeds{name: host}
-		a.mu.Lock()
-		a.hosts[host] = h
-		a.mu.Unlock()
+	if h != nil && h.now[f] {
+		return h
 	}
-	if !h.heard[d] {
-		a.mu.Lock()
-		h.heard[d] = true
-		a.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if h == nil { // an operator's forwarder that is not a served host
+		h = &hostFeeds{name: jid.JID(strings.Clone(string(host)))}
+		a.hosts[h.name] = h
 	}
-	if h.authority[c] == d {
+	h.heard[f], h.now[f] = true, true
+	for c := range numClasses {
+		if h.authority[c] == f {
+			a.metrics.authority.WithLabelValues(string(h.name), c.String(), f.String()).Set(1)
+		}
+	}
+	return h
+}
+
+// establish takes note that f is heard on host and can report all that it gives, before
+// it has.
+func (a *authorities) establish(host jid.JID, f Feed, now time.Time) {
+	for c := range numClasses {
+		a.admit(host, c, f, now)
+	}
+}
+
+// admit reports whether feed f is the authority for this class of facts of
+// host, after taking note that it was heard.
+func (a *authorities) admit(host jid.JID, c Class, f Feed, now time.Time) bool {
+	h := a.hear(host, f)
+	if h.authority[c] == f {
 		return true
 	}
-	// Whoever reports that sessions come also reports those that say goodbye: were
+	// A feed that reports that sessions come also reports those that say goodbye: were
 	// the two heard apart, a presence directed at us could be the first unavailable
 	// heard and pass for a fact.
 	if c != Messages {
-		a.prefer(host, h, Presence, d)
-		a.prefer(host, h, Offline, d)
+		a.prefer(h, Presence, f, now)
+		a.prefer(h, Offline, f, now)
 	} else {
-		a.prefer(host, h, Messages, d)
+		a.prefer(h, Messages, f, now)
 	}
-	return h.authority[c] == d
+	return h.authority[c] == f
 }
 
-// prefer makes d the authority for class c if it is configured or better than the
-// present one.
-func (a *authorities) prefer(host jid.JID, h *hostFeeds, c Class, d Feed) {
-	now := h.authority[c]
-	better := d.reports(c) && (now == 0 || d < now)
+// prefer makes f the authority for class c if it is configured, or better than the
+// present one, or if that one is not there any more.
+func (a *authorities) prefer(h *hostFeeds, c Class, f Feed, now time.Time) {
+	before := h.authority[c]
+	gone := before != 0 && !h.now[before] && !a.since.IsZero() && now.Sub(a.since) >= Patience
+	better := f.reports(c) && f != before && (before == 0 || f < before || gone)
 	if configured := a.configured[c]; configured != 0 {
-		better = configured == d && now != d
+		better = configured == f && before != f
 	}
 	if !better {
 		return
 	}
 	a.mu.Lock()
-	h.authority[c] = d
+	h.authority[c] = f
 	a.mu.Unlock()
-	if now == 0 {
-		a.log.Info("component: feed established", "host", string(host), "class", c.String(), "feed", d.String())
-	} else {
-		a.log.Info("component: better feed heard, it replaces the other", "host", string(host), "class", c.String(), "feed", d.String(), "before", now.String())
+	a.metrics.authority.DeletePartialMatch(map[string]string{"host": string(h.name), "class": c.String()})
+	a.metrics.authority.WithLabelValues(string(h.name), c.String(), f.String()).Set(1)
+	attrs := []any{"host", string(h.name), "class", c.String(), "feed", f.String()}
+	switch {
+	case before == 0:
+		a.log.Info("component: feed established", attrs...)
+	case f < before:
+		a.log.Info("component: better feed heard, it replaces the other", append(attrs, "before", before.String())...)
+	default:
+		a.log.Warn("component: the feed that counted is not heard any more, another one counts instead", append(attrs, "before", before.String(),
+			"remedy", "set the server's "+before.String()+" feed up again, as docs/servers says, if it is to count")...)
 	}
 }
 
@@ -151,13 +161,52 @@ func (a *authorities) of(host jid.JID, c Class) Feed {
 	return 0
 }
 
+// deaf reports whether no served host was ever heard. It belongs to the goroutine that asks.
+func (a *authorities) deaf() bool {
+	for _, h := range a.hosts {
+		if h.heard != [numFeeds]bool{} {
+			return false
+		}
+	}
+	return true
+}
+
+// unheard lists the hosts, in order of their names, on which the event-feed counts, by
+// configuration or because it was heard before, and was not heard on a connection that has
+// lasted for Patience. The metric of the authority is 0 for them.
+func (a *authorities) unheard(now time.Time) (hosts []jid.JID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.since.IsZero() || now.Sub(a.since) < Patience {
+		return nil
+	}
+	for host, h := range a.hosts {
+		if h.now[EventFeed] || h.name != host {
+			continue
+		}
+		missing := false
+		for c := range numClasses {
+			if h.authority[c] == EventFeed {
+				missing = true
+				a.metrics.authority.WithLabelValues(string(host), c.String(), EventFeed.String()).Set(0)
+			}
+			missing = missing || a.configured[c] == EventFeed && h.authority[c] == 0
+		}
+		if missing {
+			hosts = append(hosts, host)
+		}
+	}
+	slices.Sort(hosts)
+	return hosts
+}
+
 // HostStatus says how one host is heard.
 type HostStatus struct {
 	Host string `json:"host"`
-	// Authority names the dialect that counts for each class of fact; classes of
+	// Authority names the feed that counts for each class of fact; classes of
 	// which nothing was heard yet are missing.
 	Authority map[Class]string `json:"authority"`
-	// Heard lists the dialects that reported anything, best first.
+	// Heard lists the feeds that reported anything, best first.
 	Heard []string `json:"heard"`
 	// Privileges are what the host lets the component do on this connection (XEP-0356),
 	// such as "presence managed_entity"; Delegated the namespaces that it has left to
@@ -181,9 +230,9 @@ func (a *authorities) snapshot() []HostStatus {
 				out.Authority[c] = d.String()
 			}
 		}
-		for d := EventFeed; d <= Direct; d++ {
-			if h.heard[d] {
-				out.Heard = append(out.Heard, d.String())
+		for f := EventFeed; f <= Direct; f++ {
+			if h.heard[f] {
+				out.Heard = append(out.Heard, f.String())
 			}
 		}
 		list = append(list, out)

@@ -25,7 +25,8 @@ type Judge struct {
 	authority  *authorities
 	metrics    *Metrics
 	log        *slog.Logger
-	fact       Fact // what was returned last
+	fact       Fact                  // what was returned last
+	complained map[Verdict]time.Time // when each was logged last
 }
 
 // Options say whom to trust.
@@ -37,10 +38,9 @@ type Options struct {
 	Forwarders []string
 	// Hosts are the served domains, MUCHosts their conference domains.
 	Hosts, MUCHosts []string
-	// Feeds are the entries of [component] feeds; empty: the best feed heard counts.
-	Feeds   []string
-	Metrics *Metrics     // nil counts nowhere
-	Log     *slog.Logger // nil is silent
+	Feeds           Choice
+	Metrics         *Metrics     // nil counts nowhere
+	Log             *slog.Logger // nil is silent
 }
 
 // New returns a Judge that has heard nothing yet.
@@ -54,14 +54,16 @@ func New(o Options) *Judge {
 	j := &Judge{
 		name: jid.Prepare(o.Component), forwarders: jid.NewDomains(o.Forwarders...),
 		hosts: jid.NewDomains(o.Hosts...), mucHosts: jid.NewDomains(o.MUCHosts...),
-		granted: make(map[jid.JID]bool), authority: newAuthorities(o.Hosts, o.Feeds, o.Log), metrics: o.Metrics, log: o.Log,
+		granted: make(map[jid.JID]bool), authority: newAuthorities(&o), complained: make(map[Verdict]time.Time), metrics: o.Metrics, log: o.Log,
 	}
 	j.grants.reset()
 	return j
 }
 
-// Reconnected forgets the privileges: servers grant them again on every connection.
-func (j *Judge) Reconnected() {
+// Reconnected begins a connection. Privileges are forgotten, since servers grant them
+// again on every connection, and feeds have to be heard anew.
+func (j *Judge) Reconnected(now time.Time) {
+	j.authority.connected(now)
 	clear(j.granted)
 	j.grants.reset()
 }
@@ -93,7 +95,7 @@ func (j *Judge) Stanza(env *stanza.Envelope, now time.Time) *Fact {
 		j.metrics.count(EventFeed, ignored)
 		return nil
 	case env.Privilege != nil:
-		j.privileges(env)
+		j.privileges(env, now)
 		return nil
 	}
 	s, feed, v := outer, Direct, Trusted
@@ -112,11 +114,12 @@ func (j *Judge) Stanza(env *stanza.Envelope, now time.Time) *Fact {
 	default:
 		v = j.direct(outer)
 	}
-	if v == Trusted && !j.authority.admit(subject, class(s), feed) {
+	if v == Trusted && !j.authority.admit(subject, class(s), feed, now) {
 		v = notAuthoritative
 	}
 	j.metrics.count(feed, v)
 	if v != Trusted {
+		j.complain(v, feed, outer.From, now)
 		return nil
 	}
 	j.fact = Fact{Stanza: *s, Feed: feed, Copy: copied, Host: host, Received: now}
@@ -211,11 +214,12 @@ func (j *Judge) direct(s *stanza.Stanza) Verdict {
 
 // privileges takes note of an advertisement of XEP-0356. Only a served host that
 // is also a forwarder can grant, in a message from its bare domain.
-func (j *Judge) privileges(env *stanza.Envelope) {
+func (j *Judge) privileges(env *stanza.Envelope, now time.Time) {
 	outer := &env.Outer
 	switch {
 	case outer.Kind != stanza.Message || !j.forwarders.Has(outer.From) || !j.hosts.Has(outer.From) || outer.To != j.name:
 		j.metrics.count(Privilege, untrustedPriv)
+		j.complain(untrustedPriv, Privilege, outer.From, now)
 		return
 	case outer.Type == "error":
 		j.metrics.count(Privilege, errorStanza)

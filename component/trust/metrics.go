@@ -31,7 +31,8 @@ var verdictNames = [numVerdicts]string{
 
 // Metrics counts stanzas by feed and verdict. All label values come from fixed sets.
 type Metrics struct {
-	stanzas [numFeeds][numVerdicts]prometheus.Counter
+	stanzas   [numFeeds][numVerdicts]prometheus.Counter
+	authority *prometheus.GaugeVec
 }
 
 // NewMetrics registers the metrics with reg; a nil reg keeps them to themselves.
@@ -41,7 +42,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		Name: "eventpusher_stanzas_total",
 		Help: "Messages and presences from the XMPP server, by feed and by what trust made of them.",
 	}, []string{"dialect", "trust"})
-	m := &Metrics{}
+	m := &Metrics{authority: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
+		Name: "eventpusher_feed_authority",
+		Help: "1 for the feed that counts for a host and class of fact; 0 once it was not heard for 20 s after the link was set up.",
+	}, []string{"host", "class", "feed"})}
 	// The fast path counts without looking labels up. Only what occurs is exposed
 	// from the start: the feeds that can be told apart.
 	for f := EventFeed; f <= Direct; f++ {

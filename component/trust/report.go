@@ -11,11 +11,12 @@ import (
 // message from the bare domain of a forwarder, or of a host that the source has
 // announced as its own, to our bare domain. Any user can send the same from his own
 // address, and a server sends what we wrote back in an error.
-func (j *Judge) Module(env *stanza.Envelope, announced bool) bool {
+func (j *Judge) Module(env *stanza.Envelope, announced bool, now time.Time) bool {
 	outer := &env.Outer
 	switch {
 	case !j.forwarders.Has(outer.From) && !announced, outer.Kind != stanza.Message, outer.To != j.name:
 		j.metrics.count(Direct, untrustedFeed)
+		j.complain(untrustedFeed, Direct, outer.From, now)
 	case outer.Type == "error":
 		j.metrics.count(EventFeed, errorStanza)
 	default:
@@ -32,22 +33,36 @@ func (j *Judge) Serves(host jid.JID) bool { return j.forwarders.Has(host) && j.l
 
 // Announced makes the event-feed the authority for the served ones of these hosts, and
 // returns the others.
-func (j *Judge) Announced(hosts []jid.JID) (unserved []jid.JID) {
+func (j *Judge) Announced(hosts []jid.JID, now time.Time) (unserved []jid.JID) {
 	for _, host := range hosts {
 		if !j.Serves(host) {
 			unserved = append(unserved, host)
 			continue
 		}
-		j.authority.establish(host, EventFeed)
+		j.authority.establish(host, EventFeed, now)
 	}
 	return unserved
 }
+
+// Heard takes note that a feed module has spoken for these hosts. It does not make the
+// event-feed the authority.
+func (j *Judge) Heard(hosts []jid.JID) {
+	for _, host := range hosts {
+		if j.Serves(host) {
+			j.authority.hear(host, EventFeed)
+		}
+	}
+}
+
+// Unheard lists the hosts on which the event-feed counts and was not heard on a connection
+// that has lasted for Patience. Any goroutine may call it.
+func (j *Judge) Unheard(now time.Time) []jid.JID { return j.authority.unheard(now) }
 
 // Report returns the fact that a report of the event-feed stands for, nil if it does not
 // count; either way it is counted. Untranslatable says that the report lacks what its
 // kind needs. The fact is valid until the next call.
 func (j *Judge) Report(env *stanza.Envelope, now time.Time) (*Fact, Verdict) {
-	v := j.report(env)
+	v := j.report(env, now)
 	j.metrics.count(EventFeed, v)
 	if v != Trusted {
 		return nil, v
@@ -61,21 +76,27 @@ func (j *Judge) Report(env *stanza.Envelope, now time.Time) (*Fact, Verdict) {
 
 // report judges a report. It completes the stanza: clients leave the sender out, and
 // some kinds have no stanza.
-func (j *Judge) report(env *stanza.Envelope) Verdict {
+func (j *Judge) report(env *stanza.Envelope, now time.Time) Verdict {
 	host, r, s := env.Outer.From, &env.Feed.Report, &env.Inner
 	room := r.Kind == stanza.RoomMessage || r.Kind == stanza.RoomJoin || r.Kind == stanza.RoomPart
 	missed := r.Kind == stanza.RoomMissed
 	bracket := r.Kind == stanza.SnapshotStart || r.Kind == stanza.SnapshotEnd
 	kind, optional := carried(r.Kind)
 	switch {
+	case bracket: // of a snapshot of all hosts; the module sends it from any of them
+		*s = stanza.Stanza{From: r.User}
+		if j.Serves(host) && !j.authority.admit(host, Presence, EventFeed, now) {
+			return notAuthoritative
+		}
+		return Trusted
 	case !j.Serves(host):
 		return foreign
 	case r.Kind == stanza.UnknownReport:
 		return ignored
-	case r.User.Local() == "" && !bracket && !missed, missed && len(r.Members) == 0,
+	case r.User.Local() == "" && !missed, missed && len(r.Members) == 0,
 		r.Kind == stanza.AccountRemoved && !r.User.IsBare():
 		return Untranslatable
-	case jid.JID(r.User.Domain()) != host && !bracket && !room && !missed:
+	case jid.JID(r.User.Domain()) != host && !room && !missed:
 		return foreign
 	case kind == 0, optional && env.Forward == stanza.NotForwarded:
 		*s = stanza.Stanza{From: r.User}
@@ -94,7 +115,7 @@ func (j *Judge) report(env *stanza.Envelope) Verdict {
 		}
 	}
 	// The end of an account is of no class: no other feed tells of it.
-	if r.Kind != stanza.AccountRemoved && !j.authority.admit(host, reportClass(r.Kind), EventFeed) {
+	if r.Kind != stanza.AccountRemoved && !j.authority.admit(host, reportClass(r.Kind), EventFeed, now) {
 		return notAuthoritative
 	}
 	return Trusted

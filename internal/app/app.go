@@ -85,21 +85,22 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 		return nil, err
 	}
 	a.box = box
+	tr := translator.New(translator.Options{
+		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
+	})
+	feed := &sink{translator: tr, box: a.box}
 	a.pusher, err = pusher.New(pusher.Options{
-		Chain: chain, Backends: a.backends, Conditions: conditions, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
+		Feeds: feed, Chain: chain, Backends: a.backends, Conditions: conditions, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	feed.pusher = a.pusher
 	if e, ok := a.box.(outbox.Elector); ok {
 		registry.MustRegister(newClusterCollector(e))
 	}
 	a.control = listenControl(cfg.Outbox.Path, letters{a.box, a.pusher}, a.examine, o.Log)
-	tr := translator.New(translator.Options{
-		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
-	})
 	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, opened))
-	feed := newFeeder(tr, a.pusher, a.box)
 	if a.registrar, err = newRegistrar(cfg, a.backends, a.pusher, o.Log); err != nil {
 		return nil, err
 	}
@@ -118,17 +119,13 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 		iqs, api = append(iqs, a.devices.handlers()...), a.devices.api()
 	}
 	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
-		Handler:  feed.handle,
-		Attached: tr.Gap, // what stock feeds had to say while the link was down is unknown
-		Settled:  feed.settled,
-		Fed:      feed.fed, Undecodable: feed.undecodable, Committed: feed.committed, Told: feed.told, Resumed: feed.resumed, Overtaken: feed.overtaken,
-		IQ:      iqs,
-		Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
+		Sink: feed, IQ: iqs, Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.watch = doctor.NewWatch(a.link, cfg, registry, o.Log)
+	feed.link = a.link
 	if a.registrar != nil {
 		a.registrar.component = a.link
 		if others, ok := a.box.(relay); ok {
@@ -285,6 +282,11 @@ func (a *App) notReady() []string {
 	case s == nil || s.Leading:
 		if !a.link.Connected() {
 			reasons = append(reasons, "not connected to the XMPP server")
+		}
+		for _, alert := range a.link.Status().Alerts {
+			if !alert.Partial {
+				reasons = append(reasons, alert.Text)
+			}
 		}
 	case s.Leader == "":
 		reasons = append(reasons, "no instance holds the link to the XMPP server")

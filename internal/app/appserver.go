@@ -141,7 +141,7 @@ func (d *deviceDesk) accept(ctx context.Context, p *publishing) {
 		p.fail(err)
 		return
 	}
-	d.pusher.PushAcked([]event.Event{e}, nil, func(err error) {
+	d.pusher.PushAcked([]event.Event{e}, func(err error) {
 		if err != nil {
 			p.fail(appserver.Busy())
 			return

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"eventpusher/component"
-	"eventpusher/component/stanza"
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -19,117 +19,69 @@ import (
 	"eventpusher/translator"
 )
 
-// feeder takes what the link hands over. The link calls it from its reading goroutine
-// alone, which makes the buffer and the translator safe without a lock.
-type feeder struct {
+// sink connects the link, the translator and the pusher: facts go one way, and what became
+// of them the other (component.Sink, pusher.Feeds). The link calls it from the goroutine
+// that reads the stream, which makes the translator and the buffer safe without a lock.
+// link and pusher are set before either of them runs.
+type sink struct {
 	translator *translator.Translator
-	pusher     *pusher.Pusher
 	box        outbox.Outbox
+	pusher     *pusher.Pusher
+	link       *component.Link
 	events     []event.Event
-	// Of the sources of which a loss has yet to be noted on disk, or a snapshot is
-	// coming that began after it.
-	lossUntold, snapshot map[string]bool
 }
 
-func newFeeder(tr *translator.Translator, p *pusher.Pusher, box outbox.Outbox) *feeder {
-	return &feeder{translator: tr, pusher: p, box: box, lossUntold: make(map[string]bool), snapshot: make(map[string]bool)}
-}
+var (
+	_ component.Sink = (*sink)(nil)
+	_ pusher.Feeds   = (*sink)(nil)
+)
 
-// handle takes a fact of a feed that is not acknowledged.
-func (f *feeder) handle(s *trust.Fact) {
-	f.events = f.translator.Translate(s, f.events[:0])
-	f.pusher.Push(f.events)
-	f.forget()
-}
+// Attached implements component.Sink.
+func (s *sink) Attached() { s.translator.Gap() }
 
-// fed takes one of the event-feed. The position goes to disk together with the events,
-// so that after a crash the feed goes on exactly behind them.
-func (f *feeder) fed(s *trust.Fact, at component.Position, accepted func(error)) {
-	f.events = f.events[:0]
-	if s != nil {
-		f.events = f.translator.Translate(s, f.events)
+// Take implements component.Sink. A position goes to disk together with the events, so
+// that after a crash the feed goes on exactly after them.
+func (s *sink) Take(f *trust.Fact, at eventfeed.Position) bool {
+	s.events = s.events[:0]
+	if f != nil {
+		s.events = s.translator.Translate(f, s.events)
 	}
-	f.pusher.PushAcked(f.events, f.positions(s, at), accepted)
-	f.forget()
+	defer s.forget()
+	if at.Source == "" {
+		s.pusher.Push(s.events)
+		return true
+	}
+	at.Complete = s.translator.Complete(at.Source)
+	return s.pusher.PushFeed(s.events, outbox.Position(at))
 }
 
 // forget lets go of what the events point to, and of the room that the end of a great
 // snapshot needed.
-func (f *feeder) forget() {
+func (s *sink) forget() {
 	const most = 1024
-	clear(f.events)
-	if cap(f.events) > most {
-		f.events = nil
+	clear(s.events)
+	if cap(s.events) > most {
+		s.events = nil
 	}
 }
 
-// Beside a source's position stands whether all was told of its sessions there: after a
-// loss that takes a whole snapshot. The names of sources have no spaces.
-const (
-	toldPrefix = "sessions "
-	toldAll    = "known"
-	toldNot    = "unknown"
-)
-
-// positions are those that go to disk with an event.
-func (f *feeder) positions(s *trust.Fact, at component.Position) []outbox.Position {
-	list := []outbox.Position{outbox.Position(at)}
-	note := func(state string) {
-		list = append(list, outbox.Position{Source: toldPrefix + at.Source, Epoch: state, Seq: at.Seq})
-	}
-	fact := stanza.NoReport
-	if s != nil {
-		fact = s.Report.Kind
-	}
-	switch {
-	case f.lossUntold[at.Source]:
-		delete(f.lossUntold, at.Source)
-		note(toldNot)
-	case fact == stanza.SnapshotEnd && f.snapshot[at.Source]:
-		delete(f.snapshot, at.Source)
-		note(toldAll)
-	}
-	if fact == stanza.SnapshotStart {
-		f.snapshot[at.Source] = true
-	}
-	return list
+// Settled implements component.Sink.
+func (s *sink) Settled(host jid.JID, users []jid.JID) {
+	s.events = s.translator.Settled(host, users, s.events[:0])
+	s.pusher.Push(s.events)
+	s.forget()
 }
 
-// resumed takes note of a source that goes on.
-func (f *feeder) resumed(source string, complete bool) {
-	if !complete {
-		f.lossUntold[source] = true
-		delete(f.snapshot, source)
+// Resumed implements component.Sink.
+func (s *sink) Resumed(source string, c eventfeed.Continuity) {
+	if c == eventfeed.Overtaken {
+		s.translator.Forget(source) // as if this process had just begun
 	}
-	f.translator.Resume(source, complete)
+	s.translator.Resume(source, c != eventfeed.Missed)
 }
 
-// overtaken forgets what another process knows better by now, as if this one had just begun.
-func (f *feeder) overtaken(source string) {
-	delete(f.lossUntold, source)
-	delete(f.snapshot, source)
-	f.translator.Forget(source)
-}
-
-// told reports whether all was told of a source's sessions at its position on disk.
-func (f *feeder) told(source string) bool {
-	for _, p := range f.box.Positions() {
-		if p.Source == toldPrefix+source {
-			return p.Epoch == toldAll
-		}
-	}
-	return false
-}
-
-// settled pushes that sessions have ended which the server does not know any more.
-func (f *feeder) settled(host jid.JID, users []jid.JID) {
-	f.events = f.translator.Settled(host, users, f.events[:0])
-	f.pusher.Push(f.events)
-	f.forget()
-}
-
-// undecodable makes a dead letter of what cannot be read.
-func (f *feeder) undecodable(u component.Undecodable, accepted func(error)) {
+// Bury implements component.Sink: it makes a dead letter of what cannot be read.
+func (s *sink) Bury(u *eventfeed.Undecodable) bool {
 	e := &event.Event{
 		ID: undecodableID(u.At), Type: u.Element, From: u.From, To: u.To, User: u.User.Bare(), Host: u.From.Domain(),
 		Time: u.Received, Packet: strings.ToValidUTF8(string(u.Bytes), "\uFFFD"),
@@ -137,18 +89,20 @@ func (f *feeder) undecodable(u component.Undecodable, accepted func(error)) {
 	letters := []outbox.DeadLetter{{
 		Event: e, Reason: outbox.ReasonUndecodable, Err: u.Reason, Accepted: u.Received, Died: time.Now(),
 	}}
-	if u.At == nil {
-		f.pusher.Bury(letters)
-		return
+	if u.At.Source == "" {
+		s.pusher.Bury(letters)
+		return true
 	}
 	e.Dialect = trust.EventFeed.String()
-	f.pusher.BuryAcked(letters, []outbox.Position{outbox.Position(*u.At)}, accepted)
+	at := u.At
+	at.Complete = s.translator.Complete(at.Source)
+	return s.pusher.BuryFeed(letters, outbox.Position(at))
 }
 
 // undecodableID is the same each time that the feed brings the event.
-func undecodableID(at *component.Position) string {
+func undecodableID(at eventfeed.Position) string {
 	var id [16]byte
-	if at == nil {
+	if at.Source == "" {
 		rand.Read(id[:])
 	} else {
 		var b bytes.Buffer
@@ -162,12 +116,19 @@ func undecodableID(at *component.Position) string {
 	return hex.EncodeToString(id[:])
 }
 
-// committed returns how far a source has come on disk.
-func (f *feeder) committed(source string) (epoch string, seq uint64, ok bool) {
-	for _, p := range f.box.Positions() {
-		if p.Source == source {
-			return p.Epoch, p.Seq, true
-		}
+// Positions implements component.Sink.
+func (s *sink) Positions() []eventfeed.Position { return positions(s.box.Positions()) }
+
+// Kept implements pusher.Feeds.
+func (s *sink) Kept(list []outbox.Position) { s.link.Kept(positions(list)) }
+
+// Refused implements pusher.Feeds.
+func (s *sink) Refused(source string) { s.link.Refused(source) }
+
+func positions(list []outbox.Position) []eventfeed.Position {
+	all := make([]eventfeed.Position, len(list))
+	for i, at := range list {
+		all[i] = eventfeed.Position(at)
 	}
-	return "", 0, false
+	return all
 }

@@ -65,17 +65,19 @@ func measure(b *testing.B, n int, feed bool) way {
 	if err != nil {
 		b.Fatal(err)
 	}
-	sink := &counter{}
-	push, err := pusher.New(pusher.Options{Backends: []backends.Backend{sink}, Outbox: box})
+	taker := &counter{}
+	f := &sink{translator: translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent}), box: box}
+	push, err := pusher.New(pusher.Options{Backends: []backends.Backend{taker}, Outbox: box, Feeds: f})
 	if err != nil {
 		b.Fatal(err)
 	}
-	f := &feeder{translator: translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent}), pusher: push, box: box}
+	f.pusher = push
 	link, err := component.New(config.Component{Address: server.Addr(), Name: feedComponent, Secret: "secret", Forwarders: []string{feedHost}},
-		[]string{feedHost}, component.Options{Handler: f.handle, Fed: f.fed, Undecodable: f.undecodable, Committed: f.committed})
+		[]string{feedHost}, component.Options{Sink: f})
 	if err != nil {
 		b.Fatal(err)
 	}
+	f.link = link
 	ctx, stop := context.WithCancel(context.Background())
 	linked, pushed := make(chan error, 1), make(chan error, 1)
 	go func() { pushed <- push.Run(context.Background()) }()
@@ -111,7 +113,7 @@ func measure(b *testing.B, n int, feed bool) way {
 			block.Reset()
 		}
 	}
-	for sink.taken.Load() < int64(n) {
+	for taker.taken.Load() < int64(n) {
 		time.Sleep(time.Millisecond)
 	}
 	result := way{n, time.Since(began), used() - start}

@@ -11,7 +11,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/decide"
-	"eventpusher/component"
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/config"
@@ -35,6 +35,12 @@ func (p packs) Append(pack outbox.Pack) error {
 	return p.Memory.Append(pack)
 }
 
+// keptOnce hears once that something is kept.
+type keptOnce chan []outbox.Position
+
+func (k keptOnce) Kept(at []outbox.Position) { k <- at }
+func (keptOnce) Refused(string)              {}
+
 // taker wants what push wants, and does nothing with it.
 type taker struct{ *push.Backend }
 
@@ -57,8 +63,9 @@ func TestMissedInOneCommit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kept := make(keptOnce, 1)
 	p, err := pusher.New(pusher.Options{
-		Chain: chain, Outbox: box,
+		Chain: chain, Outbox: box, Feeds: kept,
 		Backends: []backends.Backend{taker{push.New(push.Options{Decider: decide.Decider{Plugin: decide.Defaults}})}, printer{}},
 	})
 	if err != nil {
@@ -74,16 +81,15 @@ func TestMissedInOneCommit(t *testing.T) {
 	for i := range members {
 		s.Report.Members = append(s.Report.Members, jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)))
 	}
-	f := newFeeder(translator.New(translator.Options{Hosts: []string{feedHost}, MUCHosts: []string{"conference." + feedHost}}), p, box)
-	accepted := make(chan error, 1)
-	f.fed(s, component.Position{Source: "s", Epoch: "e", Seq: 7}, func(err error) { accepted <- err })
+	f := &sink{translator: translator.New(translator.Options{Hosts: []string{feedHost}, MUCHosts: []string{"conference." + feedHost}}), pusher: p, box: box}
+	if !f.Take(s, eventfeed.Position{Source: "s", Epoch: "e", Seq: 7}) {
+		t.Fatal("it is not accepted")
+	}
 
 	ctx, stop := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- p.Run(ctx) }()
-	if err := <-accepted; err != nil {
-		t.Fatal(err)
-	}
+	<-kept
 	stop()
 	<-ran
 	pack := <-box.list

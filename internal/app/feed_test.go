@@ -20,6 +20,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/component"
+	"eventpusher/component/eventfeed"
 	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/config"
@@ -80,23 +81,20 @@ func live(dir, address string) error {
 	if err != nil {
 		return err
 	}
-	push, err := pusher.New(pusher.Options{Backends: []backends.Backend{printer{}}, Outbox: box})
+	f := &sink{translator: translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent}), box: box}
+	push, err := pusher.New(pusher.Options{Backends: []backends.Backend{printer{}}, Outbox: box, Feeds: f})
 	if err != nil {
 		return err
 	}
-	f := &feeder{
-		translator: translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent}),
-		pusher:     push, box: box,
-	}
+	f.pusher = push
 	link, err := component.New(config.Component{
 		Address: address, Name: feedComponent, Secret: "secret", Forwarders: []string{feedHost}, MaxDepth: 10,
 		ReconnectMin: time.Millisecond, ReconnectMax: 10 * time.Millisecond,
-	}, []string{feedHost}, component.Options{
-		Handler: f.handle, Fed: f.fed, Undecodable: f.undecodable, Committed: f.committed,
-	})
+	}, []string{feedHost}, component.Options{Sink: f})
 	if err != nil {
 		return err
 	}
+	f.link = link
 	ctx, stop := context.WithCancel(context.Background())
 	pushed, linked := make(chan error, 1), make(chan error, 1)
 	go func() { pushed <- push.Run(context.WithoutCancel(ctx)) }()
@@ -290,7 +288,7 @@ func TestFeedLosesNothing(t *testing.T) {
 	for seq := 1; seq <= events; seq++ {
 		switch {
 		case seq%500 == 0:
-			wantLetters = append(wantLetters, undecodableID(&component.Position{Source: "s", Epoch: "e", Seq: uint64(seq)}))
+			wantLetters = append(wantLetters, undecodableID(eventfeed.Position{Source: "s", Epoch: "e", Seq: uint64(seq)}))
 		case seq%10 != 3:
 			wanted = append(wanted, fmt.Sprint("m", seq))
 		}
@@ -353,14 +351,18 @@ func position(t *testing.T, dir string) int {
 			t.Error(err)
 		}
 	}()
-	_, seq, _ := (&feeder{box: box}).committed("s")
-	return int(seq)
+	for _, at := range box.Positions() {
+		if at.Source == "s" {
+			return int(at.Seq)
+		}
+	}
+	return 0
 }
 
 // TestDirectOffline is stock ejabberd with a roster subscription: a dropped connection
 // shows in the direct feed alone, while everything else comes by service_log.
 func TestDirectOffline(t *testing.T) {
-	feeds := trust.New(trust.Options{Component: feedComponent, Forwarders: []string{feedHost}, Hosts: []string{feedHost}, Feeds: []string{"service_log", "direct:offline"}})
+	feeds := trust.New(trust.Options{Component: feedComponent, Forwarders: []string{feedHost}, Hosts: []string{feedHost}, Feeds: trust.Choice{trust.Messages: trust.ServiceLog, trust.Presence: trust.ServiceLog, trust.Offline: trust.Direct}})
 	tr := translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent})
 	d := stanza.NewDecoder(stanza.Limits{})
 	var got []string

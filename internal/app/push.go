@@ -36,7 +36,7 @@ const (
 type registrar struct {
 	push      *push.Backend
 	store     registration.Store
-	hosts     map[jid.JID]bool // that may delegate
+	hosts     jid.Domains // that may delegate
 	served    jid.Domains
 	requests  *turns
 	component requester
@@ -127,7 +127,7 @@ func fail(q *component.IQ, refusal *xmpp.Refusal) {
 
 // nested says what the component does for the namespace that a server delegates.
 func (r *registrar) nested(q *component.IQ) {
-	if !r.hosts[q.From] {
+	if !r.hosts.Has(q.From) {
 		fail(q, &xmpp.Refusal{Type: "cancel", Condition: "item-not-found"})
 		return
 	}
@@ -138,7 +138,7 @@ func (r *registrar) nested(q *component.IQ) {
 // answered by a result: to an error ejabberd answers its user nothing.
 func (r *registrar) delegated(q *component.IQ) {
 	ask, err := push.ReadAsk(q.Raw)
-	if err != nil || !r.hosts[q.From] || !ask.Of(q.From) {
+	if err != nil || !r.hosts.Has(q.From) || !ask.Of(q.From) {
 		fail(q, &xmpp.Refusal{Type: "auth", Condition: "forbidden"})
 		return
 	}

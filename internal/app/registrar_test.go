@@ -21,7 +21,8 @@ func TestRegistrarIsBusy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	r := &registrar{push: push.New(push.Options{}), hosts: map[jid.JID]bool{feedHost: true}, served: jid.NewDomains(feedHost), requests: newTurns(1, 0)}
+	hosts := jid.NewDomains(feedHost)
+	r := &registrar{push: push.New(push.Options{}), hosts: hosts, served: hosts, requests: newTurns(1, 0)}
 	link, err := component.New(config.Component{Address: server.Addr(), Name: feedComponent, Secret: "secret", Forwarders: []string{feedHost}},
 		[]string{feedHost}, component.Options{IQ: r.handlers()})
 	if err != nil {

@@ -137,7 +137,7 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	c.HandshakeTimeout = min(c.HandshakeTimeout, attachLimit-time.Second)
 	offers := &offers{hosts: make(map[jid.JID]bool)}
 	if cfg.Pusher.Push != nil {
-		offers.taken = push.Delegators(cfg.General.Hosts, c.Forwarders)
+		offers.push, offers.taken = true, push.Delegators(cfg.General.Hosts, c.Forwarders)
 	}
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"eventpusher/component"
+	"eventpusher/component/eventfeed"
 	"eventpusher/internal/finding"
 )
 
 // losses says which sources of the event-feed have given up events since the start.
-func losses(sources []component.SourceStatus) []finding.Finding {
+func losses(sources []eventfeed.Status) []finding.Finding {
 	var list []finding.Finding
 	for _, s := range sources {
 		var lost []string

@@ -41,7 +41,7 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 			inForce := slices.Contains(h.Delegated, notify.NS)
 			isOffered := inForce || offered != nil && offered(jid.JID(of))
 			switch {
-			case isOffered && !taken[jid.JID(of)]:
+			case isOffered && !taken.Has(jid.JID(of)):
 				list = append(list, finding.Warnf(of, "add it to [component] forwarders", "the server delegates %s to us, but [component] forwarders lacks this host, so its users are refused", notify.NS))
 			case inForce && hidden(ctx, link, of):
 				list = append(list, finding.Warnf(of, "restart the server: Prosody asks what we do at our first connection after its start, and never again",
@@ -102,7 +102,8 @@ func hidden(ctx context.Context, link *component.Link, host string) bool {
 // told what an instance would tell them: ejabberd asks before it delegates anything, but
 // Prosody asks only once after its start, and would hide push from clients until the next.
 type offers struct {
-	taken map[jid.JID]bool // whose delegation an instance would take; nil: it would not push
+	push  bool        // an instance would push
+	taken jid.Domains // whose delegation it would take then
 	mu    sync.Mutex
 	hosts map[jid.JID]bool
 }
@@ -113,7 +114,7 @@ func (o *offers) handlers() (list []component.IQHandler) {
 			Name: "delegation_disco", Element: xml.Name{Space: disco.NSInfo, Local: "query"}, Type: component.Get, Node: node, Handle: o.asked,
 		})
 	}
-	if o.taken == nil {
+	if !o.push {
 		return list
 	}
 	for _, ns := range [...]string{push.Delegation1, push.Delegation2} {
@@ -129,7 +130,7 @@ func (o *offers) asked(q *component.IQ) {
 	o.mu.Lock()
 	o.hosts[q.From] = true
 	o.mu.Unlock()
-	if !o.taken[q.From] {
+	if !o.taken.Has(q.From) {
 		_ = q.Fail(component.StanzaError{Type: "cancel", Condition: "item-not-found"}) // it may have gone
 		return
 	}
@@ -140,7 +141,7 @@ func (o *offers) asked(q *component.IQ) {
 // again: nothing is registered here.
 func (o *offers) delegated(q *component.IQ) {
 	ask, err := push.ReadAsk(q.Raw)
-	if err != nil || !o.taken[q.From] || !ask.Of(q.From) {
+	if err != nil || !o.taken.Has(q.From) || !ask.Of(q.From) {
 		_ = q.Fail(component.StanzaError{Type: "auth", Condition: "forbidden"})
 		return
 	}

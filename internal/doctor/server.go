@@ -37,15 +37,8 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 		return []finding.Finding{finding.Failf(subjectServer, "", "%s", text)}
 	}
 	list := []finding.Finding{finding.Okf(subjectServer, "attached to %s as %s", s.Address, s.Name)}
-	answers := make([][]finding.Finding, 1+2*len(hosts))
-	var asking sync.WaitGroup
-	asking.Go(func() { answers[0] = []finding.Finding{roundTrip(ctx, link, name)} })
-	for i, host := range hosts {
-		asking.Go(func() { answers[1+2*i] = []finding.Finding{askHost(ctx, link, host)} })
-		asking.Go(func() { answers[2+2*i] = clock(ctx, link, host) })
-	}
-	asking.Wait()
-	list = append(list, slices.Concat(answers...)...)
+	list = append(list, missing(s.Alerts)...)
+	list = append(list, ask(ctx, link, name, hosts)...)
 	for _, h := range link.Status().Hosts {
 		if slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, h.Host) }) {
 			list = append(list, feeds(h, name, listened, offered)...)
@@ -54,12 +47,50 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 	return append(list, losses(link.Status().Sources)...)
 }
 
+// missing says which feeds should be there and are not.
+func missing(alerts []component.Alert) (list []finding.Finding) {
+	for _, a := range alerts {
+		level := finding.Failf
+		if a.Partial {
+			level = finding.Warnf
+		}
+		list = append(list, level(subjectServer, a.Remedy, "%s", a.Text))
+	}
+	return list
+}
+
+// ask asks the server and its hosts whether they answer, and what they are.
+func ask(ctx context.Context, link *component.Link, name string, hosts []string) []finding.Finding {
+	answers := make([][]finding.Finding, 1+2*len(hosts))
+	answered := make([]bool, 1+len(hosts))
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		f, ok := roundTrip(ctx, link, name)
+		answers[0], answered[0] = []finding.Finding{f}, ok
+	})
+	for i, host := range hosts {
+		asking.Go(func() {
+			f, ok := askHost(ctx, link, host)
+			answers[1+2*i], answered[1+i] = []finding.Finding{f}, ok
+		})
+		asking.Go(func() { answers[2+2*i] = clock(ctx, link, host) })
+	}
+	asking.Wait()
+	heard := slices.ContainsFunc(link.Status().Hosts, func(h trust.HostStatus) bool { return len(h.Heard) > 0 })
+	if heard && ctx.Err() == nil && !slices.Contains(answered, true) {
+		return []finding.Finding{finding.Failf(subjectServer, "on ejabberd, remove mod_privilege, or grant this component a privilege and run ejabberd 25.03 or later; "+
+			"from 24.10 on it can drop each request of a component to an address without a resource",
+			"feeds are heard, and the server answers none of our requests")}
+	}
+	return slices.Concat(answers...)
+}
+
 // roundTrip sends requests to ourselves, which the server routes back to us, and the
 // answers again. IQs are used because they can never be an event; Prosody and ejabberd
 // route them as they route what users send us. ejabberd shares them out at random if
 // another program is attached under the same name, so several are sent: of 8, all come
 // back in 1 of 65536 cases then, since each crosses twice.
-func roundTrip(ctx context.Context, link *component.Link, name string) finding.Finding {
+func roundTrip(ctx context.Context, link *component.Link, name string) (f finding.Finding, answered bool) {
 	const probes = 8
 	began := time.Now()
 	failures := make(chan error, probes)
@@ -79,18 +110,18 @@ func roundTrip(ctx context.Context, link *component.Link, name string) finding.F
 	}
 	switch lost {
 	case 0:
-		return finding.Okf(subjectServer, "test stanzas went through the server to ourselves and back in %s", short(time.Since(began)))
+		return finding.Okf(subjectServer, "test stanzas went through the server to ourselves and back in %s", short(time.Since(began))), true
 	case probes:
 		return finding.Warnf(subjectServer, "look into the server's log for why it does not route stanzas from and to "+name,
-			"test stanzas to ourselves did not come back (%s)", why)
+			"test stanzas to ourselves did not come back (%s)", why), false
 	}
 	return finding.Warnf(subjectServer, "stop the other program that is attached as "+name+": ejabberd shares the stanzas out between the two, and each loses what the other gets",
-		"%d of %d test stanzas to ourselves did not come back (%s)", lost, probes, why)
+		"%d of %d test stanzas to ourselves did not come back (%s)", lost, probes, why), true
 }
 
 // askHost asks a host what it is. Any answer of its own shows that the server serves
 // it; the conditions below are those of servers for hosts that they do not serve.
-func askHost(ctx context.Context, link *component.Link, host string) finding.Finding {
+func askHost(ctx context.Context, link *component.Link, host string) (f finding.Finding, answered bool) {
 	const remedy = "correct [general] hosts, or declare the host in the server"
 	reply, err := link.Request(ctx, component.Request{
 		To: host, Type: component.Get, Payload: []byte("<query xmlns='jabber:iq:version'/>"), Timeout: askTimeout,
@@ -100,11 +131,11 @@ func askHost(ctx context.Context, link *component.Link, host string) finding.Fin
 	case errors.As(err, &refused):
 		switch refused.Condition {
 		case "remote-server-not-found", "remote-server-timeout", "not-allowed", "forbidden", "item-not-found", "policy-violation":
-			return finding.Failf(host, remedy, "the server does not serve this host, or does not let us speak to it (%s)", refused.Condition)
+			return finding.Failf(host, remedy, "the server does not serve this host, or does not let us speak to it (%s)", refused.Condition), true
 		}
-		return finding.Okf(host, "is served")
+		return finding.Okf(host, "is served"), true
 	case err != nil:
-		return finding.Failf(host, remedy, "does not answer (%s)", describe(err))
+		return finding.Failf(host, remedy, "does not answer (%s)", describe(err)), false
 	}
 	var iq struct {
 		Query struct {
@@ -113,9 +144,9 @@ func askHost(ctx context.Context, link *component.Link, host string) finding.Fin
 		} `xml:"jabber:iq:version query"`
 	}
 	if xml.Unmarshal(reply.Raw, &iq) != nil || iq.Query.Name == "" {
-		return finding.Okf(host, "is served")
+		return finding.Okf(host, "is served"), true
 	}
-	return finding.Okf(host, "is served by %s", printable(iq.Query.Name+" "+iq.Query.Version))
+	return finding.Okf(host, "is served by %s", printable(iq.Query.Name+" "+iq.Query.Version)), true
 }
 
 // feeds says which dialects report what of a host, and what the host has granted.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"eventpusher/component"
+	"eventpusher/component/eventfeed"
 	"eventpusher/pusher"
 )
 
@@ -87,11 +87,11 @@ func (w *world) backend(name string) pusher.BackendStatus {
 }
 
 // sources returns the status of the sources of the event-feed.
-func (w *world) sources() []component.SourceStatus {
+func (w *world) sources() []eventfeed.Status {
 	w.t.Helper()
 	_, body := w.get("/api/status")
 	var status struct {
-		Component struct{ Sources []component.SourceStatus }
+		Component struct{ Sources []eventfeed.Status }
 	}
 	if err := json.Unmarshal([]byte(body), &status); err != nil {
 		w.t.Fatal(err)
@@ -100,7 +100,7 @@ func (w *world) sources() []component.SourceStatus {
 }
 
 // source returns the status of the only source.
-func (w *world) source() component.SourceStatus {
+func (w *world) source() eventfeed.Status {
 	w.t.Helper()
 	all := w.sources()
 	if len(all) != 1 {

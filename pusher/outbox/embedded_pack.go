@@ -47,16 +47,6 @@ func appendAppended(dst []byte, counts *[MaxReaders]uint64) []byte {
 	return dst
 }
 
-func appendPositions(dst []byte, list []Position) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(list)))
-	for _, p := range list {
-		dst = appendText(dst, p.Source)
-		dst = appendText(dst, p.Epoch)
-		dst = binary.AppendUvarint(dst, p.Seq)
-	}
-	return dst
-}
-
 func (d *decoder) appended() (counts [MaxReaders]uint64) {
 	for range d.count() {
 		id := d.byte()
@@ -68,17 +58,6 @@ func (d *decoder) appended() (counts [MaxReaders]uint64) {
 		counts[id] = n
 	}
 	return counts
-}
-
-func (d *decoder) positions() []Position {
-	var list []Position
-	for range d.count() {
-		list = append(list, Position{Source: d.text(), Epoch: d.text(), Seq: d.uvarint()})
-		if d.damaged {
-			return nil
-		}
-	}
-	return list
 }
 
 // appendEntry writes one event with the numbers of the readers that want it. The

@@ -41,11 +41,13 @@ type Pack struct {
 }
 
 // Position is a place in the sequence of a source that wants to be told what
-// has been accepted. Source and Epoch are opaque.
+// has been accepted. Source and Epoch are opaque, Seq is below 1<<63.
 type Position struct {
 	Source string
 	Epoch  string
 	Seq    uint64
+	// Complete says that everything up to here has been reported of the source's sessions.
+	Complete bool
 }
 
 // ErrFull says that the outbox has reached its size and takes nothing from a

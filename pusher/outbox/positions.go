@@ -2,7 +2,9 @@ package outbox
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -61,4 +63,47 @@ func (p *positions) recent() []Position {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.kept)
+}
+
+// completeBit marks a number as that of a complete position. Numbers do not reach it.
+const completeBit = 1 << 63
+
+func appendPositions(dst []byte, list []Position) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for _, p := range list {
+		seq := p.Seq
+		if p.Complete {
+			seq |= completeBit
+		}
+		dst = appendText(dst, p.Source)
+		dst = appendText(dst, p.Epoch)
+		dst = binary.AppendUvarint(dst, seq)
+	}
+	return dst
+}
+
+// earlierPrefix begins the source of what earlier versions kept beside a position
+// instead of Complete: "known" or "unknown" as its epoch. The names of sources have no
+// spaces.
+const earlierPrefix = "sessions "
+
+func (d *decoder) positions() []Position {
+	var list []Position
+	var complete []string // as kept by earlier versions
+	for range d.count() {
+		p := Position{Source: d.text(), Epoch: d.text(), Seq: d.uvarint()}
+		if d.damaged {
+			return nil
+		}
+		p.Complete, p.Seq = p.Seq&completeBit != 0, p.Seq&^completeBit
+		if source, ok := strings.CutPrefix(p.Source, earlierPrefix); !ok {
+			list = append(list, p)
+		} else if p.Epoch == "known" {
+			complete = append(complete, source)
+		}
+	}
+	for i := range list {
+		list[i].Complete = list[i].Complete || slices.Contains(complete, list[i].Source)
+	}
+	return list
 }

@@ -59,7 +59,8 @@ func (l *loser) run() error {
 	for _, name := range l.Backends {
 		list = append(list, &sinkBackend{name: name, url: l.Sink + "/" + name, lanes: l.Lanes, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}}})
 	}
-	p, err := pusher.New(pusher.Options{Backends: list, Outbox: e, Log: log})
+	refusals := &refusals{}
+	p, err := pusher.New(pusher.Options{Backends: list, Outbox: e, Log: log, Feeds: refusals})
 	if err != nil {
 		return err
 	}
@@ -69,7 +70,7 @@ func (l *loser) run() error {
 	go func() { done <- p.Run(delivering) }()
 	err = e.Lead(ctx, func(turn context.Context) error {
 		for turn.Err() == nil {
-			if err := l.link(turn, e, p); err != nil && turn.Err() == nil {
+			if err := l.link(turn, e, p, refusals); err != nil && turn.Err() == nil {
 				<-time.After(50 * time.Millisecond)
 			}
 		}
@@ -86,9 +87,20 @@ func (l *loser) run() error {
 	return errors.Join(err, p.Drain(drain), func() error { end(); return <-done }(), e.Close())
 }
 
+// refusals is the feed's end of pusher.Feeds: what is refused ends the connection.
+type refusals struct{ then atomic.Pointer[func()] }
+
+func (*refusals) Kept([]outbox.Position) {}
+
+func (r *refusals) Refused(string) {
+	if then := r.then.Load(); then != nil {
+		(*then)()
+	}
+}
+
 // link is one connection to the feed. It says where this instance stands, and takes what
 // follows.
-func (l *loser) link(turn context.Context, e *jetstream.Engine, p *pusher.Pusher) error {
+func (l *loser) link(turn context.Context, e *jetstream.Engine, p *pusher.Pusher, refusals *refusals) error {
 	conn, err := new(net.Dialer).DialContext(turn, "tcp", l.Feed)
 	if err != nil {
 		return err
@@ -103,6 +115,11 @@ func (l *loser) link(turn context.Context, e *jetstream.Engine, p *pusher.Pusher
 		return err
 	}
 	var refused atomic.Bool
+	refuse := func() {
+		refused.Store(true) // it is sent again on the next connection
+		conn.Close()
+	}
+	refusals.then.Store(&refuse)
 	for lines := bufio.NewScanner(conn); lines.Scan() && !refused.Load(); {
 		var seq uint64
 		var key string
@@ -113,12 +130,9 @@ func (l *loser) link(turn context.Context, e *jetstream.Engine, p *pusher.Pusher
 			ID: fmt.Sprint(seq), Kind: event.Chat, Type: "chat", Direction: event.In, From: "u@h/r", To: jid.JID(key + "@h"), User: "u@h",
 			Body: key, HasBody: true, Time: time.Now(), Packet: "<message>" + strings.Repeat("x", 400) + "</message>",
 		}
-		p.PushAcked([]event.Event{ev}, []outbox.Position{{Source: "feed", Epoch: "e", Seq: seq}}, func(err error) {
-			if err != nil {
-				refused.Store(true) // it is sent again on the next connection
-				conn.Close()
-			}
-		})
+		if !p.PushFeed([]event.Event{ev}, outbox.Position{Source: "feed", Epoch: "e", Seq: seq}) {
+			refuse()
+		}
 	}
 	return io.ErrUnexpectedEOF
 }

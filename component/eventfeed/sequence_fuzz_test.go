@@ -1,4 +1,4 @@
-package component
+package eventfeed
 
 import (
 	"fmt"
@@ -13,8 +13,9 @@ import (
 
 // model is a module, an outbox and the sources between them, driven step by step.
 type model struct {
-	*sources
+	*Sources
 	t       *testing.T
+	queue   chan []byte
 	decoder *stanza.Decoder
 	epoch   int
 	ring    []int // numbers that the module keeps
@@ -22,11 +23,14 @@ type model struct {
 	open    bool  // it has heard a resume
 	at      int   // the next one that it sends
 
-	held     []kept
+	held     []Position
 	disk     Position
 	lastFed  Position
 	restarts bool // the next one fed need not follow the last one
 	gone     map[string]bool
+	holes    uint64 // that the sources have counted
+	tokens   bool   // the module repeats them
+	token    string
 }
 
 // FuzzFeedSequence lets a module send, lose, repeat and forget, and an outbox keep and
@@ -37,23 +41,19 @@ func FuzzFeedSequence(f *testing.F) {
 	f.Add([]byte("hSSSSLSSCCCtGSSCCtSSSC"))
 	f.Add([]byte("hSSSEhSSCCCCtDhSSCC"))
 	f.Add([]byte("hSSSRRRtSSSCCCCtBSSSQhSSCCt"))
+	f.Add([]byte("ThSSSCCFSSfSCCt"))
+	f.Add([]byte("TFhFSSSCCftSSRtHSSFSC"))
+	f.Add([]byte("TFfhSSDhFfSSCCEFhfSStCC"))
+	f.Add([]byte("hSGSStGStGSSSCC"))
 	f.Fuzz(func(t *testing.T, steps []byte) {
 		m := &model{t: t, decoder: stanza.NewDecoder(stanza.Limits{}), epoch: 1, next: 1, gone: make(map[string]bool), restarts: true}
-		o := Options{
-			Fed:         func(_ *trust.Fact, at Position, accepted func(error)) { m.fed(at, accepted) },
-			Undecodable: func(u Undecodable, accepted func(error)) { m.fed(*u.At, accepted) },
-			Committed: func(string) (string, uint64, bool) {
-				if len(m.held) > 0 {
-					t.Fatal("asked for what is kept while something is pending")
-				}
-				return m.disk.Epoch, m.disk.Seq, m.disk.Epoch != ""
-			},
-			Told:    func(string) bool { return m.disk.Seq%2 == 0 },
-			Resumed: func(string, bool) {},
-			Metrics: NewMetrics(nil), Log: slog.New(slog.DiscardHandler),
-		}
-		m.sources = newSources(&o, trust.New(trust.Options{Component: testName, Forwarders: []string{testHost}, Hosts: []string{testHost}}), testName)
-		m.attached(&outbound{queue: make(chan []byte, 3)})
+		m.Sources = New(Options{
+			Component: testName, Sink: m, Metrics: NewMetrics(nil), Log: slog.New(slog.DiscardHandler),
+			Judge: trust.New(trust.Options{Component: testName, Forwarders: []string{testHost}, Hosts: []string{testHost}}),
+		})
+		m.queue = make(chan []byte, 3)
+		m.connect()
+		m.tokens = len(steps) > 0 && steps[0] == 'T'
 		for _, step := range steps[:min(len(steps), 500)] {
 			m.step(step)
 			m.listen()
@@ -63,7 +63,7 @@ func FuzzFeedSequence(f *testing.F) {
 		for range 5 {
 			m.hello()
 			for range 3 {
-				m.settle(nil, len(m.held))
+				m.keep(len(m.held))
 				m.sayAll(time.Now().Add(time.Hour))
 				m.listen()
 			}
@@ -71,7 +71,9 @@ func FuzzFeedSequence(f *testing.F) {
 				m.send()
 			}
 		}
-		if last := m.next - 1; last > 0 && m.disk != (Position{"s", m.name(), uint64(last)}) {
+		last := m.next - 1
+		never := m.disk.Epoch != m.name() && m.gone[fmt.Sprint(m.name(), last)] // it was given up before the epoch was heard
+		if last > 0 && !never && m.disk != (Position{Source: "s", Epoch: m.name(), Seq: uint64(last), Complete: m.disk.Complete}) {
 			t.Fatalf("%+v is on disk, the module has come to %d in %s", m.disk, last, m.name())
 		}
 	})
@@ -103,19 +105,22 @@ func (m *model) step(step byte) {
 			m.ring = m.ring[1:]
 		}
 	case 'C':
-		m.settle(nil, 1)
+		m.keep(1)
 	case 'R':
-		m.settle(errFull, len(m.held))
+		m.refuse()
 	case 'E': // crashes, and forgets
 		m.epoch, m.ring, m.next, m.open = m.epoch+1, nil, 1, false
 	case 'D': // the connection ends
-		out := m.sources.out
-		m.detached()
-		m.attached(out)
-		m.open = false
-		for len(out.queue) > 0 {
-			<-out.queue
+		m.Detached()
+		m.connect()
+		m.open, m.token = false, ""
+		for len(m.queue) > 0 {
+			<-m.queue
 		}
+	case 'F': // another component of the server says hello in the module's name
+		m.forge("forged", 100)
+	case 'f':
+		m.forge(m.name(), 1000)
 	case 't':
 		m.sayAll(time.Now().Add(time.Hour))
 	}
@@ -126,10 +131,10 @@ func (m *model) in(element string) {
 	if err := m.decoder.Decode([]byte("<message from='"+testHost+"' to='"+testName+"'>"+element+"</message>"), &env); err != nil {
 		m.t.Fatal(err)
 	}
-	m.take(&env, time.Now())
+	m.Sources.Take(&env, time.Now())
 }
 
-func (m *model) names() string { return " xmlns='" + nsFeed + "' source='s' epoch='" + m.name() + "'" }
+func (m *model) names() string { return " xmlns='" + NS + "' source='s' epoch='" + m.name() + "'" }
 
 // oldest is the number of the oldest event that the module keeps.
 func (m *model) oldest() int {
@@ -145,7 +150,22 @@ func (m *model) hello() {
 	if m.epoch > 1 {
 		prev = fmt.Sprintf(" prev-epoch='e%d'", m.epoch-1)
 	}
-	m.in(fmt.Sprintf("<hello%s first='%d' next='%d' hosts='%s'%s/>", m.names(), m.oldest(), m.next, testHost, prev))
+	m.in(fmt.Sprintf("<hello%s first='%d' next='%d' hosts='%s'%s token='%v'/>", m.names(), m.oldest(), m.next, testHost, prev, m.tokens))
+}
+
+// forge says a hello that is not the module's. Without tokens that cannot be told.
+func (m *model) forge(epoch string, first int) {
+	if m.tokens {
+		m.in(fmt.Sprintf("<hello xmlns='"+NS+"' source='s' epoch='%s' first='%d' next='%d' hosts='%s' token='true'/>", epoch, first, first+1, testHost))
+	}
+}
+
+// repeated is the token attribute of what the module sends.
+func (m *model) repeated() string {
+	if !m.tokens {
+		return ""
+	}
+	return " token='" + m.token + "'"
 }
 
 // send sends the next event, or says that it is lost.
@@ -154,18 +174,22 @@ func (m *model) send() {
 		return
 	}
 	if oldest := m.oldest(); m.at < oldest {
-		m.in(fmt.Sprintf("<lost%s from='%d' to='%d'/>", m.names(), m.at, oldest-1))
+		m.in(fmt.Sprintf("<lost%s from='%d' to='%d'%s/>", m.names(), m.at, oldest-1, m.repeated()))
 		m.at = oldest
 		return
 	}
-	m.in(fmt.Sprintf("<event%s seq='%d' kind='session-start' user='a@%s/r'/>", m.names(), m.at, testHost))
+	m.in(fmt.Sprintf("<event%s seq='%d' kind='session-start' user='a@%s/r'%s/>", m.names(), m.at, testHost, m.repeated()))
 	m.at++
 }
 
 // listen lets the module hear what it is told.
 func (m *model) listen() {
-	for len(m.sources.out.queue) > 0 {
-		said := saidShape.FindStringSubmatch(string(<-m.sources.out.queue))
+	for len(m.queue) > 0 {
+		b := string(<-m.queue)
+		said := saidShape.FindStringSubmatch(b)[1:]
+		if token := tokenShape.FindStringSubmatch(b); token != nil {
+			m.token = token[1]
+		}
 		var seq int
 		fmt.Sscan(said[4], &seq)
 		if said[4] != "" && (said[3] != m.disk.Epoch || uint64(seq) > m.disk.Seq) {
@@ -192,13 +216,17 @@ func (m *model) listen() {
 	}
 }
 
-func (m *model) fed(at Position, accepted func(error)) {
+// Take implements Sink.
+func (m *model) Take(_ *trust.Fact, at Position) bool {
 	follows := at.Epoch == m.lastFed.Epoch && at.Seq == m.lastFed.Seq+1
 	from := m.lastFed.Seq + 1
 	if at.Epoch != m.lastFed.Epoch {
 		from = 1
 	}
-	if !follows && !m.restarts {
+	holes := m.byName["s"].holes
+	skipped := holes > m.holes
+	m.holes = holes
+	if !follows && !m.restarts && !skipped {
 		for seq := from; seq < at.Seq; seq++ {
 			if !m.gone[fmt.Sprint(at.Epoch, seq)] {
 				m.t.Fatalf("%+v comes behind %+v, and %d was not lost", at, m.lastFed, seq)
@@ -209,21 +237,54 @@ func (m *model) fed(at Position, accepted func(error)) {
 		}
 	}
 	m.lastFed, m.restarts = at, false
-	m.held = append(m.held, kept{at, accepted})
+	m.held = append(m.held, at)
+	return true
 }
 
-// settle keeps the first n that are held, or refuses them.
-func (m *model) settle(err error, n int) {
+// Bury implements Sink.
+func (m *model) Bury(u *Undecodable) bool { return m.Take(nil, u.At) }
+
+// Resumed implements Sink.
+func (m *model) Resumed(string, Continuity) {}
+
+// Positions implements Sink.
+func (m *model) Positions() []Position {
+	if len(m.held) > 0 {
+		m.t.Fatal("asked for what is kept while something is pending")
+	}
+	if m.disk.Epoch == "" {
+		return nil
+	}
+	at := m.disk
+	at.Complete = at.Seq%2 == 0
+	return []Position{at}
+}
+
+// keep puts the first n that are held on the disk.
+func (m *model) keep(n int) {
 	list := m.held[:min(n, len(m.held))]
-	m.held = m.held[len(list):]
-	for i, k := range list {
-		if err == nil {
-			m.disk = k.at
-		} else if i == 0 {
-			m.lastFed = m.disk // and all that followed comes again
+	if m.held = m.held[len(list):]; len(list) == 0 {
+		return
+	}
+	m.disk = list[len(list)-1]
+	m.Kept([]Position{m.disk})
+}
+
+// refuse gives up what is held, and all of it comes again.
+func (m *model) refuse() {
+	if len(m.held) > 0 {
+		m.held, m.lastFed = nil, m.disk
+		m.Refused("s")
+	}
+}
+
+func (m *model) connect() {
+	m.Attached(func(b []byte) bool {
+		select {
+		case m.queue <- b:
+			return true
+		default:
+			return false
 		}
-	}
-	for _, k := range list {
-		k.accepted(err)
-	}
+	})
 }

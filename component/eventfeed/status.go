@@ -1,4 +1,4 @@
-package component
+package eventfeed
 
 import (
 	"slices"
@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// SourceStatus says how far a source of the event-feed has come.
-type SourceStatus struct {
+// Status says how far a source of the event-feed has come.
+type Status struct {
 	Name string `json:"name"`
 	// Host is where it introduced itself last, Server what it says of itself.
 	Host   string `json:"host"`
@@ -26,17 +26,19 @@ type SourceStatus struct {
 	LostEvents    uint64 `json:"lost_events"`
 	UnknownLosses uint64 `json:"unknown_losses"`
 	Duplicates    uint64 `json:"duplicates"`
+	// Tokens says that its module proves by tokens that it speaks itself.
+	Tokens bool `json:"tokens"`
 }
 
-// status lists the sources in order of their names.
-func (s *sources) status() []SourceStatus {
+// Status lists the sources in order of their names.
+func (s *Sources) Status() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]SourceStatus, 0, len(s.byName))
+	list := make([]Status, 0, len(s.byName))
 	for _, src := range s.byName {
-		out := SourceStatus{
+		out := Status{
 			Name: src.name, Host: string(src.host), Server: shortened(src.hello.Server), Epoch: src.epoch,
-			Holes: src.holes, LostEvents: src.lost, UnknownLosses: src.unknownLosses, Duplicates: src.duplicate,
+			Holes: src.holes, LostEvents: src.lost, UnknownLosses: src.unknownLosses, Duplicates: src.duplicate, Tokens: src.token != "",
 		}
 		if since := src.since; !since.IsZero() {
 			out.Connected = &since
@@ -49,6 +51,28 @@ func (s *sources) status() []SourceStatus {
 		}
 		list = append(list, out)
 	}
-	slices.SortFunc(list, func(a, b SourceStatus) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return list
+}
+
+// Missing returns the sources that were there once, as their positions on disk show, and
+// have not introduced themselves on this connection although it has lasted for patience.
+// all says that no other source has.
+func (s *Sources) Missing(patience time.Duration, now time.Time) (names []string, all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attached.IsZero() || now.Sub(s.attached) < patience {
+		return nil, false
+	}
+	all = true
+	for _, src := range s.byName {
+		all = all && src.since.IsZero()
+	}
+	for _, at := range s.sink.Positions() {
+		if src := s.byName[at.Source]; src == nil || src.since.IsZero() {
+			names = append(names, at.Source)
+		}
+	}
+	slices.Sort(names)
+	return names, all
 }

@@ -1,0 +1,202 @@
+package eventfeed
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
+	"eventpusher/internal/jid"
+)
+
+// event takes one event and hands it over if it is the next one.
+func (s *Sources) event(env *stanza.Envelope, b []byte, reason string, now time.Time) verdict {
+	f, host := env.Feed, env.Outer.From
+	src, v := s.advance(f, host, f.Seq, f.Seq)
+	if v != accepted {
+		return v
+	}
+	at := Position{Source: src.name, Epoch: f.Epoch, Seq: f.Seq}
+	var ok bool
+	switch {
+	case reason == "":
+		v, reason, ok = s.hand(env, at, now)
+		b = []byte(env.Outer.Raw)
+	case s.judge.Serves(host):
+		v = unreadable
+	default:
+		v, ok = unwanted, s.sink.Take(nil, at)
+	}
+	if v == unreadable {
+		if len(b) > briefBytes && !s.letters.AllowN(now, 1) {
+			b = b[:briefBytes]
+		}
+		ok = s.sink.Bury(undecodable(env, at, b, reason, now))
+	}
+	if !ok {
+		s.notAccepted(src)
+	}
+	return v
+}
+
+// notAccepted takes note that the sink has no room for what was handed over last.
+func (s *Sources) notAccepted(src *source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	src.pending = src.before
+	s.refused(src)
+}
+
+// hand judges an event and hands it over. If it cannot be handled, the verdict is
+// unreadable, and it is still to be buried for this reason.
+func (s *Sources) hand(env *stanza.Envelope, at Position, now time.Time) (v verdict, reason string, ok bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			s.metrics.panics.Inc()
+			s.log.Error("component: panic while an event was handled, it becomes a dead letter; please report this",
+				"source", at.Source, "epoch", at.Epoch, "seq", at.Seq, "panic", harmless(r), "stack", string(debug.Stack()))
+			v, reason, ok = unreadable, "a defect in eventpusher: its handling panicked", false
+		}
+	}()
+	fact, verdict := s.judge.Report(env, now)
+	switch verdict {
+	case trust.Trusted:
+		return accepted, "", s.sink.Take(fact, at)
+	case trust.Untranslatable:
+		return unreadable, "an event without what its kind needs", false
+	}
+	return unwanted, "", s.sink.Take(nil, at)
+}
+
+// harmless describes the value of a panic without what users wrote.
+func harmless(r any) string {
+	if err, ok := r.(runtime.Error); ok {
+		return err.Error()
+	}
+	return fmt.Sprintf("%T", r)
+}
+
+// lost takes note of events that the module has given up.
+func (s *Sources) lost(f *stanza.Feed, host jid.JID) verdict {
+	src, v := s.advance(f, host, f.From, f.To)
+	if v != accepted {
+		return v
+	}
+	s.log.Warn("component: the server has given up events before they could be taken",
+		"source", f.Source, "from", f.From, "to", f.To)
+	s.sink.Resumed(src.name, Missed)
+	if !s.sink.Take(nil, Position{Source: src.name, Epoch: f.Epoch, Seq: f.To}) {
+		s.notAccepted(src)
+	}
+	return v
+}
+
+// advance moves a source's sequence on over from..to if that is what comes next, and tells
+// the sink before if something was missed. The caller then hands it over.
+func (s *Sources) advance(f *stanza.Feed, host jid.JID, from, to uint64) (*source, verdict) {
+	s.mu.Lock()
+	src := s.byName[f.Source]
+	if src == nil {
+		s.mu.Unlock()
+		return nil, unexpected
+	}
+	v, introduced := s.prove(src, f, host, from)
+	if v == accepted {
+		v = s.move(src, f, from, to)
+	}
+	untold, news := src.untold && v == accepted, src.news
+	if untold {
+		src.untold = false
+	}
+	s.mu.Unlock()
+	if introduced != nil {
+		s.introduce(src.name, introduced, time.Now())
+	}
+	if untold && f.Element == stanza.FeedEvent { // a loss is told anyway
+		s.sink.Resumed(src.name, news)
+	}
+	return src, v
+}
+
+// prove looks at the token of an element. The first element with the token of a resume
+// opens the sequence that the resume was about; introduced is then the hello that it has
+// proven to be the module's. s.mu is held.
+func (s *Sources) prove(src *source, f *stanza.Feed, host jid.JID, first uint64) (v verdict, introduced *greeting) {
+	switch {
+	case f.Token == "" && (src.token != "" || len(src.openings) > 0 || s.proven[host] || s.options.RequireToken):
+		return unproven, nil
+	case f.Token == src.token:
+		return accepted, nil
+	}
+	o, ok := src.proves(f.Token)
+	if !ok {
+		return unexpected, nil
+	}
+	s.proven[host], s.proven[src.host] = true, true
+	s.opened(src, &o, f.Epoch, first)
+	if g := o.greeted; g != nil && g.epoch == f.Epoch {
+		s.proven[g.host] = true
+		return accepted, g
+	}
+	return accepted, nil
+}
+
+// move is advance for an element that may count. s.mu is held.
+func (s *Sources) move(src *source, f *stanza.Feed, from, to uint64) verdict {
+	now, lost := time.Now(), f.Element == stanza.FeedLost
+	src.heard = now
+	v := src.place(f.Epoch, from, to, lost)
+	if v == missing && (src.asked >= gapTries || src.asked > 0 && src.unread) {
+		s.skip(src, from-1)
+		v = accepted
+	}
+	switch v {
+	case accepted:
+	case missing:
+		if !src.gap {
+			src.gap, src.owed = true, true
+			s.say(src, now)
+		}
+		return v
+	case duplicated:
+		src.duplicate++
+		return v
+	default:
+		return v
+	}
+	if lost {
+		n := to - from + 1
+		if !src.fresh {
+			n = to - src.received
+		}
+		s.hole(src, n)
+	} else if f.Kind == stanza.SnapshotEnd && f.ID == src.snapshot {
+		src.snapshot = ""
+	}
+	src.reached(to)
+	src.before, src.pending = src.pending, Position{Source: src.name, Epoch: f.Epoch, Seq: to}
+	return v
+}
+
+// skip gives up events that stay missing although the module was asked for them again:
+// one that cannot be read must not stop the others. s.mu is held.
+func (s *Sources) skip(src *source, to uint64) {
+	n := to - src.received
+	s.log.Warn("component: events of a source stay missing, they are left out", "source", src.name, "from", src.received+1, "to", to,
+		"unreadable", src.unread, "remedy", "look for dead letters of reason undecodable; without any, see the log of the server's feed module")
+	s.metrics.skipped.Add(float64(n))
+	s.hole(src, n)
+	src.received, src.untold, src.news = to, true, Missed
+}
+
+// hole counts events that were lost. s.mu is held.
+func (s *Sources) hole(src *source, n uint64) {
+	src.holes++
+	src.lost += n
+	src.wantSnapshot = true
+	s.metrics.holes.Inc()
+	s.metrics.lost.Add(float64(n))
+	s.nudge()
+}

@@ -1,0 +1,142 @@
+package trust
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventpusher/component/stanza"
+	"eventpusher/internal/jid"
+)
+
+// authority lists the series of the metric as host/class/feed=value.
+func (r *rig) authorityMetric(t testing.TB) (all []string) {
+	t.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "eventpusher_feed_authority" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() { // class, feed, host
+				labels = append(labels, l.GetValue())
+			}
+			all = append(all, strings.Join(labels, "/")+"="+map[float64]string{0: "0", 1: "1"}[m.GetGauge().GetValue()])
+		}
+	}
+	return all
+}
+
+// TestAuthorityEndsWithItsFeed: a server that comes back without the feed that counted is
+// heard by another one, and what has changed is logged once and shown by the metric.
+func TestAuthorityEndsWithItsFeed(t *testing.T) {
+	var log bytes.Buffer
+	reg := prometheus.NewRegistry()
+	j := New(Options{Component: "events.localhost", Forwarders: []string{"localhost"}, Hosts: []string{"localhost"}, Metrics: NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	r := &rig{Judge: j, registry: reg, decoder: stanza.NewDecoder(stanza.Limits{})}
+	at := when
+	direct := func() bool {
+		t.Helper()
+		if err := r.decoder.Decode([]byte(`<message from='alice@localhost/r1' to='events.localhost'/>`), &r.env); err != nil {
+			t.Fatal(err)
+		}
+		return j.Stanza(&r.env, at) != nil
+	}
+	j.Reconnected(at)
+	j.Announced([]jid.JID{"localhost"}, at)
+	at = at.Add(time.Hour) // however long it says nothing, it counts on this connection
+	if direct() || len(j.Unheard(at)) > 0 {
+		t.Error("the event-feed does not count on the connection on which it was heard")
+	}
+	j.Reconnected(at)
+	at = at.Add(Patience - time.Second)
+	if direct() || len(j.Unheard(at)) > 0 {
+		t.Error("the event-feed had no time to be heard")
+	}
+	at = at.Add(time.Second)
+	if diff := cmp.Diff([]jid.JID{"localhost"}, j.Unheard(at)); diff != "" {
+		t.Error(diff)
+	}
+	want := []string{"message/event-feed/localhost=0", "offline/event-feed/localhost=0", "presence/event-feed/localhost=0"}
+	if diff := cmp.Diff(want, r.authorityMetric(t)); diff != "" {
+		t.Error(diff)
+	}
+	log.Reset()
+	for range 2 {
+		if !direct() {
+			t.Error("nothing counts any more")
+		}
+	}
+	want[0] = "message/direct/localhost=1"
+	if diff := cmp.Diff(want, r.authorityMetric(t)); diff != "" {
+		t.Error(diff)
+	}
+	if n := strings.Count(log.String(), "another one counts instead"); n != 1 || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("logged %s", log.String())
+	}
+	j.Announced([]jid.JID{"localhost"}, at) // it is back
+	if direct() || len(j.Unheard(at)) > 0 {
+		t.Error("the event-feed does not count although it is back")
+	}
+	want[0] = "message/event-feed/localhost=1"
+	for i := range want {
+		want[i] = strings.Replace(want[i], "=0", "=1", 1)
+	}
+	if diff := cmp.Diff(want, r.authorityMetric(t)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A configured feed is waited for: the operator has decided.
+func TestConfiguredAuthorityStays(t *testing.T) {
+	r := newRig([]string{"localhost"}, "event-feed")
+	r.Reconnected(when.Add(-time.Hour))
+	if got := r.classify(t, `<message from='alice@localhost/r1' to='events.localhost'/>`); got != "" {
+		t.Errorf("%s counts", got)
+	}
+	if got := r.Unheard(when); len(got) != 1 {
+		t.Errorf("%v are unheard", got)
+	}
+}
+
+// TestComplaints: what a server sends in vain is logged with a remedy, once a minute, and
+// what users send is not.
+func TestComplaints(t *testing.T) {
+	other := strings.ReplaceAll(chat, "localhost", "elsewhere.example")
+	for _, tc := range []struct{ name, xml, want string }{
+		{"a host that is not a forwarder", wrap("elsewhere.example", "events.localhost", chat), "not a forwarder"},
+		{"a user who forwards", wrap("mallory@localhost/x", "events.localhost", chat), ""},
+		{"a forwarder about other hosts", wrap("localhost", "events.localhost", other), "general.hosts"},
+		{"a wrong address", wrap("localhost", "outt@events.localhost", chat), "docs/servers"},
+		{"something else wrapped", wrap("localhost", "events.localhost", iqInside), "exactly one message"},
+		{"privileges of a host that is not served", perms("elsewhere.example", "events.localhost", ""), "general.hosts"},
+		{"privileges of a user", perms("mallory@localhost/x", "events.localhost", ""), ""},
+		{"users of another host, while no host was ever heard", `<message from='a@elsewhere.example/r' to='events.localhost'/>`, "general.hosts"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var log bytes.Buffer
+			j := New(Options{Component: "events.localhost", Forwarders: []string{"localhost"}, Hosts: []string{"localhost"}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			d := stanza.NewDecoder(stanza.Limits{})
+			for _, at := range []time.Time{when, when.Add(complainEvery - 1)} {
+				var env stanza.Envelope
+				if err := d.Decode([]byte(tc.xml), &env); err != nil {
+					t.Fatal(err)
+				}
+				j.Stanza(&env, at)
+			}
+			lines := strings.Count(log.String(), "\n")
+			if tc.want == "" && lines > 0 || tc.want != "" && (lines != 1 || !strings.Contains(log.String(), tc.want)) {
+				t.Errorf("logged %q, want one line with %q", log.String(), tc.want)
+			}
+		})
+	}
+}

@@ -30,6 +30,10 @@ type PushAPNs struct {
 	Topics         []string // bundle ids
 	Sandbox        bool
 	MutableContent bool
+	Sound          string // default "default"
+	Category       string
+	Interruption   string // passive, active, time-sensitive or critical; empty: Apple's
+	LocKey         string // of the application's text for a notification without a text
 	URL            string // instead of Apple's
 	CACertFile     string
 }
@@ -38,6 +42,10 @@ type PushAPNs struct {
 type PushFCM struct {
 	Credentials Secret // the JSON file of the service account
 	DataOnly    bool
+	ChannelID   string // Android's
+	ClickAction string
+	Sound       string // default "default"
+	LocKey      string // of the application's text for a notification without a text
 	URL         string // instead of Google's
 	CACertFile  string
 }
@@ -87,6 +95,10 @@ func (a *PushApp) fields() []field {
 				texts("topics", &p.Topics, nil, filled),
 				boolean("sandbox", &p.Sandbox, false),
 				boolean("mutable_content", &p.MutableContent, false),
+				text("sound", &p.Sound, "default", nonEmpty),
+				text("category", &p.Category, nil, nonEmpty),
+				choice("interruption_level", &p.Interruption, nil, "passive", "active", "time-sensitive", "critical"),
+				text("loc_key", &p.LocKey, nil, nonEmpty),
 				text("url", &p.URL, nil, nonEmpty),
 				text("cacertfile", &p.CACertFile, nil, nonEmpty),
 			})
@@ -94,6 +106,10 @@ func (a *PushApp) fields() []field {
 		section("fcm", &a.FCM, func(p *PushFCM) []field {
 			return join(secret("credentials", &p.Credentials, nil, filled), []field{
 				boolean("data_only", &p.DataOnly, false),
+				text("channel_id", &p.ChannelID, nil, nonEmpty),
+				text("click_action", &p.ClickAction, nil, nonEmpty),
+				text("sound", &p.Sound, "default", nonEmpty),
+				text("loc_key", &p.LocKey, nil, nonEmpty),
 				text("url", &p.URL, nil, nonEmpty),
 				text("cacertfile", &p.CACertFile, nil, nonEmpty),
 			})

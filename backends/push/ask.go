@@ -162,7 +162,7 @@ func (b *Backend) verdict(err error) *xmpp.Refusal {
 	case errors.As(err, &refusal):
 		return refusal
 	}
-	b.o.Log.Error("push: a registration could not be stored, the client was told to try again", "err", err)
+	b.complaints.Add(slog.LevelError, "push: a registration could not be stored, the client was told to try again", err)
 	return Unavailable()
 }
 

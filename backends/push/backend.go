@@ -9,12 +9,12 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/route"
@@ -43,6 +43,8 @@ type Options struct {
 	// Own is the component's own domain; what is registered there goes to Devices.
 	Own     jid.JID
 	Devices *devices.Delivery // nil: like any other service
+	// Served are the hosts whose users register here.
+	Served jid.Domains
 	// Lanes is how many messages and notifications are under way at once; at least 4.
 	Lanes int
 	// Routes are the ways to all destinations, which Devices shares; nil: new ones.
@@ -65,7 +67,7 @@ type Backend struct {
 	seen       *seen
 	failing    *failing
 	backlog    *backlog
-	complained atomic.Int64 // when our access was refused last, and the log told so
+	complaints *complain.Log
 	unread     *unread
 	shared     Unread // nil: there is no other instance
 	removals   *removals
@@ -94,7 +96,7 @@ func New(o Options) *Backend {
 	}
 	o.Virtual = folded(o.Virtual)
 	return &Backend{
-		o: o, own: jid.NewDomains(string(o.Own)), seen: newSeen(), failing: newFailing(), backlog: newBacklog(), unread: newUnread(),
+		o: o, own: jid.NewDomains(string(o.Own)), seen: newSeen(), failing: newFailing(), backlog: newBacklog(), complaints: complain.New(o.Log, o.Now), unread: newUnread(),
 		removals: newRemovals(), history: newHistory(), tally: newTally(),
 	}
 }

@@ -558,7 +558,7 @@ func TestRegisterRefuses(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for i := range registration.MaxPerUser {
-		f.enable(t, "push.example.org", fmt.Sprint(i), "")
+		f.enable(t, fmt.Sprintf("push%d.example", i/maxAtDomain), fmt.Sprint(i), "")
 	}
 	err = f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"), f.now)
 	if !errors.As(err, &refusal) || refusal.Type != "wait" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -23,9 +24,6 @@ import (
 // renewedRetry is when a notification is sent by a registration that was renewed while an
 // answer about the old one was on its way.
 const renewedRetry = 10 * time.Millisecond
-
-// complainEvery is how often the log says that our access is refused.
-const complainEvery = time.Minute
 
 var errRenewed = errors.New("the registration was renewed meanwhile")
 
@@ -69,6 +67,8 @@ func (b *Backend) toDevice(ctx context.Context, e *event.Event) (outcome, error)
 		return pushed, nil
 	case errors.Is(err, devices.ErrCoalesced):
 		return coalesced, nil
+	case errors.Is(err, devices.ErrNoCall):
+		return noCall, nil
 	case errors.Is(err, devices.ErrUnknown):
 		return gone, nil
 	case errors.Is(err, backends.ErrGone):
@@ -160,20 +160,12 @@ func (b *Backend) conclude(ctx context.Context, e *event.Event, s *registration.
 	case errors.As(err, &link):
 		return failed, fmt.Errorf("push service %s: %w", s.PubSub, link.Err)
 	case errors.As(err, new(*backends.PausedError)):
-		b.complain(err)
+		b.complaints.Add(slog.LevelError, "push: MongoosePush refuses our access; its notifications wait until that is put right", err)
 		return b.postponed(e, failed, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return b.postponed(e, timedOut, err)
 	}
 	return b.postponed(e, failed, err)
-}
-
-// complain logs that our access is refused, once in a while.
-func (b *Backend) complain(err error) {
-	now := b.o.Now().UnixNano()
-	if last := b.complained.Load(); now-last >= int64(complainEvery) && b.complained.CompareAndSwap(last, now) {
-		b.o.Log.Error("push: MongoosePush refuses our access; its notifications wait until that is put right", "err", err)
-	}
 }
 
 // postponed returns what is tried again later, unless so many newer notifications wait for

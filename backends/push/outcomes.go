@@ -23,6 +23,7 @@ const (
 
 	queued    outcome = "queued"       // kept as an event of its own
 	coalesced outcome = "coalesced"    // a newer one has taken its place
+	noCall    outcome = "no_call"      // of a device that gets nothing but calls
 	limited   outcome = "rate_limited" // waits, since the device had too many
 	waiting   outcome = "waiting"      // waits for its provider, or a push service
 	gone      outcome = "device_gone"  // the device had been removed
@@ -56,6 +57,7 @@ var meanings = map[outcome]string{
 
 	queued:    "it waits for its turn at the registration",
 	coalesced: "newer ones for the registration have taken its place",
+	noCall:    "the device's topic (.voip) is for calls alone, and this is none",
 	limited:   "the device had too many lately; it waits",
 	waiting:   "it waits for its provider or push service, which is slow or fails",
 	gone:      "the device that it was for is not registered here any more",

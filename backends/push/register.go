@@ -44,6 +44,9 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 	owner, pubsub, node := session.Bare(), r.Service.PubSub, r.Service.Node
 	switch {
 	case r.Enable:
+		if err := b.bounds(ctx, owner, &r.Service); err != nil {
+			return err
+		}
 		if _, ended := b.removals.covers(owner, received); ended {
 			return ofNobody()
 		}
@@ -71,6 +74,46 @@ func (b *Backend) carryOut(ctx context.Context, session jid.JID, r registration.
 	}
 	if !r.Enable {
 		b.tally.add(byUser)
+	}
+	return nil
+}
+
+// Bounds of what one user can have sent to services of the network, whose owners need not
+// want it.
+const (
+	maxAtDomain = 16      // registrations at services of one domain
+	maxOptions  = 2 << 10 // bytes of publish-options, which go along with each notification
+)
+
+// bounds returns a *xmpp.Refusal for a registration that goes too far.
+func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *registration.Service) error {
+	if b.way(s.PubSub, owner.Domain()) != ByIQ {
+		return nil
+	}
+	if s.PubSub.Local() != "" && s.PubSub != owner && b.o.Served.Of(s.PubSub) {
+		return &xmpp.Refusal{Type: "auth", Condition: "forbidden"} // somebody else's account (XEP-0163)
+	}
+	size := 0
+	for _, o := range s.Options {
+		size += len(o.Name) + len(o.Value)
+	}
+	if size > maxOptions {
+		return &xmpp.Refusal{Type: "modify", Condition: "not-acceptable"}
+	}
+	all, err := b.store.Services(ctx, owner)
+	if err != nil {
+		return fmt.Errorf("push registrations: %w", err)
+	}
+	others, key := 0, b.route(ByIQ, s.PubSub)
+	for i := range all {
+		one := &all[i]
+		if (one.PubSub != s.PubSub || one.Node != s.Node) && b.way(one.PubSub, owner.Domain()) == ByIQ && b.route(ByIQ, one.PubSub) == key {
+			others++
+		}
+	}
+	if others >= maxAtDomain {
+		b.tally.add(tooMany)
+		return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
 	}
 	return nil
 }

@@ -199,7 +199,7 @@ func (s *Server) refuse(err error) *Error {
 	case errors.Is(err, devices.ErrUnknown):
 		return &Error{Type: "cancel", Condition: "item-not-found"}
 	}
-	s.o.Log.Warn("push: a device could not be registered or removed, its owner was told to try again", "err", err)
+	s.complaints.Add(slog.LevelWarn, "push: a device could not be registered or removed, its owner was told to try again", err)
 	return Busy()
 }
 

@@ -157,7 +157,7 @@ func (s *Server) failWith(w http.ResponseWriter, err error) {
 	case errors.Is(err, devices.ErrUnknown):
 		fail(w, http.StatusNotFound, "node", err.Error())
 	default:
-		s.o.Log.Warn("push: a request about devices failed", "err", err)
+		s.complaints.Add(slog.LevelWarn, "push: a request about devices failed", err)
 		fail(w, http.StatusServiceUnavailable, "", "try again in a while; the log says more")
 	}
 }

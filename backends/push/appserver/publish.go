@@ -54,7 +54,10 @@ type Options struct {
 }
 
 // Server answers requests. It is safe for concurrent use.
-type Server struct{ o Options }
+type Server struct {
+	o          Options
+	complaints *complain.Log
+}
 
 // New returns a Server.
 func New(o Options) *Server {
@@ -70,7 +73,7 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Server{o: o}
+	return &Server{o, complain.New(o.Log, o.Now)}
 }
 
 // Publish is a notification as a server has published it, before anybody has looked
@@ -125,7 +128,7 @@ func (s *Server) Accept(ctx context.Context, p *Publish) (event.Event, error) {
 	case errors.Is(err, context.Canceled):
 		return event.Event{}, Busy()
 	case err != nil:
-		s.o.Log.Error("push: a device could not be read; the server was told to try again", "err", err)
+		s.complaints.Add(slog.LevelError, "push: a device could not be read; the server was told to try again", err)
 		return event.Event{}, Busy()
 	}
 	e := push.NewNotification(p.from, s.o.Own, device.Node, device.Owner, p.summary.WithoutSession(s.o.Room), s.o.Now())

@@ -119,6 +119,7 @@ func (a *App) addAPNs(c *config.PushAPNs, keys map[[2]string]*apns.Key) error {
 	}
 	s, err := apns.New(apns.Options{
 		Key: key, Sandbox: c.Sandbox, Topics: c.Topics, MutableContent: c.MutableContent, Timeout: sendTimeout,
+		Sound: c.Sound, Category: c.Category, Interruption: c.Interruption, LocKey: c.LocKey,
 		URL: c.URL, TLS: authorities(c.CACertFile),
 	})
 	if err != nil {
@@ -131,6 +132,7 @@ func (a *App) addAPNs(c *config.PushAPNs, keys map[[2]string]*apns.Key) error {
 func (a *App) addFCM(c *config.PushFCM) error {
 	s, err := fcm.New(fcm.Options{
 		ServiceAccount: c.Credentials, DataOnly: c.DataOnly, Timeout: sendTimeout,
+		ChannelID: c.ChannelID, ClickAction: c.ClickAction, Sound: c.Sound, LocKey: c.LocKey,
 		URL: c.URL, TLS: authorities(c.CACertFile),
 	})
 	if err != nil {

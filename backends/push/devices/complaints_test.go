@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends"
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
@@ -54,7 +55,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	var log logged
 	f := newFixture(t, func(o *Options) { o.Burst, o.Log = 100, log.logger() })
 	now := f.now
-	f.providers[providerKey{"chat", notify.FCM}].complaints.now = func() time.Time { return now }
+	f.providers[providerKey{"chat", notify.FCM}].complaints = complain.New(f.o.Log, func() time.Time { return now })
 	n := 0
 	deliver := func(answer error) {
 		t.Helper()
@@ -77,7 +78,7 @@ func TestRefusalsAreLogged(t *testing.T) {
 	if diff := cmp.Diff([]string{line + `"fcm:0: answered 403: check it"`, line + `"fcm:4: answered 400: check it"`}, log.lines()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	now = now.Add(complainEvery)
+	now = now.Add(complain.Every)
 	deliver(refused(5, "answered 403"))
 	deliver(refused(6, "answered 400"))
 	if diff := cmp.Diff([]string{line + `"fcm:5: answered 403: check it" more=2`, line + `"fcm:6: answered 400: check it"`}, log.lines()); diff != "" {
@@ -125,37 +126,5 @@ func TestFailureIsLogged(t *testing.T) {
 		`err="https://api.push.apple.com: x509: certificate signed by unknown authority"`}
 	if diff := cmp.Diff(want, log.lines()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
-// TestComplaintsAreBounded: a push service that says something else each time fills
-// neither memory nor log.
-func TestComplaintsAreBounded(t *testing.T) {
-	var log logged
-	c := newComplaints(log.logger())
-	now := time.Now()
-	c.now = func() time.Time { return now }
-	for i := range 10 * complaintsKept {
-		c.add(slog.LevelWarn, "m", fmt.Errorf("answered 400 %d", i))
-	}
-	if lines := log.lines(); len(lines) != complaintsKept+1 || len(c.all) != complaintsKept+1 {
-		t.Errorf("%d lines, %d kept", len(lines), len(c.all))
-	}
-	now = now.Add(complainEvery)
-	c.add(slog.LevelWarn, "m", errors.New("fresh"))
-	if lines := log.lines(); len(lines) != 1 || len(c.all) != 1 || !strings.Contains(lines[0], "fresh") {
-		t.Errorf("%q, %d kept", lines, len(c.all))
-	}
-}
-
-func TestBottom(t *testing.T) {
-	root := errors.New("root")
-	for name, err := range map[string]error{
-		"itself": root, "wrapped": fmt.Errorf("a: %w", root), "of several": errors.Join(fmt.Errorf("b: %w", root), errors.New("c")),
-		"permanent": backends.Permanent(fmt.Errorf("a: %w: b", root)), "dead": &notify.DeadError{Err: root},
-	} {
-		if got := bottom(err); got != "root" {
-			t.Errorf("%s: %q", name, got)
-		}
 	}
 }

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"eventpusher/backends"
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
+	"eventpusher/backends/push/send/apns"
 	"eventpusher/internal/jid"
 )
 
@@ -123,6 +125,7 @@ func (d *Delivery) Forget(ctx context.Context, owner jid.JID, until time.Time) (
 //
 //	nil                        the provider has taken it
 //	ErrUnknown                 there is no such device (any more)
+//	ErrNoCall                  the device gets nothing but calls
 //	ErrCoalesced               a newer notification takes its place
 //	backends.ErrGone           the device is dead and was removed
 //	*backends.WaitError        to be delivered later; ErrLimited in it says that the device
@@ -144,6 +147,9 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 	p := d.providers[providerKey{device.App, device.Target.Kind}]
 	if p == nil {
 		return backends.Permanent(fmt.Errorf("application %q with %s is not configured any more", device.App, device.Target.Kind))
+	}
+	if apns.OnlyCalls(&device.Target) && !m.Summary.Call() {
+		return ErrNoCall
 	}
 	key := p.route(&device.Target)
 	if wait, err := d.pacer.enter(node, key, m, d.now()); err != nil {
@@ -196,11 +202,11 @@ func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, er
 	switch backends.Reason(err) {
 	case "permanent", "too_large":
 		if !errors.Is(err, notify.ErrExpired) {
-			p.complaints.add(slog.LevelWarn, "push: a provider refuses a notification for good; it is dropped, the device stays", err, slog.String("provider", p.name))
+			p.complaints.Add(slog.LevelWarn, "push: a provider refuses a notification for good; it is dropped, the device stays", err, slog.String("provider", p.name))
 		}
 		return err
 	case "paused":
-		p.complaints.add(slog.LevelError, "push: a provider refuses our access; its notifications wait until that is put right", err, slog.String("provider", p.name))
+		p.complaints.Add(slog.LevelError, "push: a provider refuses our access; its notifications wait until that is put right", err, slog.String("provider", p.name))
 	}
 	pause := failedRetry + rand.N(failedRetry/2)
 	if errors.As(err, &after) {
@@ -250,7 +256,7 @@ func (d *Delivery) storeTouched(now time.Time) {
 // bury removes a device that is dead, unless it has registered again since.
 func (d *Delivery) bury(ctx context.Context, p *provider, device *Device, dead *notify.DeadError) error {
 	if !p.believes(dead) {
-		p.complaints.add(slog.LevelWarn, "push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", dead.Err, slog.String("provider", p.name), slog.Any("device", device.Target))
+		p.complaints.Add(slog.LevelWarn, "push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", dead.Err, slog.String("provider", p.name), slog.Any("device", device.Target))
 		return backends.Permanent(dead.Err)
 	}
 	if !dead.Since.IsZero() && dead.Since.Before(device.Registered) {

@@ -351,3 +351,27 @@ func TestUse(t *testing.T) {
 		}
 	})
 }
+
+// TestCallsOnly: a device whose topic is for calls gets calls, and nothing else: iOS ends an
+// application that shows no call.
+func TestCallsOnly(t *testing.T) {
+	f := newFixture(t, nil)
+	c, err := f.store.Put(t.Context(), Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: notify.APNs, Address: "ca11", Topic: "org.example.chat.voip"}}, f.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func(step string) *Message {
+		return &Message{EventID: step, Time: f.now, Summary: Summary{field("message-sender", "alice@example.org"), field("jingle-message", step), field("jingle-session-id", "s")}}
+	}
+	for name, m := range map[string]*Message{"a message": message("hello", f.now), "silent": {EventID: "s", Time: f.now}, "a call that is over": call("retract")} {
+		if err := f.Deliver(t.Context(), c.Node, m); !errors.Is(err, ErrNoCall) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := f.Deliver(t.Context(), c.Node, call("propose")); err != nil {
+		t.Error(err)
+	}
+	if n := len(f.apple.bodies()); n != 1 {
+		t.Errorf("%d were sent, want the call alone", n)
+	}
+}

@@ -43,6 +43,9 @@ var (
 	// ErrCoalesced says that a newer notification takes the place of this one, which
 	// is done with so.
 	ErrCoalesced = errors.New("a newer notification takes its place")
+	// ErrNoCall says that the device gets nothing but calls, and this is none: an application
+	// that shows no call for such a notification is ended by its system.
+	ErrNoCall = errors.New("the device is notified of calls only")
 	// ErrLimited is the cause of a backends.WaitError: the device was told much lately.
 	ErrLimited = errors.New("the device was notified too often lately")
 )

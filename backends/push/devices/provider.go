@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"sync"
 
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
 )
@@ -18,7 +19,7 @@ type provider struct {
 	name       string
 	app        string
 	sender     notify.Sender
-	complaints *complaints
+	complaints *complain.Log
 
 	mu sync.Mutex
 	// succeeded says that we are set up rightly; doubts counts doubtful deaths since.
@@ -27,7 +28,7 @@ type provider struct {
 }
 
 func newProvider(app string, kind notify.Kind, s notify.Sender, log *slog.Logger) *provider {
-	return &provider{name: app + "/" + string(kind), app: app, sender: s, complaints: newComplaints(log)}
+	return &provider{name: app + "/" + string(kind), app: app, sender: s, complaints: complain.New(log, time.Now)}
 }
 
 // route returns the destination that a target belongs to. Users choose the push services

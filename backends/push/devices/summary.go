@@ -113,6 +113,16 @@ func (s Summary) Silent() bool {
 	return s.number("pending-subscription-count") == 0
 }
 
+// The field by which the hints plugin tells of a call, and its value when somebody calls
+// (XEP-0353).
+const (
+	fieldCall = "jingle-message"
+	calling   = "propose"
+)
+
+// Call reports whether somebody is calling.
+func (s Summary) Call() bool { return s.value(fieldCall) == calling }
+
 // Message is a notification for a device.
 type Message struct {
 	EventID string
@@ -126,7 +136,7 @@ type Message struct {
 func (m *Message) notification(node string, c notify.Content, ttl time.Duration) notify.Notification {
 	s := m.Summary
 	n := notify.Notification{
-		ID: m.EventID, Time: m.Time, TTL: ttl, Body: s.Body(), Priority: notify.High,
+		ID: m.EventID, Time: m.Time, TTL: ttl, Body: s.Body(), Priority: notify.High, Call: s.Call(),
 		MessageCount: s.number(notify.KeyMessageCount),
 	}
 	if badge := s.value(notify.KeyBadge); badge != "" {

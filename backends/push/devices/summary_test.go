@@ -30,7 +30,7 @@ func TestNotification(t *testing.T) {
 	silent := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Silent: true, MessageCount: 1}
 	cleared := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Silent: true, Badge: &zero}
 	subscription := notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Title: notify.GenericBody, Priority: notify.High, Thread: thread("n", ""), CollapseID: thread("n", ""), Data: map[string]string{"pending-subscription-count": "1"}}
-	call := notify.Notification{
+	call := notify.Notification{Call: true,
 		ID: "e1", Time: at, TTL: time.Hour, Title: "alice@example.org", Sender: "alice@example.org", Priority: notify.High, Thread: thread("n", "alice@example.org"),
 		CollapseID: thread("n", "alice@example.org"), Data: map[string]string{"jingle-message": "propose", "jingle-session-id": "s"},
 	}

@@ -41,6 +41,9 @@ type Notification struct {
 	MessageCount int
 
 	Priority Priority
+	// Call says that somebody is calling. Only such notifications go to applications that
+	// show each one as a call.
+	Call bool
 	// Silent wakes the application without showing anything. Providers hold such
 	// notifications back more than others, however high their priority.
 	Silent bool

@@ -185,6 +185,8 @@ func (f *FCM) send(w http.ResponseWriter, r *http.Request, body []byte) {
 					ClickAction string `json:"click_action"`
 					Sound       string `json:"sound"`
 					Count       int    `json:"notification_count"`
+					TitleLocKey string `json:"title_loc_key"`
+					BodyLocKey  string `json:"body_loc_key"`
 				} `json:"notification"`
 			} `json:"android"`
 			APNs struct {

@@ -93,6 +93,15 @@ func TestSend(t *testing.T) {
 			payload: `{"aps":{"alert":{"title":"New message"},"sound":"ding.caf","category":"reply","mutable-content":1},"event-id":"an id of another form","title":"own"}`,
 		},
 		{
+			name: "the application's text",
+			change: func(n *notify.Notification) {
+				*n = notify.Notification{ID: eventID, Title: "alice@localhost", Body: notify.GenericBody}
+			},
+			options: func(o *Options) { o.LocKey, o.Interruption = "NEW_MESSAGE", "time-sensitive" },
+			header:  map[string]string{"Apns-Push-Type": "alert"},
+			payload: `{"aps":{"alert":{"title":"alice@localhost","loc-key":"NEW_MESSAGE"},"sound":"default","interruption-level":"time-sensitive"},"event-id":"` + eventID + `"}`,
+		},
+		{
 			name:   "silent",
 			change: func(n *notify.Notification) { n.Silent = true },
 			header: map[string]string{"Apns-Push-Type": "background", "Apns-Priority": "5"},
@@ -109,7 +118,7 @@ func TestSend(t *testing.T) {
 			name:   "call",
 			target: func(t *notify.Target) { t.Topic = voipTopic },
 			change: func(n *notify.Notification) {
-				*n = notify.Notification{ID: eventID, Sender: "alice@localhost", CollapseID: "c", Data: map[string]string{"jingle-message": "propose"}}
+				*n = notify.Notification{ID: eventID, Call: true, Sender: "alice@localhost", CollapseID: "c", Data: map[string]string{"jingle-message": "propose"}}
 			},
 			header:  map[string]string{"Apns-Topic": voipTopic, "Apns-Push-Type": "voip", "Apns-Priority": "10", "Apns-Collapse-Id": ""},
 			payload: `{"aps":{},"event-id":"` + eventID + `","jingle-message":"propose","last-message-sender":"alice@localhost"}`,
@@ -152,6 +161,10 @@ func TestOversize(t *testing.T) {
 	}
 	call := target()
 	call.Topic = voipTopic
+	if err := s.Send(t.Context(), call, n); backends.Reason(err) != "permanent" {
+		t.Errorf("no call, to a topic of calls: %v", err)
+	}
+	n.Call = true
 	if err := s.Send(t.Context(), call, n); err != nil {
 		t.Fatal(err)
 	}
@@ -491,4 +504,15 @@ func FuzzPayload(f *testing.F) {
 			t.Errorf("%d bytes: %q %v", len(payload), payload, header)
 		}
 	})
+}
+
+// TestBusyDevice: that one device gets too much says nothing of others.
+func TestBusyDevice(t *testing.T) {
+	for reason, elsewhere := range map[string]bool{"TooManyRequests": true, "TooManyProviderTokenUpdates": false} {
+		service, s, _ := start(t, nil)
+		service.Script(device, pushtest.Answer{Status: 429, Body: `{"reason":"` + reason + `"}`})
+		if err := s.Send(t.Context(), target(), notification()); err == nil || errors.As(err, new(*backends.ElsewhereError)) != elsewhere {
+			t.Errorf("%s: %v", reason, err)
+		}
+	}
 }

@@ -35,13 +35,32 @@ type aps struct {
 	Sound            string `json:"sound,omitempty"`
 	ThreadID         string `json:"thread-id,omitempty"`
 	Category         string `json:"category,omitempty"`
+	Interruption     string `json:"interruption-level,omitempty"`
 	MutableContent   int    `json:"mutable-content,omitempty"`
 	ContentAvailable int    `json:"content-available,omitempty"`
 }
 
 type alert struct {
-	Title string `json:"title,omitempty"`
-	Body  string `json:"body,omitempty"`
+	Title       string `json:"title,omitempty"`
+	TitleLocKey string `json:"title-loc-key,omitempty"`
+	Body        string `json:"body,omitempty"`
+	LocKey      string `json:"loc-key,omitempty"`
+}
+
+// newAlert returns the texts. The application translates those that say nothing of a
+// message, if it has them.
+func newAlert(n *notify.Notification, locKey string) *alert {
+	a := &alert{Title: n.Title, Body: n.Body}
+	if locKey == "" {
+		return a
+	}
+	if a.Title == notify.GenericBody {
+		a.Title, a.TitleLocKey = "", locKey
+	}
+	if a.Body == notify.GenericBody {
+		a.Body, a.LocKey = "", locKey
+	}
+	return a
 }
 
 // payload encodes n: what is shown under aps, the rest as keys beside it. A silent
@@ -59,7 +78,7 @@ func (s *Sender) payload(n *notify.Notification, pushType string) ([]byte, error
 		}
 		shown = aps{Badge: n.Badge, ThreadID: n.Thread}
 		if n.Title != "" || n.Body != "" {
-			shown.Alert, shown.Sound, shown.Category = &alert{n.Title, n.Body}, s.sound, s.category
+			shown.Alert, shown.Sound, shown.Category, shown.Interruption = newAlert(n, s.locKey), s.sound, s.category, s.level
 			if s.mutable {
 				shown.MutableContent = 1
 			}

@@ -37,12 +37,14 @@ type Options struct {
 	// A token is good for one of the services only: see notify.Target.
 	Sandbox bool
 	// Topics are the bundle ids that may be sent to; required. The first is that of
-	// targets without a topic. One that ends in .voip gets calls, which Apple lets only
-	// applications have that show each of them.
+	// targets without a topic. One that ends in .voip gets calls alone: iOS ends an
+	// application that does not show a call for each notification there.
 	Topics []string
 
 	Sound          string // of what is shown; default "default"
 	Category       string // of what is shown, for its actions; empty: none
+	Interruption   string // interruption-level of what is shown; empty: Apple's
+	LocKey         string // names the application's text in place of notify.GenericBody; empty: that text
 	MutableContent bool   // lets a service extension of the application change it
 	Oversize       notify.Oversize
 
@@ -62,6 +64,8 @@ type Sender struct {
 	topics   []string
 	sound    string
 	category string
+	level    string
+	locKey   string
 	mutable  bool
 	oversize notify.Oversize
 }
@@ -91,7 +95,7 @@ func New(o Options) (*Sender, error) {
 	}
 	s := &Sender{
 		client: client, base: base, key: o.Key, sandbox: o.Sandbox, topics: slices.Clone(o.Topics),
-		sound: o.Sound, category: o.Category, mutable: o.MutableContent, oversize: o.Oversize,
+		sound: o.Sound, category: o.Category, level: o.Interruption, locKey: o.LocKey, mutable: o.MutableContent, oversize: o.Oversize,
 	}
 	if s.sound == "" {
 		s.sound = "default"
@@ -147,6 +151,9 @@ func (s *Sender) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 		// A registration says what it likes; Apple would hold it against the key.
 		return backends.Permanent(errors.New("its topic is not among the topics that are configured"))
 	}
+	if strings.HasSuffix(topic, callTopic) && !n.Call {
+		return backends.Permanent(errors.New("no call, for a topic of calls"))
+	}
 	header, body, err := s.request(n, topic)
 	if err != nil {
 		return err
@@ -175,7 +182,7 @@ func (s *Sender) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 func (s *Sender) request(n *notify.Notification, topic string) (http.Header, []byte, error) {
 	pushType, limit, priority := typeAlert, maxPayload, "5"
 	switch {
-	case strings.HasSuffix(topic, ".voip"):
+	case strings.HasSuffix(topic, callTopic):
 		pushType, limit, priority = typeVoIP, maxVoIPPayload, "10"
 	case n.Silent:
 		pushType = typeBackground // which Apple takes with priority 5 only
@@ -226,6 +233,14 @@ func (s *Sender) post(ctx context.Context, target *url.URL, header http.Header, 
 		}
 	}
 	return a, nil
+}
+
+// callTopic ends the topics of calls.
+const callTopic = ".voip"
+
+// OnlyCalls reports whether a target is notified of nothing but calls.
+func OnlyCalls(t *notify.Target) bool {
+	return t.Kind == notify.APNs && strings.HasSuffix(t.Topic, callTopic)
 }
 
 // maxToken bounds tokens. Apple's have 64 digits today; it allows itself up to 100

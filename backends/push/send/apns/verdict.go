@@ -38,6 +38,8 @@ func (a *answer) verdict() error {
 		}
 	case "TopicDisallowed", "BadTopic", "MissingTopic":
 		return backends.Permanent(fmt.Errorf("%w: the key's account does not own the topic; check topics", err))
+	case "TooManyRequests": // for this device, which says nothing of others
+		return backends.Elsewhere(a.Verdict(err))
 	case "IdleTimeout":
 		return err
 	case "TooManyProviderTokenUpdates":

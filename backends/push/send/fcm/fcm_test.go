@@ -72,8 +72,18 @@ func TestSend(t *testing.T) {
 			},
 			options: func(o *Options) { o.ChannelID, o.ClickAction, o.Sound = "messages", "OPEN_CHAT", "ding" },
 			want: `{"token":"` + device + `","data":{"title":"own"},"notification":{"title":"New message"},` +
-				`"android":{"collapse_key":"c1","priority":"NORMAL","ttl":"2419200s","notification":{"channel_id":"messages","click_action":"OPEN_CHAT","sound":"ding"}},` +
+				`"android":{"priority":"NORMAL","ttl":"2419200s","notification":{"channel_id":"messages","click_action":"OPEN_CHAT","sound":"ding"}},` +
 				`"apns":{"headers":{"apns-expiration":"` + deadline + `","apns-priority":"5","apns-push-type":"alert"},"payload":{"aps":{"sound":"ding"}}}}`,
+		},
+		{
+			name: "the application's text",
+			change: func(n *notify.Notification) {
+				*n = notify.Notification{Title: "alice@localhost", Body: notify.GenericBody}
+			},
+			options: func(o *Options) { o.LocKey = "new_message" },
+			want: `{"token":"` + device + `","notification":{"title":"alice@localhost","body":"New message"},` +
+				`"android":{"priority":"NORMAL","ttl":"0s","notification":{"sound":"default","body_loc_key":"new_message"}},` +
+				`"apns":{"headers":{"apns-expiration":"0","apns-priority":"5","apns-push-type":"alert"},"payload":{"aps":{"alert":{"title":"alice@localhost","loc-key":"new_message"},"sound":"default"}}}}`,
 		},
 		{
 			name:    "data",
@@ -389,4 +399,25 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("an error of %d bytes", len(err.Error()))
 		}
 	})
+}
+
+// TestCollapseKeys: FCM drops messages of a device that have more than four keys.
+func TestCollapseKeys(t *testing.T) {
+	service, s := start(t, time.Hour, func(o *Options) { o.DataOnly = true })
+	keys := make(map[string]bool)
+	for i := range 40 {
+		n := notification()
+		n.CollapseID = fmt.Sprint("conversation ", i)
+		if err := s.Send(t.Context(), target(), n); err != nil {
+			t.Fatal(err)
+		}
+		_, key, there := strings.Cut(service.Requests()[i].Message, `"collapse_key":"`)
+		key, _, _ = strings.Cut(key, `"`)
+		if keys[key] = true; !there {
+			t.Error("no key")
+		}
+	}
+	if len(keys) != 4 {
+		t.Errorf("the keys are %v", keys)
+	}
 }

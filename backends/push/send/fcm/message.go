@@ -1,6 +1,7 @@
 package fcm
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,8 +17,8 @@ const (
 	maxMessage = 4096
 	// maxTTL is four weeks, the longest that FCM keeps a message.
 	maxTTL = 28 * 24 * time.Hour
-	// maxCollapseKey bounds a key of ours.
-	maxCollapseKey = 43
+	// collapseKeys is how many keys FCM tells apart for a device. It drops messages of more.
+	collapseKeys = 4
 )
 
 // The fields of the v1 API (projects.messages) that are sent.
@@ -45,6 +46,8 @@ type (
 		ClickAction string `json:"click_action,omitempty"`
 		Sound       string `json:"sound,omitempty"`
 		Count       int    `json:"notification_count,omitempty"`
+		TitleLocKey string `json:"title_loc_key,omitempty"`
+		BodyLocKey  string `json:"body_loc_key,omitempty"`
 	}
 	apns struct {
 		Headers map[string]string `json:"headers"`
@@ -52,7 +55,14 @@ type (
 			APS aps `json:"aps"`
 		} `json:"payload"`
 	}
+	alert struct {
+		Title       string `json:"title,omitempty"`
+		TitleLocKey string `json:"title-loc-key,omitempty"`
+		Body        string `json:"body,omitempty"`
+		LocKey      string `json:"loc-key,omitempty"`
+	}
 	aps struct {
+		Alert            *alert `json:"alert,omitempty"`
 		Badge            *int   `json:"badge,omitempty"`
 		Sound            string `json:"sound,omitempty"`
 		ThreadID         string `json:"thread-id,omitempty"`
@@ -68,8 +78,8 @@ func (s *Sender) message(n *notify.Notification, left time.Duration, at time.Tim
 	m := &message{
 		Data: n.Summary(),
 		Android: &android{
-			Priority: "NORMAL", CollapseKey: n.CollapseKey(maxCollapseKey),
-			TTL: strconv.FormatInt(int64(min(left, maxTTL)/time.Second), 10) + "s",
+			Priority: "NORMAL",
+			TTL:      strconv.FormatInt(int64(min(left, maxTTL)/time.Second), 10) + "s",
 		},
 		APNs: &apns{Headers: map[string]string{"apns-priority": "5", "apns-expiration": "0"}},
 	}
@@ -83,14 +93,17 @@ func (s *Sender) message(n *notify.Notification, left time.Duration, at time.Tim
 		// Apple wakes an application for data at low priority only.
 		m.APNs.Headers["apns-push-type"] = "background"
 		m.APNs.Payload.APS.ContentAvailable = 1
+		m.Android.CollapseKey = collapseKey(n)
 	} else {
+		// FCM collapses what it shows by itself, and looks at no key.
 		m.Notification = &shown{n.Title, n.Body}
-		m.Android.Notification = &androidShown{n.Thread, s.channel, s.click, s.sound, n.MessageCount}
+		m.Android.Notification = &androidShown{Tag: n.Thread, ChannelID: s.channel, ClickAction: s.click, Sound: s.sound, Count: n.MessageCount}
 		m.APNs.Headers["apns-push-type"] = "alert"
 		m.APNs.Payload.APS = aps{Badge: n.Badge, Sound: s.sound, ThreadID: n.Thread}
 		if n.Priority == notify.High {
 			m.APNs.Headers["apns-priority"] = "10"
 		}
+		m.translate(s.locKey)
 		for _, key := range [...]string{notify.KeyTitle, notify.KeyBody} {
 			if _, own := n.Data[key]; !own {
 				delete(m.Data, key)
@@ -103,6 +116,31 @@ func (s *Sender) message(n *notify.Notification, left time.Duration, at time.Tim
 		}
 	}
 	return m, nil
+}
+
+// collapseKey returns one of collapseKeys keys, empty if the notification replaces no other.
+func collapseKey(n *notify.Notification) string {
+	if n.CollapseID == "" {
+		return ""
+	}
+	digest := sha256.Sum256([]byte(n.CollapseID))
+	return strconv.Itoa(int(digest[0]) % collapseKeys)
+}
+
+// translate lets the application put its own texts in place of those that say nothing of a
+// message. An empty key leaves them.
+func (m *message) translate(key string) {
+	if key == "" || m.Notification.Title != notify.GenericBody && m.Notification.Body != notify.GenericBody {
+		return
+	}
+	a := &alert{Title: m.Notification.Title, Body: m.Notification.Body}
+	if a.Title == notify.GenericBody {
+		m.Android.Notification.TitleLocKey, a.Title, a.TitleLocKey = key, "", key
+	}
+	if a.Body == notify.GenericBody {
+		m.Android.Notification.BodyLocKey, a.Body, a.LocKey = key, "", key
+	}
+	m.APNs.Payload.APS.Alert = a
 }
 
 // reserved reports whether FCM keeps a key of data to itself; it refuses the whole

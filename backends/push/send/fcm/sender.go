@@ -33,6 +33,7 @@ type Options struct {
 	ChannelID   string // Android's notification channel; empty: the application's default
 	ClickAction string // what a tap opens; empty: the application
 	Sound       string // default "default"
+	LocKey      string // names the application's text in place of notify.GenericBody; empty: that text
 	Oversize    notify.Oversize
 
 	Concurrency int           // requests at once; default 128
@@ -51,6 +52,7 @@ type Sender struct {
 	channel  string
 	click    string
 	sound    string
+	locKey   string
 	oversize notify.Oversize
 }
 
@@ -74,7 +76,7 @@ func New(o Options) (*Sender, error) {
 	s := &Sender{
 		client: client, account: account,
 		target:   base.JoinPath("v1", "projects", account.project, "messages:send"),
-		dataOnly: o.DataOnly, channel: o.ChannelID, click: o.ClickAction, sound: o.Sound, oversize: o.Oversize,
+		dataOnly: o.DataOnly, channel: o.ChannelID, click: o.ClickAction, sound: o.Sound, locKey: o.LocKey, oversize: o.Oversize,
 	}
 	if s.sound == "" {
 		s.sound = "default"

@@ -42,7 +42,6 @@ type Options struct {
 	Oversize notify.Oversize
 
 	Concurrency int           // requests at once; default 128
-	PerOrigin   int           // of these to one push service; default half of them
 	Timeout     time.Duration // of each; default 10 s
 
 	CACertFile string // authorities to trust instead of the system's
@@ -53,7 +52,6 @@ type Sender struct {
 	client   *provider.Client
 	guard    *Guard
 	vapid    *VAPID
-	origins  *origins
 	padding  int
 	oversize notify.Oversize
 }
@@ -77,9 +75,6 @@ func New(o Options) (*Sender, error) {
 	if o.Concurrency < 1 {
 		o.Concurrency = defaultConcurrency
 	}
-	if o.PerOrigin < 1 {
-		o.PerOrigin = (o.Concurrency + 1) / 2
-	}
 	limits := provider.Options{Concurrency: o.Concurrency, Timeout: o.Timeout, Connections: connections}
 	client, err := provider.New(limits, &config.TLS{CACertFile: o.CACertFile}, "", o.Guard.DialContext)
 	if err != nil {
@@ -87,7 +82,6 @@ func New(o Options) (*Sender, error) {
 	}
 	return &Sender{
 		client: client, guard: o.Guard, vapid: o.VAPID, padding: o.Padding, oversize: o.Oversize,
-		origins: &origins{share: o.PerOrigin, all: make(map[string]*origin)},
 	}, nil
 }
 
@@ -101,8 +95,7 @@ func (s *Sender) Check(ctx context.Context, t notify.Target) error {
 }
 
 // Send implements notify.Sender. The plaintext is the notification's Summary as one
-// JSON object with texts as values. A push service that asks for a pause gets no
-// further request before, whoever the notification is for.
+// JSON object with texts as values.
 //
 // The answers mean:
 //
@@ -147,11 +140,6 @@ func (s *Sender) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 	if err != nil {
 		return backends.Permanent(err)
 	}
-	leave, err := s.origins.enter(ctx, origin)
-	if err != nil {
-		return err
-	}
-	defer leave()
 	body, err := to.encrypt(plaintext, padding(len(plaintext), s.padding))
 	if err != nil {
 		return backends.Permanent(fmt.Errorf("encrypt: %w", err))
@@ -199,12 +187,7 @@ func (s *Sender) post(ctx context.Context, endpoint *url.URL, origin string, h h
 	if err != nil {
 		return fmt.Errorf("%s: %w", origin, err)
 	}
-	err = verdict(answer)
-	var after *backends.RetryAfterError
-	if errors.As(err, &after) {
-		s.origins.hold(origin, after.After)
-	}
-	if err != nil {
+	if err = verdict(answer); err != nil {
 		return fmt.Errorf("%s: %w", origin, err)
 	}
 	return nil

@@ -1,16 +1,13 @@
 package webpush
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -221,120 +218,6 @@ func describe(err error) string {
 		text += " " + after.After.Round(time.Second).String()
 	}
 	return text
-}
-
-func TestBusyOriginIsLeftAlone(t *testing.T) {
-	busy, s := start(t, func(o *Options) { o.VAPID = nil })
-	one, two := busy.Subscribe(t, "/1"), busy.Subscribe(t, "/2")
-	busy.Script("/1", pushtest.Answer{Status: 429, Header: map[string]string{"Retry-After": "3600"}})
-	if err := s.Send(t.Context(), one, notification()); describe(err) != "retry_after 1h0m0s" {
-		t.Fatal(err)
-	}
-	if err := s.Send(t.Context(), two, notification()); backends.Reason(err) != "retry_after" || !errors.Is(err, errPaused) {
-		t.Errorf("%v, want no request to a service that asked for a pause", err)
-	}
-	if n := len(busy.Requests()); n != 0 {
-		t.Errorf("%d requests", n)
-	}
-}
-
-// TestSlowOriginLeavesPlaces has calls wait for a push service that never answers.
-func TestSlowOriginLeavesPlaces(t *testing.T) {
-	service, s := start(t, func(o *Options) { o.Concurrency, o.PerOrigin, o.Timeout = 2, 1, time.Hour })
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	stuck := service.Subscribe(t, "/1")
-	stuck.Address = config.Secret("https://" + silent.Addr().String() + "/1")
-	ctx, cancel := context.WithCancel(t.Context())
-	var waiting sync.WaitGroup
-	for range 5 {
-		waiting.Go(func() {
-			if err := s.Send(ctx, stuck, notification()); !errors.Is(err, context.Canceled) {
-				t.Errorf("%v, want to wait to the end", err)
-			}
-		})
-	}
-	conn, err := silent.Accept() // one of them has a place now
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		if err := s.Send(t.Context(), service.Subscribe(t, "/2"), notification()); err != nil {
-			t.Error(err)
-		}
-	}
-	cancel()
-	waiting.Wait()
-	conn.Close()
-}
-
-func TestOrigins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &origins{share: 1, all: make(map[string]*origin)}
-		leave, err := s.enter(t.Context(), "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Another origin does not wait for this one.
-		other, err := s.enter(t.Context(), "b")
-		if err != nil {
-			t.Fatal(err)
-		}
-		other()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := s.enter(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v, want to wait in vain", err)
-		}
-		waited := make(chan error)
-		go func() {
-			_, err := s.enter(t.Context(), "a")
-			waited <- err
-		}()
-		synctest.Wait()
-		s.hold("a", time.Minute)
-		leave()
-		// Who waited is told to pause as well, and pauses do not grow shorter.
-		if err := <-waited; describe(err) != "retry_after 1m0s" {
-			t.Errorf("%v, want the pause", err)
-		}
-		s.hold("a", time.Second)
-		if _, err := s.enter(t.Context(), "a"); describe(err) != "retry_after 1m0s" {
-			t.Errorf("%v, want the pause", err)
-		}
-		time.Sleep(time.Minute)
-		leave, err = s.enter(t.Context(), "a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		leave()
-		if len(s.all) != 0 {
-			t.Errorf("%d origins are remembered without need", len(s.all))
-		}
-		s.hold("unknown", time.Minute)
-		if len(s.all) != 0 {
-			t.Error("an origin that nobody entered is remembered")
-		}
-	})
-}
-
-func TestOriginsAreBounded(t *testing.T) {
-	s := &origins{share: 1, all: make(map[string]*origin)}
-	for i := range 2*maxOrigins + 10 {
-		name := fmt.Sprint(i)
-		leave, err := s.enter(t.Context(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.hold(name, time.Hour)
-		leave()
-		if len(s.all) > maxOrigins {
-			t.Fatalf("%d origins after %d", len(s.all), i)
-		}
-	}
 }
 
 func TestRedirectsAreNotFollowed(t *testing.T) {

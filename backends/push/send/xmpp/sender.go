@@ -8,6 +8,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"eventpusher/backends"
@@ -85,12 +86,26 @@ func (s *Sender) Send(ctx context.Context, t notify.Target, n notify.Notificatio
 	var refusal *Refusal
 	switch {
 	case errors.As(err, &refusal):
+		refusal = refusal.plain()
 		err = fmt.Errorf("%s %w", service, refusal)
 		return refusal.verdict(err)
 	case errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", service, err)
 	}
 	return backends.Elsewhere(&LinkError{err})
+}
+
+// maxCondition is longer than any condition of RFC 6120 section 8.3.3.
+const maxCondition = 64
+
+// plain returns the refusal with a condition such as standards define them: services name
+// what they like, and it goes to logs and dead letters.
+func (r *Refusal) plain() *Refusal {
+	odd := func(c rune) bool { return (c < 'a' || c > 'z') && c != '-' }
+	if len(r.Condition) <= maxCondition && !strings.ContainsFunc(r.Condition, odd) && len(r.Type) <= maxCondition && !strings.ContainsFunc(r.Type, odd) {
+		return r
+	}
+	return &Refusal{Type: "cancel", Condition: "undefined-condition"}
 }
 
 // verdict is the table of Send.

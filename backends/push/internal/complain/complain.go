@@ -1,4 +1,6 @@
-package devices
+// Package complain tells the log of errors that repeat themselves, once in a while: what
+// users or a provider bring about must not fill it.
+package complain
 
 import (
 	"context"
@@ -7,17 +9,15 @@ import (
 	"time"
 )
 
-const (
-	// complainEvery is how often the log says the same of a provider.
-	complainEvery = time.Minute
-	// complaintsKept bounds what is told apart: a push service of Web Push, which any
-	// user may name, chooses what it answers.
-	complaintsKept = 32
-)
+// Every is how often the log is told the same.
+const Every = time.Minute
 
-// complaints are what a provider says again and again, of which the log is told once in
-// a while: a wrong key makes it say so of every notification.
-type complaints struct {
+// kept bounds what is told apart: a push service of Web Push, which any user may name,
+// chooses what it answers.
+const kept = 32
+
+// Log writes errors to a log. It is safe for concurrent use.
+type Log struct {
 	log *slog.Logger
 	now func() time.Time
 
@@ -34,13 +34,14 @@ type said struct {
 	since int // how often it was kept from the log since
 }
 
-func newComplaints(log *slog.Logger) *complaints {
-	return &complaints{log: log, now: time.Now, all: make(map[complaint]*said)}
+// New returns a Log that writes to log, by that clock.
+func New(log *slog.Logger, now func() time.Time) *Log {
+	return &Log{log: log, now: now, all: make(map[complaint]*said)}
 }
 
-// add logs the message with the error unless it was logged within the minute. The
+// Add logs the message with the error unless it was logged within the minute. The
 // attribute more says how many were not logged since then.
-func (c *complaints) add(level slog.Level, message string, err error, attrs ...slog.Attr) {
+func (c *Log) Add(level slog.Level, message string, err error, attrs ...slog.Attr) {
 	more, ok := c.due(complaint{message, bottom(err)})
 	if !ok {
 		return
@@ -53,13 +54,13 @@ func (c *complaints) add(level slog.Level, message string, err error, attrs ...s
 }
 
 // due reports whether a complaint is to be logged, and how many were not since the last.
-func (c *complaints) due(key complaint) (more int, ok bool) {
+func (c *Log) due(key complaint) (more int, ok bool) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.all[key] == nil && len(c.all) >= complaintsKept {
+	if c.all[key] == nil && len(c.all) >= kept {
 		c.forgetLocked(now)
-		if len(c.all) >= complaintsKept {
+		if len(c.all) >= kept {
 			key.cause = "" // all that come on top count as one
 		}
 	}
@@ -68,7 +69,7 @@ func (c *complaints) due(key complaint) (more int, ok bool) {
 		c.all[key] = &said{at: now}
 		return 0, true
 	}
-	if now.Sub(s.at) < complainEvery {
+	if now.Sub(s.at) < Every {
 		s.since++
 		return 0, false
 	}
@@ -77,9 +78,9 @@ func (c *complaints) due(key complaint) (more int, ok bool) {
 }
 
 // forgetLocked forgets what has not been said for a while.
-func (c *complaints) forgetLocked(now time.Time) {
+func (c *Log) forgetLocked(now time.Time) {
 	for key, s := range c.all {
-		if now.Sub(s.at) >= complainEvery {
+		if now.Sub(s.at) >= Every {
 			delete(c.all, key)
 		}
 	}

@@ -1,10 +1,19 @@
 package push
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/backends/push/internal/complain"
+	"eventpusher/backends/push/registration"
+	"eventpusher/internal/jid"
 )
 
 // What Prosody 0.12.3 and ejabberd 23.01 sent, and the answers that their users got
@@ -119,4 +128,30 @@ func TestReadAskRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestStoreAway: while registrations cannot be stored each client is told to try again, and
+// the log is told once a minute.
+func TestStoreAway(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	var log bytes.Buffer
+	f.Backend.complaints = complain.New(slog.New(slog.NewTextHandler(&log, nil)), f.o.Now)
+	f.attach(&slowStore{Store: &brokenStore{f.store}, meanwhile: func() {}})
+	iq := []byte(`<iq xmlns='jabber:client'><enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/></iq>`)
+	for i := range 120 {
+		refusal := f.Direct(t.Context(), jid.JID(fmt.Sprintf("user%d@example.org/x", i)), iq, f.now)
+		if refusal == nil || *refusal != *Unavailable() {
+			t.Fatalf("a client is told %v", refusal)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, &log)
+	}
+}
+
+// brokenStore is away.
+type brokenStore struct{ registration.Store }
+
+func (*brokenStore) Services(context.Context, jid.JID) ([]registration.Service, error) {
+	return nil, fmt.Errorf("database: %w", errors.New("connection refused"))
 }

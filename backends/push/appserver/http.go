@@ -3,6 +3,7 @@ package appserver
 import (
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"mime"
 	"net/http"
 	"time"

@@ -11,6 +11,7 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )

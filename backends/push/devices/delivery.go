@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"eventpusher/backends"
-	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
 	"eventpusher/backends/push/send/apns"

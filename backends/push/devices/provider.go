@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/url"
 	"sync"
+	"time"
 
 	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"

@@ -4,7 +4,8 @@
 # make servers       Debian 13 and its backports with their servers, in the user's cache
 # make test-servers  the tests that need servers, in both; it prints a table (root)
 # make soak          what takes longer than a test may: outages, kills and a million
-#                    events under load, about 12 minutes; it prints what it has measured
+#                    events under load, instances that are paused and killed, about 30
+#              minutes; it prints what it has measured
 # make bench         the benchmarks, and how much faster than mellium stanzas come in
 # make lint          gofmt, go vet, staticcheck
 # make image         the container image (image.mk)

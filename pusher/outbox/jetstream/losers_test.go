@@ -201,8 +201,8 @@ func loserRounds(t *testing.T, servers, instances int, lasts time.Duration) {
 // TestLosers lets two instances, and three on three servers, go through every kind of
 // trouble. TestSoakLosers does it for longer.
 func TestLosers(t *testing.T) {
-	t.Run("2 instances, 1 server", func(t *testing.T) { loserRounds(t, 1, 2, 40*time.Second) })
-	t.Run("3 instances, 3 servers", func(t *testing.T) { loserRounds(t, 3, 3, 50*time.Second) })
+	t.Run("2 instances, 1 server", func(t *testing.T) { loserRounds(t, 1, 2, 25*time.Second) })
+	t.Run("3 instances, 3 servers", func(t *testing.T) { loserRounds(t, 3, 3, 35*time.Second) })
 }
 
 // TestPausedLoser is the one that lost events before the servers fenced: an instance is
@@ -211,13 +211,11 @@ func TestLosers(t *testing.T) {
 func TestPausedLoser(t *testing.T) {
 	w := newLosers(t, 1, 2)
 	w.await("both instances to deliver", func() bool { n, _ := w.counts("a"); return n > 100 })
-	for range 2 {
-		for _, n := range w.nodes {
-			w.failing.Store(true)
-			<-time.After(chance(time.Second, 3*time.Second))
-			n.pause(8 * time.Second)
-			w.failing.Store(false)
-		}
+	for _, n := range w.nodes {
+		w.failing.Store(true)
+		<-time.After(chance(time.Second, 3*time.Second))
+		n.pause(8 * time.Second)
+		w.failing.Store(false)
 	}
 	w.settle("the pauses")
 	w.report()

@@ -5,7 +5,7 @@
 # make test-servers  the tests that need servers, in both; it prints a table (root)
 # make soak          what takes longer than a test may: outages, kills and a million
 #                    events under load, instances that are paused and killed, about 30
-#              minutes; it prints what it has measured
+#                    minutes; it prints what it has measured
 # make bench         the benchmarks, and how much faster than mellium stanzas come in
 # make lint          gofmt, go vet, staticcheck
 # make image         the container image (image.mk)

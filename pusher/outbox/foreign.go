@@ -1,50 +1,14 @@
 package outbox
 
 import (
-	"fmt"
 	"io"
 	"time"
 
 	"eventpusher/event"
 )
 
-// This file is for engines in other packages: they keep packs, parked events and
-// dead letters in the same form as Embedded.
-
-// AppendPackHeader begins a pack; so many entries have to follow.
-func AppendPackHeader(dst []byte, accepted time.Time, events int) []byte {
-	return (&packHeader{accepted: accepted}).append(dst, events)
-}
-
-// AppendPackEntry appends one event with the numbers of the readers that want it.
-func AppendPackEntry(dst []byte, readers Subscribers, e *event.Event) []byte {
-	return appendEntry(dst, readers, e)
-}
-
-// ReadPack calls visit with each event of a pack that the reader with this number
-// wants, and its place in the pack. It returns when the pack was accepted and how
-// many events it has in all.
-func ReadPack(payload []byte, reader uint8, visit func(place int, e *event.Event)) (accepted time.Time, events int, err error) {
-	p, err := readPack(payload)
-	if err != nil {
-		return accepted, 0, err
-	}
-	events = p.events
-	for place := range events {
-		readers, encoded, err := p.next()
-		var e *event.Event
-		if err == nil && readers.Has(int(reader)) {
-			e, err = decodeEvent(encoded)
-		}
-		if err != nil {
-			return accepted, 0, fmt.Errorf("event %d of the pack: %w", place, err)
-		}
-		if e != nil {
-			visit(place, e)
-		}
-	}
-	return p.header.accepted, events, nil
-}
+// This file is for engines in other packages: they keep dead letters, positions
+// and progress in the same form as Embedded.
 
 // AppendLetter encodes a dead letter without its number.
 func AppendLetter(dst []byte, d *DeadLetter) []byte { return appendLetter(dst, d) }

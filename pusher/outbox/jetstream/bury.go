@@ -1,0 +1,65 @@
+package jetstream
+
+import (
+	"fmt"
+	"time"
+
+	"eventpusher/internal/natsrpc"
+	"eventpusher/pusher/outbox"
+)
+
+// unreached are the dead letters while NATS has not been reached.
+type unreached struct{ why error }
+
+func (u unreached) Add(outbox.DeadLetter) error                           { return u.why }
+func (u unreached) List(outbox.LetterFilter) ([]outbox.DeadLetter, error) { return nil, u.why }
+func (u unreached) Get(uint64) (outbox.DeadLetter, error)                 { return outbox.DeadLetter{}, u.why }
+func (u unreached) Drop(outbox.LetterFilter) (int, error)                 { return 0, u.why }
+
+// DeadLetters implements outbox.Outbox.
+func (e *Engine) DeadLetters() outbox.DeadLetters {
+	if s := e.set.Load(); s != nil {
+		return &Letters{ctx: e.ctx, layout: s.layout}
+	}
+	return unreached{e.connection.get()}
+}
+
+// Replay implements outbox.Outbox.
+func (e *Engine) Replay(f outbox.LetterFilter) (int, error) {
+	s := e.set.Load()
+	if s == nil {
+		return 0, e.connection.get()
+	}
+	return (&Letters{ctx: e.ctx, layout: s.layout}).Replay(f)
+}
+
+// Bury implements outbox.Outbox. Only the instance that holds the link buries, but for
+// replayed events.
+func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
+	s := e.set.Load()
+	if len(letters) > 0 && s == nil {
+		return e.connection.get()
+	}
+	term := e.cluster.Holding()
+	for i := range letters {
+		d := &letters[i]
+		owner := nobody
+		if d.Reason == outbox.ReasonUndecodable {
+			owner = undecodable
+			e.undecodable.Store(time.Now().UnixNano())
+		}
+		m := letterMessage(s.names, owner, d)
+		if term != 0 {
+			natsrpc.Fenced(e.cluster.LinkSubject(), term)(m.Header)
+		} else if d.Event == nil || !d.Event.Replayed {
+			return errNotHolder
+		}
+		ctx, cancel := e.request()
+		_, err := s.state.Write(ctx, m)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("outbox: dead letter: %w", natsrpc.Explain(err))
+		}
+	}
+	return nil
+}

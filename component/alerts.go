@@ -7,12 +7,13 @@ import (
 	"eventpusher/component/trust"
 )
 
-// Alert is a feed that should be there and is not, in a sentence, with what helps.
+// Alert is a feed that should be there and is not, or what a server sends in vain: a
+// sentence, and what helps.
 type Alert struct {
 	Text   string `json:"text"`
 	Remedy string `json:"remedy"`
-	// Partial says that others of its kind are heard: a node of a cluster that is gone for
-	// good looks like this, too.
+	// Partial says that feeds are heard all the same. A node of a cluster that is gone for
+	// good looks like this, and a host that is left out on purpose.
 	Partial bool `json:"partial,omitempty"`
 }
 
@@ -40,6 +41,9 @@ func (l *Link) alerts(now time.Time) (list []Alert) {
 			Text:   "the event-feed counts for " + few(unheard) + " and is not heard there since the link was set up",
 			Remedy: "load the feed module on that host, or take event-feed out of [component] feeds",
 		})
+	}
+	for _, c := range append(l.judge.Complaints(), l.sources.Complaints()...) {
+		list = append(list, Alert{Text: c.Text, Remedy: c.Remedy, Partial: true})
 	}
 	return list
 }

@@ -6,6 +6,7 @@
 package eventfeed
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -68,7 +69,7 @@ type Sources struct {
 	attached time.Time         // when, zero while not connected
 	byName   map[string]*source
 	proven   map[jid.JID]bool // hosts that were heard with tokens
-	warned   map[string]time.Time
+	warned   map[string]*warning
 }
 
 // New returns Sources that know of none yet.
@@ -77,7 +78,7 @@ func New(o Options) *Sources {
 		options: o, judge: o.Judge, sink: o.Sink, name: o.Component, metrics: o.Metrics, log: o.Log,
 		letters: rate.NewLimiter(rate.Every(undecodableEvery), undecodableBurst),
 		wake:    make(chan struct{}, 1),
-		byName:  make(map[string]*source), proven: make(map[jid.JID]bool), warned: make(map[string]time.Time),
+		byName:  make(map[string]*source), proven: make(map[jid.JID]bool), warned: make(map[string]*warning),
 	}
 }
 
@@ -175,18 +176,58 @@ func (s *Sources) strange(host jid.JID) {
 		"remedy", "if the host belongs to your server, list it in general.hosts, or in component.forwarders if only its module is to be heard")
 }
 
-// warn logs a warning at most once in warnEvery for each key.
+// warning is what was logged for a key.
+type warning struct {
+	logged, seen time.Time
+	trust.Complaint
+}
+
+// warn logs a warning at most once in warnEvery for each key. The last of attrs is the
+// remedy if there is one.
 func (s *Sources) warn(key, message string, attrs ...any) {
 	s.mu.Lock()
 	now := time.Now()
-	due := s.warned[key].IsZero() || now.Sub(s.warned[key]) >= warnEvery
+	w := s.warned[key]
+	if w == nil {
+		w = new(warning)
+		s.warned[key] = w
+	}
+	w.seen = now
+	due := w.logged.IsZero() || now.Sub(w.logged) >= warnEvery
 	if due {
-		s.warned[key] = now
+		w.logged = now
+		w.Complaint = complaint(message, attrs)
 	}
 	s.mu.Unlock()
 	if due {
 		s.log.Warn(message, attrs...)
 	}
+}
+
+// complaint makes a sentence of a warning; one without a remedy is none.
+func complaint(message string, attrs []any) (c trust.Complaint) {
+	c.Text = strings.TrimPrefix(message, "component: ")
+	for i := 0; i+1 < len(attrs); i += 2 {
+		if attrs[i] == "remedy" {
+			c.Remedy = fmt.Sprint(attrs[i+1])
+		} else {
+			c.Text += fmt.Sprintf(", %s %v", attrs[i], attrs[i+1])
+		}
+	}
+	return c
+}
+
+// Complaints lists what operators were warned of on this connection, with what helps.
+func (s *Sources) Complaints() (list []trust.Complaint) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.warned {
+		if w.Remedy != "" && !s.attached.IsZero() && w.seen.After(s.attached) {
+			list = append(list, w.Complaint)
+		}
+	}
+	slices.SortFunc(list, func(a, b trust.Complaint) int { return strings.Compare(a.Text, b.Text) })
+	return list
 }
 
 // announced reports whether the source has said that the host is one of its own, or

@@ -28,6 +28,22 @@ var complaints = map[Verdict]struct{ text, remedy string }{
 		"see docs/servers for the modules that forward stanzas as they are"},
 }
 
+// Complaint is what a server sends in vain: a sentence, and what helps.
+type Complaint struct{ Text, Remedy string }
+
+// Complaints lists what was complained of on this connection. Any goroutine may call it.
+func (j *Judge) Complaints() (list []Complaint) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for v := range numVerdicts {
+		if host := j.vain[v]; host != "" {
+			text := strings.TrimPrefix(complaints[v].text, "component: ")
+			list = append(list, Complaint{text + " (last from " + host + ")", complaints[v].remedy})
+		}
+	}
+	return list
+}
+
 // complain logs, at most once a minute for each verdict, that stanzas of a server do not
 // count, and what helps.
 func (j *Judge) complain(v Verdict, f Feed, from jid.JID, now time.Time) {
@@ -45,9 +61,12 @@ func (j *Judge) complain(v Verdict, f Feed, from jid.JID, now time.Time) {
 	}
 	j.complained[v] = now
 	const most = 200
-	host := from.Domain()
+	host := strings.Clone(from.Domain())
 	if len(host) > most {
 		host = strings.ToValidUTF8(host[:most], "")
 	}
+	j.mu.Lock()
+	j.vain[v] = host
+	j.mu.Unlock()
 	j.log.Warn(c.text, slog.String("host", host), slog.String("remedy", c.remedy))
 }

@@ -3,6 +3,7 @@ package trust
 import (
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -27,6 +28,9 @@ type Judge struct {
 	log        *slog.Logger
 	fact       Fact                  // what was returned last
 	complained map[Verdict]time.Time // when each was logged last
+
+	mu   sync.Mutex
+	vain [numVerdicts]string // the host that was complained of last on this connection
 }
 
 // Options say whom to trust.
@@ -64,6 +68,10 @@ func New(o Options) *Judge {
 // again on every connection, and feeds have to be heard anew.
 func (j *Judge) Reconnected(now time.Time) {
 	j.authority.connected(now)
+	clear(j.complained) // each connection is complained of anew
+	j.mu.Lock()
+	j.vain = [numVerdicts]string{}
+	j.mu.Unlock()
 	clear(j.granted)
 	j.grants.reset()
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventpusher/component"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/finding"
 )
@@ -35,7 +36,7 @@ func NewWatch(link *component.Link, cfg *config.Config, reg prometheus.Registere
 		Help: "What the last examination of the link and its feeds has found that is not OK. eventpusher doctor lists it.",
 	}, []string{"subject", "level"})
 	reg.MustRegister(found)
-	return &Watch{link: link, cfg: cfg, log: log, found: found, after: 15 * time.Second, every: time.Minute}
+	return &Watch{link: link, cfg: cfg, log: log, found: found, after: trust.Patience + time.Second, every: time.Minute}
 }
 
 // Run examines until ctx ends; it returns nil.

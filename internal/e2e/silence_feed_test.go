@@ -1,8 +1,12 @@
 package e2e
 
 import (
+	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"eventpusher/internal/harness"
 )
@@ -43,6 +47,20 @@ var misspelt = noticeable{
 	log: finds + "locahost.*correct .general. hosts", metric: found("FAIL", "locahost"), doctor: "^FAIL +locahost .*correct .general. hosts",
 }
 
+// withoutModule takes the feed module out of the configuration of a stopped Prosody.
+func withoutModule(t *testing.T, s *harness.XMPPServer) {
+	t.Helper()
+	name := filepath.Join(s.Dir(), "prosody.cfg.lua")
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = bytes.ReplaceAll(text, []byte(`"event_feed"; `), nil)
+	if err := os.WriteFile(name, bytes.ReplaceAll(text, []byte(`"event_feed"`), nil), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSilenceProsody breaks the feeds of a Prosody that the program attaches to.
 func TestSilenceProsody(t *testing.T) {
 	var started []*noticing
@@ -61,6 +79,62 @@ func TestSilenceProsody(t *testing.T) {
 		},
 		{harness.ProsodyOptions{EventFeed: true}, notDelegated},
 		{harness.ProsodyOptions{EventFeed: true}, misspelt},
+		{
+			harness.ProsodyOptions{EventFeed: true, Hosts: []string{"localhost", "second.localhost"}},
+			noticeable{
+				name: "a host that is not served",
+				log:  "level=WARN.*second.localhost.*general.hosts", metric: found("WARN", "server"), doctor: "^WARN +server .*second.localhost.*general.hosts",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true, Hosts: []string{"first.localhost", "localhost"}},
+			noticeable{
+				name: "the module's first host is not served",
+				log:  "level=WARN.*first.localhost.*general.hosts", metric: found("WARN", "server"), doctor: "^WARN +server .*first.localhost.*general.hosts",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "the rooms are not served", component: `muc_hosts = ["rooms.localhost"]`,
+				log: "level=WARN.*conference.localhost.*muc_hosts", metric: found("WARN", "server"), doctor: "^WARN +server .*conference.localhost.*muc_hosts",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "no host is right", hosts: `"locahost"`,
+				log: "level=WARN.*[^o]localhost.*general.hosts", metric: `^eventpusher_feed_unserved_hellos_total [1-9]`, doctor: "^WARN +server .*localhost.*general.hosts",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "the host is no forwarder", component: `forwarders = ["elsewhere.localhost"]`,
+				log: "level=WARN.*localhost.*component.forwarders", metric: `^eventpusher_feed_unserved_hellos_total [1-9]`, doctor: "^WARN +server .*localhost.*component.forwarders",
+			},
+		},
+		{
+			harness.ProsodyOptions{Firewall: true},
+			noticeable{
+				name: "the firewall's host is no forwarder", component: `forwarders = ["elsewhere.localhost"]`, meanwhile: talk,
+				log: "level=WARN.*localhost.*component.forwarders", metric: `^eventpusher_stanzas_total\{.*trust="untrusted_forward".* [1-9]`, doctor: "^WARN +server .*localhost.*component.forwarders",
+			},
+		},
+		{
+			harness.ProsodyOptions{EventFeed: true},
+			noticeable{
+				name: "the server comes back without its module", meanwhile: func(t *testing.T, s *harness.XMPPServer) {
+					talk(t, s)
+					await(t, "the events on disk", func() bool { return strings.Contains(s.Log(), "successfully authenticated") })
+					s.Stop()
+					withoutModule(t, s)
+					s.Start()
+				},
+				log: finds + "server.*not heard any more.*load the feed module again", metric: `^eventpusher_feed_authority\{class="message",feed="event-feed",host="localhost"\} 0`,
+				doctor: "^FAIL +server .*load the feed module again",
+			},
+		},
 		{
 			harness.ProsodyOptions{EventFeed: true},
 			noticeable{
@@ -133,12 +207,32 @@ func TestSilenceProsody(t *testing.T) {
 	}
 }
 
+// forge has a component without from check say hello as if it were the server's module,
+// once a second until the end of the test.
+func forge(t *testing.T, s *harness.XMPPServer) {
+	t.Helper()
+	liar := s.AttachComponent(t, "liar.localhost")
+	tick := time.NewTicker(time.Second)
+	go func() {
+		defer tick.Stop()
+		for {
+			liar.Send("<message from='localhost' to='events.localhost'><hello xmlns='urn:eventpusher:feed:1' source='liar' epoch='e' first='1' next='1' hosts='localhost'/></message>")
+			select {
+			case <-t.Context().Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+}
+
 // TestSilenceEjabberd does the same with one ejabberd. Its module serves the first
 // component alone.
 func TestSilenceEjabberd(t *testing.T) {
 	server := harness.Ejabberd(t, harness.EjabberdOptions{
 		EventFeed: true, Users: users, Modules: "  mod_time: {}",
-		Components: []string{"events.localhost", "unheard.localhost", "direct.localhost", "shared.localhost"},
+		Components: []string{"events.localhost", "push.localhost", "unheard.localhost", "direct.localhost", "shared.localhost", "liar.localhost"},
+		Unchecked:  []string{"liar.localhost"},
 	})
 	server.AttachComponent(t, "shared.localhost") // answers nothing
 	as := func(name string, n noticeable) noticeable {
@@ -148,7 +242,12 @@ func TestSilenceEjabberd(t *testing.T) {
 	}
 	var started []*noticing
 	for _, row := range []noticeable{
-		notDelegated,
+		{
+			name: "a component that speaks in the server's name", meanwhile: forge,
+			log: "level=WARN.*without a token.*another component of the server", metric: `^eventpusher_feed_events_total\{result="no_token"\} [1-9]`,
+			doctor: "^WARN +server .*without a token.*another component of the server",
+		},
+		as("push.localhost", notDelegated),
 		as("unheard.localhost", unheard("the option component is another", "localhost", noticeable{meanwhile: talk})),
 		as("direct.localhost", misspelt),
 		as("shared.localhost", noticeable{

@@ -418,15 +418,15 @@ func TestFeedRecordsWhatCannotBeRead(t *testing.T) {
 	const closed = "</message></forwarded>"
 	var want []string
 	for i, c := range []struct{ inner, reason string }{
-		{open + "<body>" + strings.Repeat("x", 10<<10) + "</body>" + closed, "too large"},
-		{open + "<body>" + strings.Repeat("x", 200<<10) + "</body>" + closed, "too large"},
-		{open + strings.Repeat("<x>", 20) + strings.Repeat("</x>", 20) + closed, "too deep"},
-		{open + "<!-- -->" + closed, "restricted XML"},
-		{open + "<body>&nbsp;</body>" + closed, "invalid reference"},
-		{open + "<body>\x01</body>" + closed, "illegal character"},
-		{open + "<body>\xC5</body>" + closed, "invalid UTF-8"},
-		{open + "<p:x/>" + closed, "namespace violation"},
-		{open + "<x a='' a=''/>" + closed, "duplicate attribute"},
+		{open + "<body>" + strings.Repeat("x", 10<<10) + "</body>" + closed, "too large: [component] max_stanza_size is the bound"},
+		{open + "<body>" + strings.Repeat("x", 200<<10) + "</body>" + closed, "too large: [component] max_stanza_size is the bound"},
+		{open + strings.Repeat("<x>", 20) + strings.Repeat("</x>", 20) + closed, "too deep: [component] max_depth is the bound"},
+		{open + "<!-- -->" + closed, "restricted XML at byte N of N"},
+		{open + "<body>&nbsp;</body>" + closed, "invalid reference at byte N of N"},
+		{open + "<body>\x01</body>" + closed, "illegal character at byte N of N"},
+		{open + "<body>\xC5</body>" + closed, "invalid UTF-8 at byte N of N"},
+		{open + "<p:x/>" + closed, "namespace violation at byte N of N"},
+		{open + "<x a='' a=''/>" + closed, "duplicate attribute at byte N of N"},
 		{"", "an event without what its kind needs"},
 		{"<forwarded xmlns='urn:xmpp:forward:0'/>", "an event without what its kind needs"},
 		{"<forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client'/></forwarded>", "an event without what its kind needs"},
@@ -658,7 +658,7 @@ func TestUndecodableStanzasAreRecorded(t *testing.T) {
 	send(t, session, strings.Repeat(deep, flood)+"<iq from='example.org' type='get'>"+strings.Repeat("<x>", 9)+strings.Repeat("</x>", 9)+"</iq>"+logged("alive"))
 	var want []string
 	for range burst {
-		want = append(want, fmt.Sprintf("undecodable message mallory@example.org/x>%s: too deep, %d bytes", testName, len(deep)))
+		want = append(want, fmt.Sprintf("undecodable message mallory@example.org/x>%s: too deep: [component] max_depth is the bound, %d bytes", testName, len(deep)))
 	}
 	k.want(append(want, "fact service_log alive")...)
 	if got := l.counter("eventpusher_bad_stanzas_total", "too deep"); got != flood+1 {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -59,12 +60,15 @@ func (k *keeper) Take(f *trust.Fact, at eventfeed.Position) bool {
 }
 
 // Bury implements Sink.
+// atByte is where in a stanza its defect is.
+var atByte = regexp.MustCompile(`at byte [0-9]+ of [0-9]+$`)
+
 func (k *keeper) Bury(u *eventfeed.Undecodable) bool {
 	if u.At.Source == "" {
 		k.say(fmt.Sprintf("undecodable %s %s>%s: %s, %d bytes", u.Element, u.From, u.To, u.Reason, len(u.Bytes)))
 		return true
 	}
-	return k.take(fmt.Sprintf("undecodable %s %s %d %s: %s", u.At.Source, u.At.Epoch, u.At.Seq, u.User, u.Reason), u.At)
+	return k.take(fmt.Sprintf("undecodable %s %s %d %s: %s", u.At.Source, u.At.Epoch, u.At.Seq, u.User, atByte.ReplaceAllString(u.Reason, "at byte N of N")), u.At)
 }
 
 // Positions implements Sink.

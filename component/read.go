@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"mellium.im/xmpp/stream"
@@ -30,12 +31,12 @@ func (a *attachment) read() (err error) {
 			if !errors.As(err, &refused) {
 				return err
 			}
-			a.damaged(frame, refused.Defect.String())
+			a.damaged(frame, refused.Defect.String(), fmt.Sprintf("%v at byte %d of %d", refused.Defect, refused.Offset, len(frame.Bytes)))
 			continue
 		}
 		switch {
 		case frame.Fault != stanza.NoFault:
-			a.damaged(frame, frame.Fault.String())
+			a.damaged(frame, frame.Fault.String(), faults[frame.Fault])
 		case frame.Kind == stanza.EndFrame:
 			return nil
 		case frame.Kind != stanza.OtherFrame:
@@ -94,12 +95,18 @@ func (a *attachment) other(frame []byte) {
 	}
 }
 
+// faults say what is wrong with a frame that is not whole, and which key bounds it.
+var faults = map[stanza.Fault]string{
+	stanza.TooLarge: "too large: [component] max_stanza_size is the bound",
+	stanza.TooDeep:  "too deep: [component] max_depth is the bound",
+}
+
 // damaged takes a frame that is refused; of a message or presence, what could be read
-// is in the envelope.
-func (a *attachment) damaged(frame stanza.Frame, reason string) {
+// is in the envelope. reason is a label, why goes to the dead letter.
+func (a *attachment) damaged(frame stanza.Frame, reason, why string) {
 	a.bad(reason, frame.Kind)
 	if frame.Kind == stanza.MessageFrame || frame.Kind == stanza.PresenceFrame {
-		a.link.sources.Damaged(&a.env, frame.Bytes, reason, a.link.now())
+		a.link.sources.Damaged(&a.env, frame.Bytes, why, a.link.now())
 	}
 }
 

@@ -96,6 +96,9 @@ func (c *counters) table(t *sessions) {
 	c.ghosts.Store(int64(t.ghosts))
 }
 
+// Crowded returns the count of SkippedCrowded. It may be called by any goroutine.
+func (t *Translator) Crowded() int { return int(t.counters.skipped[SkippedCrowded].Load()) }
+
 // Stats returns the counts as they stand.
 // Unlike Translate it may be called by any goroutine at any time.
 func (t *Translator) Stats() Stats {

@@ -79,7 +79,7 @@ type Undecodable struct {
 	From, To jid.JID
 	// Element is message or presence.
 	Element string
-	// Reason says in a few constant words what is wrong.
+	// Reason says in a few words what is wrong, and where; nothing of the content is in it.
 	Reason string
 	// Bytes is its beginning, at most MaxUndecodable bytes, and valid until the call
 	// that brings it returns. It may be anything but a well-formed element.

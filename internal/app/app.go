@@ -88,7 +88,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	tr := translator.New(translator.Options{
 		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
 	})
-	feed := &sink{translator: tr, box: a.box}
+	feed := &sink{translator: tr, box: a.box, crowd: crowd{log: o.Log}}
 	a.pusher, err = pusher.New(pusher.Options{
 		Feeds: feed, Chain: chain, Backends: a.backends, Conditions: conditions, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
 	})

@@ -29,6 +29,7 @@ type sink struct {
 	pusher     *pusher.Pusher
 	link       *component.Link
 	events     []event.Event
+	crowd      crowd
 }
 
 var (
@@ -45,6 +46,7 @@ func (s *sink) Take(f *trust.Fact, at eventfeed.Position) bool {
 	s.events = s.events[:0]
 	if f != nil {
 		s.events = s.translator.Translate(f, s.events)
+		s.crowd.note(s.translator.Crowded(), f.Received)
 	}
 	defer s.forget()
 	if at.Source == "" {

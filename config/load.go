@@ -199,10 +199,30 @@ func (l *loader) fillSecret(at keyPath, f *field) {
 		l.settle(twin.String())
 		return
 	}
+	if odd := oddText(string(contents)); odd != "" {
+		l.warn(at.String(), l.resolve(file)+" "+odd, "write the file anew, as UTF-8 without anything but the secret")
+	}
 	*f.secret = contents
 }
 
-// readSecret returns what a file contains, without one final newline.
+// oddText says what an editor or a shell has left in a secret that nobody sees; empty if
+// there is nothing.
+func oddText(text string) string {
+	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
+		return "is in UTF-16, and is used byte by byte"
+	case strings.Contains(text, "\x00"):
+		return "contains NUL bytes"
+	case strings.Contains(strings.TrimSpace(text), "\n"):
+		return "" // a key in several lines, where blanks around it do no harm
+	case strings.TrimSpace(text) != text:
+		return "has blanks or line ends around the secret, which belong to it"
+	}
+	return ""
+}
+
+// readSecret returns what a file contains, without a byte order mark and without one final
+// newline.
 func (l *loader) readSecret(name string) (Secret, error) {
 	const most = 64 << 10 // no secret is longer, and a device has no end
 	path := l.resolve(name)
@@ -218,7 +238,8 @@ func (l *loader) readSecret(name string) (Secret, error) {
 	case len(data) > most:
 		return "", fmt.Errorf("%s is longer than %d bytes", path, most)
 	}
-	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	text := strings.TrimPrefix(string(data), "\ufeff") // the mark that editors of Windows leave
+	text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
 	if text == "" {
 		return "", fmt.Errorf("%s is empty", path)
 	}

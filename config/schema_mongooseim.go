@@ -11,13 +11,15 @@ import (
 // adds says so.
 
 func (m *Modules) field() field {
+	push := section("push", &m.Push, (*Push).fields)
+	push.remedies = newPushKeys()
 	pusher := table("mod_event_pusher",
 		section("sns", &m.SNS, (*SNS).fields),
 		section("http", &m.HTTP, func(h *HTTP) []field {
 			return []field{list("handlers", &h.Handlers, (*HTTPHandler).fields)}
 		}),
 		section("rabbit", &m.Rabbit, (*Rabbit).fields),
-		section("push", &m.Push, (*Push).fields),
+		push,
 	)
 	pusher.remedies = oldPusherKeys()
 	modules := table("modules",

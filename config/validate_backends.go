@@ -171,8 +171,10 @@ func (l *loader) push(c *Config) {
 	case p.Backend == "rdbms" && pool == nil && !l.isSettled("outgoing_pools.rdbms.default"):
 		l.errorf(backend, `"rdbms" needs the pool outgoing_pools.rdbms.default`, "add [outgoing_pools.rdbms.default.connection]")
 	case p.Backend == "rdbms" && pool != nil && pool.Driver == "mysql":
-		l.warn("outgoing_pools.rdbms.default.connection.driver", "registrations are kept in PostgreSQL (or CockroachDB), not in MySQL",
+		l.warn("outgoing_pools.rdbms.default.connection.driver", "registrations are kept in PostgreSQL, not in MySQL",
 			`write driver = "pgsql", or backend = "mnesia" for the embedded store`)
+	case p.Backend == "rdbms" && pool != nil && pool.Driver == "cockroachdb":
+		l.warn("outgoing_pools.rdbms.default.connection.driver", "registrations are kept in PostgreSQL; CockroachDB was not tested", `write driver = "pgsql" for a PostgreSQL`)
 	case p.Backend == "mnesia" && c.Outbox.Engine == "nats":
 		l.errorf(backend, "registrations that one instance keeps are unknown to the others that share the outbox in NATS",
 			`write backend = "nats" or "rdbms", or engine = "embedded" under [outbox]`)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"eventpusher/backends"
@@ -64,6 +65,9 @@ func parseAccount(text config.Secret, o provider.Options, t *config.TLS) (*accou
 	const remedy = "give the content of the JSON file that the Firebase console makes under Service accounts"
 	if json.Unmarshal([]byte(text.Reveal()), &file) != nil {
 		// The parser's error may quote the key.
+		if strings.Contains(text.Reveal(), "-----BEGIN PRIVATE KEY-----\n") {
+			return nil, errors.New(`service account: not JSON, since its \n have become line ends; write it between ''' in place of """, or set credentials_file`)
+		}
 		return nil, errors.New("service account: not JSON; " + remedy)
 	}
 	if file.Type != "service_account" || file.ProjectID == "" || file.Email == "" {

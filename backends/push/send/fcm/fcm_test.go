@@ -421,3 +421,13 @@ func TestCollapseKeys(t *testing.T) {
 		t.Errorf("the keys are %v", keys)
 	}
 }
+
+// TestAccountInBasicString: TOML turns the \\n of a key in """ into line ends.
+func TestAccountInBasicString(t *testing.T) {
+	service := pushtest.StartFCM(t, time.Hour)
+	broken := strings.ReplaceAll(service.ServiceAccount(t).Reveal(), `\n`, "\n")
+	_, err := New(Options{ServiceAccount: config.Secret(broken)})
+	if err == nil || !strings.Contains(err.Error(), "'''") || strings.Contains(err.Error(), "BEGIN") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,68 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestOddSecretFiles: what editors and shells leave in files is skipped, or told.
+func TestOddSecretFiles(t *testing.T) {
+	for name, c := range map[string]struct{ content, secret, warning string }{
+		"plain":             {"change-me\n", "change-me", ""},
+		"Windows":           {"change-me\r\n", "change-me", ""},
+		"byte order mark":   {"\xef\xbb\xbfchange-me\n", "change-me", ""},
+		"a blank":           {"change-me \n", "change-me ", "blanks or line ends"},
+		"two lines":         {"change-me\n\n", "change-me\n", "blanks or line ends"},
+		"UTF-16":            {"\xff\xfec\x00h\x00\r\x00\n\x00", "\xff\xfec\x00h\x00\r\x00\n\x00", "UTF-16"},
+		"NUL":               {"a\x00b\n", "a\x00b", "NUL"},
+		"a key with a mark": {"\xef\xbb\xbf-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n\n", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "secret.txt")
+			if err := os.WriteFile(file, []byte(c.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			cfg, problems := Parse([]byte("[component]\nname = \"events.example.org\"\nsecret_file = \""+file+"\"\n[general]\nhosts = [\"example.org\"]\n"), nil, "")
+			if cfg == nil {
+				t.Fatal(problems)
+			}
+			if got := cfg.Component.Secret.Reveal(); got != c.secret {
+				t.Errorf("the secret is %q, want %q", got, c.secret)
+			}
+			told := ""
+			for _, p := range problems {
+				if p.Path == "component.secret_file" {
+					told += p.Text
+				}
+			}
+			if (told == "") != (c.warning == "") || !strings.Contains(told, c.warning) || told != "" && !strings.Contains(told, file) {
+				t.Errorf("told %q, want %q", told, c.warning)
+			}
+			if told != "" && strings.Contains(told, "change-me") {
+				t.Error("the secret is shown")
+			}
+		})
+	}
+}
+
+// TestRulesOfMongooseIM69: the remedy is told.
+func TestRulesOfMongooseIM69(t *testing.T) {
+	_, problems := Parse([]byte(`[component]
+name = "events.example.org"
+secret = "s"
+[general]
+hosts = ["example.org"]
+[modules.mod_event_pusher.push]
+  [[modules.mod_event_pusher.push.rules]]
+    conditions = [{hint = "no_store"}]
+    action = "skip"
+`), nil, "")
+	for _, p := range problems {
+		if p.Path == "modules.mod_event_pusher.push.rules" && p.Severity == Error && strings.Contains(p.Remedy, "plugin_module") && strings.Contains(p.Remedy, "when") {
+			return
+		}
+	}
+	t.Errorf("got %v", problems)
+}

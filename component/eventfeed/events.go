@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -22,7 +23,7 @@ func (s *Sources) event(env *stanza.Envelope, b []byte, reason string, now time.
 	var ok bool
 	switch {
 	case reason == "":
-		v, reason, ok = s.hand(env, at, now)
+		v, reason, ok = s.hand(src, env, at, now)
 		b = []byte(env.Outer.Raw)
 	case s.judge.Serves(host):
 		v = unreadable
@@ -51,7 +52,7 @@ func (s *Sources) notAccepted(src *source) {
 
 // hand judges an event and hands it over. If it cannot be handled, the verdict is
 // unreadable, and it is still to be buried for this reason.
-func (s *Sources) hand(env *stanza.Envelope, at Position, now time.Time) (v verdict, reason string, ok bool) {
+func (s *Sources) hand(src *source, env *stanza.Envelope, at Position, now time.Time) (v verdict, reason string, ok bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.metrics.panics.Inc()
@@ -61,13 +62,25 @@ func (s *Sources) hand(env *stanza.Envelope, at Position, now time.Time) (v verd
 		}
 	}()
 	fact, verdict := s.judge.Report(env, now)
-	switch verdict {
-	case trust.Trusted:
+	switch {
+	case verdict == trust.Trusted && !s.toldElsewhere(src, fact):
 		return accepted, "", s.sink.Take(fact, at)
-	case trust.Untranslatable:
+	case verdict == trust.Untranslatable:
 		return unreadable, "an event without what its kind needs", false
 	}
 	return unwanted, "", s.sink.Take(nil, at)
+}
+
+// toldElsewhere reports whether a message came to the source from a user of another
+// server that the component serves too. The feed of that server reports it as sent, and
+// that gives the event of its arrival as well.
+func (s *Sources) toldElsewhere(src *source, f *trust.Fact) bool {
+	if f.Report.Kind != stanza.MessageReceived || f.From.Local() == "" || !s.judge.Hosts().Of(f.From) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.Contains(src.hello.Hosts, jid.JID(f.From.Domain()))
 }
 
 // harmless describes the value of a panic without what users wrote.

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"eventpusher/component/trust"
 )
 
 // hello greets in an epoch as a module that repeats tokens does.
@@ -312,5 +314,31 @@ func TestRepeatedHello(t *testing.T) {
 		if n := strings.Count(d.log.String(), "our answers do not reach it"); n != 2 {
 			t.Errorf("%d lines in %s", n, d.log.String())
 		}
+	})
+}
+
+// TestTwoServers: what a user of one served server sends to a user of another one is told
+// by the first one's feed. A user of the reporting source without a session is not.
+func TestTwoServers(t *testing.T) {
+	const other = "example.net"
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, 20, func(o *Options) {
+			o.Judge = trust.New(trust.Options{
+				Component: testName, Forwarders: []string{testHost, testRoom, other},
+				Hosts: []string{testHost, other}, MUCHosts: []string{testRoom}, Log: o.Log,
+			})
+		})
+		defer d.stop()
+		d.hello("s", "e", 1, 1)
+		d.want("resume s", "snapshot s")
+		received := func(seq int, from string) {
+			d.in("<event NS source='s' epoch='e' seq='%d' kind='message-received' user='a@"+testHost+"' token='%s'/>"+
+				"<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='%s' to='a@"+testHost+"'><body>hi</body></message></forwarded>",
+				seq, d.token, from)
+		}
+		received(1, "b@"+other+"/r")
+		received(2, "b@"+testHost)
+		received(3, "b@elsewhere.example/r")
+		d.took("resumed s missed", "position s e 1", "take s e 2", "take s e 3")
 	})
 }

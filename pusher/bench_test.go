@@ -3,7 +3,6 @@ package pusher_test
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +14,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -51,45 +51,6 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// BenchmarkDelivery measures an event from Push to the end of its Publish.
-func BenchmarkDelivery(b *testing.B) {
-	for _, limits := range []backends.Limits{{Lanes: 1, Batch: 1}, {Lanes: 10, Batch: 1}, {Lanes: 4, Batch: 10}, {Lanes: 1, Batch: 64}} {
-		b.Run(fmt.Sprintf("lanes=%d/batch=%d", limits.Lanes, limits.Batch), func(b *testing.B) {
-			pack := make([]event.Event, 64)
-			for i := range pack {
-				pack[i] = chat("Hello")
-				pack[i].From = jid.JID(fmt.Sprintf("user%d@localhost/phone", i))
-				pack[i].Packet = "<message/>"
-			}
-			rounds := b.N/len(pack) + 1
-			sink := &nullBackend{name: "null", limits: limits, want: int64(rounds * len(pack)), done: make(chan struct{})}
-			p, err := pusher.New(pusher.Options{Backends: []backends.Backend{sink}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(b.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- p.Run(ctx) }()
-			b.ReportAllocs()
-			b.ResetTimer()
-			before := cpuTime()
-			for n := range rounds {
-				// Stay within the queue: nothing may be shed.
-				for int64(n*len(pack))-sink.taken.Load() > 50_000 {
-					runtime.Gosched()
-				}
-				p.Push(pack)
-			}
-			<-sink.done
-			b.StopTimer()
-			b.ReportMetric(float64(cpuTime()-before)/float64(rounds*len(pack)), "cpu-ns/event")
-			b.ReportMetric(float64(rounds*len(pack))/b.Elapsed().Seconds(), "events/s")
-			cancel()
-			<-ended
-		})
-	}
-}
-
 // BenchmarkDurableDelivery measures an event from Push, over the disk, until three
 // backends have it.
 func BenchmarkDurableDelivery(b *testing.B) {
@@ -101,15 +62,12 @@ func BenchmarkDurableDelivery(b *testing.B) {
 	}
 	rounds := b.N/len(pack) + 1
 	o := pusher.Options{}
-	var (
-		names []string
-		sinks []*nullBackend
-	)
+	var sinks []*nullBackend
 	for _, name := range []string{"sns", "http", "rabbit"} {
 		s := &nullBackend{name: name, limits: backends.Limits{Lanes: 4, Batch: 16}, want: int64(rounds * len(pack)), done: make(chan struct{})}
-		names, sinks, o.Backends = append(names, name), append(sinks, s), append(o.Backends, s)
+		sinks, o.Backends = append(sinks, s), append(o.Backends, s)
 	}
-	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: b.TempDir(), Backends: names})
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -152,15 +110,17 @@ func BenchmarkChain(b *testing.B) {
 		{"pattern", []config.Filter{{Name: "f", Keep: `event.body matches "(?i)urgent|asap"`}}},
 	} {
 		b.Run(bc.name, func(b *testing.B) {
-			filters, problems := pusher.CompileFilters(bc.filters)
+			filters, problems := filter.Compile(bc.filters)
 			if len(problems) > 0 {
 				b.Fatal(problems)
 			}
-			chain, err := pusher.NewChain(filters, nil, nil)
+			chain, err := filter.NewChain(filters, filter.Metrics{}, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
-			p, err := pusher.New(pusher.Options{Chain: chain})
+			box, _, _ := openOutbox(b, b.TempDir())
+
+			p, err := pusher.New(pusher.Options{Chain: chain, Outbox: box})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -177,11 +137,12 @@ func BenchmarkChain(b *testing.B) {
 
 // TestChainWithoutFiltersDoesNotAllocate is the bar that BenchmarkChain shows.
 func TestChainWithoutFiltersDoesNotAllocate(t *testing.T) {
-	chain, err := pusher.NewChain(nil, nil, nil)
+	chain, err := filter.NewChain(nil, filter.Metrics{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := pusher.New(pusher.Options{Chain: chain})
+	box, _, _ := openOutbox(t, t.TempDir())
+	p, err := pusher.New(pusher.Options{Chain: chain, Outbox: box})
 	if err != nil {
 		t.Fatal(err)
 	}

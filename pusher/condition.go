@@ -4,51 +4,13 @@ import (
 	"fmt"
 	"time"
 
-	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
 // reasonWhen is the reason of dead letters whose backend's condition failed.
 const reasonWhen = "when"
-
-// Condition is the compiled when of one backend: of the events that the backend
-// wants, those that it gets. It is not safe for concurrent use; a Pusher asks it
-// under its own lock.
-type Condition struct {
-	when *program
-	env  environment
-}
-
-// CompileCondition compiles the expression src, which sees what [[filter]] sees and
-// the metadata that filters added. Problems are about path; with one there is no
-// Condition.
-func CompileCondition(path, src string) (*Condition, []config.Problem) {
-	p, err := compileExpression(src, true)
-	if err != nil {
-		return nil, []config.Problem{{Severity: config.Error, Path: path, Text: err.Error(), Remedy: err.remedy}}
-	}
-	return &Condition{when: p}, nil
-}
-
-// holds evaluates the condition. Errors hold no content of the event.
-func (c *Condition) holds(e *event.Event) (yes bool, err error) {
-	defer func() {
-		c.env = environment{} // the event's buffer must not outlive it here
-		if p := recover(); p != nil {
-			err = newPanicError(p)
-		}
-	}()
-	c.env.load(e)
-	return c.when.truth(&c.env)
-}
-
-// conditional reports whether a condition is asked about an event. The others are
-// not about what is said or who is there: a server that has decided itself to notify
-// a device, and what has to be cleaned up.
-func conditional(k event.Kind) bool {
-	return k != event.Notification && k != event.Removed
-}
 
 // gets reports whether the backend of d is to be handed e. An event whose condition
 // fails becomes a dead letter of the backend, so that nothing is lost and nothing leaves
@@ -57,10 +19,10 @@ func (p *Pusher) gets(d *dispatcher, e *event.Event) bool {
 	if !d.wants(e) {
 		return false
 	}
-	if d.condition == nil || !conditional(e.Kind) {
+	if d.condition == nil || !filter.Conditional(e.Kind) {
 		return true
 	}
-	yes, err := d.condition.holds(e)
+	yes, err := d.condition.Holds(e)
 	if !yes && d.declined != nil {
 		d.declined.Declined(e, err)
 	}

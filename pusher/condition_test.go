@@ -2,12 +2,12 @@ package pusher_test
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,6 +16,7 @@ import (
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -36,9 +37,9 @@ func (d *decliner) Declined(e *event.Event, err error) {
 	d.ids = append(d.ids, id)
 }
 
-func condition(t *testing.T, src string) *pusher.Condition {
+func condition(t *testing.T, src string) *filter.Condition {
 	t.Helper()
-	c, problems := pusher.CompileCondition("x.when", src)
+	c, problems := filter.CompileCondition("x.when", src)
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
@@ -51,13 +52,13 @@ func TestCondition(t *testing.T) {
 		all := &fakeBackend{name: "all"}
 		reg := prometheus.NewRegistry()
 		metrics := pusher.NewMetrics(reg)
-		chain, err := pusher.NewChain(compile(t, config.Filter{Name: "f", Metadata: map[string]string{"quiet": `event.body == "hush"`}}), metrics, nil)
+		chain, err := filter.NewChain(compile(t, config.Filter{Name: "f", Metadata: map[string]string{"quiet": `event.body == "hush"`}}), metrics.Filters(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		p := start(t, pusher.Options{
 			Chain: chain, Metrics: metrics, Backends: []backends.Backend{some, all},
-			Conditions: map[string]*pusher.Condition{"some": condition(t, `event.kind == "chat" and not metadata.quiet`)},
+			Conditions: map[string]*filter.Condition{"some": condition(t, `event.kind == "chat" and not metadata.quiet`)},
 		})
 		p.Push([]event.Event{
 			chat("hello"), chat("hush"), status(true, 1),
@@ -65,9 +66,7 @@ func TestCondition(t *testing.T) {
 			{ID: "stored", Kind: event.Stored, User: "bob@example.org", Body: "hi"},
 			{ID: "gone", Kind: event.Removed, User: "bob@example.org"},
 		})
-		if err := p.Drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		pass(time.Second)
 		if diff := cmp.Diff([]string{chat("hello").ID, "notification", "gone"}, some.fakeBackend.ids()); diff != "" {
 			t.Error(diff)
 		}
@@ -90,16 +89,16 @@ func TestCondition(t *testing.T) {
 func TestConditionFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
-		letterbox := outbox.NewRing(10)
+		box, _, _ := openOutbox(t, t.TempDir())
 		b := &decliner{fakeBackend: &fakeBackend{name: "b"}}
 		reg := prometheus.NewRegistry()
 		p := start(t, pusher.Options{
-			Backends: []backends.Backend{b}, DeadLetters: letterbox, Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil)),
-			Conditions: map[string]*pusher.Condition{"b": condition(t, `int(event.body) > 1`)},
+			Backends: []backends.Backend{b}, Outbox: box, Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil)),
+			Conditions: map[string]*filter.Condition{"b": condition(t, `int(event.body) > 1`)},
 		})
 		p.Push([]event.Event{chat("private"), chat("2"), chat("1"), chat("private too")})
-		synctest.Wait()
-		dead := letters(t, letterbox)
+		pass(time.Second)
+		dead := letters(t, box.DeadLetters())
 		if len(dead) != 2 || dead[0].Backend != "b" || dead[0].Reason != "when" || dead[0].Event.Body != "private" {
 			t.Fatalf("dead letters %+v", dead)
 		}
@@ -118,25 +117,42 @@ func TestConditionFails(t *testing.T) {
 		if n, err := p.Replay(outbox.LetterFilter{Backend: "b"}); n != 2 || err != nil {
 			t.Fatal(n, err)
 		}
-		if err := p.Drain(context.Background()); err != nil {
-			t.Fatal(err)
-		}
+		pass(time.Second)
 		if n := b.count(); n != 3 {
 			t.Errorf("%d delivered, want what the condition keeps and what was replayed", n)
 		}
 	})
 }
 
-func TestProblemsOfConditions(t *testing.T) {
-	for _, tc := range []struct{ src, text string }{
-		{`event.bdy == "x"`, "event.bdy"},
-		{`event.body`, "true or false"},
-		{`event.kind == "presence"`, "is never"},
-		{`event.body ==`, ""},
+// TestNoFilterForAccounts: whatever filters hold back, the end of an account reaches
+// who has to forget it, as it is.
+func TestNoFilterForAccounts(t *testing.T) {
+	gone := event.Event{ID: "0123456789abcdef0123456789abcdef", Kind: event.Removed, From: "alice@localhost", User: "alice@localhost", Time: when}
+	for name, cfg := range map[string]config.Filter{
+		"keeps only chat":  {Name: "f", Keep: `event.kind == "chat"`},
+		"keeps nothing":    {Name: "f", Keep: `false`},
+		"fails":            {Name: "f", Keep: `split(event.body, " ")[7] == ""`},
+		"adds metadata":    {Name: "f", Metadata: map[string]string{"k": "'v'"}},
+		"names other user": {Name: "f", Keep: `event.user != "alice@localhost"`},
 	} {
-		c, problems := pusher.CompileCondition("modules.mod_event_pusher.push.when", tc.src)
-		if c != nil || len(problems) != 1 || problems[0].Path != "modules.mod_event_pusher.push.when" || !strings.Contains(problems[0].Text, tc.text) {
-			t.Errorf("%s: %v", tc.src, problems)
-		}
+		t.Run(name, func(t *testing.T) {
+			cfg.Priority = 10
+			synctest.Test(t, func(t *testing.T) {
+				chain, err := filter.NewChain(compile(t, cfg), filter.Metrics{}, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := &fakeBackend{name: "b"}
+				p := start(t, pusher.Options{Chain: chain, Backends: one(b)})
+				p.Push([]event.Event{gone})
+				if name != "adds metadata" {
+					p.Push([]event.Event{status(true, 1)})
+				}
+				pass(time.Second)
+				if got := b.delivered(); len(got) != 1 || got[0].ID != gone.ID || len(got[0].Metadata) != 0 {
+					t.Errorf("delivered %+v", got)
+				}
+			})
+		})
 	}
 }

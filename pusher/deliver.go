@@ -9,6 +9,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -32,8 +33,8 @@ func (d *dispatcher) publish(ctx context.Context, batch []event.Event) (errs []e
 			return
 		}
 		d.panics()
-		err := newPanicError(p)
-		d.log.Error("the backend panicked; its events will be tried again", "err", err, "stack", err.stack)
+		err := filter.NewPanic(p)
+		d.log.Error("the backend panicked; its events will be tried again", "err", err, "stack", err.Stack)
 		errs = make([]error, len(batch))
 		for i := range errs {
 			errs[i] = err

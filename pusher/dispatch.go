@@ -10,6 +10,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -32,10 +33,10 @@ type dispatcher struct {
 	log     *slog.Logger
 	maxAge  time.Duration
 	timeout time.Duration
-	durable bool // the outbox keeps what is not delivered at the end
 
-	condition *Condition         // nil: always
+	condition *filter.Condition  // nil: always
 	declined  backends.Declining // nil if the backend does not care
+	ended     chan struct{}      // closed when run has returned
 
 	idle atomic.Int32 // lanes in next
 
@@ -85,7 +86,7 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
 		log:     o.Log.With("backend", b.Name()),
 		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
-		gate: newGate(b.Name()),
+		gate: newGate(b.Name()), ended: make(chan struct{}),
 	}
 	d.limits.Lanes = max(d.limits.Lanes, 1)
 	d.limits.Batch = max(d.limits.Batch, 1)
@@ -107,6 +108,7 @@ func (d *dispatcher) notify() {
 
 // run runs the lanes until stop, or until drain has found nothing left.
 func (d *dispatcher) run(ctx context.Context) {
+	defer close(d.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	d.mu.Lock()

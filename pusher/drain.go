@@ -2,27 +2,10 @@ package pusher
 
 import (
 	"context"
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"eventpusher/pusher/outbox"
 )
-
-// LeftError says that events were still waiting when Drain had to end.
-type LeftError struct {
-	Left map[string]int // by backend, those in flight included
-}
-
-func (e *LeftError) Error() string {
-	parts := make([]string, 0, len(e.Left))
-	for _, name := range slices.Sorted(maps.Keys(e.Left)) {
-		parts = append(parts, fmt.Sprintf("%s: %d", name, e.Left[name]))
-	}
-	return "events left undelivered (" + strings.Join(parts, ", ") + ")"
-}
 
 // lastGrace is how long Drain waits, after its context has ended, for calls to
 // notice that they are cancelled, so that their results still count.
@@ -30,10 +13,9 @@ const lastGrace = time.Second
 
 // Drain refuses new events (the owner stops pushing first: what is pushed at the
 // same moment may be left), lets the lanes deliver what is waiting until ctx
-// ends, and ends Run; a Run that begins later only drains. With a durable outbox
-// it does not wait for what cannot be delivered now: that is kept. It returns a
-// *LeftError when something was left and is lost with the process.
-func (p *Pusher) Drain(ctx context.Context) error {
+// ends, and ends Run; a Run that begins later only drains. It does not wait for what
+// cannot be delivered now: the outbox keeps that.
+func (p *Pusher) Drain(ctx context.Context) {
 	p.mu.Lock()
 	if !p.closed.Swap(true) {
 		close(p.draining)
@@ -41,25 +23,21 @@ func (p *Pusher) Drain(ctx context.Context) error {
 	cancel := p.cancel
 	p.mu.Unlock()
 	p.flushIntake(ctx, cancel != nil)
-	for _, d := range p.dispatchers {
+	for _, d := range p.all() {
 		d.drain()
 	}
-	if cancel == nil && (p.box.Durable() || p.left() == nil) {
-		return nil // never run, and nothing to do
+	if cancel == nil {
+		return // never run
 	}
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		p.abandon()
+		p.abandon(cancel)
 	}
-	return p.left()
 }
 
 // flushIntake lets the outbox take what was pushed.
 func (p *Pusher) flushIntake(ctx context.Context, running bool) {
-	if p.intake == nil {
-		return
-	}
 	p.intake.close()
 	if !running {
 		p.flush.Do(p.commitLoop)
@@ -71,13 +49,7 @@ func (p *Pusher) flushIntake(ctx context.Context, running bool) {
 }
 
 // abandon cancels what is on its way.
-func (p *Pusher) abandon() {
-	p.mu.Lock()
-	cancel := p.cancel
-	p.mu.Unlock()
-	if cancel == nil {
-		return // never run
-	}
+func (p *Pusher) abandon(cancel context.CancelFunc) {
 	cancel()
 	grace := time.NewTimer(lastGrace)
 	defer grace.Stop()
@@ -87,26 +59,8 @@ func (p *Pusher) abandon() {
 	}
 }
 
-// left returns what is not delivered as a *LeftError, nil when that is nothing or
-// when the outbox keeps it.
-func (p *Pusher) left() error {
-	if p.box.Durable() {
-		return nil
-	}
-	left := make(map[string]int)
-	for _, d := range p.dispatchers {
-		if s := d.reader.Stats(); s.Waiting+s.InFlight > 0 {
-			left[d.name] = s.Waiting + s.InFlight
-		}
-	}
-	if len(left) > 0 {
-		return &LeftError{Left: left}
-	}
-	return nil
-}
-
 // hopelessGrace is how long the end waits for calls to a service that is down or
-// refuses us, when the outbox keeps their events.
+// refuses us: the outbox keeps their events.
 const hopelessGrace = time.Second
 
 // drain makes the lanes return when nothing is left, or nothing that could be
@@ -126,14 +80,14 @@ func (d *dispatcher) drain() {
 // drained reports whether a lane that has found nothing to do, or may send
 // nothing, need not wait for more.
 func (d *dispatcher) drained(s outbox.Stats, shut bool) bool {
-	return s.Waiting+s.InFlight == 0 || d.durable && s.InFlight == 0 && (shut || !s.Coming)
+	return s.InFlight == 0 && (s.Waiting == 0 || shut || !s.Coming)
 }
 
 // leaveHopeless sees to it that the end is not held up by a call that hangs while
 // the gate is shut: what it would deliver is on disk and goes out after the next
 // start, so it is cancelled unless the service recovers at once. The lock is held.
 func (d *dispatcher) leaveHopeless() {
-	if !d.draining || !d.durable || d.stopped || d.giveUp != nil || d.gate.state() == Closed {
+	if !d.draining || d.stopped || d.giveUp != nil || d.gate.state() == Closed {
 		return
 	}
 	d.giveUp = time.AfterFunc(hopelessGrace, func() {
@@ -156,7 +110,7 @@ const (
 // leaveFrozen sees to it that the end is not held up by a service that has ceased to
 // answer, which opens no breaker before the calls run out of time. The lock is held.
 func (d *dispatcher) leaveFrozen() {
-	if !d.durable || d.stopped {
+	if d.stopped {
 		return
 	}
 	left := time.Until(d.answered.Add(max(frozenGrace, frozenFactor*d.usual)))

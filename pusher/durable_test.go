@@ -18,14 +18,15 @@ import (
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
 // openOutbox opens a durable outbox that is closed at the end of the test, unless
 // the test closes it by the function returned.
-func openOutbox(t *testing.T, dir string, names ...string) (e *outbox.Embedded, found outbox.Recovery, stop func()) {
+func openOutbox(t testing.TB, dir string) (e *outbox.Embedded, found outbox.Recovery, stop func()) {
 	t.Helper()
-	e, found, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir, Backends: names})
+	e, found, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,19 +39,19 @@ func openOutbox(t *testing.T, dir string, names ...string) (e *outbox.Embedded, 
 	return e, found, stop
 }
 
-// slowDisk is a durable outbox, in memory, whose Append does what the test says.
+// slowDisk is an outbox whose Append does what the test says.
 type slowDisk struct {
-	*outbox.Memory
+	*outbox.Embedded
 	append func(outbox.Pack) error // nil: nothing but Append
 	mu     sync.Mutex
 	packs  []outbox.Pack
 }
 
-func newSlowDisk(append func(outbox.Pack) error) *slowDisk {
-	return &slowDisk{Memory: outbox.NewMemory(outbox.MemoryOptions{DeadLetters: outbox.NewRing(100)}), append: append}
+func newSlowDisk(t *testing.T, append func(outbox.Pack) error) *slowDisk {
+	t.Helper()
+	box, _, _ := openOutbox(t, t.TempDir())
+	return &slowDisk{Embedded: box, append: append}
 }
-
-func (s *slowDisk) Durable() bool { return true }
 
 func (s *slowDisk) Append(p outbox.Pack) error {
 	if s.append != nil {
@@ -61,7 +62,7 @@ func (s *slowDisk) Append(p outbox.Pack) error {
 	s.mu.Lock()
 	s.packs = append(s.packs, outbox.Pack{Entries: slices.Clone(p.Entries), Positions: p.Positions})
 	s.mu.Unlock()
-	return s.Memory.Append(p)
+	return s.Embedded.Append(p)
 }
 
 func (s *slowDisk) sizes() (out []int) {
@@ -76,31 +77,27 @@ func (s *slowDisk) sizes() (out []int) {
 func TestDurableOutboxKeepsWhatCannotBeDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
-		box, _, stop := openOutbox(t, dir, "b")
+		box, _, stop := openOutbox(t, dir)
 		b := &fakeBackend{name: "b", publish: failing(errDown, "x", "y", "z", "v", "w")}
 		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
 		p.Push([]event.Event{of("x", "x1"), of("x", "x2"), of("y", "y1"), of("z", "z1"), of("v", "v1"), of("w", "w1"), of("good", "good")})
 		pass(time.Minute)
 		p.Push([]event.Event{of("x", "x3")}) // and stop at once
 		began := time.Now()
-		if err := p.Drain(t.Context()); err != nil {
-			t.Errorf("what is kept is no error: %v", err)
-		}
+		p.Drain(t.Context())
 		if waited := time.Since(began); waited > 3*time.Second {
 			t.Errorf("the end took %v, for events that are kept anyway", waited)
 		}
 		stop()
 
-		box, found, stop := openOutbox(t, dir, "b")
+		box, found, stop := openOutbox(t, dir)
 		if !found.Clean || found.Backends[0].Waiting+found.Backends[0].Parked != 7 {
 			t.Errorf("found %+v", found)
 		}
 		second := &fakeBackend{name: "b"}
 		p = start(t, pusher.Options{Backends: one(second), Outbox: box})
 		pass(time.Minute)
-		if err := p.Drain(t.Context()); err != nil {
-			t.Error(err)
-		}
+		p.Drain(t.Context())
 		stop()
 		got := second.ids()
 		x := slices.DeleteFunc(slices.Clone(got), func(id string) bool { return id[0] != 'x' })
@@ -112,15 +109,13 @@ func TestDurableOutboxKeepsWhatCannotBeDelivered(t *testing.T) {
 
 func TestDrainDeliversBeforeTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		box, _, _ := openOutbox(t, t.TempDir())
 		b := &fakeBackend{name: "b"}
 		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
 		for n := range 3000 {
 			p.Push([]event.Event{of("x", fmt.Sprintf("%05d", n))})
 		}
-		if err := p.Drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		p.Drain(t.Context())
 		if got := b.ids(); len(got) != 3000 || !slices.IsSorted(got) {
 			t.Errorf("%d events delivered", len(got))
 		}
@@ -134,24 +129,22 @@ func TestDrainDeliversBeforeTheEnd(t *testing.T) {
 // TestDrainWithoutRun accepts what was pushed although nobody delivers it.
 func TestDrainWithoutRun(t *testing.T) {
 	dir := t.TempDir()
-	box, _, stop := openOutbox(t, dir, "b")
+	box, _, stop := openOutbox(t, dir)
 	p, err := pusher.New(pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.Push([]event.Event{of("x", "x1")})
-	if err := p.Drain(t.Context()); err != nil {
-		t.Error(err)
-	}
+	p.Drain(t.Context())
 	stop()
-	if _, found, _ := openOutbox(t, dir, "b"); found.Backends[0].Waiting != 1 {
+	if _, found, _ := openOutbox(t, dir); found.Backends[0].Waiting != 1 {
 		t.Errorf("found %+v", found)
 	}
 }
 
 func TestPushDoesNotWaitForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box := newSlowDisk(func(outbox.Pack) error {
+		box := newSlowDisk(t, func(outbox.Pack) error {
 			time.Sleep(time.Second)
 			return nil
 		})
@@ -182,7 +175,7 @@ func TestFailingDisk(t *testing.T) {
 		errDisk := errors.New("no space left on device")
 		var broken atomic.Bool
 		broken.Store(true)
-		box := newSlowDisk(func(outbox.Pack) error {
+		box := newSlowDisk(t, func(outbox.Pack) error {
 			if broken.Load() {
 				return errDisk
 			}
@@ -222,7 +215,7 @@ func TestFailingDisk(t *testing.T) {
 func TestPushFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
-		box := newSlowDisk(func(p outbox.Pack) error {
+		box := newSlowDisk(t, func(p outbox.Pack) error {
 			if full.Load() && len(p.Positions) > 0 {
 				return outbox.ErrFull
 			}
@@ -272,9 +265,7 @@ func TestPushFeed(t *testing.T) {
 		}
 		full.Store(true)
 		push(6, of("x", "6"))
-		if err := p.Drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		p.Drain(t.Context())
 		if got := heard(); got != "refused s" {
 			t.Errorf("heard %q of what the source has to keep", got)
 		}
@@ -286,8 +277,8 @@ func TestPushFeed(t *testing.T) {
 
 func TestReplayThroughTheFilters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, _ := openOutbox(t, t.TempDir(), "b")
-		chain, err := pusher.NewChain(compile(t, config.Filter{Name: "f", Keep: `int(event.body) > 0`}), nil, nil)
+		box, _, _ := openOutbox(t, t.TempDir())
+		chain, err := filter.NewChain(compile(t, config.Filter{Name: "f", Keep: `int(event.body) > 0`}), filter.Metrics{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -311,7 +302,7 @@ func TestReplayThroughTheFilters(t *testing.T) {
 
 func TestReplayToTheBackends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		box, _, _ := openOutbox(t, t.TempDir())
 		var repaired atomic.Bool
 		b := &fakeBackend{name: "b", publish: func(_ context.Context, batch []event.Event) []error {
 			if repaired.Load() {
@@ -345,7 +336,7 @@ func TestReplayToTheBackends(t *testing.T) {
 // TestParkedFullIsCounted lets more events of failing conversations wait than may
 // be parked; the status and the metric must show what became of the rest.
 func TestParkedFullIsCounted(t *testing.T) {
-	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}, WindowLimits: outbox.WindowLimits{ParkedEvents: 3, ParkAttempts: 1}})
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{ParkedEvents: 3, ParkAttempts: 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -404,7 +395,7 @@ func (l pagedLetters) List(f outbox.LetterFilter) ([]outbox.DeadLetter, error) {
 // There may be 100 000 dead letters, each with its stanza.
 func TestReplayDoesNotHoldAllInMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, _ := openOutbox(t, t.TempDir(), "b")
+		box, _, _ := openOutbox(t, t.TempDir())
 		most := 0
 		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4, Batch: 50}}
 		p := start(t, pusher.Options{Backends: one(b), Outbox: pagedBox{box, &most}})

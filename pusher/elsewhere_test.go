@@ -18,7 +18,7 @@ import (
 // open the breaker: whoever's destination lives gets his events at once.
 func TestDeadDestinations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, stop := openOutbox(t, t.TempDir(), "b")
+		box, _, stop := openOutbox(t, t.TempDir())
 		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 16, Batch: 1}, publish: func(_ context.Context, batch []event.Event) []error {
 			if !strings.HasPrefix(batch[0].ID, "dead") {
 				return []error{nil}

@@ -14,9 +14,11 @@ import (
 	"go.uber.org/goleak"
 
 	"eventpusher/backends"
+	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -112,9 +114,13 @@ func (b *fakeBackend) pauses(id string) []time.Duration {
 	return out
 }
 
-// start runs a Pusher for as long as the test lasts.
+// start runs a Pusher for as long as the test lasts, with an outbox of its own if the
+// options have none.
 func start(t *testing.T, o pusher.Options) *pusher.Pusher {
 	t.Helper()
+	if o.Outbox == nil {
+		o.Outbox, _, _ = openOutbox(t, t.TempDir())
+	}
 	p, err := pusher.New(o)
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +142,32 @@ func start(t *testing.T, o pusher.Options) *pusher.Pusher {
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+var when = time.Date(2026, 11, 22, 3, 4, 5, 678901000, time.UTC)
+
+func chat(body string) event.Event {
+	return event.Event{
+		ID: "0123456789abcdef0123456789abcdef", Kind: event.Chat, Type: "chat", Direction: event.In,
+		From: "alice@localhost/res1", To: "bob@localhost/desk", User: "alice@localhost",
+		Body: body, HasBody: true, Class: event.Content, StanzaID: "m1", Time: when, SessionCount: 1,
+	}
+}
+
+func status(online bool, sessions int) event.Event {
+	return event.Event{
+		ID: "fedcba9876543210fedcba9876543210", Kind: event.UserStatus, Type: "online", Online: online,
+		From: "alice@localhost/res1", User: "alice@localhost", SessionCount: sessions, Time: when,
+	}
+}
+
+func compile(t *testing.T, cfg ...config.Filter) []filter.Filter {
+	t.Helper()
+	filters, problems := filter.Compile(cfg)
+	for _, p := range problems {
+		t.Fatalf("%s: %s (%s)", p.Path, p.Text, p.Remedy)
+	}
+	return filters
 }
 
 // of returns an event of the conversation between alice and a peer.

@@ -57,7 +57,7 @@ func unread(id string) []outbox.DeadLetter {
 
 func TestBuryFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, stop := openOutbox(t, t.TempDir(), "b")
+		box, _, stop := openOutbox(t, t.TempDir())
 		reg, feeds := prometheus.NewRegistry(), &feedsHeard{}
 		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box, Metrics: pusher.NewMetrics(reg), Feeds: feeds})
 		if !p.PushFeed([]event.Event{of("x", "1")}, place("s", 1)) || !p.BuryFeed(unread("2"), place("s", 2)) ||
@@ -90,9 +90,7 @@ func TestBuryFeed(t *testing.T) {
 		if got := value(t, reg, "eventpusher_dead_letters_total{backend=,reason=undecodable}"); got != 2 {
 			t.Errorf("%v are counted, want 2", got)
 		}
-		if err := p.Drain(t.Context()); err != nil {
-			t.Error(err)
-		}
+		p.Drain(t.Context())
 		if p.BuryFeed(unread("5"), place("s", 4)) {
 			t.Error("accepted after the end")
 		}
@@ -105,7 +103,7 @@ func TestPositionsOfOnePack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var broken atomic.Bool
 		broken.Store(true)
-		box := newSlowDisk(func(outbox.Pack) error {
+		box := newSlowDisk(t, func(outbox.Pack) error {
 			if broken.Load() {
 				return errors.New("no disk")
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"eventpusher/event"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -92,6 +93,11 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
+// Filters are what a filter.Chain counts.
+func (m *Metrics) Filters() filter.Metrics {
+	return filter.Metrics{Verdicts: m.filters, Panics: m.panics.WithLabelValues("filter")}
+}
+
 // event counts one event that reached the pusher.
 func (m *Metrics) event(e *event.Event) {
 	if int(e.Kind) < len(m.byKind) && int(e.Direction) < len(m.byKind[0]) {
@@ -107,7 +113,6 @@ func (m *Metrics) event(e *event.Event) {
 type backendMetrics struct {
 	deliveries prometheus.Counter
 	seconds    prometheus.Observer
-	shed       prometheus.Counter
 	breaker    prometheus.Gauge
 	failures   func(reason string) prometheus.Counter
 	dead       func(reason string) prometheus.Counter
@@ -115,10 +120,10 @@ type backendMetrics struct {
 }
 
 func (m *Metrics) backend(name string) *backendMetrics {
+	m.shed.WithLabelValues(name) // shown from the start
 	return &backendMetrics{
 		deliveries: m.deliveries.WithLabelValues(name),
 		seconds:    m.seconds.WithLabelValues(name),
-		shed:       m.shed.WithLabelValues(name),
 		breaker:    m.breaker.WithLabelValues(name),
 		failures:   func(reason string) prometheus.Counter { return m.failures.WithLabelValues(name, reason) },
 		dead:       func(reason string) prometheus.Counter { return m.dead.WithLabelValues(name, reason) },
@@ -129,27 +134,40 @@ func (m *Metrics) backend(name string) *backendMetrics {
 // backlog tells what is waiting when somebody asks, so that neither Push nor the
 // lanes have to keep a gauge up to date.
 type backlog struct {
-	waiting, parked, oldest, lost *prometheus.Desc
+	waiting, parked, oldest, lost, unconfigured *prometheus.Desc
 
 	mu      sync.Mutex
-	readers map[string]outbox.Reader
+	readers map[string]counted
+}
+
+// counted is what waits for one backend.
+type counted struct {
+	reader     outbox.Reader
+	configured bool
 }
 
 func newBacklog() *backlog {
 	labels := []string{"backend"}
 	return &backlog{
-		waiting: prometheus.NewDesc("eventpusher_waiting_events", "Events accepted and not yet delivered, those in flight included.", labels, nil),
-		parked:  prometheus.NewDesc("eventpusher_parked_events", "Those of the waiting events whose conversation keeps failing while its backend works.", labels, nil),
-		oldest:  prometheus.NewDesc("eventpusher_oldest_event_seconds", "Age of the oldest event that is not yet delivered; 0 when there is none.", labels, nil),
-		lost:    prometheus.NewDesc("eventpusher_events_unreadable_total", "Accepted events passed over because the disk does not give them back, restarts included.", labels, nil),
-		readers: make(map[string]outbox.Reader),
+		waiting:      prometheus.NewDesc("eventpusher_waiting_events", "Events accepted and not yet delivered, those in flight included.", labels, nil),
+		parked:       prometheus.NewDesc("eventpusher_parked_events", "Those of the waiting events whose conversation keeps failing while its backend works.", labels, nil),
+		oldest:       prometheus.NewDesc("eventpusher_oldest_event_seconds", "Age of the oldest event that is not yet delivered; 0 when there is none.", labels, nil),
+		lost:         prometheus.NewDesc("eventpusher_events_unreadable_total", "Accepted events passed over because the disk does not give them back, restarts included.", labels, nil),
+		unconfigured: prometheus.NewDesc("eventpusher_unconfigured_events", "Events that wait for a backend that is not configured.", labels, nil),
+		readers:      make(map[string]counted),
 	}
 }
 
-func (b *backlog) add(backend string, r outbox.Reader) {
+func (b *backlog) add(backend string, r outbox.Reader, configured bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.readers[backend] = r
+	b.readers[backend] = counted{r, configured}
+}
+
+func (b *backlog) remove(backend string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.readers, backend)
 }
 
 // Describe implements prometheus.Collector.
@@ -158,14 +176,19 @@ func (b *backlog) Describe(ch chan<- *prometheus.Desc) {
 	ch <- b.parked
 	ch <- b.oldest
 	ch <- b.lost
+	ch <- b.unconfigured
 }
 
 // Collect implements prometheus.Collector.
 func (b *backlog) Collect(ch chan<- prometheus.Metric) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for name, r := range b.readers {
-		s := r.Stats()
+	for name, c := range b.readers {
+		s := c.reader.Stats()
+		if !c.configured {
+			ch <- prometheus.MustNewConstMetric(b.unconfigured, prometheus.GaugeValue, float64(s.Waiting+s.InFlight), name)
+			continue
+		}
 		age := 0.0
 		if !s.Oldest.IsZero() {
 			age = time.Since(s.Oldest).Seconds()

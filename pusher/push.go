@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventpusher/event"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -110,9 +111,6 @@ func (p *Pusher) Flush(ctx context.Context) {
 // must not be committed after the events that the other instance has taken since. Nothing may
 // be pushed meanwhile, and Run has to be running.
 func (p *Pusher) Withdraw() {
-	if p.intake == nil {
-		return
-	}
 	select {
 	case <-p.intake.recall():
 	case <-p.flushed: // nothing is left, and nothing more is taken
@@ -164,11 +162,11 @@ func (p *Pusher) push(events []event.Event, at *outbox.Position, committed func(
 // filter: nobody is told of it, and one that keeps only chat, say, would keep for ever
 // what the account had registered.
 func (p *Pusher) route(e *event.Event) {
-	if e.Kind != event.Removed && p.chain != nil && len(p.chain.steps) > 0 && !p.filter(e) {
+	if e.Kind != event.Removed && p.chain != nil && !p.filter(e) {
 		return
 	}
 	var subscribers outbox.Subscribers
-	for _, d := range p.dispatchers {
+	for _, d := range p.all() {
 		if p.gets(d, e) {
 			subscribers.Add(d.reader.Number())
 		}
@@ -182,37 +180,16 @@ func (p *Pusher) route(e *event.Event) {
 	p.entries = append(p.entries, outbox.Entry{Event: kept, Subscribers: subscribers})
 }
 
-// hand gives a batch to the committer or, when the outbox is in memory and never
-// makes anybody wait, to the outbox itself. It reports whether the batch was accepted.
+// hand gives a batch to the committer, and reports whether it was accepted.
 func (p *Pusher) hand(b batch) bool {
 	if len(b.entries)+len(b.letters)+len(b.positions) == 0 && b.committed == nil {
 		return true
 	}
-	if p.intake != nil {
-		why, ok := p.intake.put(b)
-		if !ok {
-			p.refuse(b, why, len(b.entries))
-		}
-		return ok
+	why, ok := p.intake.put(b)
+	if !ok {
+		p.refuse(b, why, len(b.entries))
 	}
-	if err := p.box.Bury(b.letters...); err != nil {
-		p.log.Error("a dead letter cannot be kept", "err", err)
-	}
-	var err error
-	if len(b.entries)+len(b.positions) > 0 {
-		err = p.box.Append(outbox.Pack{Entries: b.entries, Positions: b.positions})
-		if err != nil {
-			p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
-		}
-		p.appended(err)
-	}
-	if b.committed != nil {
-		b.committed(err)
-	}
-	if err == nil && len(b.positions) > 0 {
-		p.feeds.Kept(b.positions)
-	}
-	return err == nil
+	return ok
 }
 
 // refuse says that a batch was not accepted, and returns false.
@@ -228,12 +205,12 @@ func (p *Pusher) refuse(b batch, why dropReason, events int) bool {
 
 // filter runs the chain and reports whether the event goes on.
 func (p *Pusher) filter(e *event.Event) bool {
-	switch f, err := p.chain.run(e); f {
-	case fateDrop:
+	switch f, err := p.chain.Run(e); f {
+	case filter.Drop:
 		p.metrics.droppedBy[dropFilter].Inc()
-	case fateDropOnError:
+	case filter.DropOnError:
 		p.metrics.droppedBy[dropFilterError].Inc()
-	case fateDead:
+	case filter.Dead:
 		p.metrics.deadByFilter.Inc()
 		dead := new(event.Event)
 		*dead = *e

@@ -9,7 +9,6 @@ package pusher
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -17,6 +16,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -24,7 +24,6 @@ import (
 const (
 	DefaultMaxAge         = 72 * time.Hour
 	DefaultPublishTimeout = 60 * time.Second
-	DefaultDeadLetters    = 1000
 )
 
 // reasonFilter is the reason of dead letters whose filter failed.
@@ -32,26 +31,19 @@ const reasonFilter = "filter"
 
 // Options say what a Pusher works with.
 type Options struct {
-	Chain    *Chain             // nil: every event is kept
+	Chain    *filter.Chain      // nil: every event is kept
 	Backends []backends.Backend // at most outbox.MaxReaders, with different names; closed by their owner, not by the Pusher
 	// Conditions say by the names of backends which of the events that they want they
 	// get; one without gets all.
-	Conditions map[string]*Condition
-	// QueueEvents and QueueBytes bound what waits for each backend in memory;
-	// 0: outbox.DefaultQueueEvents and outbox.DefaultQueueBytes.
-	QueueEvents int
-	QueueBytes  int64
+	Conditions map[string]*filter.Condition
 	// MaxAge is how long an event may wait for a backend before it becomes a dead
 	// letter; 0: DefaultMaxAge, negative: forever.
 	MaxAge time.Duration
 	// PublishTimeout is the deadline of one call of a backend; 0: DefaultPublishTimeout.
 	PublishTimeout time.Duration
-	// Outbox keeps the accepted events, and belongs to the caller, who closes it
-	// after Run has returned. Nil: memory, bounded by QueueEvents and QueueBytes.
+	// Outbox keeps the accepted events. It is required, and belongs to the caller, who
+	// closes it after Run has returned.
 	Outbox outbox.Outbox
-	// DeadLetters takes what nobody will deliver, when Outbox is nil; nil: the
-	// latest DefaultDeadLetters in memory.
-	DeadLetters outbox.DeadLetters
 	// Feeds hears what became of what PushFeed and BuryFeed have accepted; nil: nobody
 	// needs to know.
 	Feeds   Feeds
@@ -64,14 +56,15 @@ type Options struct {
 // Its life: New, then Run in a goroutine of the owner, Push by one goroutine,
 // at the end Drain (or the end of Run's context), then the backends are closed.
 type Pusher struct {
-	chain       *Chain
+	chain       *filter.Chain
 	box         outbox.Outbox
-	dispatchers []*dispatcher
+	options     Options
+	dispatchers atomic.Pointer[[]*dispatcher]
 	metrics     *Metrics
 	log         *slog.Logger
 	feeds       Feeds
 
-	intake  *intake       // nil: the outbox is in memory
+	intake  *intake
 	flushed chan struct{} // closed when the intake is empty for good
 	flush   sync.Once     // runs commitLoop
 	pack    []outbox.Entry
@@ -89,8 +82,12 @@ type Pusher struct {
 
 	done chan struct{} // closed when Run ends
 
-	mu     sync.Mutex
-	cancel context.CancelFunc // of Run; nil before it
+	changing sync.Mutex // held while backends are added, removed, moved or forgotten
+
+	mu        sync.Mutex
+	leftovers []leftover
+	cancel    context.CancelFunc // of Run; nil before it
+	start     func(*dispatcher)  // of Run; nil before it
 }
 
 // New builds a Pusher. It refuses two backends of the same name.
@@ -107,22 +104,14 @@ func New(o Options) (*Pusher, error) {
 	if o.PublishTimeout <= 0 {
 		o.PublishTimeout = DefaultPublishTimeout
 	}
-	if o.DeadLetters == nil {
-		o.DeadLetters = outbox.NewRing(DefaultDeadLetters)
-	}
 	if o.Feeds == nil {
 		o.Feeds = noFeeds{}
 	}
-	p := &Pusher{chain: o.Chain, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, draining: make(chan struct{}), done: make(chan struct{})}
-	p.box = o.Outbox
-	if p.box == nil {
-		p.box = outbox.NewMemory(outbox.MemoryOptions{
-			QueueEvents: o.QueueEvents, QueueBytes: o.QueueBytes, DeadLetters: o.DeadLetters, Shed: p.shed,
-		})
+	p := &Pusher{
+		chain: o.Chain, box: o.Outbox, options: o, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, intake: newIntake(), flushed: make(chan struct{}),
+		draining: make(chan struct{}), done: make(chan struct{}),
 	}
-	if p.box.Durable() {
-		p.intake, p.flushed = newIntake(), make(chan struct{})
-	}
+	p.dispatchers.Store(new([]*dispatcher))
 	if b, ok := p.box.(interface {
 		OnShed(func(backend string, events int, episode bool))
 	}); ok {
@@ -131,24 +120,13 @@ func New(o Options) (*Pusher, error) {
 	if b, ok := p.box.(interface{ OnParkedFull(func(backend string)) }); ok {
 		b.OnParkedFull(p.parkedFull)
 	}
-	names := make(map[string]bool)
 	for _, b := range o.Backends {
-		name := b.Name()
-		if name == "" || names[name] {
-			return nil, fmt.Errorf("pusher: backend name %q is empty or used twice", name)
-		}
-		names[name] = true
-		d := newDispatcher(b, &o)
-		d.durable = p.box.Durable()
-		d.condition = o.Conditions[name]
-		d.declined, _ = b.(backends.Declining)
-		r, err := p.box.Reader(name, d.notify)
-		if err != nil {
+		if err := p.add(b, o.Conditions[b.Name()]); err != nil {
 			return nil, err
 		}
-		d.reader = r
-		o.Metrics.backlog.add(name, r)
-		p.dispatchers = append(p.dispatchers, d)
+	}
+	if err := p.openLeftovers(); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -156,31 +134,30 @@ func New(o Options) (*Pusher, error) {
 // parkedFull is told by the outbox that an event became a dead letter because too
 // much was parked for its backend.
 func (p *Pusher) parkedFull(backend string) {
-	for _, d := range p.dispatchers {
-		if d.name != backend {
-			continue
-		}
-		d.dead.Add(1)
-		d.metrics.dead(outbox.ReasonParkedFull).Inc()
-		if n, ok := d.fullLog.allow(time.Now(), time.Minute); ok {
-			d.log.Error("too much is parked for the backend: events go to the dead letters", "since_last_line", n)
-		}
+	d := p.find(backend)
+	if d == nil {
+		return // a leftover: nothing of it is tried
+	}
+	d.dead.Add(1)
+	d.metrics.dead(outbox.ReasonParkedFull).Inc()
+	if n, ok := d.fullLog.allow(time.Now(), time.Minute); ok {
+		d.log.Error("too much is parked for the backend: events go to the dead letters", "since_last_line", n)
 	}
 }
 
 // shed is told by the outbox that a backend has lost its oldest events.
 func (p *Pusher) shed(backend string, events int, episode bool) {
-	for _, d := range p.dispatchers {
-		if d.name != backend {
-			continue
-		}
-		d.metrics.shed.Add(float64(events))
-		if episode {
-			s := d.reader.Stats()
-			d.log.Error("too much waits for the backend: its oldest events are given up",
-				"waiting", s.Waiting, "bytes", s.Bytes, "oldest_age", time.Since(s.Oldest).Round(time.Millisecond), "shed_before", s.Shed-uint64(events))
-		}
+	p.metrics.shed.WithLabelValues(backend).Add(float64(events))
+	if !episode {
+		return
 	}
+	r := p.reader(backend)
+	if r == nil {
+		return
+	}
+	s := r.Stats()
+	p.log.Error("too much waits for the backend: its oldest events are given up", "backend", backend,
+		"waiting", s.Waiting, "bytes", s.Bytes, "oldest_age", time.Since(s.Oldest).Round(time.Millisecond), "shed_before", s.Shed-uint64(events))
 }
 
 // Run delivers until ctx ends or Drain is through. It returns when every lane
@@ -199,25 +176,19 @@ func (p *Pusher) Run(ctx context.Context) error {
 
 	var running sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() {
-		for _, d := range p.dispatchers {
+		for _, d := range p.all() {
 			d.stop()
 		}
-		if p.intake != nil {
-			p.intake.close()
-		}
+		p.intake.close()
 	})
-	if p.intake != nil {
-		running.Go(func() { p.flush.Do(p.commitLoop) })
+	running.Go(func() { p.flush.Do(p.commitLoop) })
+	running.Go(func() { p.watchLeftovers(ctx) })
+	p.mu.Lock()
+	p.start = func(d *dispatcher) { running.Go(func() { d.run(ctx) }) }
+	for _, d := range p.all() {
+		p.start(d)
 	}
-	for _, d := range p.dispatchers {
-		running.Go(func() { d.run(ctx) })
-	}
-	if len(p.dispatchers) == 0 { // nothing to do, which must not look like an end
-		select {
-		case <-ctx.Done():
-		case <-p.draining:
-		}
-	}
+	p.mu.Unlock()
 	running.Wait()
 	stop()
 	p.mu.Lock()

@@ -19,7 +19,7 @@ import (
 // all of them back to their backend.
 func TestSoakReplay(t *testing.T) {
 	const events = outbox.DefaultParkedEvents
-	box, _, _ := openOutbox(t, t.TempDir(), "b", "other")
+	box, _, _ := openOutbox(t, t.TempDir())
 	var repaired atomic.Bool
 	var delivered, others atomic.Int64
 	b := &countingBackend{name: "b", publish: func(batch []event.Event) []error {

@@ -10,6 +10,15 @@ import (
 // Status is a snapshot of the pusher, without content or secrets.
 type Status struct {
 	Backends []BackendStatus `json:"backends"` // in the order of Options
+	// Unconfigured are backends that are not configured and for which events wait.
+	Unconfigured []UnconfiguredStatus `json:"unconfigured,omitempty"`
+}
+
+// UnconfiguredStatus is a snapshot of a backend that is not configured.
+type UnconfiguredStatus struct {
+	Name      string `json:"name"`
+	Waiting   int    `json:"waiting"`
+	OldestAge Age    `json:"oldest_age_seconds"`
 }
 
 // BackendStatus is a snapshot of one backend.
@@ -35,6 +44,15 @@ type BackendStatus struct {
 // JSON it is in seconds.
 type Age time.Duration
 
+// age returns the age of what was accepted at the given time; zero means that nothing is
+// there.
+func age(accepted time.Time) Age {
+	if accepted.IsZero() {
+		return 0
+	}
+	return Age(time.Since(accepted))
+}
+
 // MarshalJSON writes whole milliseconds as a fraction of seconds.
 func (a Age) MarshalJSON() ([]byte, error) {
 	return strconv.AppendFloat(nil, time.Duration(a).Round(time.Millisecond).Seconds(), 'f', -1, 64), nil
@@ -43,8 +61,12 @@ func (a Age) MarshalJSON() ([]byte, error) {
 // Status returns a snapshot. It is safe for concurrent use.
 func (p *Pusher) Status() Status {
 	var out Status
-	for _, d := range p.dispatchers {
+	for _, d := range p.all() {
 		out.Backends = append(out.Backends, d.status())
+	}
+	for _, l := range p.left() {
+		s := l.reader.Stats()
+		out.Unconfigured = append(out.Unconfigured, UnconfiguredStatus{Name: l.name, Waiting: s.Waiting + s.InFlight, OldestAge: age(s.Oldest)})
 	}
 	return out
 }
@@ -54,9 +76,7 @@ func (d *dispatcher) status() BackendStatus {
 	b := BackendStatus{
 		Name: d.name, Waiting: s.Waiting, InFlight: s.InFlight, Parked: s.Parked, Bytes: s.Bytes, Shed: s.Shed, Lost: s.Lost,
 		Delivered: d.delivered.Load(), Failed: d.failed.Load(), DeadLetters: d.dead.Load(),
-	}
-	if !s.Oldest.IsZero() {
-		b.OldestAge = Age(time.Since(s.Oldest))
+		OldestAge: age(s.Oldest),
 	}
 	if e := d.lastError.Load(); e != nil {
 		b.LastError, b.LastErrorTime = e.text, e.when

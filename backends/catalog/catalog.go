@@ -38,13 +38,14 @@ func parts(cfg *config.Config) []part {
 		}})
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
+		names := handlerNames(c.Handlers)
 		for i, h := range c.Handlers {
-			all = append(all, part{handlerName(h), config.HandlerPath(i), h.When, func(*slog.Logger) (backends.Backend, error) {
+			all = append(all, part{names[i], config.HandlerPath(i), h.When, func(*slog.Logger) (backends.Backend, error) {
 				pool, ok := cfg.Pools.HTTP[h.PoolName]
 				if !ok {
-					return nil, fmt.Errorf("http: handler %s needs [%s]: %w", handlerName(h), config.HTTPPoolPath(h.PoolName), errNoPool)
+					return nil, fmt.Errorf("http: handler %s needs [%s]: %w", names[i], config.HTTPPoolPath(h.PoolName), errNoPool)
 				}
-				return http.New(handlerName(h), h, pool)
+				return http.New(names[i], h, pool)
 			}})
 		}
 	}
@@ -105,18 +106,48 @@ func Conditions(cfg *config.Config) []Condition {
 	return all
 }
 
-// handlerName returns the name of a handler: the configured one, or "http:POOL",
-// followed by the start of the path's hash if there is a path. It stays the same
-// whatever handlers stand beside it. The path itself is kept out of logs, metrics
-// and the outbox: who knows that of a webhook can often post to it.
-func handlerName(h config.HTTPHandler) string {
-	if h.Name != "" {
-		return h.Name
+// handlerNames returns the name of each handler: the configured one, or "http:POOL" for the
+// first handler of a pool without a name of its own, "http:POOL/2" for the second and so
+// on. The path is kept out of logs, metrics and the outbox: who knows that of a webhook
+// can often post to it.
+func handlerNames(handlers []config.HTTPHandler) []string {
+	names := make([]string, len(handlers))
+	nameless := make(map[string]int) // by pool
+	for i, h := range handlers {
+		if names[i] = h.Name; h.Name != "" {
+			continue
+		}
+		names[i] = "http:" + h.PoolName
+		if nameless[h.PoolName]++; nameless[h.PoolName] > 1 {
+			names[i] += fmt.Sprintf("/%d", nameless[h.PoolName])
+		}
 	}
-	name := "http:" + h.PoolName
-	if path := strings.TrimLeft(h.Path.Reveal(), "/"); path != "" {
-		sum := sha256.Sum256([]byte(path))
-		name += "/" + hex.EncodeToString(sum[:4])
+	return names
+}
+
+// FormerName is the name that an earlier version gave to a backend.
+type FormerName struct {
+	Name, Former string
+	Hashed       bool // Former has a form that no name has today
+}
+
+// FormerNames returns the handlers without a name of their own, with what earlier versions
+// called them: "http:POOL", followed by the start of the path's hash if there is a path.
+func FormerNames(cfg *config.Config) (list []FormerName) {
+	if cfg.Pusher.HTTP == nil {
+		return nil
 	}
-	return name
+	for i, name := range handlerNames(cfg.Pusher.HTTP.Handlers) {
+		h := cfg.Pusher.HTTP.Handlers[i]
+		if h.Name != "" {
+			continue
+		}
+		f := FormerName{Name: name, Former: "http:" + h.PoolName}
+		if path := strings.TrimLeft(h.Path.Reveal(), "/"); path != "" {
+			sum := sha256.Sum256([]byte(path))
+			f.Former, f.Hashed = f.Former+"/"+hex.EncodeToString(sum[:4]), true
+		}
+		list = append(list, f)
+	}
+	return list
 }

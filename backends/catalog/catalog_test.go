@@ -44,11 +44,13 @@ func TestBuildNamesEachBackend(t *testing.T) {
 		want     []string
 	}{
 		{"no handler", nil, []string{"sns", "rabbit"}},
-		{"one handler", []config.HTTPHandler{{PoolName: "http_pool", Path: "/in"}}, []string{"sns", "http:http_pool/58296753", "rabbit"}},
+		{"one handler", []config.HTTPHandler{{PoolName: "http_pool", Path: "/in"}}, []string{"sns", "http:http_pool", "rabbit"}},
 		{"a name of its own", []config.HTTPHandler{{Name: "crm", PoolName: "http_pool"}}, []string{"sns", "crm", "rabbit"}},
+		{"names of their own do not count", []config.HTTPHandler{{PoolName: "http_pool"}, {Name: "crm", PoolName: "http_pool"}, {PoolName: "http_pool"}},
+			[]string{"sns", "http:http_pool", "crm", "http:http_pool/2", "rabbit"}},
 		{"several", []config.HTTPHandler{
 			{PoolName: "http_pool", Path: "/in"}, {PoolName: "http_pool"}, {PoolName: "Other", Path: "in"}, {PoolName: "Other", Path: "in?token=a"}, {PoolName: "Other", Path: "in?token=b"},
-		}, []string{"sns", "http:http_pool/58296753", "http:http_pool", "http:Other/58296753", "http:Other/190f4060", "http:Other/d2027cd7", "rabbit"}},
+		}, []string{"sns", "http:http_pool", "http:http_pool/2", "http:Other", "http:Other/2", "http:Other/3", "rabbit"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			built, err := catalog.Build(full("localhost:1", tc.handlers...), discard)
@@ -66,6 +68,21 @@ func TestBuildNamesEachBackend(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestFormerNames(t *testing.T) {
+	got := catalog.FormerNames(full("localhost:1",
+		config.HTTPHandler{PoolName: "http_pool", Path: "/in"}, config.HTTPHandler{Name: "crm", PoolName: "http_pool", Path: "in"}, config.HTTPHandler{PoolName: "http_pool"}))
+	want := []catalog.FormerName{
+		{Name: "http:http_pool", Former: "http:http_pool/58296753", Hashed: true},
+		{Name: "http:http_pool/2", Former: "http:http_pool"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got := catalog.FormerNames(&config.Config{}); len(got) != 0 {
+		t.Errorf("without handlers: %v", got)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"eventpusher/internal/control"
 	"eventpusher/internal/doctor"
 	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 	"eventpusher/translator"
 )
@@ -65,7 +66,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(buildInfo(o.Version))
 
-	filters, problems := pusher.CompileFilters(cfg.Filters)
+	filters, problems := filter.Compile(cfg.Filters)
 	conditions, found := compileConditions(cfg)
 	for _, p := range append(problems, found...) {
 		if p.Severity == config.Error {
@@ -73,14 +74,14 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 		}
 	}
 	metrics := pusher.NewMetrics(registry)
-	chain, err := pusher.NewChain(filters, metrics, o.Log)
+	chain, err := filter.NewChain(filters, metrics.Filters(), o.Log)
 	if err != nil {
 		return nil, err
 	}
 	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
 		return nil, err
 	}
-	box, opened, err := openOutbox(cfg.Outbox, a.backends, o.Log)
+	box, opened, err := openOutbox(cfg, a.backends, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +100,7 @@ func New(cfg *config.Config, o Options) (a *App, err error) {
 	if e, ok := a.box.(outbox.Elector); ok {
 		registry.MustRegister(newClusterCollector(e))
 	}
-	a.control = listenControl(cfg.Outbox.Path, letters{a.box, a.pusher}, a.examine, o.Log)
+	a.control = listenControl(cfg.Outbox.Path, kept{a.box, a.pusher}, a.examine, o.Log)
 	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, opened))
 	if a.registrar, err = newRegistrar(cfg, a.backends, a.pusher, o.Log); err != nil {
 		return nil, err
@@ -189,11 +190,11 @@ func (a *App) Run(ctx context.Context) error {
 	err := a.runLink(ctx)
 
 	drain, cancel := context.WithTimeout(lanes, a.cfg.Outbox.ShutdownTimeout)
-	drainErr := a.pusher.Drain(drain)
+	a.pusher.Drain(drain)
 	cancel()
 	stopLanes()
 	stopListener()
-	err = errors.Join(err, drainErr, parts.Wait(), a.closeAll())
+	err = errors.Join(err, parts.Wait(), a.closeAll())
 	if err == nil {
 		a.log.Info("stopped")
 	}

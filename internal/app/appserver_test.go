@@ -21,21 +21,20 @@ import (
 	"eventpusher/internal/xmppserver"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
-// fullDisk is a durable outbox, in memory, that takes nothing while it is full.
+// fullDisk is an outbox that takes nothing while it is full.
 type fullDisk struct {
-	*outbox.Memory
+	*outbox.Embedded
 	full atomic.Bool
 }
-
-func (d *fullDisk) Durable() bool { return true }
 
 func (d *fullDisk) Append(p outbox.Pack) error {
 	if d.full.Load() {
 		return outbox.ErrFull
 	}
-	return d.Memory.Append(p)
+	return d.Embedded.Append(p)
 }
 
 // publishers is a desk with a link, an outbox that may be full, one device at a stand-in
@@ -59,7 +58,7 @@ func newPublishers(t *testing.T) *publishers {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	w := &publishers{t: t, disk: &fullDisk{Memory: outbox.NewMemory(outbox.MemoryOptions{DeadLetters: outbox.NewRing(10)})}, apple: pushtest.StartSink(t)}
+	w := &publishers{t: t, disk: &fullDisk{Embedded: outboxtest.Open(t)}, apple: pushtest.StartSink(t)}
 	cfg, problems := config.Parse(fmt.Appendf(nil, `
 [component]
 address = %q

@@ -6,7 +6,7 @@ import (
 	"eventpusher/backends/catalog"
 	"eventpusher/component"
 	"eventpusher/config"
-	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 )
 
 // Check builds what New builds and throws it away, to find what only the parts
@@ -22,7 +22,7 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 			f.Name = fmt.Sprintf("(number %d)", i+1)
 		}
 		// One by one, since config has compared their names.
-		_, found := pusher.CompileFilters([]config.Filter{f})
+		_, found := filter.Compile([]config.Filter{f})
 		problems = append(problems, found...)
 	}
 	_, found := compileConditions(cfg)
@@ -33,11 +33,11 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 }
 
 // compileConditions compiles the when of each backend that has one, by the backends' names.
-func compileConditions(cfg *config.Config) (map[string]*pusher.Condition, []config.Problem) {
-	compiled := make(map[string]*pusher.Condition)
+func compileConditions(cfg *config.Config) (map[string]*filter.Condition, []config.Problem) {
+	compiled := make(map[string]*filter.Condition)
 	var problems []config.Problem
 	for _, c := range catalog.Conditions(cfg) {
-		condition, found := pusher.CompileCondition(c.Path, c.Expression)
+		condition, found := filter.CompileCondition(c.Path, c.Expression)
 		problems = append(problems, found...)
 		if condition != nil {
 			compiled[c.Backend] = condition

@@ -18,21 +18,21 @@ import (
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 	"eventpusher/translator"
 )
 
-// packs is a durable outbox that shows what was committed.
+// packs is an outbox that shows what was committed.
 type packs struct {
-	*outbox.Memory
+	*outbox.Embedded
 	list chan outbox.Pack
 }
 
-func (packs) Durable() bool { return true }
-
 func (p packs) Append(pack outbox.Pack) error {
 	p.list <- outbox.Pack{Entries: slices.Clone(pack.Entries), Positions: pack.Positions}
-	return p.Memory.Append(pack)
+	return p.Embedded.Append(pack)
 }
 
 // keptOnce hears once that something is kept.
@@ -52,14 +52,14 @@ func (taker) Publish(_ context.Context, batch []event.Event) []error {
 // committed at once, with the one position, for push alone; filters see each.
 func TestMissedInOneCommit(t *testing.T) {
 	const members, room = 1000, "tea@conference." + feedHost // as many as one report may name
-	box := packs{outbox.NewMemory(outbox.MemoryOptions{DeadLetters: outbox.NewRing(10)}), make(chan outbox.Pack, 10)}
-	filters, problems := pusher.CompileFilters([]config.Filter{{
+	box := packs{outboxtest.Open(t), make(chan outbox.Pack, 10)}
+	filters, problems := filter.Compile([]config.Filter{{
 		Name: "not for one", Priority: 10, Keep: `event.kind == "missed" and event.user != "user7@` + feedHost + `"`,
 	}})
 	if len(problems) > 0 {
 		t.Fatal(problems)
 	}
-	chain, err := pusher.NewChain(filters, nil, nil)
+	chain, err := filter.NewChain(filters, filter.Metrics{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func (printer) Publish(_ context.Context, batch []event.Event) []error {
 
 // live is one life of the program, from the link to the backend.
 func live(dir, address string) error {
-	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir, Backends: []string{"printer"}})
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir})
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,9 @@ func live(dir, address string) error {
 	go func() { linked <- link.Run(ctx) }()
 	io.Copy(io.Discard, os.Stdin)
 	stop()
-	return errors.Join(<-linked, push.Drain(context.Background()), <-pushed, box.Close())
+	err = <-linked
+	push.Drain(context.Background())
+	return errors.Join(err, <-pushed, box.Close())
 }
 
 // child runs live in a process of its own and collects what it prints.
@@ -342,7 +344,7 @@ func letterIDs(t *testing.T, dir string) (ids []string) {
 // position returns how far the source has come by what is on disk.
 func position(t *testing.T, dir string) int {
 	t.Helper()
-	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir, Backends: []string{"printer"}})
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"eventpusher/backends"
+	"eventpusher/backends/catalog"
 	"eventpusher/config"
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
@@ -26,7 +29,8 @@ const engineNATS = "nats"
 
 // openOutbox opens the outbox of the configuration for these backends and says
 // what it has found.
-func openOutbox(cfg config.Outbox, list []backends.Backend, log *slog.Logger) (outbox.Outbox, outbox.Recovery, error) {
+func openOutbox(all *config.Config, list []backends.Backend, log *slog.Logger) (outbox.Outbox, outbox.Recovery, error) {
+	cfg := all.Outbox
 	names := make([]string, len(list))
 	for i, b := range list {
 		names[i] = b.Name()
@@ -35,9 +39,7 @@ func openOutbox(cfg config.Outbox, list []backends.Backend, log *slog.Logger) (o
 		box, err := openNATS(cfg, names, log)
 		return box, outbox.Recovery{}, err
 	}
-	box, found, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{
-		Dir: cfg.Path, Backends: names, MaxSize: int64(cfg.MaxSize), SkipCorrupt: cfg.OnDamage == "skip", Log: log,
-	})
+	box, found, err := outbox.OpenEmbedded(embeddedOptions(cfg, log))
 	var locked *outbox.LockedError
 	switch {
 	case errors.As(err, &locked):
@@ -46,7 +48,49 @@ func openOutbox(cfg config.Outbox, list []backends.Backend, log *slog.Logger) (o
 		return nil, found, fmt.Errorf("[outbox] path = %q: %w", cfg.Path, err)
 	}
 	log.Info("outbox opened", "path", cfg.Path, "found", found)
+	if err := carryOver(box, catalog.FormerNames(all), log); err != nil {
+		return nil, found, errors.Join(err, box.Close())
+	}
 	return box, found, nil
+}
+
+func embeddedOptions(cfg config.Outbox, log *slog.Logger) outbox.EmbeddedOptions {
+	return outbox.EmbeddedOptions{Dir: cfg.Path, MaxSize: int64(cfg.MaxSize), SkipCorrupt: cfg.OnDamage == "skip", Log: log}
+}
+
+// carryOver renames what the outbox keeps under names that eventpusher gave to backends
+// before.
+func carryOver(box outbox.Outbox, former []catalog.FormerName, log *slog.Logger) error {
+	known, err := box.Backends()
+	if err != nil {
+		return err
+	}
+	names := make(map[string]bool)
+	for _, b := range known {
+		names[b.Name] = true
+	}
+	// The names of both ways overlap: only those that hold a hash tell which way it was.
+	if !slices.ContainsFunc(former, func(f catalog.FormerName) bool { return f.Hashed && names[f.Former] }) {
+		return nil
+	}
+	for again := true; again; {
+		again = false
+		for _, f := range former {
+			if f.Former == f.Name || !names[f.Former] || names[f.Name] {
+				continue
+			}
+			if err := box.Rename(f.Former, f.Name); err != nil {
+				return err
+			}
+			if _, err := outbox.MoveLetters(box, f.Former, f.Name); err != nil {
+				return err
+			}
+			log.Info("the backend has a new name", "backend", f.Name, "was", f.Former)
+			delete(names, f.Former)
+			names[f.Name], again = true, true
+		}
+	}
+	return nil
 }
 
 // lockedBox is an engine with a directory of its own, which holds nothing but
@@ -151,13 +195,53 @@ func OpenLetters(ctx context.Context, cfg config.Outbox, timeout time.Duration) 
 	return l, l.Close, nil
 }
 
+// openStopped opens the embedded outbox while no instance runs; it waits for at most
+// timeout for one that does.
+func openStopped(cfg config.Outbox, timeout time.Duration) (*outbox.Embedded, error) {
+	if !outbox.Exists(cfg.Path) {
+		return nil, fmt.Errorf("outbox: there is none in %s: %w", cfg.Path, fs.ErrNotExist)
+	}
+	o := embeddedOptions(cfg, slog.New(slog.DiscardHandler))
+	o.LockTimeout = timeout
+	box, _, err := outbox.OpenEmbedded(o)
+	return box, err
+}
+
+// Move gives what the outbox keeps for a backend to another one, while no instance runs,
+// and says how many events waited. The error wraps fs.ErrNotExist if nothing is kept.
+func Move(ctx context.Context, cfg config.Outbox, from, to string, timeout time.Duration) (moved int, err error) {
+	if cfg.Engine == engineNATS {
+		return 0, errors.New("start an instance first: with NATS a running instance moves events")
+	}
+	box, err := openStopped(cfg, timeout)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, box.Close()) }()
+	known, err := box.Backends()
+	if err != nil {
+		return 0, err
+	}
+	var r outbox.Reader // nil: what is kept only has to be renamed
+	if slices.ContainsFunc(known, func(b outbox.BackendRecovery) bool { return b.Name == to }) {
+		if r, err = box.Reader(to, func() {}); err != nil {
+			return 0, err
+		}
+	}
+	return outbox.Move(ctx, box, from, r, to, box.Append)
+}
+
 // Forget removes what the outbox keeps for a backend that is not configured any
-// more, and says how much waited for it, in units of "event" or, where only that
-// is known, "pack". The error wraps fs.ErrNotExist when nothing is kept.
+// more, while no instance runs, and says how much waited for it, in units of "event" or,
+// where only that is known, "pack". The error wraps fs.ErrNotExist if nothing is kept.
 func Forget(ctx context.Context, cfg config.Outbox, backend string, timeout time.Duration) (waited int, unit string, err error) {
 	if cfg.Engine != engineNATS {
-		waited, err = outbox.Forget(cfg.Path, backend, timeout)
-		return waited, "event", err
+		box, err := openStopped(cfg, timeout)
+		if err != nil {
+			return 0, "", err
+		}
+		waited, err = box.Forget(backend)
+		return waited, "event", errors.Join(err, box.Close())
 	}
 	o, err := natsOptions(cfg)
 	if err == nil {
@@ -174,15 +258,15 @@ func Place(cfg config.Outbox) string {
 	return cfg.Path
 }
 
-// letters are the dead letters of the running daemon: those that no backend has
-// seen pass the filters again when they are replayed.
-type letters struct {
-	box    outbox.Outbox
-	pusher *pusher.Pusher
+// kept is what the running daemon keeps. Dead letters that no backend has seen pass the
+// filters again when they are replayed.
+type kept struct {
+	box outbox.Outbox
+	*pusher.Pusher
 }
 
-func (l letters) DeadLetters() outbox.DeadLetters           { return l.box.DeadLetters() }
-func (l letters) Replay(f outbox.LetterFilter) (int, error) { return l.pusher.Replay(f) }
+// DeadLetters implements control.Box.
+func (k kept) DeadLetters() outbox.DeadLetters { return k.box.DeadLetters() }
 
 // listenControl opens the socket for commands. Without it everything works but
 // the commands that need the running instance, so that is no reason to stop.

@@ -65,6 +65,7 @@ func commands() []command {
 		{"dlq show", "NUMBER...", "show dead letters whole", showFlags, runLettersShow},
 		{"dlq replay", "[NUMBER...]", "give dead letters back to their backends", changeFlags, runLettersReplay},
 		{"dlq drop", "[NUMBER...]", "forget dead letters for good", changeFlags, runLettersDrop},
+		{"outbox move", "OLD NEW", "give what waits for a backend that is not configured any more to another one", configFlag, runMove},
 		{"outbox forget", "NAME", "forget what waits for a backend that is not configured any more", configFlag, runForget},
 		{"push explain", "USER", "say what a user has registered for push, and why the last messages did or did not push", explainFlags, runExplain},
 		{"push disable", "USER [SERVICE [NODE]]", "remove push registrations of a user", configFlag, runDisable},

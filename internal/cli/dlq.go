@@ -7,8 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +14,6 @@ import (
 	"time"
 	"unicode"
 
-	"eventpusher/backends/catalog"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
 	"eventpusher/internal/jid"
@@ -302,34 +299,4 @@ func openLetters(ctx context.Context, p Process, path string) (control.Letters, 
 	}
 	letters, closeBox, err := app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
 	return letters, closeBox, clarified(ctx, cfg, err)
-}
-
-func runForget(ctx context.Context, p Process, o options) error {
-	if len(o.args) != 1 {
-		return usageError("say which: eventpusher outbox forget NAME")
-	}
-	cfg, err := mustLoad(p, o.config)
-	if err != nil {
-		return err
-	}
-	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	for _, b := range built {
-		_ = b.Close() // nothing is open yet
-		if b.Name() == o.args[0] {
-			return fmt.Errorf("%s is configured: take it out of the configuration first", b.Name())
-		}
-	}
-	waited, unit, err := app.Forget(ctx, cfg.Outbox, o.args[0], lockTimeout)
-	err = clarified(ctx, cfg, err)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the outbox in %s keeps nothing for %q", app.Place(cfg.Outbox), o.args[0])
-	}
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", o.args[0], plural(waited, unit))
-	return nil
 }

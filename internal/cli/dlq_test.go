@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,28 +12,38 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/event"
+	"eventpusher/internal/control"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
-// kept are dead letters that nobody replays.
-type kept struct{ *outbox.Ring }
+// keep returns dead letters of an outbox of their own.
+func keep(t *testing.T, list ...outbox.DeadLetter) control.Letters {
+	t.Helper()
+	box := outboxtest.Open(t)
+	if err := box.Bury(list...); err != nil {
+		t.Fatal(err)
+	}
+	return control.Local(kept{box})
+}
 
-func (kept) Replay(outbox.LetterFilter) (int, error) { return 0, nil }
+// kept is an outbox that no instance runs.
+type kept struct{ *outbox.Embedded }
+
+func (kept) Move(context.Context, string, string) (int, error) { return 0, nil }
 
 func TestPrintLetters(t *testing.T) {
-	letters := kept{outbox.NewRing(10)}
 	died := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
-	for _, d := range []outbox.DeadLetter{
+	list := []outbox.DeadLetter{
 		{Backend: "crm", Reason: "permanent", Attempts: 1, Err: "status 400", Event: &event.Event{
 			ID: "e1", Kind: event.Chat, Type: "chat", Direction: event.In, From: "alice@example.org/phone", To: "bob@example.org",
 		}},
 		{Reason: "filter", Err: "no", Event: &event.Event{ID: "e2", Kind: event.UserStatus, Type: "online", From: "b\x1b[2J\tad@example.org/x"}},
-	} {
-		d.Died = died
-		if err := letters.Add(d); err != nil {
-			t.Fatal(err)
-		}
 	}
+	for i := range list {
+		list[i].Died = died
+	}
+	letters := keep(t, list...)
 	var out bytes.Buffer
 	if err := printLetters(&out, letters, outbox.LetterFilter{}, false); err != nil {
 		t.Fatal(err)
@@ -49,7 +61,7 @@ func TestPrintLetters(t *testing.T) {
 		t.Error(diff)
 	}
 
-	for says, from := range map[string]kept{"none of the 2 dead letters matches\n": letters, "no dead letters\n": {outbox.NewRing(1)}} {
+	for says, from := range map[string]control.Letters{"none of the 2 dead letters matches\n": letters, "no dead letters\n": keep(t)} {
 		out.Reset()
 		if err := printLetters(&out, from, outbox.LetterFilter{Backend: "nope"}, false); err != nil || out.String() != says {
 			t.Errorf("%v, %q instead of %q", err, &out, says)
@@ -81,12 +93,7 @@ func TestReasons(t *testing.T) {
 // TestCountLetters: more than one page.
 func TestCountLetters(t *testing.T) {
 	for _, n := range []int{0, 1, page, 2*page + 1} {
-		letters := kept{outbox.NewRing(3 * page)}
-		for range n {
-			if err := letters.Add(outbox.DeadLetter{Event: &event.Event{ID: "e"}}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		letters := keep(t, slices.Repeat([]outbox.DeadLetter{{Event: &event.Event{ID: "e"}}}, n)...)
 		if got, err := countLetters(letters); got != n || err != nil {
 			t.Errorf("%d instead of %d, %v", got, n, err)
 		}

@@ -14,7 +14,7 @@ import (
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/xmppserver"
-	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
 // doctorConfig is a configuration without services, in a directory of its own.
@@ -84,12 +84,6 @@ func TestDoctorJSON(t *testing.T) {
 	}
 }
 
-// instance is a running one as far as its control socket goes.
-type instance struct{ *outbox.Ring }
-
-func (i instance) DeadLetters() outbox.DeadLetters           { return i.Ring }
-func (i instance) Replay(f outbox.LetterFilter) (int, error) { return 0, nil }
-
 // A running instance is asked, and what it says decides the exit code. Nothing listens
 // at the server's address, so an examination of the command's own would fail.
 func TestDoctorAsksTheInstance(t *testing.T) {
@@ -105,7 +99,7 @@ func TestDoctorAsksTheInstance(t *testing.T) {
 		if err := os.Mkdir(cfg.Outbox.Path, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		server, err := control.Listen(cfg.Outbox.Path, instance{outbox.NewRing(1)},
+		server, err := control.Listen(cfg.Outbox.Path, kept{outboxtest.Open(t)},
 			func(context.Context) []finding.Finding { return []finding.Finding{answer} }, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)

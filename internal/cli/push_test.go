@@ -22,7 +22,7 @@ import (
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
-	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
 // pushSetup returns a configuration with push, and the directory of its outbox,
@@ -217,7 +217,7 @@ func (i pushInstance) Remove(_ context.Context, user, service jid.JID, node stri
 
 func TestPushAsksTheInstance(t *testing.T) {
 	path, dir := pushSetup(t)
-	server, err := control.Listen(dir, instance{outbox.NewRing(1)}, func(context.Context) []finding.Finding { return nil }, slog.New(slog.DiscardHandler))
+	server, err := control.Listen(dir, kept{outboxtest.Open(t)}, func(context.Context) []finding.Finding { return nil }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

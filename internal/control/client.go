@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -68,6 +69,22 @@ func (c *Client) Replay(f outbox.LetterFilter) (int, error) {
 	return n.Count, err
 }
 
+// Move gives what waits for a backend that is not configured to one that is, and returns
+// how many events that were. The error wraps fs.ErrNotExist if nothing is kept for from.
+func (c *Client) Move(ctx context.Context, from, to string) (int, error) {
+	var n count
+	err := c.askWithin(ctx, http.MethodPost, "/outbox/move", url.Values{"from": {from}, "to": {to}}, &n)
+	return n.Count, err
+}
+
+// Forget gives up what waits for a backend that is not configured, and returns how many
+// events that were. The error wraps fs.ErrNotExist if nothing is kept for it.
+func (c *Client) Forget(ctx context.Context, backend string) (int, error) {
+	var n count
+	err := c.askWithin(ctx, http.MethodPost, "/outbox/forget", url.Values{"from": {backend}}, &n)
+	return n.Count, err
+}
+
 // Doctor has the instance examine itself and its surroundings.
 func (c *Client) Doctor(ctx context.Context) (list []finding.Finding, err error) {
 	err = c.askWithin(ctx, http.MethodGet, "/doctor", nil, &list)
@@ -110,8 +127,10 @@ func (c *Client) askWithin(ctx context.Context, method, path string, query url.V
 	return fmt.Errorf("control: the running instance says: %s", f.Error)
 }
 
-// notThere carries outbox.ErrNoLetter over the socket.
+// notThere carries outbox.ErrNoLetter and fs.ErrNotExist over the socket.
 type notThere struct{ text string }
 
-func (e *notThere) Error() string        { return e.text }
-func (e *notThere) Is(target error) bool { return target == outbox.ErrNoLetter }
+func (e *notThere) Error() string { return e.text }
+func (e *notThere) Is(target error) bool {
+	return target == outbox.ErrNoLetter || target == fs.ErrNotExist
+}

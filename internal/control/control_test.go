@@ -3,6 +3,8 @@ package control_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -16,24 +18,32 @@ import (
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// box is an outbox with letters, which notes what is replayed.
+// box is an outbox with letters, which notes what is replayed and moved.
 type box struct {
-	*outbox.Ring
+	*outbox.Embedded
 	replayed []outbox.LetterFilter
+	moved    []string
 }
-
-func (b *box) DeadLetters() outbox.DeadLetters { return b.Ring }
 
 func (b *box) Replay(f outbox.LetterFilter) (int, error) {
 	if f.Backend == "broken" {
 		return 0, errors.New("outbox: disk full")
 	}
 	b.replayed = append(b.replayed, f)
-	return b.Drop(f)
+	return b.DeadLetters().Drop(f)
+}
+
+func (b *box) Move(_ context.Context, from, to string) (int, error) {
+	b.moved = append(b.moved, from+" to "+to)
+	if from == "nobody" {
+		return 0, fmt.Errorf("outbox: nothing is kept for it: %w", fs.ErrNotExist)
+	}
+	return 7, nil
 }
 
 func examine(context.Context) []finding.Finding {
@@ -52,9 +62,9 @@ var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
 // start serves a box with three letters and returns a client for it.
 func start(t *testing.T) (*box, *control.Client, string) {
 	t.Helper()
-	b := &box{Ring: outbox.NewRing(10)}
+	b := &box{Embedded: outboxtest.Open(t)}
 	for i, d := range []outbox.DeadLetter{letter("http", "e1", noon), letter("sns", "e2", noon.Add(time.Hour)), letter("http", "e3", noon.Add(2*time.Hour))} {
-		if err := b.Add(d); err != nil {
+		if err := b.Bury(d); err != nil {
 			t.Fatal(i, err)
 		}
 	}
@@ -95,7 +105,7 @@ func TestClientSeesWhatTheServerHolds(t *testing.T) {
 		"page":    {After: 1, Limit: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			want, err := b.List(f)
+			want, err := b.DeadLetters().List(f)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,6 +152,35 @@ func TestClientChanges(t *testing.T) {
 	}
 }
 
+func TestClientMovesAndForgets(t *testing.T) {
+	b, c, _ := start(t)
+	if n, err := c.Move(t.Context(), "old", "http:pool/2"); n != 7 || err != nil {
+		t.Errorf("Move: %d, %v", n, err)
+	}
+	if _, err := c.Move(t.Context(), "nobody", "crm"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Move of nothing: %v", err)
+	}
+	if diff := cmp.Diff([]string{"old to http:pool/2", "nobody to crm"}, b.moved); diff != "" {
+		t.Error(diff)
+	}
+	r, err := b.Reader("old", func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Forget(t.Context(), "old"); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Forget of a backend that is read: %v", err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Forget(t.Context(), "old"); n != 0 || err != nil {
+		t.Errorf("Forget: %d, %v", n, err)
+	}
+	if _, err := c.Forget(t.Context(), "old"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Forget of nothing: %v", err)
+	}
+}
+
 func TestClientHasTheInstanceExamined(t *testing.T) {
 	_, c, _ := start(t)
 	got, err := c.Doctor(t.Context())
@@ -161,7 +200,7 @@ func TestDeadSocketIsReplaced(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, control.SocketName), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := control.Listen(dir, &box{Ring: outbox.NewRing(1)}, examine, slog.New(slog.DiscardHandler))
+	s, err := control.Listen(dir, &box{Embedded: outboxtest.Open(t)}, examine, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

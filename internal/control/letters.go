@@ -6,6 +6,8 @@
 package control
 
 import (
+	"context"
+
 	"eventpusher/pusher/outbox"
 )
 
@@ -16,6 +18,12 @@ const SocketName = "control.sock"
 type Box interface {
 	DeadLetters() outbox.DeadLetters
 	Replay(outbox.LetterFilter) (int, error)
+	// Move gives what waits for a backend that is not configured to one that is. The error
+	// wraps fs.ErrNotExist if nothing is kept for the first one.
+	Move(ctx context.Context, from, to string) (int, error)
+	// Forget gives up what waits for a backend that is not configured. The error wraps
+	// fs.ErrNotExist if nothing is kept for it.
+	Forget(backend string) (int, error)
 }
 
 // Letters are the dead letters, wherever the outbox is open: in this process

@@ -12,7 +12,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/internal/control"
 	"eventpusher/internal/jid"
-	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
 // registrations are of one user; each call for another one fails.
@@ -51,7 +51,7 @@ func TestPush(t *testing.T) {
 		Feeds:         map[string]string{"message": "event-feed"},
 	}}
 	dir := t.TempDir()
-	s, err := control.Listen(dir, &box{Ring: outbox.NewRing(1)}, examine, slog.New(slog.DiscardHandler))
+	s, err := control.Listen(dir, &box{Embedded: outboxtest.Open(t)}, examine, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -50,6 +51,8 @@ func Listen(dir string, box Box, doctor func(context.Context) []finding.Finding,
 	mux.HandleFunc("GET /dead-letters/{id}", h.get)
 	mux.HandleFunc("POST /dead-letters/drop", h.change("dropped", h.letters.Drop))
 	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", h.letters.Replay))
+	mux.HandleFunc("POST /outbox/move", h.outbox("moved", func(ctx context.Context, q url.Values) (int, error) { return box.Move(ctx, q.Get("from"), q.Get("to")) }))
+	mux.HandleFunc("POST /outbox/forget", h.outbox("forgotten", func(_ context.Context, q url.Values) (int, error) { return box.Forget(q.Get("from")) }))
 	mux.HandleFunc("GET /doctor", h.examine)
 	return &Server{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, mux: mux, log: log}, nil
 }
@@ -128,6 +131,22 @@ func (h handler) change(what string, do func(outbox.LetterFilter) (int, error)) 
 		}
 		h.log.Info("dead letters "+what+" by command", "count", n)
 		answer(w, http.StatusOK, count{n})
+	}
+}
+
+// outbox does something to what waits for the backend from.
+func (h handler) outbox(what string, do func(context.Context, url.Values) (int, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		switch n, err := do(r.Context(), q); {
+		case errors.Is(err, fs.ErrNotExist):
+			answer(w, http.StatusNotFound, failure{err.Error()})
+		case err != nil:
+			answer(w, http.StatusInternalServerError, failure{err.Error()})
+		default:
+			h.log.Info("events "+what+" by command", "backend", q.Get("from"), "to", q.Get("to"), "count", n)
+			answer(w, http.StatusOK, count{n})
+		}
 	}
 }
 

@@ -58,6 +58,9 @@ func shared(ctx context.Context, cfg *config.Config, open Letters) []finding.Fin
 // Waiting says what waits for the backends of a running instance, and for how long.
 func Waiting(s pusher.Status, letters Lister) []finding.Finding {
 	var list []finding.Finding
+	for _, u := range s.Unconfigured {
+		list = append(list, unconfigured(u.Name, u.Waiting))
+	}
 	for _, b := range s.Backends {
 		text := fmt.Sprintf("%s to deliver, %d parked, breaker %s", events(b.Waiting+b.InFlight), b.Parked, b.State)
 		switch age := time.Duration(b.OldestAge); {
@@ -98,11 +101,19 @@ func kept(i *outbox.Inspection, configured map[string]bool) []finding.Finding {
 		if configured[b.Name] {
 			list = append(list, finding.Okf(b.Name, "%s", text))
 		} else {
-			list = append(list, finding.Failf(b.Name, "configure it under its old name, or give its events up with: eventpusher outbox forget "+b.Name,
-				"no such backend is configured, and the outbox keeps %s", text))
+			list = append(list, unconfigured(b.Name, b.Waiting+b.Parked))
 		}
 	}
 	return append(list, deadLetters(i))
+}
+
+// unconfigured is about a backend that is not configured, and for which events wait.
+func unconfigured(name string, waiting int) finding.Finding {
+	if waiting == 0 {
+		return finding.Okf(name, "is not configured, and nothing waits for it")
+	}
+	return finding.Warnf(name, "configure it under this name again, or give its events to another backend with: eventpusher outbox move "+name+
+		" NEW, or give them up with: eventpusher outbox forget "+name, "is not configured, and %s wait for it until they are older than [outbox] max_age", events(waiting))
 }
 
 func deadLetters(letters Lister) finding.Finding {

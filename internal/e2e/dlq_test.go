@@ -56,7 +56,7 @@ func TestDeadLetters(t *testing.T) {
 		})
 	}
 	expect(0, []string{"NUMBER", "http:http_pool", "chat chat in", "400"}, "dlq list")
-	expect(0, []string{`"body": "1 1"`, `"backend": "http:http_pool/`, `"reason": "permanent"`}, "dlq show", "1")
+	expect(0, []string{`"body": "1 1"`, `"backend": "http:http_pool"`, `"reason": "permanent"`}, "dlq show", "1")
 	expect(1, []string{"no such dead letter: 9"}, "dlq show", "9")
 	expect(2, []string{"say which"}, "dlq replay")
 
@@ -76,6 +76,8 @@ func TestDeadLetters(t *testing.T) {
 	if got := w.sink.Wait(4)[3].Form.Get("message"); got != "1 2" {
 		t.Errorf("replayed %q after the restart", got)
 	}
-	expect(1, []string{"in use by process"}, "outbox forget", "gone")
+	expect(1, []string{"keeps nothing for"}, "outbox forget", "gone")
+	expect(1, []string{"keeps nothing for"}, "outbox move", "gone", "sns")
+	expect(1, []string{"not configured", "http:http_pool"}, "outbox move", "gone", "nowhere")
 	expect(1, []string{"sns is configured"}, "outbox forget", "sns")
 }

@@ -2,9 +2,6 @@ package outbox
 
 import (
 	"errors"
-	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"eventpusher/event"
@@ -13,7 +10,7 @@ import (
 // DeadLetter is an event that a backend will not take, with why.
 type DeadLetter struct {
 	// ID is the number under which it is kept, from 1 upwards and never used
-	// twice; Add chooses it.
+	// twice; the outbox chooses it.
 	ID       uint64       `json:"number"`
 	Event    *event.Event `json:"event"`
 	Backend  string       `json:"backend,omitempty"` // empty: no backend has seen it
@@ -74,8 +71,6 @@ var ErrNoLetter = errors.New("outbox: no such dead letter")
 // DeadLetters keeps the events that nobody will take. All methods are safe for
 // concurrent use; what they return is the caller's, the events excepted.
 type DeadLetters interface {
-	// Add keeps d under a new ID. It must not block for long.
-	Add(d DeadLetter) error
 	// List returns what the filter selects, oldest first. There may be many, each
 	// with its whole event: read them page by page with After and Limit.
 	List(f LetterFilter) ([]DeadLetter, error)
@@ -83,81 +78,4 @@ type DeadLetters interface {
 	Get(id uint64) (DeadLetter, error)
 	// Drop forgets what the filter selects and says how many that were.
 	Drop(f LetterFilter) (int, error)
-}
-
-// Ring is a DeadLetters in memory that keeps the latest ones.
-type Ring struct {
-	mu    sync.Mutex
-	kept  []DeadLetter // oldest first
-	last  uint64       // ID given last
-	limit int
-}
-
-// NewRing returns a Ring of at most limit dead letters, at least one.
-func NewRing(limit int) *Ring {
-	return &Ring{limit: max(limit, 1)}
-}
-
-// Add implements DeadLetters; it never fails.
-func (r *Ring) Add(d DeadLetter) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.last++
-	d.ID = r.last
-	// Moving what is kept once for every limit letters costs nothing that counts.
-	if len(r.kept) == 2*r.limit {
-		r.kept = append(r.kept[:0], r.kept[r.limit:]...)
-		clear(r.kept[len(r.kept):cap(r.kept)])
-	}
-	r.kept = append(r.kept, d)
-	return nil
-}
-
-// latest returns what counts as kept.
-func (r *Ring) latest() []DeadLetter {
-	return r.kept[max(len(r.kept)-r.limit, 0):]
-}
-
-// List implements DeadLetters; it never fails.
-func (r *Ring) List(f LetterFilter) ([]DeadLetter, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []DeadLetter
-	for _, d := range r.latest() {
-		if f.Limit > 0 && len(out) == f.Limit {
-			break
-		}
-		if f.Selects(&d) {
-			out = append(out, d)
-		}
-	}
-	return out, nil
-}
-
-// Get implements DeadLetters.
-func (r *Ring) Get(id uint64) (DeadLetter, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, d := range r.latest() {
-		if d.ID == id {
-			return d, nil
-		}
-	}
-	return DeadLetter{}, fmt.Errorf("%w: %d", ErrNoLetter, id)
-}
-
-// Drop implements DeadLetters; it never fails.
-func (r *Ring) Drop(f LetterFilter) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.kept = slices.Clone(r.latest())
-	dropped := 0
-	r.kept = slices.DeleteFunc(r.kept, func(d DeadLetter) bool {
-		if f.Limit > 0 && dropped == f.Limit || !f.Selects(&d) {
-			return false
-		}
-		dropped++
-		return true
-	})
-	return dropped, nil
 }

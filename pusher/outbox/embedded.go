@@ -32,23 +32,24 @@ type Embedded struct {
 	seg     *segment.Log
 	letters *Letters
 	seed    maphash.Seed
-	records map[string]readerRecord // as loaded
 
-	opened  atomic.Pointer[[]*embeddedReader] // in the order of their bits in Subscribers
-	feeders sync.WaitGroup
-	shed    atomic.Pointer[func(backend string, events int, episode bool)]
-	full    atomic.Pointer[func(backend string)]
+	registry registry
+	opened   atomic.Pointer[[]*embeddedReader]
+	feeders  sync.WaitGroup
+	shed     atomic.Pointer[func(backend string, events int, episode bool)]
+	full     atomic.Pointer[func(backend string)]
 
 	positions positions
 	endMu     sync.Mutex
 	end       endRecord // without positions
 	endDirty  bool
 
-	// Of Append, which one goroutine calls at a time.
-	buf    []byte
-	keys   []uint64
-	sizes  []int
-	wanted []Entry
+	// appending is held by Append, and while a reader is opened, closed or forgotten.
+	appending sync.Mutex
+	buf       []byte
+	keys      []uint64
+	sizes     []int
+	wanted    []Entry
 
 	dirty, urgent chan struct{} // something is to be saved: soon, now
 	closing       chan struct{}
@@ -81,29 +82,6 @@ func (f *failure) get() error {
 	return nil
 }
 
-// Reader implements Outbox; the backend is one of those that were named to
-// OpenEmbedded.
-func (e *Embedded) Reader(backend string, notify func()) (Reader, error) {
-	rec, ok := e.records[backend]
-	if !ok || !slices.Contains(e.o.Backends, backend) {
-		return nil, fmt.Errorf("outbox: backend %q was not named when the outbox was opened", backend)
-	}
-	for _, r := range e.readers() {
-		if r.backend == backend {
-			return nil, fmt.Errorf("outbox: backend %q is read already", backend)
-		}
-	}
-	r, err := newEmbeddedReader(e, backend, notify, rec)
-	if err != nil {
-		return nil, err
-	}
-	all := append(slices.Clone(e.readers()), r)
-	r.bit = len(all) - 1
-	e.opened.Store(&all)
-	e.feeders.Go(r.feed)
-	return r, nil
-}
-
 // readers returns the readers opened so far.
 func (e *Embedded) readers() []*embeddedReader {
 	if p := e.opened.Load(); p != nil {
@@ -124,11 +102,13 @@ func (e *Embedded) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
 
 // Append implements Outbox.
 func (e *Embedded) Append(p Pack) error {
+	e.appending.Lock()
+	defer e.appending.Unlock()
 	e.keys, e.sizes, e.wanted = e.keys[:0], e.sizes[:0], e.wanted[:0]
 	defer func() { clear(e.wanted) }()
-	readers := e.readers()
+	known := e.registry.known()
 	for _, entry := range p.Entries {
-		if entry.Subscribers &= 1<<len(readers) - 1; entry.Subscribers != 0 {
+		if entry.Subscribers &= known; entry.Subscribers != 0 {
 			e.wanted = append(e.wanted, entry)
 			e.keys = append(e.keys, maphash.String(e.seed, entry.Event.Key()))
 			e.sizes = append(e.sizes, Size(entry.Event))
@@ -142,21 +122,7 @@ func (e *Embedded) Append(p Pack) error {
 		e.markEnd()
 		return e.flush()
 	}
-	h := packHeader{accepted: time.Now(), positions: e.positions.merged(p.Positions)}
-	e.endMu.Lock()
-	h.appended = e.end.appended
-	e.endMu.Unlock()
-	after := h.appended
-	e.buf = h.append(e.buf[:0], len(e.wanted))
-	for _, entry := range e.wanted {
-		var ids Subscribers
-		entry.Subscribers.each(func(bit int) {
-			id := readers[bit].id
-			ids.Add(int(id))
-			after[id]++
-		})
-		e.buf = appendEntry(e.buf, ids, entry.Event)
-	}
+	h, after := e.encode(p.Positions)
 	if err := e.room(len(e.buf), len(p.Positions) > 0); err != nil {
 		return err
 	}
@@ -169,8 +135,8 @@ func (e *Embedded) Append(p Pack) error {
 	e.end.next, e.end.appended, e.endDirty = next, after, true
 	e.endMu.Unlock()
 	e.positions.advance(p.Positions)
-	for bit, r := range readers {
-		if r.hand(bit, first, next, h.accepted, e.wanted, e.keys, e.sizes) {
+	for _, r := range e.readers() {
+		if r.hand(first, next, h.accepted, e.wanted, e.keys, e.sizes) {
 			r.notify()
 		}
 	}
@@ -178,6 +144,22 @@ func (e *Embedded) Append(p Pack) error {
 		e.buf = nil
 	}
 	return nil
+}
+
+// encode writes the pack of the wanted events to buf. It returns the pack's header, and
+// how many events of each reader the log holds after it.
+func (e *Embedded) encode(news []Position) (h packHeader, after [MaxReaders]uint64) {
+	h = packHeader{accepted: time.Now(), positions: e.positions.merged(news)}
+	e.endMu.Lock()
+	h.appended = e.end.appended
+	e.endMu.Unlock()
+	after = h.appended
+	e.buf = h.append(e.buf[:0], len(e.wanted))
+	for _, entry := range e.wanted {
+		entry.Subscribers.each(func(id int) { after[id]++ })
+		e.buf = appendEntry(e.buf, entry.Subscribers, entry.Event)
+	}
+	return h, after
 }
 
 // room decides whether the log may grow by n bytes. A source that can wait has
@@ -213,10 +195,7 @@ func (e *Embedded) Bury(letters ...DeadLetter) error {
 	if len(letters) == 0 {
 		return nil
 	}
-	e.flushMu.Lock()
-	e.buried = append(e.buried, letters...)
-	e.flushMu.Unlock()
-	return e.flush()
+	return e.flush(letters...)
 }
 
 // DeadLetters implements Outbox.

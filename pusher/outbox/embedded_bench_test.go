@@ -79,14 +79,13 @@ func sinkLanes(lanes *sync.WaitGroup, r outbox.Reader, woken, stop chan struct{}
 // sinks opens an outbox with three readers that deliver everything.
 func sinks(b testing.TB, o outbox.EmbeddedOptions, seen func(reader int, it *outbox.Item)) (e *outbox.Embedded, stop func()) {
 	b.Helper()
-	o.Backends = []string{"a", "b", "c"}
 	e, _, err := outbox.OpenEmbedded(o)
 	if err != nil {
 		b.Fatal(err)
 	}
 	var lanes sync.WaitGroup
 	end := make(chan struct{})
-	for n, name := range o.Backends {
+	for n, name := range []string{"a", "b", "c"} {
 		woken := make(chan struct{}, 1)
 		r, err := e.Reader(name, func() {
 			select {
@@ -289,12 +288,12 @@ type backlogFigures struct {
 
 func backlog(b testing.TB, waiting int) (f backlogFigures) {
 	b.Helper()
-	o := outbox.EmbeddedOptions{Dir: b.TempDir(), Backends: []string{"a", "b", "c"}}
+	o := outbox.EmbeddedOptions{Dir: b.TempDir()}
 	e, _, err := outbox.OpenEmbedded(o)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for _, name := range o.Backends {
+	for _, name := range []string{"a", "b", "c"} {
 		if _, err := e.Reader(name, func() {}); err != nil {
 			b.Fatal(err)
 		}

@@ -11,9 +11,10 @@ import (
 	"eventpusher/pusher/outbox/segment"
 )
 
-// hand gives the reader a pack that has just been appended, its own events being
-// those with the given bit. It reports whether there may be more to take.
-func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, entries []Entry, keys []uint64, sizes []int) bool {
+// hand gives the reader a pack that has just been appended. It reports whether there may
+// be more to take.
+func (r *embeddedReader) hand(first, next uint64, accepted time.Time, entries []Entry, keys []uint64, sizes []int) bool {
+	bit := int(r.id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	mine := 0
@@ -44,6 +45,7 @@ func (r *embeddedReader) hand(bit int, first, next uint64, accepted time.Time, e
 // feed fills the window from the log whenever the reader has fallen behind and
 // there is room again.
 func (r *embeddedReader) feed() {
+	defer close(r.fed)
 	f := feeder{r: r}
 	defer f.close()
 	retry := time.NewTimer(0)
@@ -52,10 +54,12 @@ func (r *embeddedReader) feed() {
 		select {
 		case <-r.engine.closing:
 			return
+		case <-r.closing:
+			return
 		case <-r.wake:
 		case <-retry.C:
 		}
-		for r.engine.open() {
+		for r.open() {
 			again, err := f.refill()
 			if err != nil {
 				if r.failure.set(err) {
@@ -75,10 +79,12 @@ func (r *embeddedReader) feed() {
 // feedPause is how long feed waits after an error before it tries again.
 const feedPause = 5 * time.Second
 
-// open reports whether Close has not begun.
-func (e *Embedded) open() bool {
+// open reports whether neither the reader nor the engine is being closed.
+func (r *embeddedReader) open() bool {
 	select {
-	case <-e.closing:
+	case <-r.engine.closing:
+		return false
+	case <-r.closing:
 		return false
 	default:
 		return true

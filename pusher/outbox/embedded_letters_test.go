@@ -31,8 +31,8 @@ func (d *durable) die(t *testing.T, name string) {
 
 func TestEmbeddedDeadLetters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a", "b"}}
-		d := openDurable(t, o)
+		o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+		d := openDurable(t, o, "a", "b")
 		accepted := time.Now()
 		d.append(t, pack(3, chat("x", "x1"), chat("y", "y1")))
 		time.Sleep(time.Minute)
@@ -43,7 +43,7 @@ func TestEmbeddedDeadLetters(t *testing.T) {
 		}
 		d.Crash()
 
-		d = openDurable(t, o)
+		d = openDurable(t, o, "a", "b")
 		list := d.DeadLetters()
 		if d.found.Letters != 3 {
 			t.Errorf("found %d dead letters, want 3", d.found.Letters)
@@ -97,8 +97,8 @@ func TestEmbeddedDeadLetters(t *testing.T) {
 }
 
 func TestEmbeddedReplay(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a", "b"}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+	d := openDurable(t, o, "a", "b")
 	const events = 1200 // several transactions
 	for n := 0; n < events; n += 100 {
 		d.append(t, benchPack(n, 100, 1))
@@ -116,7 +116,7 @@ func TestEmbeddedReplay(t *testing.T) {
 	}
 	d.Crash()
 
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a", "b")
 	r := d.readers["a"]
 	seen := make(map[string]bool)
 	for r.Stats().Waiting > 0 {
@@ -143,11 +143,11 @@ func TestEmbeddedReplay(t *testing.T) {
 
 // TestLettersOfAnOutboxThatDoesNotRun is what the command line does.
 func TestLettersOfAnOutboxThatDoesNotRun(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a", "b"}}
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
 	if _, err := outbox.OpenLetters(o.Dir, 0); err == nil {
 		t.Fatal("opened an outbox that is not there")
 	}
-	d := openDurable(t, o)
+	d := openDurable(t, o, "a", "b")
 	d.append(t, pack(3, chat("x", "x1"), chat("x", "x2"), chat("y", "y1")))
 	d.die(t, "a")
 	d.die(t, "b")
@@ -169,7 +169,7 @@ func TestLettersOfAnOutboxThatDoesNotRun(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a", "b")
 	if diff := cmp.Diff([]string{"x2"}, d.drain(t, "a")); diff != "" {
 		t.Error(diff)
 	}
@@ -194,8 +194,8 @@ func TestEmbeddedKeepsTheLatestLetters(t *testing.T) {
 }
 
 func TestEmbeddedBoundsWhatIsParked(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkedEvents: 3, ParkAttempts: 1}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{ParkedEvents: 3, ParkAttempts: 1}}
+	d := openDurable(t, o, "a")
 	r := d.readers["a"]
 	d.append(t, pack(1, chat("bad", "1"), chat("bad", "2"), chat("good", "g")))
 	for _, it := range take(r, 10, false) {
@@ -226,8 +226,8 @@ func TestEmbeddedBoundsWhatIsParked(t *testing.T) {
 // whoever buries it would bury it again, and again.
 func TestBuriedThoughNothingCanBeTrimmed(t *testing.T) {
 	const file = 16 << 10
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}}
-	d := openDurable(t, o.Quick(time.Millisecond, file))
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+	d := openDurable(t, o.Quick(time.Millisecond, file), "b")
 	n := 0
 	for ; d.LogSize() < 3*file; n++ {
 		d.append(t, benchPack(n, 1, 1))

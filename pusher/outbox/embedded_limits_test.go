@@ -27,8 +27,8 @@ func heap() uint64 {
 // TestEmbeddedBacklogStaysOnDisk lets far more events wait than a window holds.
 func TestEmbeddedBacklogStaysOnDisk(t *testing.T) {
 	const events, size = 200_000, 500
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"behind", "ahead"}, WindowLimits: outbox.WindowLimits{WindowEvents: 1000}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{WindowEvents: 1000}}
+	d := openDurable(t, o, "behind", "ahead")
 	before := heap()
 	for n := 0; n < events; n += size {
 		d.append(t, benchPack(n, size, 3))
@@ -42,8 +42,8 @@ func TestEmbeddedBacklogStaysOnDisk(t *testing.T) {
 	}
 	d.Crash()
 
-	d = openDurable(t, o)
-	if n := d.found.Backends[0].Waiting; n != events {
+	d = openDurable(t, o, "behind", "ahead")
+	if n := d.found.Backends[1].Waiting; n != events {
 		t.Errorf("found %d events waiting, want %d", n, events)
 	}
 	last := make(map[string]string)
@@ -72,8 +72,8 @@ func TestEmbeddedBacklogStaysOnDisk(t *testing.T) {
 }
 
 func TestEmbeddedShedsOnlyTheSlowest(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"slow", "quick"}, MaxSize: 2 << 20}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), MaxSize: 2 << 20}
+	d := openDurable(t, o, "slow", "quick")
 	var told, episodes atomic.Int64
 	d.OnShed(func(backend string, events int, episode bool) {
 		if backend != "slow" {
@@ -115,7 +115,7 @@ func TestEmbeddedShedsOnlyTheSlowest(t *testing.T) {
 	}
 	d.Crash()
 
-	d = openDurable(t, o)
+	d = openDurable(t, o, "slow", "quick")
 	if got := d.readers["slow"].Stats(); got.Shed != s.Shed {
 		t.Errorf("after a restart %d were given up, before %d", got.Shed, s.Shed)
 	}
@@ -127,8 +127,8 @@ func TestEmbeddedShedsOnlyTheSlowest(t *testing.T) {
 }
 
 func TestEmbeddedLetsSourcesWait(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"slow"}, MaxSize: 1 << 20}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), MaxSize: 1 << 20}
+	d := openDurable(t, o, "slow")
 	var err error
 	seq := 0
 	for ; err == nil && seq < 10_000; seq += 100 {
@@ -183,8 +183,8 @@ func TestEmbeddedSurvivesADiskThatIsFull(t *testing.T) {
 	}
 	t.Cleanup(func() { limit(free.Cur) })
 
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+	d := openDurable(t, o, "a")
 	d.append(t, benchPack(0, 100, 1))
 	limit(1)
 	p := benchPack(100, 100, 1)
@@ -219,7 +219,7 @@ func TestEmbeddedSurvivesADiskThatIsFull(t *testing.T) {
 		t.Errorf("%d events, want 190", len(got))
 	}
 	d.close(t)
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if s := d.readers["a"].Stats(); s.Waiting != 0 {
 		t.Errorf("left: %+v", s)
 	}
@@ -229,8 +229,8 @@ func TestEmbeddedSurvivesADiskThatIsFull(t *testing.T) {
 // TestEmbeddedBoundsWhatIsDeliveredAgain keeps the outbox from saving what was
 // delivered.
 func TestEmbeddedBoundsWhatIsDeliveredAgain(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{Redelivery: 10}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{Redelivery: 10}}
+	d := openDurable(t, o, "a")
 	d.append(t, benchPack(0, 100, 1))
 	release := d.BlockSaves()
 	r := d.readers["a"]
@@ -267,8 +267,8 @@ func TestEmbeddedBoundsWhatIsDeliveredAgain(t *testing.T) {
 func TestFullWindowOfFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := openDurable(t, outbox.EmbeddedOptions{
-			Dir: t.TempDir(), Backends: []string{"b"}, WindowLimits: outbox.WindowLimits{WindowEvents: 8, ParkAttempts: 1000},
-		})
+			Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{WindowEvents: 8, ParkAttempts: 1000},
+		}, "b")
 		r := d.readers["b"]
 		for n := range 8 {
 			d.append(t, pack(1, chat(fmt.Sprint("peer", n), "1")))
@@ -308,9 +308,9 @@ func TestShedsNoMoreThanFreesFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const file = 32 << 10
 		o := outbox.EmbeddedOptions{
-			Dir: t.TempDir(), Backends: []string{"slow"}, MaxSize: 10 * file, WindowLimits: outbox.WindowLimits{WindowEvents: 100},
+			Dir: t.TempDir(), MaxSize: 10 * file, WindowLimits: outbox.WindowLimits{WindowEvents: 100},
 		}
-		d := openDurable(t, o.Quick(time.Millisecond, file))
+		d := openDurable(t, o.Quick(time.Millisecond, file), "slow")
 		r := d.readers["slow"]
 		d.append(t, benchPack(0, 1, 1))
 		synctest.Wait()

@@ -22,7 +22,7 @@ type Recovery struct {
 	Clean   bool
 	Repeats int
 	Log     segment.Recovery
-	// Backends is in the order of EmbeddedOptions.
+	// Backends is in the order of their names.
 	Backends []BackendRecovery
 	Letters  int // dead letters kept
 	Took     time.Duration
@@ -31,8 +31,7 @@ type Recovery struct {
 // BackendRecovery is what waits for one backend.
 type BackendRecovery struct {
 	Name    string
-	New     bool // it was not known before
-	Waiting int  // in the log
+	Waiting int // in the log
 	Parked  int
 	Shed    uint64 // given up so far because the outbox was full
 	Lost    uint64 // passed over so far because they could not be read
@@ -59,7 +58,7 @@ func (r Recovery) Unreadable() (n uint64) {
 func (r Recovery) LogValue() slog.Value {
 	var waiting []any
 	for _, b := range r.Backends {
-		waiting = append(waiting, slog.Group(b.Name, "waiting", b.Waiting, "parked", b.Parked, "new", b.New))
+		waiting = append(waiting, slog.Group(b.Name, "waiting", b.Waiting, "parked", b.Parked))
 	}
 	return slog.GroupValue(
 		slog.Bool("clean", r.Clean), slog.Int("repeats_possible", r.Repeats), slog.Int64("bytes", r.Log.Bytes),
@@ -67,21 +66,8 @@ func (r Recovery) LogValue() slog.Value {
 		slog.Int("dead_letters", r.Letters), slog.Group("backends", waiting...), slog.Duration("took", r.Took))
 }
 
-// OrphanError says that the outbox keeps events for backends that are not
-// configured any more.
-type OrphanError struct {
-	Dir      string
-	Backends []string
-}
-
-// Error implements error; it says what can be done.
-func (e *OrphanError) Error() string {
-	return fmt.Sprintf("outbox: %s keeps events for %q, and no such backend is configured: configure it under its old name, or give its events up with: eventpusher outbox forget %s",
-		e.Dir, e.Backends[0], e.Backends[0])
-}
-
 // OpenEmbedded opens the outbox in a directory, or begins one. Errors that callers
-// may want to tell apart are *LockedError, *FormatError, *OrphanError and
+// may want to tell apart are *LockedError, *FormatError and
 // segment's *CorruptionError and *VersionError.
 func OpenEmbedded(o EmbeddedOptions) (*Embedded, Recovery, error) {
 	began := time.Now()
@@ -126,7 +112,7 @@ func (e *Embedded) openFiles() (found segment.Recovery, err error) {
 	}
 	floor := uint64(1)
 	err = e.db.View(func(tx *bolt.Tx) (err error) {
-		if e.records, err = loadReaders(tx); err != nil {
+		if e.registry.records, err = loadReaders(tx); err != nil {
 			return err
 		}
 		e.end, err = loadEnd(tx)
@@ -136,16 +122,8 @@ func (e *Embedded) openFiles() (found segment.Recovery, err error) {
 	if err != nil {
 		return found, err
 	}
-	var orphans []string
-	for name, r := range e.records {
+	for _, r := range e.registry.all() {
 		floor = max(floor, r.Floor, r.Top)
-		if !slices.Contains(e.o.Backends, name) {
-			orphans = append(orphans, name)
-		}
-	}
-	if len(orphans) > 0 {
-		slices.Sort(orphans)
-		return found, &OrphanError{Dir: e.o.Dir, Backends: orphans}
 	}
 	e.seg, found, err = segment.Open(segment.Options{
 		Dir: filepath.Join(e.o.Dir, "segments"), SegmentSize: e.o.segmentSize, Floor: floor, Skip: e.o.SkipCorrupt, Log: e.log,
@@ -161,12 +139,18 @@ func (e *Embedded) recover(rec *Recovery) error {
 			return err
 		}
 	}
-	for _, name := range e.o.Backends {
-		r, known := e.records[name]
-		if first := e.seg.First(); known && r.Floor < first && !e.o.SkipCorrupt {
+	e.end.next = next
+	known := e.registry.known()
+	for id := range e.end.appended {
+		if !known.Has(id) {
+			e.end.appended[id] = 0 // of a backend that was forgotten
+		}
+	}
+	for _, r := range e.registry.all() {
+		if first := e.seg.First(); r.Floor < first && !e.o.SkipCorrupt {
 			return &segment.CorruptionError{
 				File: filepath.Join(e.o.Dir, "segments"), First: r.Floor, Next: first,
-				Reason: "files are missing that backend " + name + " has not read",
+				Reason: "files are missing that backend " + r.name + " has not read",
 			}
 		}
 	}
@@ -174,7 +158,7 @@ func (e *Embedded) recover(rec *Recovery) error {
 	e.letters = &Letters{db: e.db, maxEvents: uint64(e.o.MaxLetters), maxBytes: uint64(e.o.MaxLetterBytes)}
 	return e.db.Update(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(bucketMeta)
-		rec.Clean = meta.Get(keyClean) != nil || len(e.records) == 0
+		rec.Clean = meta.Get(keyClean) != nil || known == 0
 		if !rec.Clean {
 			rec.Repeats = e.o.Redelivery
 		}
@@ -186,28 +170,13 @@ func (e *Embedded) recover(rec *Recovery) error {
 			return err
 		}
 		rec.Letters = int(totals.kept)
-		for _, name := range e.o.Backends {
-			r, known := e.records[name]
-			if !known {
-				if r, err = register(tx, e.records, name, readerRecord{Progress: Progress{Floor: next, Top: next}}); err != nil {
-					return err
-				}
-				e.end.appended[r.id] = 0
-			}
-			b := BackendRecovery{Name: name, New: !known, Shed: r.shed, Lost: r.lost}
-			if r.Floor < next {
-				b.Waiting = int(e.end.appended[r.id] - min(r.done, e.end.appended[r.id]))
-			}
-			err := eachParked(tx, r.id, func(ParkedID, []byte) error {
-				b.Parked++
-				return nil
-			})
+		for _, r := range e.registry.all() {
+			b, err := r.recovery(tx, e.end.appended[r.id])
 			if err != nil {
 				return err
 			}
 			rec.Backends = append(rec.Backends, b)
 		}
-		e.end.next = next
 		end := e.end
 		end.positions = e.positions.recent()
 		return end.save(tx)

@@ -27,9 +27,6 @@ const (
 type EmbeddedOptions struct {
 	// Dir is created when it is not there, for the owner only.
 	Dir string
-	// Backends are the names of all that will read; a backend that the outbox does
-	// not know begins with what is appended from now on.
-	Backends []string
 	// MaxSize bounds the log in bytes. Beyond it the backend that is furthest behind
 	// gives up its oldest events, unless a source can wait.
 	MaxSize int64

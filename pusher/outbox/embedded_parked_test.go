@@ -32,7 +32,7 @@ func numbered(peer string, first, n int) []string {
 // through.
 func TestEmbeddedAFailingKeyDoesNotFillTheWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{WindowEvents: 16}})
+		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{WindowEvents: 16}}, "a")
 		r := d.readers["a"]
 		d.append(t, manyOf("bad", 0, 16))
 		settle(t, r, outbox.Settlement{Item: take(r, 1, false)[0], Outcome: outbox.Retry, Delay: time.Hour})
@@ -67,8 +67,8 @@ func TestEmbeddedAHangingKeyDoesNotFillTheWindow(t *testing.T) {
 	for _, end := range []string{"delivered", "released", "failed", "crash"} {
 		t.Run(end, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{WindowEvents: 16, ParkAttempts: 1}}
-				d := openDurable(t, o)
+				o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{WindowEvents: 16, ParkAttempts: 1}}
+				d := openDurable(t, o, "a")
 				r := d.readers["a"]
 				d.append(t, manyOf("bad", 0, 16))
 				hangs := take(r, 1, false)[0]
@@ -98,7 +98,7 @@ func TestEmbeddedAHangingKeyDoesNotFillTheWindow(t *testing.T) {
 						t.Fatal(err)
 					}
 					d.Crash()
-					d = openDurable(t, o)
+					d = openDurable(t, o, "a")
 					want = numbered("bad", 0, 20)
 				}
 				var bad []string
@@ -120,7 +120,7 @@ func TestEmbeddedAHangingKeyDoesNotFillTheWindow(t *testing.T) {
 // attempt at a time, with a rest after it, however many there are.
 func TestEmbeddedParkedEventsTakeFewLanes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 1}})
+		d := openDurable(t, outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{ParkAttempts: 1}}, "a")
 		r := d.readers["a"]
 		const keys = 50
 		for n := range keys {
@@ -165,8 +165,8 @@ func TestEmbeddedParkedEventsTakeFewLanes(t *testing.T) {
 // so that a restart neither tries a dead conversation at the first pace again nor
 // forgets in the dead letter how often it was tried.
 func TestEmbeddedParkedAttemptsSurvive(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 2}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{ParkAttempts: 2}}
+	d := openDurable(t, o, "a")
 	d.append(t, manyOf("bad", 0, 2))
 	for n := range 7 {
 		it := d.takeWait(t, "a", 1)[0]
@@ -179,11 +179,11 @@ func TestEmbeddedParkedAttemptsSurvive(t *testing.T) {
 				t.Fatal(err)
 			}
 			d.Crash()
-			d = openDurable(t, o)
+			d = openDurable(t, o, "a")
 		}
 	}
 	d.close(t)
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	it := d.takeWait(t, "a", 1)[0]
 	if it.Attempts != 7 || it.Event.ID != "bad000" {
 		t.Errorf("%s after %d attempts, want bad000 after 7", it.Event.ID, it.Attempts)

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"fmt"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -14,11 +15,12 @@ import (
 type embeddedReader struct {
 	Window  // what is not settled of the log up to its head
 	engine  *Embedded
-	id      uint8 // in the packs
-	bit     int   // in Subscribers
+	id      uint8 // its bit in the packs and in Subscribers
 	backend string
 	notify  func()
 	wake    chan struct{} // for feed
+	closing chan struct{} // closed by Close
+	fed     chan struct{} // closed when feed has returned
 	failure failure       // what keeps feed from reading
 
 	// Of mu:
@@ -26,16 +28,20 @@ type embeddedReader struct {
 	appended   uint64 // its events in the log, ever
 	remaining  int    // those that are not settled, parked or given up
 	shed, lost uint64
-	shedding   bool   // an episode of giving up is going on
-	saved      uint64 // cursor on disk
+	shedding   bool // an episode of giving up is going on
+	saved      readerRecord
+	closed     bool // nothing is handed out or settled any more
 }
 
 func newEmbeddedReader(e *Embedded, backend string, notify func(), rec readerRecord) (*embeddedReader, error) {
 	r := &embeddedReader{
-		engine: e, id: rec.id, backend: backend, notify: notify, wake: make(chan struct{}, 1),
-		tail: e.seg.Next(), shed: rec.shed, lost: rec.lost, saved: rec.Floor,
-		appended: e.end.appended[rec.id],
+		engine: e, id: rec.id, backend: backend, notify: notify,
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), fed: make(chan struct{}),
+		tail: e.seg.Next(), shed: rec.shed, lost: rec.lost, saved: rec,
 	}
+	e.endMu.Lock()
+	r.appended = e.end.appended[rec.id]
+	e.endMu.Unlock()
 	r.init(WindowOptions{
 		WindowLimits: e.o.WindowLimits, Backend: backend, Reader: rec.id, Seed: e.seed,
 		Progress: rec.Progress,
@@ -77,16 +83,18 @@ func (r *embeddedReader) loadParked(id ParkedID, v []byte) error {
 	return err
 }
 
-// Number implements Reader. It is the place at which the reader was opened.
-func (r *embeddedReader) Number() int { return r.bit }
+// Number implements Reader.
+func (r *embeddedReader) Number() int { return int(r.id) }
 
 // Take implements Reader.
 func (r *embeddedReader) Take(dst []*Item, limit int, probe bool) (taken []*Item, next time.Time, more bool) {
 	r.mu.Lock()
-	behind := r.behind()
-	r.mu.Unlock()
-	taken, next, more, urgent := r.Window.Take(dst, limit, probe, behind)
-	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return dst, next, false
+	}
+	var urgent bool
+	taken, next, more, urgent = r.take(dst, limit, probe, r.behind())
 	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()
 	if urgent {
@@ -102,6 +110,10 @@ func (r *embeddedReader) Take(dst []*Item, limit int, probe bool) (taken []*Item
 // the engine tells when it cannot be.
 func (r *embeddedReader) Settle(settlements []Settlement) error {
 	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return fmt.Errorf("outbox: the reader of %s is closed", r.backend)
+	}
 	urgent := r.settleAll(settlements)
 	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()

@@ -69,14 +69,14 @@ func TestEmbeddedRefusesANewerFormat(t *testing.T) {
 }
 
 func TestEmbeddedCutsATornEnd(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+	d := openDurable(t, o, "a")
 	d.append(t, pack(1, chat("x", "x1")))
 	d.append(t, pack(1, chat("x", "x2")))
 	d.Crash()
 	change(t, segments(t, o.Dir)[0], func(b []byte) []byte { return b[:len(b)-5] })
 
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if len(d.found.Log.Cuts) != 1 || d.found.Clean || d.found.Repeats != outbox.DefaultRedelivery || d.found.Backends[0].Waiting != 1 {
 		t.Errorf("found %+v", d.found)
 	}
@@ -95,8 +95,8 @@ func TestEmbeddedCutsATornEnd(t *testing.T) {
 }
 
 func TestEmbeddedStopsBeforeDamage(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}}.Quick(time.Millisecond, 16<<10)
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}.Quick(time.Millisecond, 16<<10)
+	d := openDurable(t, o, "a")
 	const events, size = 200, 10
 	for n := 0; n < events; n += size {
 		d.append(t, benchPack(n, size, 1))
@@ -112,7 +112,7 @@ func TestEmbeddedStopsBeforeDamage(t *testing.T) {
 	})
 
 	// The damage is in the middle, where opening does not look: the reader meets it.
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	r := d.readers["a"]
 	var got []string
 	for d.Err() == nil || r.Stats().InFlight > 0 || len(got) == 0 {
@@ -146,13 +146,13 @@ func TestEmbeddedStopsBeforeDamage(t *testing.T) {
 	d.close(t)
 
 	o.SkipCorrupt = true
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	rest := d.drain(t, "a")
 	if s := d.readers["a"].Stats(); s.Lost != corrupt.Events() || s.Waiting != 0 || len(got)+len(rest)+int(s.Lost) != events {
 		t.Errorf("%+v; %d events before, %d after", s, len(got), len(rest))
 	}
 	d.close(t)
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if lost := d.found.Backends[0].Lost; lost != corrupt.Events() {
 		t.Errorf("after a restart %d events are counted as lost, want %d", lost, corrupt.Events())
 	}
@@ -163,8 +163,8 @@ func TestEmbeddedStopsBeforeDamage(t *testing.T) {
 // record in the middle of the file it was writing: who has not read it stops
 // there, and everything else goes on, positions included.
 func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a", "b"}}.Quick(time.Hour, 1<<20)
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}.Quick(time.Hour, 1<<20)
+	d := openDurable(t, o, "a", "b")
 	for n := range 6 {
 		if n == 5 { // b has nothing to read in what stands before
 			if err := d.Flush(); err != nil {
@@ -180,7 +180,7 @@ func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
 		b[bytes.LastIndex(b, []byte("x2"))] ^= 1
 		return b
 	})
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a", "b")
 	if n := d.found.Unreadable(); n != 1 || d.found.Backends[0].Waiting != 6 {
 		t.Errorf("%d unreadable, found %+v", n, d.found)
 	}
@@ -211,7 +211,7 @@ func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
 	d.close(t)
 
 	o.SkipCorrupt = true
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a", "b")
 	for _, want := range []string{"x3", "x4", "x5"} {
 		items := d.takeWait(t, "a", 10)
 		if diff := cmp.Diff([]string{want}, ids(items)); diff != "" {
@@ -232,8 +232,8 @@ func TestEmbeddedOpensInSpiteOfDamageInTheLastFile(t *testing.T) {
 }
 
 func TestEmbeddedMissesAFile(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}}.Quick(time.Millisecond, 16<<10)
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}.Quick(time.Millisecond, 16<<10)
+	d := openDurable(t, o, "a")
 	for n := range 20 {
 		d.append(t, benchPack(n*10, 10, 1))
 	}
@@ -247,7 +247,7 @@ func TestEmbeddedMissesAFile(t *testing.T) {
 		t.Fatalf("opened: %v", err)
 	}
 	o.SkipCorrupt = true
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if len(d.found.Log.Holes) != 1 {
 		t.Errorf("found %+v", d.found.Log)
 	}
@@ -261,8 +261,8 @@ func TestEmbeddedMissesAFile(t *testing.T) {
 // TestEmbeddedNeverReusesNumbers takes away the log, but not what says how far
 // the backends have come.
 func TestEmbeddedNeverReusesNumbers(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a", "b"}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+	d := openDurable(t, o, "a", "b")
 	d.append(t, pack(3, chat("x", "x1"), chat("x", "x2")))
 	d.drain(t, "a")
 	d.close(t)
@@ -274,9 +274,9 @@ func TestEmbeddedNeverReusesNumbers(t *testing.T) {
 		t.Fatalf("opened without its log: %v", err)
 	}
 	o.SkipCorrupt = true
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a", "b")
 	d.append(t, pack(3, chat("x", "x3")))
-	for _, name := range o.Backends {
+	for _, name := range []string{"a", "b"} {
 		if diff := cmp.Diff([]string{"x3"}, d.drain(t, name)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
@@ -285,8 +285,8 @@ func TestEmbeddedNeverReusesNumbers(t *testing.T) {
 }
 
 func TestEmbeddedPositions(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}}.Quick(time.Millisecond, 4<<10)
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}.Quick(time.Millisecond, 4<<10)
+	d := openDurable(t, o, "a")
 	at := func(source string, seq uint64) outbox.Position {
 		return outbox.Position{Source: source, Epoch: "e-" + source, Seq: seq}
 	}
@@ -300,7 +300,7 @@ func TestEmbeddedPositions(t *testing.T) {
 		t.Error(diff)
 	}
 	d.Crash()
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if diff := cmp.Diff(want, d.Positions()); diff != "" {
 		t.Errorf("after a crash: %s", diff)
 	}
@@ -309,7 +309,7 @@ func TestEmbeddedPositions(t *testing.T) {
 	d.append(t, p)
 	want[1].Seq = 3
 	d.Crash()
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if diff := cmp.Diff(want, d.Positions()); diff != "" {
 		t.Errorf("out of the last pack: %s", diff)
 	}
@@ -325,7 +325,7 @@ func TestEmbeddedPositions(t *testing.T) {
 		t.Errorf("%d files are left", n)
 	}
 	d.close(t)
-	d = openDurable(t, o)
+	d = openDurable(t, o, "a")
 	if diff := cmp.Diff(want, d.Positions()); diff != "" {
 		t.Errorf("after the trim: %s", diff)
 	}
@@ -336,8 +336,8 @@ func TestEmbeddedPositions(t *testing.T) {
 // it, and parked.
 func TestEmbeddedExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{WindowEvents: 20, ParkAttempts: 1}}
-		d := openDurable(t, o)
+		o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{WindowEvents: 20, ParkAttempts: 1}}
+		d := openDurable(t, o, "a")
 		r := d.readers["a"]
 		d.append(t, pack(1, chat("bad", "bad1"), chat("bad", "bad2")))
 		settle(t, r, outbox.Settlement{Item: take(r, 1, false)[0], Outcome: outbox.Retry, Delay: time.Hour})
@@ -365,7 +365,7 @@ func TestEmbeddedExpires(t *testing.T) {
 			t.Error(diff)
 		}
 		d.close(t)
-		d = openDurable(t, o)
+		d = openDurable(t, o, "a")
 		all := letters(t, d.DeadLetters())
 		if len(all) != 102 || all[0].Reason != outbox.ReasonMaxAge || d.found.Letters != 102 || d.found.Backends[0].Waiting+d.found.Backends[0].Parked != 0 {
 			t.Errorf("%d dead letters, found %+v", len(all), d.found)
@@ -377,8 +377,8 @@ func TestEmbeddedExpires(t *testing.T) {
 // TestEmbeddedReportsADamagedState damages the database at random: whatever then
 // happens, it is an error and no panic, and no fault either.
 func TestEmbeddedReportsADamagedState(t *testing.T) {
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 1}}.Quick(time.Millisecond, 1<<20)
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{ParkAttempts: 1}}.Quick(time.Millisecond, 1<<20)
+	d := openDurable(t, o, "a")
 	r := d.readers["a"]
 	for n := range 20 {
 		d.append(t, benchPack(n*20, 20, 1))
@@ -447,8 +447,8 @@ func stillUsable(o outbox.EmbeddedOptions) bool {
 // Which source was heard of last is known after a restart too, in order or not.
 func TestPositionsAreForgottenInTheOrderOfTheirUse(t *testing.T) {
 	for _, crash := range []bool{false, true} {
-		o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"b"}}
-		d := openDurable(t, o)
+		o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+		d := openDurable(t, o, "b")
 		at := func(source string, n int) {
 			p := pack(1, chat("peer", fmt.Sprint(source, n)))
 			p.Positions = []outbox.Position{{Source: source, Epoch: "e", Seq: uint64(n)}}
@@ -462,7 +462,7 @@ func TestPositionsAreForgottenInTheOrderOfTheirUse(t *testing.T) {
 		} else {
 			d.close(t)
 		}
-		d = openDurable(t, o)
+		d = openDurable(t, o, "b")
 		var many []outbox.Position
 		for n := range outbox.MaxPositions - 1 {
 			many = append(many, outbox.Position{Source: fmt.Sprint("new", n), Epoch: "e", Seq: 1})

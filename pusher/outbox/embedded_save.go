@@ -61,10 +61,12 @@ func (e *Embedded) saveLoop() {
 	}
 }
 
-// flush returns when everything that has changed so far is on disk.
-func (e *Embedded) flush() error {
+// flush returns when everything that has changed so far is on disk, and these letters.
+// If it returns an error, none of the letters is kept.
+func (e *Embedded) flush(letters ...DeadLetter) error {
 	done := make(chan error, 1)
 	e.flushMu.Lock()
+	e.buried = append(e.buried, letters...) // with their flusher: the same save has both
 	e.flushers = append(e.flushers, done)
 	e.flushMu.Unlock()
 	signal(e.urgent)
@@ -102,7 +104,7 @@ func (s *snapshot) confirm() {
 	r := s.r
 	r.mu.Lock()
 	notify := r.Window.saved(&s.cut)
-	r.saved = s.record.Floor
+	r.saved = s.record
 	refill := r.behind() && r.halfEmpty()
 	r.mu.Unlock()
 	if notify {
@@ -209,16 +211,13 @@ func (e *Embedded) save(closing bool) error {
 // trim removes the files of the log that every backend has passed.
 func (e *Embedded) trim() error {
 	least := e.seg.Next()
-	for _, r := range e.readers() {
-		r.mu.Lock()
-		least = min(least, r.saved)
-		r.mu.Unlock()
-	}
-	// Backends that have not been opened yet count as well.
-	if len(e.readers()) < len(e.o.Backends) {
-		for _, name := range e.o.Backends {
-			least = min(least, e.records[name].Floor)
+	for _, rec := range e.registry.all() { // read first: a reader that closes leaves its record there
+		if r := e.reader(rec.name); r != nil {
+			r.mu.Lock()
+			rec.readerRecord = r.saved
+			r.mu.Unlock()
 		}
+		least = min(least, rec.Floor)
 	}
 	if least <= e.trimmed {
 		return nil

@@ -40,11 +40,7 @@ func Inspect(dir string, timeout time.Duration) (*Inspection, error) {
 			return err
 		}
 		for name, r := range all {
-			b := BackendRecovery{Name: name, Shed: r.shed, Lost: r.lost, Waiting: int(end.appended[r.id] - min(r.done, end.appended[r.id]))}
-			err := eachParked(tx, r.id, func(ParkedID, []byte) error {
-				b.Parked++
-				return nil
-			})
+			b, err := (&namedRecord{name, r}).recovery(tx, end.appended[r.id])
 			if err != nil {
 				return err
 			}

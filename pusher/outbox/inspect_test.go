@@ -20,8 +20,8 @@ func TestInspect(t *testing.T) {
 	if _, err := os.Stat(dir); err == nil {
 		t.Error("looking has made a directory")
 	}
-	o := outbox.EmbeddedOptions{Dir: dir, Backends: []string{"b", "a"}}
-	d := openDurable(t, o)
+	o := outbox.EmbeddedOptions{Dir: dir}
+	d := openDurable(t, o, "b", "a")
 	d.append(t, pack(3, chat("x", "x1"), chat("y", "y1")))
 	d.append(t, pack(1, chat("x", "x2")))
 	var locked *outbox.LockedError
@@ -31,7 +31,7 @@ func TestInspect(t *testing.T) {
 	if diff := cmp.Diff([]string{"x1", "y1"}, d.drain(t, "a")); diff != "" {
 		t.Fatal(diff)
 	}
-	if err := d.DeadLetters().Add(outbox.DeadLetter{Backend: "a", Reason: "permanent", Event: chat("x", "x0")}); err != nil {
+	if err := d.Bury(outbox.DeadLetter{Backend: "a", Reason: "permanent", Event: chat("x", "x0")}); err != nil {
 		t.Fatal(err)
 	}
 	d.close(t)
@@ -53,7 +53,7 @@ func TestInspect(t *testing.T) {
 		t.Error(err)
 	}
 	// Nothing has changed: what waited still does, and the stop still counts as orderly.
-	d = openDurable(t, o)
+	d = openDurable(t, o, "b", "a")
 	if diff := cmp.Diff([]string{"x1", "y1", "x2"}, d.drain(t, "b")); diff != "" || !d.found.Clean {
 		t.Errorf("clean %t (-want +got):\n%s", d.found.Clean, diff)
 	}

@@ -56,9 +56,10 @@ var ErrFull = errors.New("outbox: full")
 
 // Outbox keeps accepted events.
 type Outbox interface {
-	// Reader opens the reader of a backend. All readers are opened before the first
-	// Append. notify is called, without any lock held, whenever the reader may have more
-	// to take than before; it must not block.
+	// Reader opens the reader of a backend, at any time. A backend that the outbox does
+	// not know begins with the next Append. notify is called, without any lock held,
+	// whenever the reader may have more to take than before; it must not block. It is
+	// an error if the backend is read already.
 	Reader(backend string, notify func()) (Reader, error)
 	// Append accepts the pack: when it returns nil the engine keeps the events as
 	// well as it ever will. It is called by one goroutine at a time, never waits
@@ -80,8 +81,17 @@ type Outbox interface {
 	// dead letter any more. Those that no backend has seen, or whose backend is
 	// not there, stay. It is safe for concurrent use.
 	Replay(f LetterFilter) (int, error)
-	// Durable reports whether what is accepted survives the process.
-	Durable() bool
+	// Backends returns what the outbox keeps for each backend, read or not, in the order of
+	// their names. It may wait for the disk or the network.
+	Backends() ([]BackendRecovery, error)
+	// Rename gives what is kept for a backend, its dead letters excepted, to one that the
+	// outbox does not know yet. The error wraps fs.ErrNotExist if nothing is kept for
+	// from. It is an error if from is read, or to is known.
+	Rename(from, to string) error
+	// Forget removes what is kept for a backend, its dead letters excepted, and returns how
+	// many events still had to be delivered. The error wraps fs.ErrNotExist if nothing is
+	// kept for it. It is an error if the backend is read.
+	Forget(backend string) (int, error)
 	// Err returns why the engine does not work as it should, nil when it does. It
 	// is safe for concurrent use.
 	Err() error
@@ -118,6 +128,10 @@ type Reader interface {
 	RetryNow()
 	// Stats says how much is waiting.
 	Stats() Stats
+	// Close ends the reader once its state is saved; it may wait for the disk or the
+	// network. The caller holds no items any more. What waits stays for the next reader of
+	// the backend, and so does what is appended for it until then.
+	Close() error
 }
 
 // Item is an event in the hands of a lane.

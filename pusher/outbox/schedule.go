@@ -207,18 +207,6 @@ func (s *schedule) back(it *Item) *keyQueue {
 	return it.lane
 }
 
-// shed gives up the oldest event that is not in flight and is older than keep.
-func (s *schedule) shed(keep *Item) bool {
-	for it := s.oldest; it != nil && it != keep; it = it.newer {
-		if !it.taken {
-			s.cut(it)
-			s.forget(it)
-			return true
-		}
-	}
-	return false
-}
-
 // expire gives up at most limit waiting events accepted before the given time,
 // and reports each before it is gone.
 func (s *schedule) expire(before time.Time, limit int, report func(*Item)) {

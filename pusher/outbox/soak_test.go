@@ -72,7 +72,7 @@ func TestSoakParked(t *testing.T) {
 
 func parkedAtStart(t *testing.T, keys int) {
 	t.Helper()
-	o := outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}, WindowLimits: outbox.WindowLimits{ParkAttempts: 1}}
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), WindowLimits: outbox.WindowLimits{ParkAttempts: 1}}
 	parkMany(t, o, keys)
 	heap() // what finalizers and pools keep goes with the second collection
 	before := heap()

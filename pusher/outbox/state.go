@@ -4,9 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
-	"slices"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -124,21 +121,6 @@ func loadReaders(tx *bolt.Tx) (map[string]readerRecord, error) {
 	return all, err
 }
 
-// register gives a new backend the smallest number that is free.
-func register(tx *bolt.Tx, all map[string]readerRecord, name string, r readerRecord) (readerRecord, error) {
-	var used [MaxReaders]bool
-	for _, o := range all {
-		used[o.id] = true
-	}
-	free := slices.Index(used[:], false)
-	if free < 0 {
-		return r, fmt.Errorf("outbox: %s would be backend %d, and %d is the most", name, MaxReaders+1, MaxReaders)
-	}
-	r.id = uint8(free)
-	all[name] = r
-	return r, tx.Bucket(bucketReaders).Put([]byte(name), r.append(nil))
-}
-
 // endRecord says how far the log had come at some time. Unlike the last pack it
 // is there even when all packs have been trimmed.
 type endRecord struct {
@@ -161,43 +143,4 @@ func loadEnd(tx *bolt.Tx) (endRecord, error) {
 	d := decoder{b: b}
 	e := endRecord{next: d.uvarint(), appended: d.appended(), positions: d.positions()}
 	return e, d.err()
-}
-
-// Forget removes what the outbox in dir keeps for a backend that is not
-// configured any more: its place in the log and what is parked for it. Its dead
-// letters stay. It returns how many events the backend had still to get. No
-// process may have the outbox open; it waits for at most timeout for that.
-func Forget(dir, backend string, timeout time.Duration) (waiting int, err error) {
-	s, err := openAlone(dir, timeout)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	err = s.db.Update(func(tx *bolt.Tx) error {
-		all, err := loadReaders(tx)
-		if err != nil {
-			return err
-		}
-		r, ok := all[backend]
-		if !ok {
-			return fmt.Errorf("outbox: nothing is kept for a backend %q: %w", backend, fs.ErrNotExist)
-		}
-		end, err := loadEnd(tx)
-		if err != nil {
-			return err
-		}
-		waiting = int(end.appended[r.id] - min(r.done, end.appended[r.id]))
-		// The number may be given to another backend, which must not inherit the count.
-		end.appended[r.id] = 0
-		if err := end.save(tx); err != nil {
-			return err
-		}
-		n, err := forgetParked(tx, r.id)
-		waiting += n
-		if err != nil {
-			return err
-		}
-		return tx.Bucket(bucketReaders).Delete([]byte(backend))
-	})
-	return waiting, err
 }

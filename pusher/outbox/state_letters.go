@@ -151,14 +151,6 @@ func (l *Letters) put(tx *bolt.Tx, letters []DeadLetter) (lost int, err error) {
 	return lost, err
 }
 
-// Add implements DeadLetters; the letter is on disk when it returns.
-func (l *Letters) Add(d DeadLetter) error {
-	return l.db.Update(func(tx *bolt.Tx) error {
-		_, err := l.put(tx, []DeadLetter{d})
-		return err
-	})
-}
-
 // each calls f with what the filter selects until f returns false.
 func (l *Letters) each(tx *bolt.Tx, f LetterFilter, visit func(d DeadLetter, size int) (bool, error)) error {
 	c := tx.Bucket(bucketLetters).Cursor()

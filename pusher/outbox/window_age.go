@@ -6,6 +6,10 @@ import (
 	"time"
 )
 
+// expireStep is how many events one call of Expire moves, so that the lock is
+// never held for long.
+const expireStep = 256
+
 // oldestParked returns when the oldest head was accepted, zero without one.
 func (w *Window) oldestParked() time.Time {
 	if len(w.ages) == 0 {

@@ -29,6 +29,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -256,8 +257,24 @@ func (e *Engine) OnShed(f func(backend string, events int, episode bool)) { e.sh
 // too much was parked for its backend. It must not block and not use the outbox.
 func (e *Engine) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
 
-// Durable implements outbox.Outbox.
-func (e *Engine) Durable() bool { return true }
+// errSetAtOpen says that the backends of this engine are those that Open was given.
+var errSetAtOpen = errors.New("outbox: with NATS, stop all instances that have the backend first")
+
+// Backends implements outbox.Outbox, for the backends that are read.
+func (e *Engine) Backends() (list []outbox.BackendRecovery, err error) {
+	for _, r := range *e.readers.Load() {
+		s := r.Stats()
+		list = append(list, outbox.BackendRecovery{Name: r.backend, Waiting: s.Waiting + s.InFlight - s.Parked, Parked: s.Parked, Shed: s.Shed, Lost: s.Lost})
+	}
+	slices.SortFunc(list, func(a, b outbox.BackendRecovery) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// Rename implements outbox.Outbox.
+func (e *Engine) Rename(string, string) error { return errSetAtOpen }
+
+// Forget implements outbox.Outbox. The function Forget does it while no instance runs.
+func (e *Engine) Forget(string) (int, error) { return 0, errSetAtOpen }
 
 // Err implements outbox.Outbox.
 func (e *Engine) Err() error {

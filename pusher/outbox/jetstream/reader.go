@@ -79,6 +79,9 @@ func (r *reader) of(w *outbox.Window) *lane {
 // behind reports whether the log holds messages that the lane has not looked at.
 func (l *lane) behind() bool { return l.next.Load() <= l.r.engine.tip.Load() }
 
+// Close implements outbox.Reader.
+func (r *reader) Close() error { return errSetAtOpen }
+
 // Number implements outbox.Reader.
 func (r *reader) Number() int { return r.number }
 

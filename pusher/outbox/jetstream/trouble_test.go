@@ -23,7 +23,7 @@ func TestLimitOfDropAndReplay(t *testing.T) {
 	const kept = 1001
 	i.hold()
 	for n := range kept {
-		if err := i.DeadLetters().Add(outbox.DeadLetter{Event: &event.Event{ID: fmt.Sprint(n)}, Backend: "gone", Reason: "permanent"}); err != nil {
+		if err := i.Bury(outbox.DeadLetter{Event: &event.Event{ID: fmt.Sprint(n)}, Backend: "gone", Reason: "permanent"}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package pusher
+package filter
 
 import (
 	"fmt"
@@ -10,9 +10,9 @@ import (
 	"eventpusher/event"
 )
 
-// CompileFilters makes filters of [[filter]] sections. Every problem of every
+// Compile makes filters of [[filter]] sections. Every problem of every
 // section is reported; a section with an error gives no filter.
-func CompileFilters(cfg []config.Filter) ([]Filter, []config.Problem) {
+func Compile(cfg []config.Filter) ([]Filter, []config.Problem) {
 	var (
 		filters  []Filter
 		problems []config.Problem

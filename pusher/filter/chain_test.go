@@ -1,4 +1,4 @@
-package pusher_test
+package filter_test
 
 import (
 	"bytes"
@@ -7,17 +7,14 @@ import (
 	"math"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"eventpusher/backends"
 	"eventpusher/config"
 	"eventpusher/event"
-	"eventpusher/pusher"
-	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/filter"
 )
 
 var when = time.Date(2026, 11, 22, 3, 4, 5, 678901000, time.UTC)
@@ -44,39 +41,25 @@ type outcome struct {
 	DeadErr   string
 }
 
-// through sends one event through the filters to a backend that wants everything.
-func through(t *testing.T, filters []pusher.Filter, e event.Event) outcome {
+// through runs one event through the filters.
+func through(t *testing.T, filters []filter.Filter, e event.Event) (got outcome) {
 	t.Helper()
-	var got outcome
-	synctest.Test(t, func(t *testing.T) {
-		chain, err := pusher.NewChain(filters, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ring := outbox.NewRing(10)
-		sink := &fakeBackend{name: "sink"}
-		p := start(t, pusher.Options{Chain: chain, Backends: []backends.Backend{sink}, DeadLetters: ring})
-		p.Push([]event.Event{e})
-		if err := p.Drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range sink.delivered() {
-			got.Delivered = true
-			got.Metadata = d.Metadata
-		}
-		for _, d := range letters(t, ring) {
-			got.DeadErr = d.Err
-			if d.Reason != "filter" || d.Backend != "" {
-				t.Errorf("dead letter with reason %q and backend %q", d.Reason, d.Backend)
-			}
-		}
-	})
-	return got
+	chain, err := filter.NewChain(filters, filter.Metrics{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch fate, err := chain.Run(&e); fate {
+	case filter.Keep:
+		return outcome{Delivered: true, Metadata: e.Metadata}
+	case filter.Dead:
+		return outcome{DeadErr: err.Error()}
+	}
+	return outcome{}
 }
 
-func compile(t *testing.T, cfg ...config.Filter) []pusher.Filter {
+func compile(t *testing.T, cfg ...config.Filter) []filter.Filter {
 	t.Helper()
-	filters, problems := pusher.CompileFilters(cfg)
+	filters, problems := filter.Compile(cfg)
 	for _, p := range problems {
 		t.Fatalf("%s: %s (%s)", p.Path, p.Text, p.Remedy)
 	}
@@ -101,32 +84,6 @@ func TestSampleOfMongooseIM(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, through(t, sample, tc.e)); diff != "" {
 				t.Error(diff)
-			}
-		})
-	}
-}
-
-// TestNoFilterForAccounts: whatever filters hold back, the end of an account reaches
-// who has to forget it, as it is.
-func TestNoFilterForAccounts(t *testing.T) {
-	gone := event.Event{ID: "0123456789abcdef0123456789abcdef", Kind: event.Removed, From: "alice@localhost", User: "alice@localhost", Time: when}
-	for name, cfg := range map[string]config.Filter{
-		"keeps only chat":  {Name: "f", Keep: `event.kind == "chat"`},
-		"keeps nothing":    {Name: "f", Keep: `false`},
-		"fails":            {Name: "f", Keep: `split(event.body, " ")[7] == ""`},
-		"adds metadata":    {Name: "f", Metadata: map[string]string{"k": "'v'"}},
-		"names other user": {Name: "f", Keep: `event.user != "alice@localhost"`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cfg.Priority = 10
-			filters := compile(t, cfg)
-			if diff := cmp.Diff(outcome{Delivered: true}, through(t, filters, gone)); diff != "" {
-				t.Error(diff)
-			}
-			if name != "adds metadata" {
-				if got := through(t, filters, status(true, 1)); got.Delivered {
-					t.Errorf("the filter lets others through: %+v", got)
-				}
 			}
 		})
 	}
@@ -249,28 +206,28 @@ func TestCostOfShortBodiesIsEnough(t *testing.T) {
 type goFilter struct {
 	name     string
 	priority int
-	f        func(e *event.Event) (pusher.Verdict, error)
+	f        func(e *event.Event) (filter.Verdict, error)
 }
 
 func (g goFilter) Name() string                                  { return g.name }
 func (g goFilter) Priority() int                                 { return g.priority }
-func (g goFilter) Filter(e *event.Event) (pusher.Verdict, error) { return g.f(e) }
+func (g goFilter) Filter(e *event.Event) (filter.Verdict, error) { return g.f(e) }
 
-func adds(name string, priority int, m event.Metadata) pusher.Filter {
-	return goFilter{name, priority, func(*event.Event) (pusher.Verdict, error) { return pusher.Verdict{Metadata: m}, nil }}
+func adds(name string, priority int, m event.Metadata) filter.Filter {
+	return goFilter{name, priority, func(*event.Event) (filter.Verdict, error) { return filter.Verdict{Metadata: m}, nil }}
 }
 
 func TestChainOrder(t *testing.T) {
 	var seen []string
-	note := func(name string, priority int, drop bool) pusher.Filter {
-		return goFilter{name, priority, func(e *event.Event) (pusher.Verdict, error) {
+	note := func(name string, priority int, drop bool) filter.Filter {
+		return goFilter{name, priority, func(e *event.Event) (filter.Verdict, error) {
 			seen = append(seen, name+" "+e.Metadata.Text("by"))
-			return pusher.Verdict{Drop: drop, Metadata: event.Metadata{"by": name, name: true}}, nil
+			return filter.Verdict{Drop: drop, Metadata: event.Metadata{"by": name, name: true}}, nil
 		}}
 	}
 	t.Run("lower first, equal in order, metadata merged", func(t *testing.T) {
 		seen = nil
-		got := through(t, []pusher.Filter{note("c", 20, false), note("a", 10, false), note("b", 10, false)}, chat("Hi"))
+		got := through(t, []filter.Filter{note("c", 20, false), note("a", 10, false), note("b", 10, false)}, chat("Hi"))
 		if diff := cmp.Diff([]string{"a null", "b a", "c b"}, seen); diff != "" {
 			t.Error(diff)
 		}
@@ -281,7 +238,7 @@ func TestChainOrder(t *testing.T) {
 	})
 	t.Run("drop stops for all", func(t *testing.T) {
 		seen = nil
-		got := through(t, []pusher.Filter{note("late", 49, false), note("stop", 1, true)}, chat("Hi"))
+		got := through(t, []filter.Filter{note("late", 49, false), note("stop", 1, true)}, chat("Hi"))
 		if diff := cmp.Diff([]string{"stop null"}, seen); diff != "" {
 			t.Error(diff)
 		}
@@ -293,74 +250,69 @@ func TestChainOrder(t *testing.T) {
 
 func TestMetadataOfOneEventDoesNotReachAnother(t *testing.T) {
 	shared := event.Metadata{"k": "v"}
-	synctest.Test(t, func(t *testing.T) {
-		n := 0
-		counter := goFilter{"counter", 11, func(*event.Event) (pusher.Verdict, error) {
-			n++
-			return pusher.Verdict{Metadata: event.Metadata{"n": n}}, nil
-		}}
-		chain, err := pusher.NewChain([]pusher.Filter{adds("shared", 10, shared), counter}, nil, nil)
-		if err != nil {
-			t.Fatal(err)
+	n := 0
+	counter := goFilter{"counter", 11, func(*event.Event) (filter.Verdict, error) {
+		n++
+		return filter.Verdict{Metadata: event.Metadata{"n": n}}, nil
+	}}
+	chain, err := filter.NewChain([]filter.Filter{adds("shared", 10, shared), counter}, filter.Metrics{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := event.Metadata{"own": true}
+	first, second := chat("1"), chat("2")
+	first.Metadata = own
+	for _, e := range []*event.Event{&first, &second} {
+		if fate, err := chain.Run(e); fate != filter.Keep || err != nil {
+			t.Fatal(fate, err)
 		}
-		sink := &fakeBackend{name: "sink"}
-		p := start(t, pusher.Options{Chain: chain, Backends: []backends.Backend{sink}})
-		batch := []event.Event{chat("1"), chat("2")}
-		p.Push(batch)
-		if err := p.Drain(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		var got []event.Metadata
-		for _, d := range sink.delivered() {
-			got = append(got, d.Metadata)
-		}
-		want := []event.Metadata{{"k": "v", "n": int64(1)}, {"k": "v", "n": int64(2)}}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Error(diff)
-		}
-		if diff := cmp.Diff(event.Metadata{"k": "v"}, shared); diff != "" {
-			t.Errorf("the filter's own map has changed: %s", diff)
-		}
-		if batch[0].Metadata != nil {
-			t.Error("the caller's event has changed")
-		}
-	})
+	}
+	want := []event.Metadata{{"own": true, "k": "v", "n": int64(1)}, {"k": "v", "n": int64(2)}}
+	if diff := cmp.Diff(want, []event.Metadata{first.Metadata, second.Metadata}); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(event.Metadata{"k": "v"}, shared); diff != "" {
+		t.Errorf("the filter's own map has changed: %s", diff)
+	}
+	if len(own) != 1 {
+		t.Error("the caller's map has changed")
+	}
 }
 
 func TestFailingFilters(t *testing.T) {
-	fails := goFilter{"bad", 20, func(*event.Event) (pusher.Verdict, error) {
-		return pusher.Verdict{Drop: true, Metadata: event.Metadata{"x": 1}}, errors.New("out of order")
+	fails := goFilter{"bad", 20, func(*event.Event) (filter.Verdict, error) {
+		return filter.Verdict{Drop: true, Metadata: event.Metadata{"x": 1}}, errors.New("out of order")
 	}}
-	panics := goFilter{"bad", 20, func(e *event.Event) (pusher.Verdict, error) {
-		return pusher.Verdict{Drop: []bool{}[len(e.Body)]}, nil
+	panics := goFilter{"bad", 20, func(e *event.Event) (filter.Verdict, error) {
+		return filter.Verdict{Drop: []bool{}[len(e.Body)]}, nil
 	}}
-	panicsWithContent := goFilter{"bad", 20, func(e *event.Event) (pusher.Verdict, error) { panic(e.Body) }}
+	panicsWithContent := goFilter{"bad", 20, func(e *event.Event) (filter.Verdict, error) { panic(e.Body) }}
 	before := event.Metadata{"kept": "yes"}
 	kept := outcome{Delivered: true, Metadata: before}
 	for _, tc := range []struct {
 		name   string
-		filter pusher.Filter
-		policy pusher.Policy
+		filter filter.Filter
+		policy filter.Policy
 		want   outcome
 	}{
-		{"error, default", fails, pusher.Policy{}, outcome{DeadErr: `filter "bad": out of order`}},
-		{"error, keep as MongooseIM", fails, pusher.Policy{OnError: pusher.OnErrorKeep}, kept},
-		{"error, drop", fails, pusher.Policy{OnError: pusher.OnErrorDrop}, outcome{}},
-		{"panic, default", panics, pusher.Policy{}, outcome{DeadErr: `filter "bad": panic: runtime error: index out of range [7] with length 0`}},
-		{"panic, keep", panics, pusher.Policy{OnError: pusher.OnErrorKeep}, kept},
-		{"panic with content", panicsWithContent, pusher.Policy{}, outcome{DeadErr: `filter "bad": panic (string)`}},
-		{"reserved key", adds("bad", 20, event.Metadata{"message": "x"}), pusher.Policy{},
+		{"error, default", fails, filter.Policy{}, outcome{DeadErr: `filter "bad": out of order`}},
+		{"error, keep as MongooseIM", fails, filter.Policy{OnError: filter.OnErrorKeep}, kept},
+		{"error, drop", fails, filter.Policy{OnError: filter.OnErrorDrop}, outcome{}},
+		{"panic, default", panics, filter.Policy{}, outcome{DeadErr: `filter "bad": panic: runtime error: index out of range [7] with length 0`}},
+		{"panic, keep", panics, filter.Policy{OnError: filter.OnErrorKeep}, kept},
+		{"panic with content", panicsWithContent, filter.Policy{}, outcome{DeadErr: `filter "bad": panic (string)`}},
+		{"reserved key", adds("bad", 20, event.Metadata{"message": "x"}), filter.Policy{},
 			outcome{DeadErr: `filter "bad": metadata key "message" would replace a field of the payload`}},
-		{"reserved key, override", adds("bad", 20, event.Metadata{"message": "x"}), pusher.Policy{Override: true},
+		{"reserved key, override", adds("bad", 20, event.Metadata{"message": "x"}), filter.Policy{Override: true},
 			outcome{Delivered: true, Metadata: event.Metadata{"kept": "yes", "message": "x"}}},
-		{"empty key", adds("bad", 20, event.Metadata{"": "x"}), pusher.Policy{}, outcome{DeadErr: `filter "bad": a metadata key is empty`}},
-		{"NaN", adds("bad", 20, event.Metadata{"n": math.NaN()}), pusher.Policy{}, outcome{DeadErr: `filter "bad": metadata "n": the number is not finite`}},
-		{"list", adds("bad", 20, event.Metadata{"n": []int{1}}), pusher.Policy{}, outcome{DeadErr: `filter "bad": metadata "n": a []int is no value for metadata`}},
-		{"kinds of numbers", adds("good", 20, event.Metadata{"a": 1, "b": uint8(2), "c": float32(.5), "d": time.March}), pusher.Policy{},
+		{"empty key", adds("bad", 20, event.Metadata{"": "x"}), filter.Policy{}, outcome{DeadErr: `filter "bad": a metadata key is empty`}},
+		{"NaN", adds("bad", 20, event.Metadata{"n": math.NaN()}), filter.Policy{}, outcome{DeadErr: `filter "bad": metadata "n": the number is not finite`}},
+		{"list", adds("bad", 20, event.Metadata{"n": []int{1}}), filter.Policy{}, outcome{DeadErr: `filter "bad": metadata "n": a []int is no value for metadata`}},
+		{"kinds of numbers", adds("good", 20, event.Metadata{"a": 1, "b": uint8(2), "c": float32(.5), "d": time.March}), filter.Policy{},
 			outcome{Delivered: true, Metadata: event.Metadata{"kept": "yes", "a": int64(1), "b": int64(2), "c": .5, "d": int64(3)}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := through(t, []pusher.Filter{adds("first", 10, before), pusher.WithPolicy(tc.filter, tc.policy)}, chat("private"))
+			got := through(t, []filter.Filter{adds("first", 10, before), filter.WithPolicy(tc.filter, tc.policy)}, chat("private"))
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -370,57 +322,49 @@ func TestFailingFilters(t *testing.T) {
 
 func TestFailureIsLoggedOnceAndCounted(t *testing.T) {
 	var logged bytes.Buffer
-	reg := prometheus.NewRegistry()
-	metrics := pusher.NewMetrics(reg)
+	verdicts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "verdicts"}, []string{"filter", "outcome"})
 	filters := compile(t, config.Filter{Name: "f", Keep: `int(event.body) > 0`})
-	chain, err := pusher.NewChain(filters, metrics, slog.New(slog.NewTextHandler(&logged, nil)))
+	chain, err := filter.NewChain(filters, filter.Metrics{Verdicts: verdicts}, slog.New(slog.NewTextHandler(&logged, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := pusher.New(pusher.Options{Chain: chain, Metrics: metrics, Backends: []backends.Backend{&fakeBackend{name: "b"}}})
-	if err != nil {
-		t.Fatal(err)
+	for _, body := range []string{"private one", "private two", "3", "-1"} {
+		chain.Run(new(chat(body)))
 	}
-	p.Push([]event.Event{chat("private one"), chat("private two"), chat("3"), chat("-1")})
 	if n := strings.Count(logged.String(), "filter fails"); n != 1 {
 		t.Errorf("%d lines, want 1:\n%s", n, &logged)
 	}
 	if strings.Contains(logged.String(), "private") {
 		t.Errorf("the log holds content:\n%s", &logged)
 	}
-	for name, want := range map[string]float64{
-		`eventpusher_filter_events_total{filter=f,outcome=error}`: 2,
-		`eventpusher_filter_events_total{filter=f,outcome=keep}`:  1,
-		`eventpusher_filter_events_total{filter=f,outcome=drop}`:  1,
-		`eventpusher_dead_letters_total{backend=,reason=filter}`:  2,
-		`eventpusher_events_dropped_total{reason=filter}`:         1,
-		`eventpusher_events_total{direction=in,kind=chat}`:        4,
-		`eventpusher_waiting_events{backend=b}`:                   1,
-		`eventpusher_events_dropped_total{reason=stopped}`:        0,
-		`eventpusher_events_dropped_total{reason=filter_error}`:   0,
-		`eventpusher_events_dropped_total{reason=unwanted}`:       0,
-		`eventpusher_oldest_event_seconds{backend=b}_is_there`:    1,
-		`eventpusher_delivery_seconds{backend=b}_count`:           0,
-	} {
-		if got := value(t, reg, name); got != want {
-			t.Errorf("%s = %v, want %v", name, got, want)
-		}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(verdicts)
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := make(map[string]float64)
+	for _, m := range families[0].GetMetric() {
+		counted[m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+	}
+	if diff := cmp.Diff(map[string]float64{"error": 2, "keep": 1, "drop": 1}, counted); diff != "" {
+		t.Error(diff)
 	}
 }
 
 func TestNewChainRefuses(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
-		filters []pusher.Filter
+		filters []filter.Filter
 		want    string
 	}{
-		{"priority of backends", []pusher.Filter{adds("a", 50, nil)}, `filter "a" has priority 50; it must be between 1 and 49, because backends stand at 50`},
-		{"zero", []pusher.Filter{adds("a", 0, nil)}, `filter "a" has priority 0; it must be between 1 and 49, because backends stand at 50`},
-		{"twice", []pusher.Filter{adds("a", 1, nil), adds("a", 2, nil)}, `two filters are called "a"`},
-		{"no name", []pusher.Filter{adds("", 1, nil)}, `a filter has no name`},
+		{"priority of backends", []filter.Filter{adds("a", 50, nil)}, `filter "a" has priority 50; it must be between 1 and 49, because backends stand at 50`},
+		{"zero", []filter.Filter{adds("a", 0, nil)}, `filter "a" has priority 0; it must be between 1 and 49, because backends stand at 50`},
+		{"twice", []filter.Filter{adds("a", 1, nil), adds("a", 2, nil)}, `two filters are called "a"`},
+		{"no name", []filter.Filter{adds("", 1, nil)}, `a filter has no name`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := pusher.NewChain(tc.filters, nil, nil)
+			_, err := filter.NewChain(tc.filters, filter.Metrics{}, nil)
 			if err == nil || err.Error() != tc.want {
 				t.Errorf("got %v, want %s", err, tc.want)
 			}

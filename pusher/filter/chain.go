@@ -1,4 +1,4 @@
-package pusher
+package filter
 
 import (
 	"errors"
@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"math"
 	"reflect"
-	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 	"unicode"
@@ -21,8 +19,14 @@ import (
 // Chain runs filters over events. Its methods are for one goroutine at a time.
 type Chain struct {
 	steps   []step
-	metrics *Metrics
+	metrics Metrics
 	log     *slog.Logger
+}
+
+// Metrics are what a Chain counts.
+type Metrics struct {
+	Verdicts *prometheus.CounterVec // with the labels filter and outcome: keep, drop or error; nil: not counted
+	Panics   prometheus.Counter     // nil: not counted
 }
 
 // step is one filter with what belongs to it.
@@ -38,10 +42,13 @@ const loggedKinds = 32
 
 // NewChain sorts the filters by priority, those of equal priority stay in order.
 // It refuses priorities outside of 1 to BackendPriority-1, filters without a name
-// and two of the same name. Metrics and log may be nil.
-func NewChain(filters []Filter, m *Metrics, log *slog.Logger) (*Chain, error) {
-	if m == nil {
-		m = NewMetrics(nil)
+// and two of the same name. log may be nil.
+func NewChain(filters []Filter, m Metrics, log *slog.Logger) (*Chain, error) {
+	if m.Verdicts == nil {
+		m.Verdicts = prometheus.NewCounterVec(prometheus.CounterOpts{}, []string{"filter", "outcome"})
+	}
+	if m.Panics == nil {
+		m.Panics = prometheus.NewCounter(prometheus.CounterOpts{})
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -63,9 +70,9 @@ func NewChain(filters []Filter, m *Metrics, log *slog.Logger) (*Chain, error) {
 		names[name] = true
 		c.steps = append(c.steps, step{
 			filter: f, policy: policyOf(f), logged: make(map[string]bool),
-			keep: m.filters.WithLabelValues(name, "keep"),
-			drop: m.filters.WithLabelValues(name, "drop"),
-			fail: m.filters.WithLabelValues(name, "error"),
+			keep: m.Verdicts.WithLabelValues(name, "keep"),
+			drop: m.Verdicts.WithLabelValues(name, "drop"),
+			fail: m.Verdicts.WithLabelValues(name, "error"),
 		})
 	}
 	if err := errors.Join(problems...); err != nil {
@@ -75,19 +82,20 @@ func NewChain(filters []Filter, m *Metrics, log *slog.Logger) (*Chain, error) {
 	return c, nil
 }
 
-// fate is what a chain has decided about an event.
-type fate uint8
+// Fate is what a chain has decided about an event.
+type Fate uint8
 
+// What can become of an event.
 const (
-	fateKeep fate = iota
-	fateDrop
-	fateDropOnError
-	fateDead
+	Keep        Fate = iota // it goes to the backends
+	Drop                    // a filter withholds it
+	DropOnError             // a filter failed whose policy is OnErrorDrop
+	Dead                    // a filter failed: it goes to the dead letters
 )
 
-// run decides about e and adds the metadata of the filters to it. The error, for
-// fateDead, names the filter and holds no content.
-func (c *Chain) run(e *event.Event) (fate, error) {
+// Run decides about e and adds the metadata of the filters to it. The error, for
+// Dead, names the filter and holds no content.
+func (c *Chain) Run(e *event.Event) (Fate, error) {
 	own := false // e.Metadata is a map that this run has made
 	for i := range c.steps {
 		s := &c.steps[i]
@@ -102,13 +110,13 @@ func (c *Chain) run(e *event.Event) (fate, error) {
 			case OnErrorKeep:
 				continue
 			case OnErrorDrop:
-				return fateDropOnError, nil
+				return DropOnError, nil
 			}
-			return fateDead, fmt.Errorf("filter %q: %w", s.filter.Name(), err)
+			return Dead, fmt.Errorf("filter %q: %w", s.filter.Name(), err)
 		}
 		if verdict.Drop {
 			s.drop.Inc()
-			return fateDrop, nil
+			return Drop, nil
 		}
 		s.keep.Inc()
 		if len(verdict.Metadata) == 0 {
@@ -125,15 +133,15 @@ func (c *Chain) run(e *event.Event) (fate, error) {
 			e.Metadata[k], _ = plainValue(v)
 		}
 	}
-	return fateKeep, nil
+	return Keep, nil
 }
 
 // ask calls a filter and turns a panic into an error.
 func (c *Chain) ask(s *step, e *event.Event) (v Verdict, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.metrics.panics.WithLabelValues("filter").Inc()
-			err = newPanicError(p)
+			c.metrics.Panics.Inc()
+			err = NewPanic(p)
 		}
 	}()
 	return s.filter.Filter(e)
@@ -163,9 +171,9 @@ func (c *Chain) report(s *step, err error) {
 	}
 	s.logged[kind] = true
 	attrs := []any{"filter", s.filter.Name(), "on_error", s.policy.OnError.String(), "kind", kind, "err", err}
-	var p *panicError
+	var p *Panic
 	if errors.As(err, &p) {
-		attrs = append(attrs, "stack", p.stack)
+		attrs = append(attrs, "stack", p.Stack)
 	}
 	c.log.Error("filter fails; further errors of this kind are only counted", attrs...)
 }
@@ -177,23 +185,6 @@ type filterError struct {
 }
 
 func (e *filterError) Error() string { return e.text }
-
-// panicError is a panic of a filter or a backend. What it panicked with is only
-// shown when it comes from the runtime, as anything else may hold content.
-type panicError struct {
-	text  string
-	stack string
-}
-
-func newPanicError(p any) *panicError {
-	e := &panicError{text: fmt.Sprintf("panic (%T)", p), stack: string(debug.Stack())}
-	if r, ok := p.(runtime.Error); ok {
-		e.text = "panic: " + r.Error()
-	}
-	return e
-}
-
-func (e *panicError) Error() string { return e.text }
 
 func errorKind(err error) string {
 	var known *filterError

@@ -1,4 +1,6 @@
-package pusher
+// Package filter decides what becomes of an event before any backend sees it: the chain
+// of filters, and the language of their expressions and of the conditions (when).
+package filter
 
 import "eventpusher/event"
 

@@ -1,4 +1,4 @@
-package pusher
+package filter
 
 import (
 	"errors"
@@ -104,7 +104,7 @@ func explain(err error) *compileError {
 		out.remedy = "split the filter into several"
 		return out
 	}
-	out.text = strings.ReplaceAll(strings.ReplaceAll(message, "pusher.eventFields", "event"), "pusher.environment", "the environment")
+	out.text = strings.ReplaceAll(strings.ReplaceAll(message, "filter.eventFields", "event"), "filter.environment", "the environment")
 	out.remedy = "correct the expression; " + fieldsRemedy()
 	if strings.Contains(message, "EOF") {
 		out.text = "ends too early"
@@ -138,7 +138,7 @@ func typeName(t string) string {
 		return "true or false"
 	case "nil":
 		return "nothing"
-	case "pusher.eventFields":
+	case "filter.eventFields":
 		return "event"
 	case "map[string]interface {}", "map[string]any":
 		return "a table"

@@ -1,4 +1,4 @@
-package pusher_test
+package filter_test
 
 import (
 	"strings"
@@ -8,7 +8,7 @@ import (
 
 	"eventpusher/config"
 	"eventpusher/event"
-	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
 )
 
 func TestProblemsOfFilters(t *testing.T) {
@@ -67,7 +67,7 @@ func TestProblemsOfFilters(t *testing.T) {
 		{"no name", config.Filter{}, `filter[0]: name`, `is missing`, `name`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			filters, problems := pusher.CompileFilters([]config.Filter{tc.filter})
+			filters, problems := filter.Compile([]config.Filter{tc.filter})
 			if len(filters) != 0 {
 				t.Error("a filter came out")
 			}
@@ -89,7 +89,7 @@ func TestProblemsOfFilters(t *testing.T) {
 }
 
 func TestEveryProblemIsReported(t *testing.T) {
-	filters, problems := pusher.CompileFilters([]config.Filter{
+	filters, problems := filter.Compile([]config.Filter{
 		{Name: "a", Keep: "nope", Metadata: map[string]string{"x": "nope", "message": "1", "y": "1"}},
 		{Name: "fine", Keep: "true"},
 		{Name: "a", OnError: "?", Priority: 99},
@@ -105,7 +105,7 @@ func TestEveryProblemIsReported(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if len(filters) != 1 || filters[0].Name() != "fine" || filters[0].Priority() != pusher.DefaultFilterPriority {
+	if len(filters) != 1 || filters[0].Name() != "fine" || filters[0].Priority() != filter.DefaultFilterPriority {
 		t.Errorf("filters: %v", filters)
 	}
 }
@@ -114,7 +114,7 @@ func TestNamesThatSNSDoesNotTakeAreWarnedAbout(t *testing.T) {
 	for key, warned := range map[string]bool{
 		"plain": false, "a.b-c_D9": false, "with space": true, "żółw": true, ".a": true, "a..b": true, "aws.x": true, "Amazon.x": true,
 	} {
-		filters, problems := pusher.CompileFilters([]config.Filter{{Name: "f", Metadata: map[string]string{key: "1"}}})
+		filters, problems := filter.Compile([]config.Filter{{Name: "f", Metadata: map[string]string{key: "1"}}})
 		if len(filters) != 1 {
 			t.Errorf("%s: no filter", key)
 		}
@@ -130,7 +130,7 @@ func TestExpressionFields(t *testing.T) {
 		"event.class", "event.encrypted", "event.fallback", "event.replaces", "event.online", "event.recipient_offline", "event.session_count", "event.time",
 		"event.timestamp", "event.stanza_id", "event.id", "event.reconciled", "event.unverified", "event.replayed", "metadata",
 	}
-	if diff := cmp.Diff(want, pusher.ExpressionFields()); diff != "" {
+	if diff := cmp.Diff(want, filter.ExpressionFields()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -152,7 +152,7 @@ func FuzzExpression(f *testing.F) {
 			{Name: "k", Keep: src},
 			{Name: "m", Metadata: map[string]string{"v": src}},
 		} {
-			filters, problems := pusher.CompileFilters([]config.Filter{c})
+			filters, problems := filter.Compile([]config.Filter{c})
 			for _, p := range problems {
 				if p.Text == "" || p.Severity == config.Error && p.Remedy == "" {
 					t.Errorf("problem without text or remedy: %+v", p)

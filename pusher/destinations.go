@@ -1,0 +1,271 @@
+package pusher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"eventpusher/backends"
+	"eventpusher/pusher/filter"
+	"eventpusher/pusher/outbox"
+)
+
+// Backends can be added and removed while Run runs. For one that is not configured any
+// more events may wait: a leftover. It gets no new events, and nothing of it is delivered
+// before a backend of that name is added, Move gives the events to another one or Forget
+// gives them up. At MaxAge they become dead letters.
+
+// leftover is a backend that is not configured.
+type leftover struct {
+	name   string
+	reader outbox.Reader
+}
+
+// leftoverPause is how often the age of what waits for leftovers is looked at.
+const leftoverPause = time.Minute
+
+// all returns the dispatchers of the configured backends. The slice must not be changed.
+func (p *Pusher) all() []*dispatcher { return *p.dispatchers.Load() }
+
+// find returns the dispatcher of a backend, nil if it is not configured.
+func (p *Pusher) find(name string) *dispatcher {
+	for _, d := range p.all() {
+		if d.name == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// Add begins to deliver to one more backend, which gets the events that are pushed from
+// now on, and what waits for its name. It is safe for concurrent use, and refuses a name
+// that is there already.
+func (p *Pusher) Add(b backends.Backend, c *filter.Condition) error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	return p.add(b, c)
+}
+
+func (p *Pusher) add(b backends.Backend, c *filter.Condition) error {
+	name := b.Name()
+	if name == "" || p.find(name) != nil {
+		return fmt.Errorf("pusher: backend name %q is empty or used twice", name)
+	}
+	if err := p.dropLeftover(name); err != nil {
+		return err
+	}
+	d := newDispatcher(b, &p.options)
+	d.condition = c
+	d.declined, _ = b.(backends.Declining)
+	r, err := p.box.Reader(name, d.notify)
+	if err != nil {
+		return err
+	}
+	d.reader = r
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed.Load() {
+		return errors.Join(errStopped, r.Close())
+	}
+	p.metrics.backlog.add(name, r, true)
+	list := append(slices.Clone(p.all()), d)
+	p.dispatchers.Store(&list)
+	if p.start != nil {
+		p.start(d)
+	}
+	return nil
+}
+
+// Remove ends the delivery to a backend. Calls under way may end until ctx does; then they
+// are cancelled. What waits stays in the outbox. The backend can be closed afterwards. It
+// is safe for concurrent use.
+func (p *Pusher) Remove(ctx context.Context, name string) error {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	d := p.find(name)
+	if d == nil {
+		return fmt.Errorf("pusher: there is no backend %q", name)
+	}
+	p.pushing.Lock() // route sees either all backends or all but this one
+	list := slices.DeleteFunc(slices.Clone(p.all()), func(o *dispatcher) bool { return o == d })
+	p.dispatchers.Store(&list)
+	p.pushing.Unlock()
+	d.stop()
+	p.mu.Lock()
+	started := p.start != nil
+	p.mu.Unlock()
+	if started {
+		select {
+		case <-d.ended:
+		case <-ctx.Done():
+			d.mu.Lock()
+			d.leave()
+			d.mu.Unlock()
+			<-d.ended
+		}
+	}
+	p.metrics.backlog.remove(name)
+	return errors.Join(d.reader.Close(), p.openLeftover(name))
+}
+
+// openLeftovers finds what waits for backends that are not configured.
+func (p *Pusher) openLeftovers() error {
+	known, err := p.box.Backends()
+	if err != nil {
+		return err
+	}
+	for _, b := range known {
+		switch {
+		case p.find(b.Name) != nil:
+		case b.Waiting+b.Parked == 0:
+			if _, err := p.box.Forget(b.Name); err != nil {
+				return err
+			}
+			p.log.Info("a backend that is not configured any more is forgotten: nothing waited for it", "backend", b.Name)
+		default:
+			if err := p.openLeftover(b.Name); err != nil {
+				return err
+			}
+			p.log.Warn("events wait for a backend that is not configured", "backend", b.Name, "events", b.Waiting+b.Parked, "kept_until_age", p.options.MaxAge,
+				"remedy", "configure it under this name again, or give the events to another backend with: eventpusher outbox move "+b.Name+
+					" NEW, or give them up with: eventpusher outbox forget "+b.Name)
+		}
+	}
+	return nil
+}
+
+func (p *Pusher) openLeftover(name string) error {
+	r, err := p.box.Reader(name, func() {})
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.leftovers = append(p.leftovers, leftover{name, r})
+	p.mu.Unlock()
+	p.metrics.backlog.add(name, r, false)
+	return nil
+}
+
+// left returns the leftovers.
+func (p *Pusher) left() []leftover {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.leftovers)
+}
+
+// reader returns the reader of a backend, configured or not, nil if there is none.
+func (p *Pusher) reader(name string) outbox.Reader {
+	if d := p.find(name); d != nil {
+		return d.reader
+	}
+	for _, l := range p.left() {
+		if l.name == name {
+			return l.reader
+		}
+	}
+	return nil
+}
+
+// dropLeftover closes the reader of a leftover, if there is one of that name.
+func (p *Pusher) dropLeftover(name string) error {
+	for i, l := range p.left() {
+		if l.name != name {
+			continue
+		}
+		p.mu.Lock()
+		p.leftovers = slices.Delete(p.leftovers, i, i+1)
+		p.mu.Unlock()
+		p.metrics.backlog.remove(name)
+		return l.reader.Close()
+	}
+	return nil
+}
+
+// watchLeftovers makes dead letters of what has waited for too long, until ctx ends.
+func (p *Pusher) watchLeftovers(ctx context.Context) {
+	tick := time.NewTicker(leftoverPause)
+	defer tick.Stop()
+	for p.options.MaxAge > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.draining:
+			return
+		case now := <-tick.C:
+			p.changing.Lock()
+			for _, l := range p.left() {
+				p.expireLeftover(l, now.Add(-p.options.MaxAge))
+			}
+			p.changing.Unlock()
+		}
+	}
+}
+
+func (p *Pusher) expireLeftover(l leftover, before time.Time) {
+	total := 0
+	for n := 1; n > 0; total += n {
+		var err error
+		if n, err = l.reader.Expire(before); err != nil {
+			p.log.Error("dead letters cannot be kept", "backend", l.name, "err", err)
+			break
+		}
+	}
+	if total > 0 {
+		p.metrics.dead.WithLabelValues(l.name, outbox.ReasonMaxAge).Add(float64(total))
+		p.log.Error("events of a backend that is not configured waited too long and went to the dead letters", "backend", l.name, "events", total, "max_age", p.options.MaxAge)
+	}
+}
+
+// errConfigured says that something concerns only backends that are not configured.
+var errConfigured = errors.New("is configured: take it out of the configuration, and restart eventpusher, first")
+
+// Forget gives up what waits for a backend that is not configured, and returns how many
+// events that were. The error wraps fs.ErrNotExist if the outbox does not know it. It is
+// safe for concurrent use.
+func (p *Pusher) Forget(name string) (int, error) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	if p.find(name) != nil {
+		return 0, fmt.Errorf("%s %w", name, errConfigured)
+	}
+	if err := p.dropLeftover(name); err != nil {
+		return 0, err
+	}
+	n, err := p.box.Forget(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(err, p.openLeftover(name))
+	}
+	return n, err
+}
+
+// Move gives what waits for a backend that is not configured, and its dead letters, to one
+// that is; see outbox.Move. The error wraps fs.ErrNotExist if the outbox does not know
+// the first one. It is safe for concurrent use, while Run runs.
+func (p *Pusher) Move(ctx context.Context, from, to string) (int, error) {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	d := p.find(to)
+	switch {
+	case p.find(from) != nil:
+		return 0, fmt.Errorf("%s %w", from, errConfigured)
+	case d == nil:
+		return 0, fmt.Errorf("%s is not configured: only a configured backend can take events", to)
+	}
+	if err := p.dropLeftover(from); err != nil {
+		return 0, err
+	}
+	n, err := outbox.Move(ctx, p.box, from, d.reader, to, func(pack outbox.Pack) error {
+		taken := make(chan error, 1)
+		p.pushing.Lock()
+		p.hand(batch{entries: pack.Entries, committed: func(err error) { taken <- err }})
+		p.pushing.Unlock()
+		return <-taken
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(err, p.openLeftover(from))
+	}
+	return n, err
+}

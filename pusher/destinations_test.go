@@ -1,0 +1,259 @@
+package pusher_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"eventpusher/backends"
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/pusher/outbox"
+)
+
+// leave returns an outbox in which a and b have two events each that nobody has taken, a
+// also a parked one and a dead letter.
+func leave(t *testing.T, dir string) *outbox.Embedded {
+	t.Helper()
+	box, _, stop := openOutbox(t, dir)
+	down := func(context.Context, []event.Event) []error { return every(1, errDown) }
+	var list []backends.Backend
+	for _, name := range []string{"a", "b"} {
+		b := &fakeBackend{name: name, publish: down}
+		if name == "a" {
+			b.publish = func(_ context.Context, batch []event.Event) []error {
+				if batch[0].ID == "x0" {
+					return every(1, backends.Permanent(errDown))
+				}
+				return every(1, errDown)
+			}
+		}
+		list = append(list, b)
+	}
+	p := start(t, pusher.Options{Backends: list, Outbox: box})
+	p.Push([]event.Event{of("x", "x0"), of("x", "x1"), of("x", "x2"), of("y", "y1")})
+	pass(time.Minute)
+	p.Drain(t.Context())
+	stop()
+	box, _, _ = openOutbox(t, dir)
+	return box
+}
+
+// A backend that is not configured keeps nothing from starting: the log says so, a metric
+// counts what waits, and at its age it becomes dead letters.
+func TestUnconfiguredBackend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var logged bytes.Buffer
+		dir := t.TempDir()
+		box := leave(t, dir)
+		reg := prometheus.NewRegistry()
+		b := &fakeBackend{name: "b"}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box, Metrics: pusher.NewMetrics(reg), MaxAge: time.Hour, Log: slog.New(slog.NewTextHandler(&logged, nil))})
+		pass(time.Second)
+		for _, part := range []string{"level=WARN", "backend=a", "events=3", "outbox move a NEW", "outbox forget a"} {
+			if !strings.Contains(logged.String(), part) {
+				t.Errorf("no %q in the log:\n%s", part, &logged)
+			}
+		}
+		if got := value(t, reg, "eventpusher_unconfigured_events{backend=a}"); got != 3 {
+			t.Errorf("metric: %v", got)
+		}
+		if s := p.Status(); len(s.Backends) != 1 || len(s.Unconfigured) != 1 || s.Unconfigured[0].Name != "a" || s.Unconfigured[0].Waiting != 3 || s.Unconfigured[0].OldestAge <= 0 {
+			t.Errorf("status %+v", s)
+		}
+		if n := b.count(); n != 4 {
+			t.Errorf("the configured one has got %d of 4", n)
+		}
+		pass(2 * time.Hour)
+		if list := letters(t, box.DeadLetters()); len(list) != 4 || list[3].Reason != outbox.ReasonMaxAge || list[3].Backend != "a" {
+			t.Errorf("dead letters: %+v", list)
+		}
+		if got := value(t, reg, "eventpusher_dead_letters_total{backend=a,reason=max_age}"); got != 3 {
+			t.Errorf("counted: %v", got)
+		}
+		p.Drain(t.Context())
+	})
+}
+
+// The place of a backend for which nothing waits goes with the next start.
+func TestUnconfiguredBackendWithoutEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir())
+		r, err := box.Reader("old", func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+		if known, err := box.Backends(); err != nil || len(known) != 1 || known[0].Name != "b" {
+			t.Errorf("known: %+v, %v", known, err)
+		}
+	})
+}
+
+func TestMove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := leave(t, t.TempDir())
+		b, c := &fakeBackend{name: "b"}, &fakeBackend{name: "c"}
+		p := start(t, pusher.Options{Backends: []backends.Backend{b, c}, Outbox: box})
+		pass(time.Second)
+		for _, names := range [][2]string{{"b", "c"}, {"a", "nobody"}} {
+			if n, err := p.Move(t.Context(), names[0], names[1]); n != 0 || err == nil || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("move %s to %s: %d, %v", names[0], names[1], n, err)
+			}
+		}
+		if _, err := p.Move(t.Context(), "never", "c"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("moved from a backend that never was: %v", err)
+		}
+		if n, err := p.Move(t.Context(), "a", "c"); n != 3 || err != nil {
+			t.Fatalf("moved %d, %v", n, err)
+		}
+		pass(time.Second)
+		got := c.ids()
+		if i, j := slices.Index(got, "x1"), slices.Index(got, "x2"); len(got) != 3 || i < 0 || i > j || !slices.Contains(got, "y1") {
+			t.Errorf("c got %v", got)
+		}
+		if b.count() != 4 {
+			t.Errorf("b got %v", b.ids())
+		}
+		if list := letters(t, box.DeadLetters()); len(list) != 1 || list[0].Backend != "c" || list[0].Event.ID != "x0" {
+			t.Errorf("dead letters: %+v", list)
+		}
+		if _, err := p.Move(t.Context(), "a", "c"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("moved twice: %v", err)
+		}
+		if s := p.Status(); len(s.Unconfigured) != 0 {
+			t.Errorf("status: %+v", s)
+		}
+		p.Drain(t.Context())
+	})
+}
+
+func TestForget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := leave(t, t.TempDir())
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+		if _, err := p.Forget("b"); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a configured backend: %v", err)
+		}
+		if n, err := p.Forget("a"); n != 3 || err != nil {
+			t.Errorf("forgot %d, %v", n, err)
+		}
+		if _, err := p.Forget("a"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("forgot twice: %v", err)
+		}
+		if s := p.Status(); len(s.Unconfigured) != 0 {
+			t.Errorf("status: %+v", s)
+		}
+	})
+}
+
+// Backends are added and removed while events are pushed: each event reaches the backend
+// if and only if it was pushed while that was there, in order.
+func TestBackendsAreAddedAndRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir())
+		always := &fakeBackend{name: "always", limits: backends.Limits{Lanes: 2, Batch: 4}}
+		p := start(t, pusher.Options{Backends: one(always), Outbox: box})
+		n := 0
+		push := func(count int) {
+			for range count {
+				p.Push([]event.Event{of(fmt.Sprint("peer", n%3), fmt.Sprintf("%04d", n))})
+				n++
+			}
+		}
+		push(10)
+		pass(time.Second)
+		down := &fakeBackend{name: "extra", publish: func(_ context.Context, batch []event.Event) []error { return every(len(batch), errDown) }}
+		if err := p.Add(down, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Add(&fakeBackend{name: "extra"}, nil); err == nil {
+			t.Error("added twice")
+		}
+		push(10)
+		if err := p.Remove(t.Context(), "extra"); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Remove(t.Context(), "extra"); err == nil {
+			t.Error("removed twice")
+		}
+		push(10) // extra does not get these
+		pass(time.Second)
+		if s := p.Status(); len(s.Backends) != 1 || len(s.Unconfigured) != 1 || s.Unconfigured[0].Waiting != 10 {
+			t.Errorf("status: %+v", s)
+		}
+		extra := &fakeBackend{name: "extra", limits: backends.Limits{Lanes: 2, Batch: 4}}
+		if err := p.Add(extra, nil); err != nil {
+			t.Fatal(err)
+		}
+		push(10)
+		pass(time.Minute)
+		var want []string
+		for i := range n {
+			if i/10 == 1 || i/10 == 3 {
+				want = append(want, fmt.Sprintf("%04d", i))
+			}
+		}
+		got := extra.ids()
+		last := make(map[int]string) // by conversation
+		for _, id := range got {
+			i, err := strconv.Atoi(id)
+			if err != nil || id <= last[i%3] {
+				t.Errorf("%s came after %s", id, last[i%3])
+			}
+			last[i%3] = id
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if always.count() != n {
+			t.Errorf("the other backend got %d of %d", always.count(), n)
+		}
+		p.Drain(t.Context())
+		if err := p.Add(&fakeBackend{name: "late"}, nil); err == nil {
+			t.Error("added after Drain")
+		}
+	})
+}
+
+// Remove cancels a call that hangs once its context has ended.
+func TestRemoveABackendThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir())
+		b := &fakeBackend{name: "b", publish: func(ctx context.Context, batch []event.Event) []error {
+			<-ctx.Done()
+			return every(len(batch), ctx.Err())
+		}}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		p.Push([]event.Event{of("x", "x1")})
+		pass(time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := p.Remove(ctx, "b"); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took != 5*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if s := p.Status(); len(s.Unconfigured) != 1 || s.Unconfigured[0].Waiting != 1 {
+			t.Errorf("status: %+v", s)
+		}
+	})
+}

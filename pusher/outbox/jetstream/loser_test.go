@@ -84,7 +84,8 @@ func (l *loser) run() error {
 	})
 	drain, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	return errors.Join(err, p.Drain(drain), func() error { end(); return <-done }(), e.Close())
+	p.Drain(drain)
+	return errors.Join(err, func() error { end(); return <-done }(), e.Close())
 }
 
 // refusals is the feed's end of pusher.Feeds: what is refused ends the connection.

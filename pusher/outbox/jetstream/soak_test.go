@@ -100,7 +100,7 @@ func TestSoakThroughput(t *testing.T) {
 		return rate
 	}
 	wake := make(chan struct{}, 1)
-	embedded, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{"a"}})
+	embedded, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

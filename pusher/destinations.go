@@ -259,9 +259,9 @@ func (p *Pusher) Move(ctx context.Context, from, to string) (int, error) {
 	}
 	n, err := outbox.Move(ctx, p.box, from, d.reader, to, func(pack outbox.Pack) error {
 		taken := make(chan error, 1)
-		p.pushing.Lock()
-		p.hand(batch{entries: pack.Entries, committed: func(err error) { taken <- err }})
-		p.pushing.Unlock()
+		if err := p.forward(batch{entries: pack.Entries, committed: func(err error) { taken <- err }}); err != nil {
+			return err
+		}
 		return <-taken
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"eventpusher/event"
@@ -54,12 +53,12 @@ func (p *Pusher) PushFeed(events []event.Event, at outbox.Position) bool {
 // them, and all are in one pack. Forward blocks until they are as safe as the outbox makes
 // them, or until ctx ends: then they may still be accepted. It is safe for concurrent use.
 func (p *Pusher) Forward(ctx context.Context, backend string, events []event.Event) error {
-	n := slices.IndexFunc(p.dispatchers, func(d *dispatcher) bool { return d.name == backend })
-	if n < 0 {
+	d := p.find(backend)
+	if d == nil {
 		return fmt.Errorf("no backend is called %q", backend)
 	}
 	var subscriber outbox.Subscribers
-	subscriber.Add(p.dispatchers[n].reader.Number())
+	subscriber.Add(d.reader.Number())
 	entries := make([]outbox.Entry, len(events))
 	for i := range events {
 		p.metrics.event(&events[i])

@@ -42,7 +42,7 @@ func inWorld(t *testing.T, takes func(to jid.JID) (time.Duration, error), test f
 			sent: make(map[string]time.Time), now: make(map[jid.JID]int), most: make(map[jid.JID]int), tried: make(map[jid.JID]int),
 		}
 		b := New(Options{Decider: asMongooseIM, Lanes: 320})
-		box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), Backends: []string{Name}})
+		box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir()})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,10 @@ func TestMissingFeedIsAlerted(t *testing.T) {
 		defer server.Close()
 		k := newKeeper(t)
 		k.at["s1"], k.at["s2"] = place("s1", "e1", 7), place("s2", "e1", 9)
-		w := newWatched(t, testConfig("server:5347"), slog.New(slog.DiscardHandler))
+		cfg := testConfig("server:5347")
+		cfg.MUCHosts = []string{"conference.example.org"}
+		cfg.Forwarders = append(cfg.Forwarders, cfg.MUCHosts...)
+		w := newWatched(t, cfg, slog.New(slog.DiscardHandler))
 		w.registry = prometheus.NewRegistry()
 		link, err := New(w.cfg, []string{testHost}, Options{Sink: k, Metrics: NewMetrics(w.registry)})
 		if err != nil {

@@ -9,36 +9,23 @@ import (
 	"eventpusher/backends"
 )
 
-// Oversize says what becomes of a notification that is larger than its provider
-// takes.
-type Oversize uint8
-
-// Shorten cuts the body, and where that is not enough the title; Refuse lets the
-// notification fail as too large.
-const (
-	Shorten Oversize = iota
-	Refuse
-)
-
 // ellipsis ends a text that was cut.
 const ellipsis = "…"
 
-// Fit encodes n in at most limit bytes. encode must grow with each text, and depend
-// on nothing else. With Shorten the texts are cut between characters and end in an
-// ellipsis; what no cutting makes small enough is refused with backends.ErrTooLarge,
-// as permanent.
-func (o Oversize) Fit(n Notification, limit int, encode func(*Notification) ([]byte, error)) ([]byte, error) {
+// Fit encodes n in at most limit bytes. encode must grow with each text, and depend on
+// nothing else. The body is cut, and where that is not enough the title, between
+// characters and with an ellipsis. What no cutting makes small enough is refused with
+// backends.ErrTooLarge, as permanent.
+func Fit(n Notification, limit int, encode func(*Notification) ([]byte, error)) ([]byte, error) {
 	encoded, err := encode(&n)
 	if err != nil || len(encoded) <= limit {
 		return encoded, err
 	}
 	size := len(encoded)
-	if o == Shorten {
-		for _, text := range [...]*string{&n.Body, &n.Title} {
-			encoded, err := shorten(text, limit, func() ([]byte, error) { return encode(&n) })
-			if err != nil || encoded != nil {
-				return encoded, err
-			}
+	for _, text := range [...]*string{&n.Body, &n.Title} {
+		encoded, err := shorten(text, limit, func() ([]byte, error) { return encode(&n) })
+		if err != nil || encoded != nil {
+			return encoded, err
 		}
 	}
 	return nil, backends.Permanent(fmt.Errorf("%d bytes, %d are allowed: %w", size, limit, backends.ErrTooLarge))

@@ -114,23 +114,20 @@ func TestFit(t *testing.T) {
 	for _, tc := range []struct {
 		name, title, body string
 		limit             int
-		oversize          notify.Oversize
 		want              string // "" for too large
 	}{
-		{"fits", "t", "body", 12, notify.Shorten, `["t","body"]`},
-		{"fits and refuses", "t", "body", 12, notify.Refuse, `["t","body"]`},
-		{"one byte less", "t", "bodies", 13, notify.Shorten, `["t","bo…"]`},
-		{"refused", "t", "bodies", 13, notify.Refuse, ""},
-		{"between characters", "t", long, 15, notify.Shorten, `["t","ää…"]`},
-		{"and never inside", "t", long, 14, notify.Shorten, `["t","ä…"]`},
-		{"without the space before", "t", "so it is", 14, notify.Shorten, `["t","so…"]`},
-		{"escapes count", "t", "\n\n\n\n\n\n\n", 15, notify.Shorten, `["t","\n\n…"]`},
-		{"room for no body", "t", "bodies", 11, notify.Shorten, `["t",""]`},
-		{"room for no whole title", "titles", "b", 12, notify.Shorten, `["ti…",""]`},
-		{"room for nothing", "titles", "b", 6, notify.Shorten, ""},
+		{"fits", "t", "body", 12, `["t","body"]`},
+		{"one byte less", "t", "bodies", 13, `["t","bo…"]`},
+		{"between characters", "t", long, 15, `["t","ää…"]`},
+		{"and never inside", "t", long, 14, `["t","ä…"]`},
+		{"without the space before", "t", "so it is", 14, `["t","so…"]`},
+		{"escapes count", "t", "\n\n\n\n\n\n\n", 15, `["t","\n\n…"]`},
+		{"room for no body", "t", "bodies", 11, `["t",""]`},
+		{"room for no whole title", "titles", "b", 12, `["ti…",""]`},
+		{"room for nothing", "titles", "b", 6, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := tc.oversize.Fit(notify.Notification{Title: tc.title, Body: tc.body}, tc.limit, encode)
+			got, err := notify.Fit(notify.Notification{Title: tc.title, Body: tc.body}, tc.limit, encode)
 			if tc.want == "" {
 				if backends.Reason(err) != "too_large" || !errors.As(err, new(*backends.PermanentError)) {
 					t.Errorf("%q, %v, want too large", got, err)
@@ -144,14 +141,11 @@ func TestFit(t *testing.T) {
 
 func TestFitReturnsErrorsOfTheEncoding(t *testing.T) {
 	broken := errors.New("broken")
-	for _, oversize := range []notify.Oversize{notify.Shorten, notify.Refuse} {
-		_, err := oversize.Fit(full(), 10, func(*notify.Notification) ([]byte, error) { return nil, broken })
-		if !errors.Is(err, broken) {
-			t.Errorf("%v, want the encoding's error", err)
-		}
+	if _, err := notify.Fit(full(), 10, func(*notify.Notification) ([]byte, error) { return nil, broken }); !errors.Is(err, broken) {
+		t.Errorf("%v, want the encoding's error", err)
 	}
 	calls := 0
-	_, err := notify.Shorten.Fit(full(), 10, func(*notify.Notification) ([]byte, error) {
+	_, err := notify.Fit(full(), 10, func(*notify.Notification) ([]byte, error) {
 		if calls++; calls > 1 {
 			return nil, broken
 		}
@@ -167,7 +161,7 @@ func FuzzFit(f *testing.F) {
 	f.Add("", strings.Repeat("😀\"", 30), uint16(64))
 	f.Add("\xff\xfe", "\xe2\x80", uint16(9))
 	f.Fuzz(func(t *testing.T, title, body string, limit uint16) {
-		got, err := notify.Shorten.Fit(notify.Notification{Title: title, Body: body}, int(limit), encode)
+		got, err := notify.Fit(notify.Notification{Title: title, Body: body}, int(limit), encode)
 		if err != nil {
 			if limit >= uint16(len(`["",""]`)) {
 				t.Fatalf("limit %d: %v", limit, err)

@@ -177,12 +177,6 @@ func TestOversize(t *testing.T) {
 	if err := s.Send(t.Context(), target(), n); backends.Reason(err) != "too_large" {
 		t.Errorf("%v, want too large", err)
 	}
-	_, refusing, _ := start(t, func(o *Options) { o.Oversize = notify.Refuse })
-	n = notification()
-	n.Body = strings.Repeat("x", 5000)
-	if err := refusing.Send(t.Context(), target(), n); backends.Reason(err) != "too_large" {
-		t.Errorf("%v, want too large", err)
-	}
 }
 
 func TestVerdicts(t *testing.T) {

@@ -46,7 +46,6 @@ type Options struct {
 	Interruption   string // interruption-level of what is shown; empty: Apple's
 	LocKey         string // names the application's text in place of notify.GenericBody; empty: that text
 	MutableContent bool   // lets a service extension of the application change it
-	Oversize       notify.Oversize
 
 	Concurrency int           // requests at once; default 128
 	Timeout     time.Duration // of each; default 10 s
@@ -67,7 +66,6 @@ type Sender struct {
 	level    string
 	locKey   string
 	mutable  bool
-	oversize notify.Oversize
 }
 
 var _ notify.Sender = (*Sender)(nil)
@@ -95,7 +93,7 @@ func New(o Options) (*Sender, error) {
 	}
 	s := &Sender{
 		client: client, base: base, key: o.Key, sandbox: o.Sandbox, topics: slices.Clone(o.Topics),
-		sound: o.Sound, category: o.Category, level: o.Interruption, locKey: o.LocKey, mutable: o.MutableContent, oversize: o.Oversize,
+		sound: o.Sound, category: o.Category, level: o.Interruption, locKey: o.LocKey, mutable: o.MutableContent,
 	}
 	if s.sound == "" {
 		s.sound = "default"
@@ -197,7 +195,7 @@ func (s *Sender) request(n *notify.Notification, topic string) (http.Header, []b
 	if left > 0 {
 		expiration = strconv.FormatInt(at.Unix(), 10)
 	}
-	body, err := s.oversize.Fit(*n, limit, func(n *notify.Notification) ([]byte, error) { return s.payload(n, pushType) })
+	body, err := notify.Fit(*n, limit, func(n *notify.Notification) ([]byte, error) { return s.payload(n, pushType) })
 	if err != nil {
 		return nil, nil, backends.Permanent(err)
 	}

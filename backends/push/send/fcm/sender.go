@@ -34,7 +34,6 @@ type Options struct {
 	ClickAction string // what a tap opens; empty: the application
 	Sound       string // default "default"
 	LocKey      string // names the application's text in place of notify.GenericBody; empty: that text
-	Oversize    notify.Oversize
 
 	Concurrency int           // requests at once; default 128
 	Timeout     time.Duration // of each; default 10 s
@@ -53,7 +52,6 @@ type Sender struct {
 	click    string
 	sound    string
 	locKey   string
-	oversize notify.Oversize
 }
 
 var _ notify.Sender = (*Sender)(nil)
@@ -76,7 +74,7 @@ func New(o Options) (*Sender, error) {
 	s := &Sender{
 		client: client, account: account,
 		target:   base.JoinPath("v1", "projects", account.project, "messages:send"),
-		dataOnly: o.DataOnly, channel: o.ChannelID, click: o.ClickAction, sound: o.Sound, locKey: o.LocKey, oversize: o.Oversize,
+		dataOnly: o.DataOnly, channel: o.ChannelID, click: o.ClickAction, sound: o.Sound, locKey: o.LocKey,
 	}
 	if s.sound == "" {
 		s.sound = "default"
@@ -148,7 +146,7 @@ func (s *Sender) request(t *notify.Target, n *notify.Notification) ([]byte, erro
 		return nil, err
 	}
 	var fitting *message
-	if _, err := s.oversize.Fit(*n, maxMessage, func(n *notify.Notification) ([]byte, error) {
+	if _, err := notify.Fit(*n, maxMessage, func(n *notify.Notification) ([]byte, error) {
 		var err error
 		if fitting, err = s.message(n, left, at); err != nil {
 			return nil, err

@@ -38,8 +38,7 @@ type Options struct {
 	Guard *Guard
 	// Padding hides the length of messages: plaintexts are padded to a multiple of
 	// these bytes; default 256, 1 for none.
-	Padding  int
-	Oversize notify.Oversize
+	Padding int
 
 	Concurrency int           // requests at once; default 128
 	Timeout     time.Duration // of each; default 10 s
@@ -49,11 +48,10 @@ type Options struct {
 
 // Sender sends to the endpoints of subscriptions. It implements notify.Sender.
 type Sender struct {
-	client   *provider.Client
-	guard    *Guard
-	vapid    *VAPID
-	padding  int
-	oversize notify.Oversize
+	client  *provider.Client
+	guard   *Guard
+	vapid   *VAPID
+	padding int
 }
 
 var _ notify.Sender = (*Sender)(nil)
@@ -81,7 +79,7 @@ func New(o Options) (*Sender, error) {
 		return nil, provider.WrongOption("cacertfile", fmt.Errorf("webpush: %w", err))
 	}
 	return &Sender{
-		client: client, guard: o.Guard, vapid: o.VAPID, padding: o.Padding, oversize: o.Oversize,
+		client: client, guard: o.Guard, vapid: o.VAPID, padding: o.Padding,
 	}, nil
 }
 
@@ -134,7 +132,7 @@ func (s *Sender) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 	if err != nil {
 		return err
 	}
-	plaintext, err := s.oversize.Fit(*n, maxPlaintext, func(n *notify.Notification) ([]byte, error) {
+	plaintext, err := notify.Fit(*n, maxPlaintext, func(n *notify.Notification) ([]byte, error) {
 		return provider.JSON(n.Summary())
 	})
 	if err != nil {

@@ -19,6 +19,10 @@
 -include("xmpp.hrl").
 -include("mod_event_feed.hrl").
 
+%% Elements within elements of a stanza. ejabberd's encoder of XML recurses, and takes
+%% the whole server with it at some 4000 of them; the component reads no more than
+%% 1000. A deeper stanza is left out, and the component records the event.
+-define(MOST_DEPTH, 1000).
 %% Marks, in a session's process, that stored messages are being handed over.
 -define(HANDING_OVER, mod_event_feed_handing_over).
 %% In the process that sends for a user who has no session there: what it sends.
@@ -139,7 +143,16 @@ address(User) -> jid:encode(User).
 encoded(none) ->
     none;
 encoded(Stanza) ->
-    term_to_binary(xmpp:encode(Stanza)).
+    El = xmpp:encode(Stanza),
+    case is_flat(El, ?MOST_DEPTH) of
+	true -> term_to_binary(El);
+	false -> none
+    end.
+
+is_flat(#xmlel{children = Els}, Depth) ->
+    Depth > 0 andalso lists:all(fun(El) -> is_flat(El, Depth - 1) end, Els);
+is_flat(_Text, _Depth) ->
+    true.
 
 %%% Messages
 %%%

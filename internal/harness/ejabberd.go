@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -34,6 +35,10 @@ type EjabberdOptions struct {
 	EventFeedOptions string
 	// Eval is Erlang that is evaluated before the server starts.
 	Eval string
+	// Node gives the Erlang node a name, "NAME@127.X.Y.Z", by which others can join it into
+	// a cluster. All of a cluster take the same NodePort, each on its own address.
+	Node     string
+	NodePort int
 	// DelegatePush delegates urn:xmpp:push:0 to the components (XEP-0355).
 	DelegatePush bool
 	// Federation lets the server talk to those that Federate makes.
@@ -162,9 +167,15 @@ func prepareEjabberd(s *server, ports []int, o EjabberdOptions) error {
 	}
 
 	log := filepath.Join(s.dir, "log", "ejabberd.log")
-	// Started like this, without a node name, Erlang needs no epmd.
+	// Started like this Erlang needs no epmd.
 	s.args = []string{erl, "-noinput", "+K", "true", "+P", "250000", "+sbwt", "none",
 		"-mnesia", "dir", fmt.Sprintf("%q", filepath.Join(s.dir, "db"))}
+	if o.Node != "" {
+		// Without the port mapper of the machine: everybody knows the port.
+		_, address, _ := strings.Cut(o.Node, "@")
+		s.args = append(s.args, "-name", o.Node, "-setcookie", "harness", "-start_epmd", "false", "-erl_epmd_port", fmt.Sprint(o.NodePort),
+			"-kernel", "inet_dist_use_interface", "{"+strings.ReplaceAll(address, ".", ",")+"}")
+	}
 	if o.Eval != "" {
 		s.args = append(s.args, "-eval", o.Eval)
 	}

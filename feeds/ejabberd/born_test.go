@@ -190,7 +190,7 @@ func TestBorn(t *testing.T) {
 				alice.Send("<message type='chat' id='b4' to='bob@localhost'><body>Sent all the same</body></message>")
 				alice.WaitFor("b4", "error")
 			},
-			[]string{"message-sent alice@localhost/r1 to=bob@localhost [message Sent all the same]"},
+			[]string{"message-sent alice@localhost/r1 to=bob@localhost reached=false [message Sent all the same]"},
 		},
 		{
 			"and nothing is stored that it blocks", func() {

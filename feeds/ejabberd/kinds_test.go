@@ -172,7 +172,7 @@ func TestKinds(t *testing.T) {
 				"message-sent bob@localhost/desk to=carol@localhost [message Later]",
 				"message-offline carol@localhost [message Later]",
 				"message-sent bob@localhost/desk to=carol@localhost [message ]",
-				"message-sent bob@localhost/desk to=nobody@localhost [message Never]",
+				"message-sent bob@localhost/desk to=nobody@localhost reached=false [message Never]",
 				"message-received carol@localhost to=carol@localhost [message Hello]",
 				"message-offline carol@localhost [message Hello]",
 			},

@@ -61,6 +61,7 @@ type event struct {
 	T      float64 `xml:"t,attr"`
 
 	To      string `xml:"to,attr"`
+	Reached string `xml:"reached,attr"`
 	Room    string `xml:"room,attr"`
 	Nick    string `xml:"nick,attr"`
 	Members string `xml:"members,attr"`
@@ -440,7 +441,7 @@ func (c *component) sound() {
 func (e event) line() string {
 	parts := []string{e.Kind, e.User}
 	for _, a := range []struct{ name, value string }{
-		{"to", e.To}, {"room", e.Room}, {"nick", e.Nick}, {"reason", e.Reason}, {"unacked", e.Unacked},
+		{"to", e.To}, {"reached", e.Reached}, {"room", e.Room}, {"nick", e.Nick}, {"reason", e.Reason}, {"unacked", e.Unacked},
 	} {
 		if a.value != "" {
 			parts = append(parts, a.name+"="+a.value)

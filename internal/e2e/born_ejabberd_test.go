@@ -145,6 +145,27 @@ var bornWays = []struct {
 		nil, nil,
 	},
 	{
+		"of a user whom the recipient blocks", func(b *born) {
+			b.bob.IQ("set", "", "<block xmlns='urn:xmpp:blocking'><item jid='alice@localhost'/></block>")
+			b.alice.Send("<message type='chat' id='w13' to='bob@localhost'><body>Bounced</body></message>")
+			b.alice.WaitFor("w13", "error")
+		},
+		[]string{"alice@localhost sent"}, []string{"alice@localhost sent", "bob@localhost recv"},
+	},
+	{
+		"to an account that does not exist", func(b *born) {
+			b.alice.Send("<message type='chat' id='w14' to='nobody@localhost'><body>Bounced</body></message>")
+			b.alice.WaitFor("w14", "error")
+		},
+		[]string{"alice@localhost sent"}, []string{"alice@localhost sent", "nobody@localhost recv"},
+	},
+	{
+		"the API in a user's bare address", func(b *born) {
+			b.api("alice@localhost", "dave@localhost", "By the API")
+		},
+		[]string{"alice@localhost sent", "dave@localhost recv"}, nil,
+	},
+	{
 		"to one whom the sender blocks", func(b *born) {
 			b.alice.IQ("set", "", "<block xmlns='urn:xmpp:blocking'><item jid='carol@localhost'/></block>")
 			b.alice.Send("<message type='chat' id='w12' to='carol@localhost'><body>Refused</body></message>")

@@ -191,7 +191,29 @@ injected(Message) ->
     put(?INJECTED, identity(Message)).
 
 report_sent(#message{from = From, to = To} = Message) ->
-    tell(<<"message-sent">>, From#jid.lserver, From, [{<<"to">>, jid:encode(To)}], Message).
+    Missing = is_user(To) andalso not reaches(Message),
+    tell(<<"message-sent">>, From#jid.lserver, From,
+	 [{<<"to">>, jid:encode(To)} | [{<<"reached">>, <<"false">>} || Missing]], Message).
+
+is_user(#jid{luser = LUser, lserver = LServer}) ->
+    LUser /= <<>> andalso is_served(LServer).
+
+%% reaches says whether a session of its recipient takes a message, or it is stored,
+%% as far as the server knows before. It bounces what a privacy list keeps from him and
+%% what is for an account that does not exist.
+reaches(#message{to = #jid{luser = LUser, lserver = LServer} = To} = Message) ->
+    Sessions = ejabberd_sm:get_session_sids(LUser, LServer),
+    (Sessions /= [] orelse ejabberd_auth:user_exists(LUser, LServer))
+	andalso is_taken(Message, Sessions)
+	andalso allow == ejabberd_hooks:run_fold(privacy_check_packet, LServer, allow, [To, Message, in]).
+
+%% Messages of these types are not stored.
+is_taken(#message{type = Type}, []) when Type == headline; Type == groupchat ->
+    false;
+is_taken(#message{type = headline, to = #jid{lresource = <<>>} = To}, _Sessions) ->
+    ejabberd_sm:get_user_present_resources(To#jid.luser, To#jid.lserver) /= [];
+is_taken(_Message, _Sessions) ->
+    true.
 
 reported(#message{to = To} = Message) ->
     xmpp:put_meta(Message, ?MODULE, jid:tolower(To)).
@@ -226,7 +248,8 @@ is_new(#message{to = To, meta = Meta} = Message) ->
     maps:get(?MODULE, Meta, none) /= jid:tolower(To)
 	andalso not is_injected(Message)
 	andalso not is_archived(Message)
-	andalso is_new_for(Message).
+	andalso not is_handed_over(Message)
+	andalso reaches(Message).
 
 is_injected(Message) ->
     case get(?INJECTED) of
@@ -247,14 +270,12 @@ is_result(#mam_result{}) -> true;
 is_result(#xmlel{name = <<"result">>} = El) -> attr(<<"xmlns">>, El) == ?NS_MAM_2;
 is_result(_El) -> false.
 
-%% is_new_for asks the recipient's side. What one of his own sessions routes to
-%% him in the name of another is a stored message handed over; nobody is told
-%% of messages that a privacy list keeps from him, or to users that do not exist.
-is_new_for(#message{from = From, to = #jid{luser = LUser, lserver = LServer} = To} = Message) ->
-    Sessions = ejabberd_sm:get_session_sids(LUser, LServer),
-    (not lists:keymember(self(), 2, Sessions) orelse jid:remove_resource(jid:tolower(From)) == {LUser, LServer, <<>>})
-	andalso (Sessions /= [] orelse ejabberd_auth:user_exists(LUser, LServer))
-	andalso allow == ejabberd_hooks:run_fold(privacy_check_packet, LServer, allow, [To, Message, in]).
+%% What a session of the recipient routes to him in the name of another is a stored
+%% message that he has asked for (XEP-0013).
+is_handed_over(#message{from = #jid{luser = LUser, lserver = LServer}, to = #jid{luser = LUser, lserver = LServer}}) ->
+    false;
+is_handed_over(#message{to = #jid{luser = LUser, lserver = LServer}}) ->
+    lists:keymember(self(), 2, ejabberd_sm:get_session_sids(LUser, LServer)).
 
 %% Nobody was there to take a message. mod_offline and mod_mam say what became
 %% of it.

@@ -2,8 +2,8 @@
 %%% nothing is lost: messages, presence, sessions and rooms, numbered and
 %%% acknowledged. The protocol is urn:eventpusher:feed:1.
 %%%
-%%% This module starts and stops the feed and holds the hooks for users'
-%%% sessions. They run in the sessions' own processes.
+%%% This module starts and stops the feed and holds the hooks for users' sessions,
+%%% which run in the sessions' own processes, and for the component.
 -module(mod_event_feed).
 
 -behaviour(gen_mod).
@@ -11,8 +11,7 @@
 -export([start/2, stop/1, reload/3, depends/2, mod_opt_type/1, mod_options/1, mod_doc/0]).
 -export([pre_uninstall/0]).
 -export([hosts/0, all_hosts/0, is_served/1, tell/5]).
--export([user_send/1, about_to_receive/1, offline/1, opened/1, self_presence/1,
-	 handed_over/1, pending/1, resumed/1, copied/2, sent/3, asked/2, terminated/2, account_removed/2,
+-export([opened/1, self_presence/1, handed_over/1, pending/1, resumed/1, copied/2, sent/3, asked/2, terminated/2, account_removed/2,
 	 component_connected/1, component_send/1, to_host/1]).
 
 -include("logger.hrl").
@@ -23,17 +22,12 @@
 %% the whole server with it at some 4000 of them; the component reads no more than
 %% 1000. A deeper stanza is left out, and the component records the event.
 -define(MOST_DEPTH, 1000).
-%% Marks, in a session's process, that stored messages are being handed over.
--define(HANDING_OVER, mod_event_feed_handing_over).
-%% In the process that sends for a user who has no session there: what it sends.
--define(INJECTED, mod_event_feed_injected).
-%% Marks the process of a component's connection.
--define(COMPONENT, mod_event_feed_component).
 
 %%% gen_mod
 
 start(Host, Opts) ->
     mod_event_feed_rooms:start(Host),
+    mod_event_feed_messages:start(Host),
     _ = [ejabberd_hooks:add(Hook, Host, ?MODULE, Function, Seq) || {Hook, Function, Seq} <- hooks()],
     _ = [ejabberd_hooks:add(Hook, ?MODULE, Function, Seq) || {Hook, Function, Seq} <- global_hooks()],
     case mod_event_feed_source:ensure_started(Opts) of
@@ -44,6 +38,7 @@ start(Host, Opts) ->
 stop(Host) ->
     _ = [ejabberd_hooks:delete(Hook, Host, ?MODULE, Function, Seq) || {Hook, Function, Seq} <- hooks()],
     mod_event_feed_rooms:stop(Host),
+    mod_event_feed_messages:stop(Host),
     case gen_mod:is_loaded_elsewhere(Host, ?MODULE) of
 	true ->
 	    mod_event_feed_source:host_down(Host);
@@ -62,7 +57,7 @@ pre_uninstall() ->
     lists:foreach(fun(Part) ->
 			  _ = code:purge(Part),
 			  _ = code:delete(Part)
-		  end, [mod_event_feed_intake, mod_event_feed_missed, mod_event_feed_options,
+		  end, [mod_event_feed_intake, mod_event_feed_messages, mod_event_feed_missed, mod_event_feed_options,
 			mod_event_feed_ring, mod_event_feed_rooms,
 			mod_event_feed_sessions, mod_event_feed_source, mod_event_feed_spool,
 			mod_event_feed_window, mod_event_feed_wire]).
@@ -70,15 +65,12 @@ pre_uninstall() ->
 depends(_Host, _Opts) ->
     [].
 
-%% Each stands behind the hook of ejabberd's own modules that decides about the
-%% stanza: mod_mam (50, 88), mod_carboncopy (89), mod_offline (50), mod_push (55)
-%% and mod_stream_mgmt (50), but ends of sessions before mod_stream_mgmt (50)
-%% gives their unacknowledged stanzas away.
+%% Each comes after the hook of ejabberd's own modules that decides about the session:
+%% mod_stream_mgmt (50) and mod_push (55), but ends of sessions before mod_stream_mgmt
+%% (50) gives their unacknowledged stanzas away. With an available presence mod_offline
+%% (50) hands over, in the session's process, what it has stored.
 hooks() ->
-    [{user_send_packet, user_send, 90},
-     {sm_receive_packet, about_to_receive, 90},
-     {offline_message_hook, offline, 90},
-     {c2s_session_opened, opened, 50},
+    [{c2s_session_opened, opened, 50},
      {c2s_self_presence, self_presence, 40},
      {c2s_self_presence, handed_over, 60},
      {c2s_session_pending, pending, 60},
@@ -154,138 +146,6 @@ is_flat(#xmlel{children = Els}, Depth) ->
 is_flat(_Text, _Depth) ->
     true.
 
-%%% Messages
-%%%
-%%% A message that passes user_send_packet is sent: by a session, or by the server's API
-%%% in a user's name. It carries, in its metadata, whom it was reported for, on all nodes
-%%% of a cluster. What reaches the sessions of a local user without having been reported
-%%% for him is received: from elsewhere, from a room, from the server itself, or from a
-%%% component or a service of the server that writes in a user's name.
-
-user_send({#message{type = Type, from = #jid{luser = LUser}, to = #jid{}} = Message, State} = Acc)
-  when Type /= error, LUser /= <<>> ->
-    case State of
-	#{sid := _} ->
-	    _ = erase(?HANDING_OVER),
-	    sent_by_session(Message, State);
-	_ ->
-	    _ = [injected(Message) || get(?COMPONENT) == undefined],
-	    Acc
-    end;
-user_send(Acc) ->
-    Acc.
-
-%% The server refuses what the sender's own list blocks.
-sent_by_session(#message{from = #jid{lserver = LServer}} = Message, State) ->
-    case ejabberd_hooks:run_fold(privacy_check_packet, LServer, allow, [State, Message, out]) of
-	allow ->
-	    report_sent(Message),
-	    {reported(Message), State};
-	deny ->
-	    {Message, State}
-    end.
-
-%% The server's API routes its own copy of the message, in this process.
-injected(Message) ->
-    report_sent(Message),
-    put(?INJECTED, identity(Message)).
-
-report_sent(#message{from = From, to = To} = Message) ->
-    Missing = is_user(To) andalso not reaches(Message),
-    tell(<<"message-sent">>, From#jid.lserver, From,
-	 [{<<"to">>, jid:encode(To)} | [{<<"reached">>, <<"false">>} || Missing]], Message).
-
-is_user(#jid{luser = LUser, lserver = LServer}) ->
-    LUser /= <<>> andalso is_served(LServer).
-
-%% reaches says whether a session of its recipient takes a message, or it is stored,
-%% as far as the server knows before. It bounces what a privacy list keeps from him and
-%% what is for an account that does not exist.
-reaches(#message{to = #jid{luser = LUser, lserver = LServer} = To} = Message) ->
-    Sessions = ejabberd_sm:get_session_sids(LUser, LServer),
-    (Sessions /= [] orelse ejabberd_auth:user_exists(LUser, LServer))
-	andalso is_taken(Message, Sessions)
-	andalso allow == ejabberd_hooks:run_fold(privacy_check_packet, LServer, allow, [To, Message, in]).
-
-%% Messages of these types are not stored.
-is_taken(#message{type = Type}, []) when Type == headline; Type == groupchat ->
-    false;
-is_taken(#message{type = headline, to = #jid{lresource = <<>>} = To}, _Sessions) ->
-    ejabberd_sm:get_user_present_resources(To#jid.luser, To#jid.lserver) /= [];
-is_taken(_Message, _Sessions) ->
-    true.
-
-reported(#message{to = To} = Message) ->
-    xmpp:put_meta(Message, ?MODULE, jid:tolower(To)).
-
-identity(#message{from = From, to = To, id = ID, type = Type}) ->
-    {jid:tolower(From), jid:tolower(To), ID, Type}.
-
-%% A message is about to be routed to the sessions of a local user, however many
-%% there are. What is routed again, after a session has ended without taking it,
-%% carries its mark.
-about_to_receive(#message{type = Type, to = To} = Message) when Type /= error ->
-    case get(?HANDING_OVER) of
-	true ->
-	    xmpp:put_meta(Message, ?MODULE, stored);
-	undefined ->
-	    case is_new(Message) of
-		true ->
-		    tell(<<"message-received">>, To#jid.lserver, To, [{<<"to">>, jid:encode(To)}], Message),
-		    reported(Message);
-		false ->
-		    Message
-	    end
-    end;
-about_to_receive(Acc) ->
-    Acc.
-
-is_new(#message{meta = #{?MODULE := stored}}) ->
-    false;
-is_new(#message{meta = #{carbon_copy := true}}) ->
-    false;
-is_new(#message{to = To, meta = Meta} = Message) ->
-    maps:get(?MODULE, Meta, none) /= jid:tolower(To)
-	andalso not is_injected(Message)
-	andalso not is_archived(Message)
-	andalso not is_handed_over(Message)
-	andalso reaches(Message).
-
-is_injected(Message) ->
-    case get(?INJECTED) of
-	undefined ->
-	    false;
-	Injected ->
-	    Injected == identity(Message) andalso erase(?INJECTED) == Injected
-    end.
-
-%% An answer from an archive (XEP-0313) has nothing but the result: of this server, or
-%% of a room elsewhere.
-is_archived(#message{body = [], sub_els = Els}) ->
-    lists:any(fun is_result/1, Els);
-is_archived(_Message) ->
-    false.
-
-is_result(#mam_result{}) -> true;
-is_result(#xmlel{name = <<"result">>} = El) -> attr(<<"xmlns">>, El) == ?NS_MAM_2;
-is_result(_El) -> false.
-
-%% What a session of the recipient routes to him in the name of another is a stored
-%% message that he has asked for (XEP-0013).
-is_handed_over(#message{from = #jid{luser = LUser, lserver = LServer}, to = #jid{luser = LUser, lserver = LServer}}) ->
-    false;
-is_handed_over(#message{to = #jid{luser = LUser, lserver = LServer}}) ->
-    lists:keymember(self(), 2, ejabberd_sm:get_session_sids(LUser, LServer)).
-
-%% Nobody was there to take a message. mod_offline and mod_mam say what became
-%% of it.
-offline({Stored, #message{type = Type, to = To} = Message} = Acc)
-  when Stored == offlined; Stored == archived ->
-    _ = [tell(<<"message-offline">>, To#jid.lserver, jid:remove_resource(To), [], Message) || Type /= error],
-    Acc;
-offline(Acc) ->
-    Acc.
-
 %%% Sessions
 
 opened(#{jid := JID} = State) ->
@@ -295,15 +155,14 @@ opened(#{jid := JID} = State) ->
 session(Kind, Change, #jid{lserver = Host} = JID, Attrs, Stanza) ->
     tell(Kind, Host, JID, Attrs, Stanza, {Change, jid:tolower(JID), self()}).
 
-%% The session's own undirected presence, before the server acts on it. With an
-%% available one mod_offline hands over, in this process, what it has stored.
+%% The session's own undirected presence, before the server acts on it.
 self_presence({#presence{type = available} = Presence, #{jid := JID} = State} = Acc) ->
     Kind = case State of
 	       #{pres_last := _} -> <<"presence">>;
 	       _ -> <<"online">>
 	   end,
     session(Kind, available, JID, [], Presence#presence{to = undefined}),
-    put(?HANDING_OVER, true),
+    mod_event_feed_messages:handing_over(),
     Acc;
 self_presence({#presence{type = unavailable} = Presence, #{jid := JID, pres_last := _}} = Acc) ->
     session(<<"offline">>, unavailable, JID, [], Presence#presence{to = undefined}),
@@ -312,7 +171,7 @@ self_presence(Acc) ->
     Acc.
 
 handed_over(Acc) ->
-    _ = erase(?HANDING_OVER),
+    mod_event_feed_messages:handed_over(),
     Acc.
 
 %% terminated is the end of a session's process, whatever its cause. If the
@@ -371,7 +230,7 @@ pending(#{jid := JID} = State) ->
 
 %% What a waiting session is sent; mod_stream_mgmt has just numbered it.
 sent(#{mgmt_state := pending, mgmt_stanzas_out := N, jid := JID} = State, #message{} = Message, _Result) ->
-    case is_reportable(Message) of
+    case mod_event_feed_messages:is_reportable(Message) of
 	true ->
 	    tell(<<"message-unacked">>, JID#jid.lserver, JID, [], Message),
 	    State#{mod_event_feed_told => N};
@@ -392,16 +251,11 @@ copied(State, _Old) -> State.
 %% unacked lists the messages that wait for an acknowledgement, with their numbers.
 unacked(#{mgmt_state := MgmtState, mgmt_queue := Queue}) when MgmtState /= inactive ->
     lists:reverse(p1_queue:foldl(fun({N, _Time, #message{} = Message}, Acc) ->
-					 [{N, Message} || is_reportable(Message)] ++ Acc;
+					 [{N, Message} || mod_event_feed_messages:is_reportable(Message)] ++ Acc;
 				    (_, Acc) -> Acc
 				 end, [], Queue));
 unacked(_State) ->
     [].
-
-is_reportable(#message{type = error}) -> false;
-is_reportable(#message{meta = #{carbon_copy := true}}) -> false;
-is_reportable(#message{meta = #{?MODULE := stored}}) -> false;
-is_reportable(Message) -> not is_archived(Message).
 
 count(Messages) ->
     [{<<"unacked">>, integer_to_binary(length(Messages))}].
@@ -415,7 +269,7 @@ component_connected(Component) ->
 %% component_send is before mod_privilege (50), which may run user_send_packet for
 %% what a component writes in a user's name (XEP-0356).
 component_send(Acc) ->
-    put(?COMPONENT, true),
+    mod_event_feed_messages:of_component(),
     control(Acc).
 
 %% control sees what comes over a component's own connection and nothing

@@ -51,8 +51,11 @@ type copyKey struct {
 type copyRun struct {
 	at   time.Time // of the first
 	left int
-	// unknown says that the presence table does not know who gets a copy.
+	// unknown says that there may be copies beyond those that the presence table
+	// accounts for.
 	unknown bool
+	// server says that the server itself is the sender.
+	server bool
 	// suspect says that it looked redelivered, and has made no event.
 	suspect bool
 }
@@ -83,14 +86,15 @@ func (c *copies) find(key copyKey, at time.Time) (copyRun, bool) {
 
 // copied reports whether a stanza of a run that was seen is one of the copies still to
 // come, and takes note of it. An id proves nothing: devices send the same one again and
-// again. It counts only for recipients of whom the presence table knows nothing.
+// again. It counts only for recipients of whom the presence table knows nothing. Beside
+// that, only the server repeats itself within unknownWindow, and only as copies.
 func (c *copies) copied(s *trust.Fact, key copyKey, run copyRun, at time.Time) bool {
 	if run.left > 0 {
 		run.left--
 		c.runs.Add(key, run)
 		return true
 	}
-	return run.unknown && s.ID != "" && at.Sub(run.at) < unknownWindow
+	return run.unknown && (s.ID != "" || run.server) && at.Sub(run.at) < unknownWindow
 }
 
 // firstSent reports whether a message from one user of a host to another is the
@@ -129,10 +133,15 @@ func (t *Translator) firstSent(s *trust.Fact, at time.Time, to *address, kind st
 	return 0, true
 }
 
-// firstArrived reports whether a message of somebody who is not local is the
-// first of the copies that its recipient's sessions got. There is no send copy.
-func (t *Translator) firstArrived(s *trust.Fact, at time.Time, to *address, kind string) (Reason, bool) {
-	if to.session && t.sessions.online(to) {
+// firstArrived reports whether a message of a sender who is not a local user is the
+// first of the copies that its recipient's sessions got.
+//
+// There is a send copy as well if the server's API sent it in the server's own name. If
+// another part of the server did (an announcement), there is none. So the copy that is
+// too many counts as one only within unknownWindow.
+func (t *Translator) firstArrived(s *trust.Fact, at time.Time, from, to *address, kind string) (Reason, bool) {
+	server := !from.named && from.host != nil && !from.host.rooms
+	if to.session && t.sessions.online(to) && !server {
 		return 0, true // exactly one session gets it
 	}
 	key := t.copies.key(s)
@@ -141,7 +150,7 @@ func (t *Translator) firstArrived(s *trust.Fact, at time.Time, to *address, kind
 		return SkippedDuplicate, false
 	}
 	k := t.sessions.receivers(to, kind)
-	t.copies.runs.Add(key, copyRun{at: at, left: k - 1, unknown: t.sessions.unknown(to, k)})
+	t.copies.runs.Add(key, copyRun{at: at, left: k - 1, unknown: server || t.sessions.unknown(to, k), server: server})
 	return 0, true
 }
 

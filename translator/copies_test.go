@@ -106,6 +106,14 @@ func TestServiceLogCopies(t *testing.T) {
 		{"remote headline without id, twice, three receivers", []int{3, 0, 1}, repeat(fanout("headline").id(""), 6), 0, 2, 0},
 		{"remote without id, twice, one receiver", []int{0}, repeat(fanout("chat").id(""), 2), 0, 2, 0},
 		{"remote to a full JID that is there", []int{0}, repeat(logged("x@remote.example/q", bob, "chat"), 2), 0, 2, 0},
+		{"of the server, by its API: sent copy and received copy", []int{0}, repeat(logged("localhost", "bob@localhost", "chat"), 2), 0, 1, 0},
+		{"of the server, without id", []int{0}, repeat(logged("localhost", "bob@localhost", "chat").id(""), 2), 0, 1, 0},
+		{"of the server to a full JID", []int{0}, repeat(logged("localhost", bob, "chat"), 2), 0, 1, 0},
+		{"of the server, two receivers", []int{0, 0}, repeat(logged("localhost", "bob@localhost", "chat"), 3), 0, 1, 0},
+		{"of the server, routed without a sent copy", []int{0}, repeat(logged("localhost", "bob@localhost", "headline"), 1), 0, 1, 0},
+		{"of the server to a user who is away", nil, repeat(logged("localhost", "bob@localhost", "chat"), 1), 0, 1, 0},
+		{"of the server, twice", []int{0}, spaced(logged("localhost", "bob@localhost", "chat"), 2, time.Second), 0, 2, 0},
+		{"of a service of the server: no sent copy", []int{0}, repeat(logged("gateway.localhost", "bob@localhost", "chat").id(""), 2), 0, 2, 0},
 		{"reflections by a room", []int{0}, repeat(logged(room+"/al", bob, "groupchat").id(""), 2), 0, 2, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

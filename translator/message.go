@@ -46,7 +46,7 @@ func (t *Translator) message(s *trust.Fact, copied trust.Copy, received time.Tim
 		return dst, SkippedServerMade // else it comes by the server's API, in a user's name
 	}
 	if !from.localUser() || s.Feed == trust.EventFeed && copied == trust.ReceivedCopy {
-		reason, ok := t.arrives(s, copied, received, &to, kind)
+		reason, ok := t.arrives(s, copied, received, &from, &to, kind)
 		if !ok {
 			return dst, reason
 		}
@@ -89,7 +89,7 @@ func (t *Translator) leaves(s *trust.Fact, copied trust.Copy, received time.Time
 
 // arrives reports whether s is the copy of somebody else's message that was made
 // when it was about to reach the local user to.
-func (t *Translator) arrives(s *trust.Fact, copied trust.Copy, received time.Time, to *address, kind string) (Reason, bool) {
+func (t *Translator) arrives(s *trust.Fact, copied trust.Copy, received time.Time, from, to *address, kind string) (Reason, bool) {
 	if !to.localUser() || copied == trust.SentCopy {
 		return SkippedForeign, false
 	}
@@ -100,7 +100,7 @@ func (t *Translator) arrives(s *trust.Fact, copied trust.Copy, received time.Tim
 	}
 	if s.Feed == trust.ServiceLog {
 		// It makes a copy for each session that gets the message.
-		return t.firstArrived(s, received, to, kind)
+		return t.firstArrived(s, received, from, to, kind)
 	}
 	return SkippedUnmarked, copied == trust.ReceivedCopy
 }

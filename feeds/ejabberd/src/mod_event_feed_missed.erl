@@ -133,7 +133,8 @@ existing(Candidates, Occupant) ->
     Members.
 
 listed(true, {User, Server} = Account, Occupant, Members) ->
-    Member = jid:make(User, Server),
+    %% They are prepared already.
+    Member = #jid{user = User, server = Server, luser = User, lserver = Server},
     case ejabberd_hooks:run_fold(privacy_check_packet, Server, allow,
 				 [Member, #message{type = groupchat, from = Occupant, to = Member}, in]) of
 	allow -> [Account | Members];

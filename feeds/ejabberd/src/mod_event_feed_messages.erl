@@ -69,7 +69,7 @@ user_send({#message{type = Type, from = #jid{luser = LUser}, to = #jid{}} = Mess
 	    _ = erase(?HANDING_OVER),
 	    sent_by_session(Message, State);
 	_ ->
-	    _ = [injected(Message) || get(?COMPONENT) == undefined],
+	    _ = [injected(Message) || get(?COMPONENT) == undefined, not is_notification(Message)],
 	    Acc
     end;
 user_send(Acc) ->
@@ -149,6 +149,7 @@ is_new(#message{to = To, meta = Meta} = Message) ->
 	andalso not is_injected(Message)
 	andalso not is_archived(Message)
 	andalso not is_handed_over(Message)
+	andalso not is_notification(Message)
 	andalso reaches(Message).
 
 is_injected(Message) ->
@@ -169,6 +170,13 @@ is_archived(_Message) ->
 is_result(#mam_result{}) -> true;
 is_result(#xmlel{name = <<"result">>} = El) -> fxml:get_tag_attr_s(<<"xmlns">>, El) == ?NS_MAM_2;
 is_result(_El) -> false.
+
+%% The server sends these in the name of a user to all who follow what the user
+%% publishes (XEP-0163). The component makes no event of them.
+is_notification(#message{type = headline, body = [], from = #jid{lresource = <<>>} = From} = Message) ->
+    is_user(From) andalso xmpp:has_subtag(Message, #ps_event{});
+is_notification(_Message) ->
+    false.
 
 %% What a session of the recipient routes to him in the name of another is a stored
 %% message that he has asked for (XEP-0013).

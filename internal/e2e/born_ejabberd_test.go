@@ -116,7 +116,7 @@ var bornWays = []struct {
 			b.bob.WaitFor("Welcome")
 		},
 		// mod_service_log copies it as sent and as received.
-		[]string{"bob@localhost recv"}, []string{"bob@localhost recv", "bob@localhost recv"},
+		[]string{"bob@localhost recv"}, []string{"bob@localhost recv"},
 	},
 	{
 		"a client in a room", func(b *born) {
@@ -135,6 +135,18 @@ var bornWays = []struct {
 		},
 		[]string{"alice@localhost sent", "tea@muc.localhost recv", "alice@localhost recv", "bob@localhost recv"},
 		[]string{"alice@localhost sent", "tea@muc.localhost recv", "alice@localhost recv", "bob@localhost recv"},
+	},
+	{
+		"a notification of what a user publishes", func(b *born) {
+			const publish = "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='tune'><item id='%s'><tune xmlns='urn:tune'/></item></publish>" +
+				"<publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
+				"<field var='pubsub#access_model'><value>open</value></field></x></publish-options></pubsub>"
+			b.alice.IQ("set", "", fmt.Sprintf(publish, "t1"))
+			b.bob.IQ("set", "alice@localhost", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='tune' jid='bob@localhost'/></pubsub>")
+			b.alice.IQ("set", "", fmt.Sprintf(publish, "t2"))
+			b.bob.WaitFor("<message", "t2", "pubsub#event")
+		},
+		nil, nil,
 	},
 	{
 		"from one whom the recipient blocks", func(b *born) {

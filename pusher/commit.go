@@ -117,6 +117,7 @@ func (p *Pusher) commit(list []*batch) ([]outbox.Position, error) {
 	}
 	err := p.box.Bury(letters...)
 	if err == nil {
+		p.buried(letters)
 		for _, b := range list {
 			b.letters = nil // kept now, whatever becomes of the rest
 		}
@@ -126,6 +127,16 @@ func (p *Pusher) commit(list []*batch) ([]outbox.Position, error) {
 		p.appended(err) // a feed that waits is no failure
 	}
 	return pack.Positions, err
+}
+
+// buried counts letters that the outbox has taken.
+func (p *Pusher) buried(letters []outbox.DeadLetter) {
+	for i := range letters {
+		p.metrics.dead.WithLabelValues(letters[i].Backend, letters[i].Reason).Inc()
+		if d := p.find(letters[i].Backend); d != nil {
+			d.dead.Add(1)
+		}
+	}
 }
 
 // latest adds positions to list, of each source only the last one: a pack is kept as a
@@ -175,8 +186,8 @@ func (p *Pusher) giveUpIntake(why error) {
 				case b.committed != nil:
 					b.committed(why)
 				case len(b.positions) == 0: // else the source keeps it
-					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries)))
-					lost += len(b.entries)
+					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries) + len(b.letters)))
+					lost += len(b.entries) + len(b.letters)
 				}
 			}
 			p.intake.done(l, list)

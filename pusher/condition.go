@@ -29,8 +29,6 @@ func (p *Pusher) gets(d *dispatcher, e *event.Event) bool {
 	switch {
 	case err != nil:
 		d.metrics.when("error").Inc()
-		d.metrics.dead(reasonWhen).Inc()
-		d.dead.Add(1)
 		if n, ok := d.whenLog.allow(time.Now(), time.Minute); ok {
 			d.log.Error("the condition of the backend fails: the event becomes a dead letter", "kind", e.Kind.String(), "err", err, "since_last_line", n)
 		}

@@ -69,7 +69,7 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 	}
 
 	d.mu.Lock()
-	ch := d.gate.leave(c.done, c.probe, evidence, func(yield func(uint64) bool) {
+	ch := d.gate.leave(c.round, c.probe, evidence, func(yield func(uint64) bool) {
 		for _, it := range c.items {
 			if !yield(it.Key) {
 				return

@@ -2,7 +2,6 @@ package pusher
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -12,12 +11,6 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
-)
-
-// Errors that only the gate sees.
-var (
-	errNoEvidence = errors.New("no evidence")
-	errFailing    = errors.New("failing")
 )
 
 // dispatcher delivers the events of one backend through its lanes. It shares
@@ -75,7 +68,7 @@ type call struct {
 	batch       []event.Event
 	settlements []outbox.Settlement
 	probe       bool
-	done        func(error)
+	round       int // of the gate
 	began       time.Time
 }
 
@@ -86,7 +79,7 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
 		log:     o.Log.With("backend", b.Name()),
 		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
-		gate: newGate(b.Name()), ended: make(chan struct{}),
+		gate: new(gate), ended: make(chan struct{}),
 	}
 	d.limits.Lanes = max(d.limits.Lanes, 1)
 	d.limits.Batch = max(d.limits.Batch, 1)
@@ -178,7 +171,7 @@ func (d *dispatcher) load(c *call) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.gate.leave(c.done, c.probe, noEvidence, nil, 0, time.Now())
+	d.gate.leave(c.round, c.probe, noEvidence, nil, 0, time.Now())
 	if d.draining {
 		d.wake.Broadcast()
 	}
@@ -211,7 +204,7 @@ func (d *dispatcher) next(c *call) bool {
 			items, due, more := d.reader.Take(c.items[:0], limit, probe)
 			c.items = items
 			if len(items) > 0 {
-				c.probe, c.done, c.began = probe, d.gate.enter(probe), now
+				c.probe, c.round, c.began = probe, d.gate.enter(probe), now
 				d.arm(due, now) // this lane may not be back by then
 				if more && !probe && d.idle.Load() > 1 {
 					d.wake.Signal() // one lane wakes the next for as long as there is work

@@ -421,3 +421,66 @@ func TestReplayDoesNotHoldAllInMemory(t *testing.T) {
 		}
 	})
 }
+
+// A dead letter that finds no room is lost, and not counted among those that are kept.
+func TestDeadLettersWithoutRoomAreCountedAsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken atomic.Bool
+		broken.Store(true)
+		box := newSlowDisk(t, func(outbox.Pack) error {
+			if broken.Load() {
+				return errors.New("no space left on device")
+			}
+			return nil
+		})
+		reg := prometheus.NewRegistry()
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b", limits: backends.Limits{Batch: 1000}}), Outbox: box, Metrics: pusher.NewMetrics(reg)})
+		for n := range 16_384 {
+			p.Push([]event.Event{of("x", fmt.Sprint(n))})
+			if n == 0 {
+				pass(time.Second)
+			}
+		}
+		p.Bury([]outbox.DeadLetter{{Event: new(event.Event), Reason: outbox.ReasonUndecodable}, {Event: new(event.Event), Reason: outbox.ReasonUndecodable}})
+		broken.Store(false)
+		pass(time.Minute)
+		p.Bury([]outbox.DeadLetter{{Event: new(event.Event), Reason: outbox.ReasonUndecodable}})
+		pass(time.Second)
+		for metric, want := range map[string]float64{
+			"eventpusher_events_dropped_total{reason=outbox}":             2,
+			"eventpusher_dead_letters_total{backend=,reason=undecodable}": 1,
+		} {
+			if got := value(t, reg, metric); got != want {
+				t.Errorf("%s: %v, want %v", metric, got, want)
+			}
+		}
+		if n := len(letters(t, box.DeadLetters())); n != 1 {
+			t.Errorf("%d are kept", n)
+		}
+	})
+}
+
+// The limit of a replay is for the letters of backends and those of none together.
+func TestReplayHonoursItsLimitOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir())
+		b := &fakeBackend{name: "b"}
+		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		for n := range 4 {
+			for _, backend := range []string{"b", ""} {
+				if err := box.Bury(outbox.DeadLetter{Event: new(of("x", fmt.Sprint(backend, n))), Backend: backend, Reason: "filter"}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, limit := range []int{3, 1} {
+			if n, err := p.Replay(outbox.LetterFilter{Limit: limit}); n != limit || err != nil {
+				t.Errorf("replayed %d of %d, %v", n, limit, err)
+			}
+		}
+		pass(time.Second)
+		if left := len(letters(t, box.DeadLetters())); left != 4 || b.count() != 4 {
+			t.Errorf("%d left, %d delivered", left, b.count())
+		}
+	})
+}

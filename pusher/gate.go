@@ -1,10 +1,6 @@
 package pusher
 
-import (
-	"time"
-
-	"github.com/sony/gobreaker/v2"
-)
+import "time"
 
 // What opens a backend's breaker, and what a closed gate does.
 const (
@@ -49,9 +45,11 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 // gate decides how much a backend's lanes may send: everything, one probe, or
 // nothing for now. It is not safe for concurrent use.
 type gate struct {
-	breaker   *gobreaker.TwoStepCircuitBreaker[struct{}]
-	tripped   bool      // the breaker is not closed
-	openUntil time.Time // the breaker's own pause
+	// The breaker. What a call says that began in another round is no news.
+	tripped   bool      // it is open, or half-open once openUntil is over
+	round     int       // ends when the breaker opens or closes
+	failures  int       // calls in a row of this round
+	openUntil time.Time // its own pause
 	holdUntil time.Time // a longer one that the service asked for
 	probing   bool
 
@@ -64,39 +62,40 @@ type gate struct {
 	failed     int
 }
 
-func newGate(name string) *gate {
-	g := &gate{}
-	g.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		Name:        name,
-		MaxRequests: 1,
-		Timeout:     openFor,
-		ReadyToTrip: func(c gobreaker.Counts) bool {
-			return c.ConsecutiveFailures >= tripFailures && g.failed >= tripKeys
-		},
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			g.tripped = to != gobreaker.StateClosed
-			if to == gobreaker.StateOpen {
-				// The breaker wants its pause to be over, not just reached.
-				g.openUntil = time.Now().Add(openFor + 1)
-			}
-		},
-		IsExcluded: func(err error) bool { return err == errNoEvidence },
-	})
-	return g
-}
-
 // state returns how the gate stands.
 func (g *gate) state() State {
-	if g.paused {
+	switch {
+	case g.paused:
 		return Paused
-	}
-	if !g.tripped { // only a failure can change that, so the breaker need not be asked
+	case !g.tripped:
 		return Closed
-	}
-	if g.breaker.State() == gobreaker.StateOpen {
+	case time.Now().Before(g.openUntil):
 		return Open
 	}
 	return HalfOpen
+}
+
+// trip opens the breaker, or opens it again after a probe has failed.
+func (g *gate) trip(now time.Time) {
+	g.tripped, g.openUntil, g.failures = true, now.Add(openFor), 0
+	g.round++
+}
+
+// noteFailure notes that a call has failed for a reason that passes.
+func (g *gate) noteFailure(now time.Time) {
+	g.failures++
+	if g.tripped || g.failures >= tripFailures && g.failed >= tripKeys {
+		g.trip(now)
+	}
+}
+
+// noteSuccess notes that the service has answered.
+func (g *gate) noteSuccess() {
+	g.failures = 0
+	if g.tripped {
+		g.tripped = false
+		g.round++
+	}
 }
 
 // permit says how many events the next call may take; with none, when to ask
@@ -131,18 +130,16 @@ const (
 	failing                   // no event went through, for reasons that pass
 )
 
-// enter notes that a call begins.
-func (g *gate) enter(probe bool) func(error) {
-	if g.paused {
-		g.probing = probe
-		return func(error) {}
-	}
-	done, err := g.breaker.Allow()
-	if err != nil { // cannot be: permit has asked it under the same lock
-		return func(error) {}
-	}
+// noRound is the round of calls that say nothing about the breaker.
+const noRound = -1
+
+// enter notes that a call begins, and returns the round that it belongs to.
+func (g *gate) enter(probe bool) (round int) {
 	g.probing = probe
-	return done
+	if g.paused {
+		return noRound
+	}
+	return g.round
 }
 
 // change is what a call has done to the gate, for logs and metrics.
@@ -153,16 +150,14 @@ type change struct {
 
 // leave notes how a call ended. keys are those of its events; after is the
 // longest pause that the service asked for.
-func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield func(uint64) bool), after time.Duration, now time.Time) change {
+func (g *gate) leave(round int, probe bool, v verdict, keys func(yield func(uint64) bool), after time.Duration, now time.Time) change {
 	before := g.state()
 	if probe {
 		g.probing = false
 	}
 	switch v {
 	case noEvidence:
-		done(errNoEvidence)
 	case refusing:
-		done(errNoEvidence)
 		g.refused++
 		switch {
 		case g.refused < pauseAfter && !g.paused:
@@ -178,7 +173,9 @@ func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield fu
 			g.paused = false
 		}
 		g.failed, g.refused = 0, 0
-		done(nil)
+		if round == g.round {
+			g.noteSuccess()
+		}
 	case failing:
 		if probe && g.paused { // it no longer refuses; the breaker judges the rest
 			g.paused = false
@@ -186,7 +183,9 @@ func (g *gate) leave(done func(error), probe bool, v verdict, keys func(yield fu
 		for k := range keys {
 			g.noteKey(k)
 		}
-		done(errFailing)
+		if round == g.round {
+			g.noteFailure(now)
+		}
 		if g.state() == Open && after > 0 {
 			if until := now.Add(after); until.After(g.holdUntil) {
 				g.holdUntil = until

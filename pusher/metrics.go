@@ -14,22 +14,20 @@ import (
 
 // Metrics are what the pusher counts. One Metrics serves one pusher and its chain.
 type Metrics struct {
-	events       *prometheus.CounterVec
-	dropped      *prometheus.CounterVec
-	filters      *prometheus.CounterVec
-	when         *prometheus.CounterVec
-	deliveries   *prometheus.CounterVec
-	failures     *prometheus.CounterVec
-	seconds      *prometheus.HistogramVec
-	backlog      *backlog
-	dead         *prometheus.CounterVec
-	shed         *prometheus.CounterVec
-	breaker      *prometheus.GaugeVec
-	panics       *prometheus.CounterVec
-	byKind       [event.Push + 1][event.Out + 1]prometheus.Counter
-	droppedBy    map[dropReason]prometheus.Counter
-	deadByFilter prometheus.Counter
-	deadUnread   prometheus.Counter
+	events     *prometheus.CounterVec
+	dropped    *prometheus.CounterVec
+	filters    *prometheus.CounterVec
+	when       *prometheus.CounterVec
+	deliveries *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	seconds    *prometheus.HistogramVec
+	backlog    *backlog
+	dead       *prometheus.CounterVec
+	shed       *prometheus.CounterVec
+	breaker    *prometheus.GaugeVec
+	panics     *prometheus.CounterVec
+	byKind     [event.Push + 1][event.Out + 1]prometheus.Counter
+	droppedBy  map[dropReason]prometheus.Counter
 }
 
 // dropReason says why an event reached no backend.
@@ -88,8 +86,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	if reg != nil {
 		reg.MustRegister(m.backlog)
 	}
-	m.deadByFilter = m.dead.WithLabelValues("", reasonFilter)
-	m.deadUnread = m.dead.WithLabelValues("", outbox.ReasonUndecodable)
+	for _, reason := range []string{reasonFilter, outbox.ReasonUndecodable} {
+		m.dead.WithLabelValues("", reason) // shown from the start
+	}
 	return m
 }
 

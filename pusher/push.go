@@ -123,7 +123,6 @@ func (p *Pusher) bury(letters []outbox.DeadLetter, at *outbox.Position) bool {
 	if p.closed.Load() {
 		return p.refuse(b, dropStopped, len(letters))
 	}
-	p.metrics.deadUnread.Add(float64(len(letters)))
 	return p.hand(b)
 }
 
@@ -186,7 +185,7 @@ func (p *Pusher) hand(b batch) bool {
 	}
 	why, ok := p.intake.put(b)
 	if !ok {
-		p.refuse(b, why, len(b.entries))
+		p.refuse(b, why, len(b.entries)+len(b.letters))
 	}
 	return ok
 }
@@ -210,7 +209,6 @@ func (p *Pusher) filter(e *event.Event) bool {
 	case filter.DropOnError:
 		p.metrics.droppedBy[dropFilterError].Inc()
 	case filter.Dead:
-		p.metrics.deadByFilter.Inc()
 		dead := new(event.Event)
 		*dead = *e
 		now := time.Now()
@@ -239,9 +237,10 @@ func (d *dispatcher) wants(e *event.Event) (yes bool) {
 // while Run runs.
 func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
 	replayed, err := p.box.Replay(f)
-	if err != nil || f.Backend != "" && f.Backend != outbox.NoBackend {
+	if err != nil || f.Backend != "" && f.Backend != outbox.NoBackend || f.Limit > 0 && replayed >= f.Limit {
 		return replayed, err
 	}
+	f.Limit = max(f.Limit-replayed, 0)
 	f.Backend = outbox.NoBackend
 	numbers, err := p.unseen(f)
 	if err != nil {

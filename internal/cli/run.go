@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"eventpusher/admin"
 	"eventpusher/config"
@@ -13,6 +17,9 @@ import (
 )
 
 func runDaemon(ctx context.Context, p Process, o options) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP) // before all else, since it would end the program
+	defer signal.Stop(hangups)
 	cfg, problems := load(p, o.config)
 	if cfg == nil {
 		for _, problem := range problems {
@@ -29,11 +36,29 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 			log.Info("configuration", "key", problem.Path, "note", problem.Text)
 		}
 	}
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	answering.Go(func() { answerHangups(ctx, hangups, log) })
 	a, err := app.New(cfg, app.Options{Log: log, Version: p.Version})
 	if err != nil {
 		return err
 	}
 	return a.Run(ctx)
+}
+
+// answerHangups says, until ctx ends, what a SIGHUP does not do.
+func answerHangups(ctx context.Context, hangups <-chan os.Signal, log *slog.Logger) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			log.Warn("SIGHUP: the configuration is not read again while the program runs",
+				"remedy", "examine it with: eventpusher check, then restart eventpusher")
+		}
+	}
 }
 
 // logger writes to w as [log] asks for.

@@ -258,3 +258,57 @@ func TestBuriedThoughNothingCanBeTrimmed(t *testing.T) {
 	}
 	d.close(t)
 }
+
+// What cannot be read has a bound of its own and never pushes others out. An outbox of an
+// earlier version counted it among the others.
+func TestUndecodableLettersPushNoOthersOut(t *testing.T) {
+	o := outbox.EmbeddedOptions{Dir: t.TempDir(), MaxLetters: 5}
+	d := openDurable(t, o, "a")
+	bury := func(reason string, n int) {
+		t.Helper()
+		list := make([]outbox.DeadLetter, n)
+		for i := range list {
+			list[i] = outbox.DeadLetter{Reason: reason, Event: chat("x", "x")}
+		}
+		if err := d.Bury(list...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(reason string) int {
+		t.Helper()
+		list, err := d.DeadLetters().List(outbox.LetterFilter{Reason: reason})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	check := func(when string, other, undecodable int) {
+		t.Helper()
+		if a, b := count("permanent"), count(outbox.ReasonUndecodable); a != other || b != undecodable {
+			t.Errorf("%s: %d and %d undecodable, want %d and %d", when, a, b, other, undecodable)
+		}
+	}
+	bury("permanent", 3)
+	bury(outbox.ReasonUndecodable, outbox.MaxUndecodable+50)
+	check("after a flood", 3, outbox.MaxUndecodable)
+	bury("permanent", 4)
+	check("beyond the bound of the others", 5, outbox.MaxUndecodable)
+	if n, err := d.DeadLetters().Drop(outbox.LetterFilter{Reason: outbox.ReasonUndecodable, Limit: 10}); n != 10 || err != nil {
+		t.Fatal(n, err)
+	}
+	bury("permanent", 1)
+	bury(outbox.ReasonUndecodable, 3)
+	check("after some were dropped", 5, outbox.MaxUndecodable-7)
+	d.close(t)
+	if err := outbox.RemoveUnreadIndex(filepath.Join(o.Dir, "state.db"), outbox.MaxUndecodable-7); err != nil {
+		t.Fatal(err)
+	}
+	d = openDurable(t, o, "a")
+	if d.found.Letters != outbox.MaxUndecodable-2 {
+		t.Errorf("found %d letters", d.found.Letters)
+	}
+	bury("permanent", 1)
+	bury(outbox.ReasonUndecodable, 20)
+	check("after an earlier version", 5, outbox.MaxUndecodable)
+	d.close(t)
+}

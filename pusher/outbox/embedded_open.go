@@ -169,7 +169,7 @@ func (e *Embedded) recover(rec *Recovery) error {
 		if err != nil {
 			return err
 		}
-		rec.Letters = int(totals.kept)
+		rec.Letters = int(totals.kept) + countKeys(tx.Bucket(bucketUnread))
 		for _, r := range e.registry.all() {
 			b, err := r.recovery(tx, e.end.appended[r.id])
 			if err != nil {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"errors"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -50,3 +51,22 @@ func SetFormat(path string, version byte) error {
 
 // Letters returns the dead letters of which no Cut has told yet.
 func (w *Window) Letters() []DeadLetter { return w.out.Letters }
+
+// RemoveUnreadIndex makes state.db one of an earlier version, which counted so many
+// undecodable letters, of no bytes that matter, among the others.
+func RemoveUnreadIndex(path string, letters int) error {
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return db.Update(func(tx *bolt.Tx) error {
+		totals, err := loadTotals(tx)
+		if err != nil {
+			return err
+		}
+		totals.kept += uint64(letters)
+		totals.bytes += 1 << 20
+		return errors.Join(totals.save(tx), tx.DeleteBucket(bucketUnread))
+	})
+}

@@ -18,6 +18,7 @@ var (
 	bucketReaders = []byte("readers") // name: readerRecord
 	bucketParked  = []byte("parked")  // parkedID: parkedRecord
 	bucketLetters = []byte("letters") // ID: letterRecord
+	bucketUnread  = []byte("unread")  // ID of each letter of reason ReasonUndecodable: nothing
 
 	keyFormat = []byte("format")  // stateVersion
 	keyEnd    = []byte("end")     // endRecord
@@ -47,7 +48,7 @@ func openState(path string) (database, error) {
 		meta := tx.Bucket(bucketMeta)
 		if meta == nil {
 			var err error
-			for _, name := range [][]byte{bucketMeta, bucketReaders, bucketParked, bucketLetters} {
+			for _, name := range [][]byte{bucketMeta, bucketReaders, bucketParked, bucketLetters, bucketUnread} {
 				if _, e := tx.CreateBucketIfNotExists(name); err == nil {
 					err = e
 				}
@@ -61,7 +62,7 @@ func openState(path string) (database, error) {
 		if v := d.uvarint(); d.damaged || v > stateVersion {
 			return &FormatError{Path: path, Version: v}
 		}
-		return nil
+		return indexUnread(tx)
 	})
 	if err != nil {
 		return database{}, errors.Join(err, db.Close())

@@ -13,10 +13,13 @@ import (
 	"eventpusher/event"
 )
 
-// The bounds of what is kept of dead letters; beyond them the oldest go.
+// The bounds of what is kept of dead letters; beyond them the oldest go. Those of reason
+// ReasonUndecodable have a bound of their own and count for no other: users can make a
+// server send what cannot be read, and must not push the others out.
 const (
 	DefaultMaxLetters     = 100_000
 	DefaultMaxLetterBytes = 1 << 30
+	MaxUndecodable        = 1000
 )
 
 // Letters is the DeadLetters of the embedded engine.
@@ -27,7 +30,7 @@ type Letters struct {
 	maxBytes  uint64
 }
 
-// letterTotals counts the dead letters.
+// letterTotals counts the dead letters, without those of reason ReasonUndecodable.
 type letterTotals struct {
 	kept, bytes uint64
 	lost        uint64 // the oldest ones, given up because there were too many
@@ -118,7 +121,7 @@ func (l *Letters) put(tx *bolt.Tx, letters []DeadLetter) (lost int, err error) {
 	if len(letters) == 0 {
 		return 0, nil
 	}
-	b := tx.Bucket(bucketLetters)
+	b, unread := tx.Bucket(bucketLetters), tx.Bucket(bucketUnread)
 	totals, err := loadTotals(tx)
 	for i := range letters {
 		d := &letters[i]
@@ -133,22 +136,76 @@ func (l *Letters) put(tx *bolt.Tx, letters []DeadLetter) (lost int, err error) {
 			return 0, err
 		}
 		v := appendLetter(nil, d)
-		totals.kept++
-		totals.bytes += uint64(len(v))
-		err = b.Put(letterKey(id), v)
+		if d.Reason == ReasonUndecodable {
+			err = unread.Put(letterKey(id), nil)
+		} else {
+			totals.kept++
+			totals.bytes += uint64(len(v))
+		}
+		if err == nil {
+			err = b.Put(letterKey(id), v)
+		}
 	}
 	c := b.Cursor()
 	for k, v := c.First(); err == nil && k != nil && (totals.kept > l.maxEvents || totals.bytes > l.maxBytes && totals.kept > 1); k, v = c.First() {
+		for unread.Get(k) != nil {
+			k, v = c.Next()
+		}
 		totals.kept--
 		totals.bytes -= uint64(len(v))
 		totals.lost++
 		lost++
 		err = c.Delete()
 	}
+	for n := countKeys(unread); err == nil && n > MaxUndecodable; n-- {
+		k, _ := unread.Cursor().First()
+		err = errors.Join(b.Delete(k), unread.Delete(k))
+	}
 	if err == nil {
 		err = totals.save(tx)
 	}
 	return lost, err
+}
+
+// countKeys counts the keys of a bucket that holds few.
+func countKeys(b *bolt.Bucket) (n int) {
+	c := b.Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		n++
+	}
+	return n
+}
+
+// indexUnread fills bucketUnread if it is not there yet: earlier versions counted these
+// letters among the others.
+func indexUnread(tx *bolt.Tx) error {
+	if tx.Bucket(bucketUnread) != nil {
+		return nil
+	}
+	unread, err := tx.CreateBucket(bucketUnread)
+	if err != nil {
+		return err
+	}
+	totals, err := loadTotals(tx)
+	if err != nil {
+		return err
+	}
+	c := tx.Bucket(bucketLetters).Cursor()
+	for k, v := c.First(); k != nil; k, v = c.Next() {
+		d, err := decodeLetter(k, v)
+		if err != nil {
+			return err
+		}
+		if d.Reason != ReasonUndecodable {
+			continue
+		}
+		totals.kept--
+		totals.bytes -= uint64(len(v))
+		if err := unread.Put(k, nil); err != nil {
+			return err
+		}
+	}
+	return totals.save(tx)
 }
 
 // each calls f with what the filter selects until f returns false.
@@ -232,14 +289,16 @@ func (l *Letters) remove(f LetterFilter, take func(tx *bolt.Tx, d DeadLetter) (b
 				if ok && err == nil {
 					taken++
 					gone = append(gone, letterKey(d.ID))
-					totals.kept--
-					totals.bytes -= uint64(size)
+					if d.Reason != ReasonUndecodable {
+						totals.kept--
+						totals.bytes -= uint64(size)
+					}
 				}
 				return visited < letterStep, err
 			})
 			for _, k := range gone {
 				if err == nil {
-					err = tx.Bucket(bucketLetters).Delete(k)
+					err = errors.Join(tx.Bucket(bucketLetters).Delete(k), tx.Bucket(bucketUnread).Delete(k))
 				}
 			}
 			if err != nil {

@@ -61,7 +61,7 @@ func partitionOf(key string, partitions int) int {
 func (e *Engine) largest() int { return int(e.nc.MaxPayload()) - headroom }
 
 // Append implements outbox.Outbox. Only the instance that holds the link appends, but for
-// replayed events. If NATS does not answer Append returns an error within seconds. If the
+// what does not come from there: replayed events, notifications that a push backend makes. If NATS does not answer Append returns an error within seconds. If the
 // pack is offered again, nothing of it is stored twice.
 //
 // An event that is too large for a message of this server becomes a dead letter at once.
@@ -86,7 +86,7 @@ func (e *Engine) append(p *outbox.Pack) error {
 	defer cancel()
 	term := e.cluster.Holding()
 	if term == 0 {
-		return e.appendReplayed(ctx, s, p)
+		return e.appendOwn(ctx, s, p)
 	}
 	for {
 		list, large, bytes := e.messages(s, p, term)
@@ -261,11 +261,10 @@ func (e *Engine) numbers(s *setup, subscribers outbox.Subscribers) (numbers outb
 	return numbers
 }
 
-// appendReplayed appends events that are given back, while this or another instance holds
-// the link. It takes over term and positions from the last message.
-func (e *Engine) appendReplayed(ctx context.Context, s *setup, p *outbox.Pack) error {
+// appendOwn appends events that do not come from the link, while another instance holds it. It takes over term and positions from the last message.
+func (e *Engine) appendOwn(ctx context.Context, s *setup, p *outbox.Pack) error {
 	for _, one := range p.Entries {
-		if !one.Event.Replayed {
+		if !ownEvent(one.Event) {
 			return errNotHolder
 		}
 	}
@@ -290,6 +289,10 @@ func (e *Engine) appendReplayed(ctx context.Context, s *setup, p *outbox.Pack) e
 		}
 	}
 }
+
+// ownEvent reports whether an event comes from an instance's own deliveries, and not from the
+// link: it was replayed, or is a notification that its push backend has made of another event.
+func ownEvent(e *event.Event) bool { return e.Replayed || e.Kind == event.Push }
 
 // reasonTooLarge is the reason of backends for what they cannot take.
 const reasonTooLarge = "too_large"

@@ -51,7 +51,7 @@ func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
 		m := letterMessage(s.names, owner, d)
 		if term != 0 {
 			natsrpc.Fenced(e.cluster.LinkSubject(), term)(m.Header)
-		} else if d.Event == nil || !d.Event.Replayed {
+		} else if d.Event == nil || !ownEvent(d.Event) {
 			return errNotHolder
 		}
 		ctx, cancel := e.request()

@@ -244,17 +244,19 @@ func TestStandbyAppendsNothing(t *testing.T) {
 	}
 	again := chat("y", "again")
 	again.Replayed = true
-	if err := one.Append(pack(1, again)); err != nil {
+	made := chat("z", "made")
+	made.Kind = event.Push
+	if err := one.Append(pack(1, again, made)); err != nil {
 		t.Errorf("replay: %v", err)
 	}
 	two.append(pack(1, chat("x", "3"))) // after the one of the other instance
 	var j journal
 	w1, w2 := one.work("a", j.note), two.work("a", j.note)
-	await(t, "all events", func() bool { return len(j.all()) == 4 })
+	await(t, "all events", func() bool { return len(j.all()) == 5 })
 	w1.end()
 	w2.end()
 	got := slices.Sorted(slices.Values(j.all()))
-	if !slices.Equal(got, []string{"1", "2", "3", "again"}) {
+	if !slices.Equal(got, []string{"1", "2", "3", "again", "made"}) {
 		t.Errorf("delivered %v", got)
 	}
 }

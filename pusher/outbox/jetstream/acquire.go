@@ -87,6 +87,7 @@ func (p *part) start(s *setup) error {
 	}
 	p.open.Store(true)
 	for _, l := range p.lanes {
+		l.r.lookDue.Store(true)
 		l.r.add(l)
 		l.r.notify()
 	}

@@ -178,7 +178,7 @@ func (e *Engine) lookAtLog(ctx context.Context, s *setup, term uint64) (*message
 			return nil, errDeposed
 		}
 		w.last, w.tried = r.Seq, map[uint64]*message{}
-		e.tip.Store(r.Seq)
+		e.reach(r.Seq)
 		e.wakeReaders()
 	}
 }
@@ -195,9 +195,9 @@ func (e *Engine) decided(seq uint64, m *message) {
 		w.stored[ev] = struct{}{}
 	}
 	e.cache.put(seq, &m.commit)
-	e.tip.Store(seq)
+	e.reach(seq)
 	e.wakeReaders()
-	e.ring()
+	e.ring(seq)
 }
 
 // messages makes the messages of what is wanted of a pack and not stored yet, usually one.

@@ -111,9 +111,7 @@ func (e *Engine) read(ctx context.Context, seq uint64) ([]cached, error) {
 		list = append(list, cached{r.Seq, len(r.Data), m})
 	}
 	if len(list) > 0 {
-		last := list[len(list)-1].seq
-		for tip := e.tip.Load(); last > tip && !e.tip.CompareAndSwap(tip, last); tip = e.tip.Load() {
-		}
+		e.reach(list[len(list)-1].seq)
 		e.cache.mu.Lock()
 		for _, m := range list {
 			e.cache.back.add(m)

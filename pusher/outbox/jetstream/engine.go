@@ -29,6 +29,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -165,6 +166,9 @@ func (e *Engine) back() {
 	if e.set.Load() != nil {
 		e.connection.set(nil)
 	}
+	for _, r := range *e.readers.Load() {
+		r.lookDue.Store(true)
+	}
 	e.wakeReaders()
 	e.notifyAll()
 }
@@ -238,16 +242,30 @@ func (e *Engine) listen() {
 		select {
 		case <-e.ctx.Done():
 			return
-		case <-heard:
+		case m := <-heard:
 			signal(e.parts.replays)
+			if seq, err := strconv.ParseUint(string(m.Data), 10, 64); err == nil {
+				e.reach(seq)
+			}
 		case <-tick.C:
+			for _, r := range *e.readers.Load() {
+				r.lookDue.Store(true)
+			}
 		}
 		e.wakeReaders()
 	}
 }
 
-// ring tells the other instances that there is something new.
-func (e *Engine) ring() { _ = e.nc.Publish(names{e.o.Prefix}.bell(), nil) } // they look anyway
+// ring tells the other instances how far the log goes.
+func (e *Engine) ring(seq uint64) {
+	_ = e.nc.Publish(names{e.o.Prefix}.bell(), strconv.AppendUint(nil, seq, 10)) // they look anyway
+}
+
+// reach notes that the log goes so far.
+func (e *Engine) reach(seq uint64) {
+	for tip := e.tip.Load(); seq > tip && !e.tip.CompareAndSwap(tip, seq); tip = e.tip.Load() {
+	}
+}
 
 // OnShed sets the function that is told how many events a reader has given up; episode says
 // that this is the first time since the outbox had room again.

@@ -45,8 +45,8 @@ func (r *reader) feedOnce(ctx context.Context) (more bool, err error) {
 	if len(lanes) == 0 {
 		return false, nil
 	}
-	if from > e.tip.Load() && e.cluster.Holding() != 0 {
-		return false, nil // whoever appends knows where the log ends
+	if from > e.tip.Load() && !r.lookDue.Swap(false) {
+		return false, nil // whoever appends tells how far the log goes; look now and then all the same
 	}
 	list, err := e.read(ctx, from)
 	if err != nil || len(list) == 0 {

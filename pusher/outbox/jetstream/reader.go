@@ -21,6 +21,7 @@ type reader struct {
 
 	turn    atomic.Uint32 // which lane is asked first
 	tellDue atomic.Bool   // feed is to tell the windows how far it is
+	lookDue atomic.Bool   // feed is to look for messages that nobody has told of
 	lanes   atomic.Pointer[[]*lane]
 
 	mu         sync.Mutex // changes lanes

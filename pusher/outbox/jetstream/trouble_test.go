@@ -249,9 +249,10 @@ func TestStandbyAppendsNothing(t *testing.T) {
 	if err := one.Append(pack(1, again, made)); err != nil {
 		t.Errorf("replay: %v", err)
 	}
-	two.append(pack(1, chat("x", "3"))) // after the one of the other instance
 	var j journal
 	w1, w2 := one.work("a", j.note), two.work("a", j.note)
+	await(t, "what another instance has appended", func() bool { return len(j.all()) == 4 })
+	two.append(pack(1, chat("x", "3"))) // after the one of the other instance
 	await(t, "all events", func() bool { return len(j.all()) == 5 })
 	w1.end()
 	w2.end()

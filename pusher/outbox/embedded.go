@@ -16,8 +16,8 @@ import (
 	"eventpusher/pusher/outbox/segment"
 )
 
-// Embedded is the Outbox on the local disk: packs of events in a log of segment
-// files, and everything that changes (cursors, parked events, dead letters, feed
+// Embedded is the Outbox on the local disk (docs/outbox.md has its invariants): packs of events in a log of segment
+// files, and everything that changes (ack floors, parked events, dead letters, feed
 // positions) in a small database beside them.
 //
 // An event has been accepted when Append returns: it is on disk. How far the

@@ -162,25 +162,7 @@ func (e *Embedded) save(closing bool) error {
 	var err error
 	lost := 0
 	if len(list)+len(buried) > 0 || endDirty || closing {
-		err = e.db.Update(func(tx *bolt.Tx) error {
-			lost = 0
-			for _, s := range list {
-				n, err := s.write(tx, e.letters)
-				lost += n
-				if err != nil {
-					return err
-				}
-			}
-			n, err := e.letters.put(tx, buried)
-			lost += n
-			if err == nil {
-				err = end.save(tx)
-			}
-			if err == nil && closing {
-				err = tx.Bucket(bucketMeta).Put(keyClean, []byte{1})
-			}
-			return err
-		})
+		lost, err = e.write(list, buried, &end, closing)
 	}
 	if err != nil {
 		err = fmt.Errorf("outbox: save: %w", err)
@@ -200,12 +182,35 @@ func (e *Embedded) save(closing bool) error {
 	if err == nil {
 		err = e.trim()
 	}
-	// Whoever buried them is told, and decides what to do about it; that a file cannot be
-	// removed is nothing to him.
+	// The callers of Bury and Append learn whether it is saved, not whether files were removed.
 	for _, f := range flushers {
 		f <- saved
 	}
 	return err
+}
+
+// write puts all that is to be saved into one transaction. It returns how many of the
+// oldest dead letters had to go for new ones.
+func (e *Embedded) write(list []*snapshot, buried []DeadLetter, end *endRecord, closing bool) (lost int, err error) {
+	err = e.db.Update(func(tx *bolt.Tx) error {
+		for _, s := range list {
+			n, err := s.write(tx, e.letters)
+			lost += n
+			if err != nil {
+				return err
+			}
+		}
+		n, err := e.letters.put(tx, buried)
+		lost += n
+		if err == nil {
+			err = end.save(tx)
+		}
+		if err == nil && closing {
+			err = tx.Bucket(bucketMeta).Put(keyClean, []byte{1})
+		}
+		return err
+	})
+	return lost, err
 }
 
 // trim removes the files of the log that every backend has passed.

@@ -161,7 +161,7 @@ func (s *Sources) move(src *source, f *stanza.Feed, from, to uint64) verdict {
 	now, lost := time.Now(), f.Element == stanza.FeedLost
 	src.heard = now
 	v := src.place(f.Epoch, from, to, lost)
-	if v == missing && (src.asked >= gapTries || src.asked > 0 && src.unread) {
+	if v == missing && src.staysMissing(from) {
 		s.skip(src, from-1)
 		v = accepted
 	}

@@ -61,10 +61,12 @@ type source struct {
 	token    string
 	openings []opening // resumes of this connection whose token was not heard yet
 
-	gap      bool // a number is missing
-	asked    int  // how many resumes the gap has cost
-	unread   bool // a stanza of the source's host that hid its number came since then
-	untold   bool // the reader has yet to tell the sink news
+	gap      bool   // a number is missing
+	asked    int    // how many resumes the gap has cost
+	answers  int    // how many answers to them have begun
+	behind   uint64 // the last number that came behind the gap
+	unread   bool   // a stanza of the source's host that hid its number came since then
+	untold   bool   // the reader has yet to tell the sink news
 	news     Continuity
 	snapshot string // id of the one that was asked for and has not ended
 	// wantSnapshot: one is to be asked for.
@@ -130,7 +132,8 @@ func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, now time.
 	if src.again++; !repeated {
 		src.since, src.again = now, 0
 	}
-	src.quiet, src.answered, src.gap = true, false, false
+	src.quiet, src.answered = true, false
+	src.closeGap()
 	src.wantSnapshot = src.wantSnapshot || g.continuity != Complete || cold || src.snapshot != ""
 	src.snapshot = ""
 	return g, repeated
@@ -252,14 +255,33 @@ func (src *source) reached(seq uint64) {
 		src.owed = false // the missing number has come by itself
 	}
 	src.received, src.fresh, src.quiet = max(src.received, seq), false, false
-	src.gap, src.asked, src.unread = false, 0, false
+	src.closeGap()
+}
+
+// closeGap forgets what was missing.
+func (src *source) closeGap() {
+	src.gap, src.asked, src.answers, src.behind, src.unread = false, 0, 0, 0, false
+}
+
+// staysMissing takes note of a number behind the gap and reports whether the answers to our
+// resumes leave the gap. The numbers on their way to us rise, so one that does not rise begins
+// an answer; what came before it will come again. A module that goes on without ever
+// answering is not waited for.
+func (src *source) staysMissing(from uint64) bool {
+	begins := src.asked > 0 && from <= src.behind
+	src.behind = from
+	if begins {
+		src.answers++
+	}
+	return begins && (src.answers >= gapTries || src.unread) || src.asked > 2*gapTries
 }
 
 // disconnected forgets what holds for one connection only.
 func (src *source) disconnected() {
 	src.since, src.quiet = time.Time{}, false
-	src.owed, src.greeted, src.answered, src.gap = false, nil, false, false
-	src.token, src.openings, src.asked, src.unread = "", nil, 0, false
+	src.owed, src.greeted, src.answered = false, nil, false
+	src.token, src.openings = "", nil
+	src.closeGap()
 }
 
 // idle reports whether nothing of the source waits to be kept.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 )
 
@@ -280,6 +281,50 @@ func TestUnreadableWrapperIsSteppedOver(t *testing.T) {
 		d.events(6, 6)
 		d.took("resumed s missed", "take s e 6")
 	})
+}
+
+// TestUnreadableAmongOthers: events that were on their way when the missing one was asked
+// for are not taken for the answer.
+func TestUnreadableAmongOthers(t *testing.T) {
+	for name, module := range map[string]bool{"tokens": true, "none": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := newDesk(t, 20)
+				defer d.stop()
+				if module {
+					d.hello("s", "e", 1, 1)
+				} else {
+					d.greet("s", 1, 1)
+				}
+				d.want("resume s", "snapshot s")
+				send := func(from, to int) {
+					for n := from; n <= to; n++ {
+						if module {
+							d.sent(d.token, "e", n)
+						} else {
+							d.events(n, n)
+						}
+					}
+				}
+				send(1, 1)
+				d.disk.said = nil
+				time.Sleep(askPause + time.Second)
+				d.out()
+				old := d.token
+				env := stanza.Envelope{Outer: stanza.Stanza{From: testHost}}
+				d.Damaged(&env, []byte("<message"), "too deep", time.Now()) // number 2
+				send(3, 3)
+				d.want("resume s e 1")
+				token := d.token
+				d.token = old
+				send(4, 6) // were on their way
+				d.token = token
+				d.Damaged(&env, []byte("<message"), "too deep", time.Now())
+				send(3, 6)
+				d.took("bury too deep", "bury too deep", "resumed s missed", "take s e 3", "take s e 4", "take s e 5", "take s e 6")
+			})
+		})
+	}
 }
 
 // TestPanicBecomesADeadLetter: an event whose handling panics is buried and acknowledged.

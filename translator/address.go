@@ -54,7 +54,7 @@ func (h *host) reported(source uint16) {
 // elsewhere reports whether what users of the host send is reported, but not by this
 // source: another server serves them.
 func (h *host) elsewhere(source uint16) bool {
-	lesser := h.statuses != 0 && h.statuses != trust.EventFeed
+	lesser := h.statuses == trust.ServiceLog || h.statuses == trust.Firewall // the others tell of no messages
 	return (lesser || len(h.sources) > 0) && !slices.Contains(h.sources, source)
 }
 

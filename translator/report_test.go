@@ -153,6 +153,9 @@ func TestMessagesOfAnotherServer(t *testing.T) {
 		{"another feed", func(st *stage) {
 			play(st.tr, presence(trust.Firewall, "eve@other.example/r", "", "").host("other.example"))
 		}, false},
+		{"a feed that tells of presence alone", func(st *stage) {
+			play(st.tr, presence(trust.Privilege, "eve@other.example/r", "events.localhost", "").host("other.example"))
+		}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			st := newStage()

@@ -72,15 +72,26 @@ func (s *Sources) hand(src *source, env *stanza.Envelope, at Position, now time.
 }
 
 // toldElsewhere reports whether a message came to the source from a user of another
-// server that the component serves too. The feed of that server reports it as sent, and
-// that gives the event of its arrival as well.
+// server that the component serves too, and the feed of that server reports messages. It
+// reports this one as sent, and that gives the event of its arrival as well. A feed that was
+// there before is expected to come.
 func (s *Sources) toldElsewhere(src *source, f *trust.Fact) bool {
 	if f.Report.Kind != stanza.MessageReceived || f.From.Local() == "" || !s.judge.Hosts().Of(f.From) {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !slices.Contains(src.hello.Hosts, jid.JID(f.From.Domain()))
+	sender := jid.JID(f.From.Domain())
+	return !slices.Contains(src.hello.Hosts, sender) && (s.judge.TellsMessages(sender) || s.expected())
+}
+
+// expected reports whether a source that was there once has not come yet since this process
+// began. s.mu is held.
+func (s *Sources) expected() bool {
+	return slices.ContainsFunc(s.sink.Positions(), func(at Position) bool {
+		src := s.byName[at.Source]
+		return src == nil || src.inEpoch == ""
+	})
 }
 
 // harmless describes the value of a panic without what users wrote.

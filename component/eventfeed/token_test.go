@@ -376,14 +376,21 @@ func TestTwoServers(t *testing.T) {
 		defer d.stop()
 		d.hello("s", "e", 1, 1)
 		d.want("resume s", "snapshot s")
+		token := d.token
 		received := func(seq int, from string) {
 			d.in("<event NS source='s' epoch='e' seq='%d' kind='message-received' user='a@"+testHost+"' token='%s'/>"+
 				"<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' from='%s' to='a@"+testHost+"'><body>hi</body></message></forwarded>",
-				seq, d.token, from)
+				seq, token, from)
 		}
-		received(1, "b@"+other+"/r")
-		received(2, "b@"+testHost)
-		received(3, "b@elsewhere.example/r")
-		d.took("resumed s missed", "position s e 1", "take s e 2", "take s e 3")
+		received(1, "b@"+other+"/r") // of which no feed was ever heard
+		d.disk.at["s2"] = Position{Source: "s2", Epoch: "e", Seq: 1}
+		received(2, "b@"+other+"/r") // whose feed is yet to come
+		d.took("resumed s missed", "take s e 1", "position s e 2")
+		d.from(other, "<hello NS source='s2' epoch='e' first='2' next='2' hosts='"+other+"'/>")
+		d.took("resumed s2 missed")
+		received(3, "b@"+other+"/r")
+		received(4, "b@"+testHost)
+		received(5, "b@elsewhere.example/r")
+		d.took("position s e 3", "take s e 4", "take s e 5")
 	})
 }

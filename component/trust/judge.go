@@ -87,6 +87,13 @@ func (j *Judge) Status() []HostStatus {
 // none. It belongs to the goroutine that judges.
 func (j *Judge) Authority(host jid.JID, c Class) Feed { return j.authority.of(host, c) }
 
+// TellsMessages reports whether a feed that tells of all messages of a host's users counts
+// for it. It belongs to the goroutine that judges.
+func (j *Judge) TellsMessages(host jid.JID) bool {
+	f := j.authority.of(host, Messages)
+	return f != 0 && f.reports(Messages) && f != Direct
+}
+
 // Hosts returns the served hosts.
 func (j *Judge) Hosts() jid.Domains { return j.hosts }
 

@@ -35,7 +35,7 @@ build:
 # what the longest takes on a busy machine.
 test:
 	./internal/harness/install.sh
-	$(GO) test -race -timeout 15m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./internal/e2e ./...
+	$(GO) test -race -timeout 30m -p $(TEST_PARALLEL) $(TEST_FLAGS) ./internal/e2e ./...
 
 servers:
 	./internal/harness/servers.sh build

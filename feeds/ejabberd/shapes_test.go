@@ -185,7 +185,7 @@ func TestShapes(t *testing.T) {
 		}
 	}
 	var plain []string
-	told := make(map[string]int)
+	var told map[string]int
 	for deadline := time.Now().Add(harness.WaitLimit); ; time.Sleep(100 * time.Millisecond) {
 		plain, told = nil, make(map[string]int)
 		for _, req := range sink.Requests() {

@@ -249,7 +249,7 @@ func (b *births) after(p *program, act func()) map[string]int {
 	return grown
 }
 
-var tableRow = regexp.MustCompile("(?m)^\\| (.*?) \\| (.*?) \\| (.*?) \\| (.*?) \\|$")
+var tableRow = regexp.MustCompile(`(?m)^\| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$`)
 
 // birthTable reads what docs/servers/prosody.md says: for each birth a cell for each feed.
 func birthTable(t *testing.T) map[string][]string {

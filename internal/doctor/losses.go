@@ -53,7 +53,7 @@ func clock(ctx context.Context, link *component.Link, host string) []finding.Fin
 		return nil
 	}
 	// The answer was written between the question and now.
-	ahead, behind := iq.Time.UTC.Sub(time.Now()), asked.Sub(iq.Time.UTC)
+	ahead, behind := time.Until(iq.Time.UTC), asked.Sub(iq.Time.UTC)
 	difference := ""
 	switch {
 	case ahead > clockLimit:

@@ -18,12 +18,12 @@ var bornFeeds = []string{"event_feed", "service_log", "privilege"}
 
 // born is an ejabberd on which a message can come into being in all ways.
 type born struct {
-	server                *harness.XMPPServer
-	remote                *harness.RemoteServer
-	gateway, liar         *harness.Client
-	alice, bob            *harness.Client
-	privileges            string // namespace of XEP-0356
-	room, remoteUser, num string
+	server           *harness.XMPPServer
+	remote           *harness.RemoteServer
+	gateway, liar    *harness.Client
+	alice, bob       *harness.Client
+	privileges       string // namespace of XEP-0356
+	room, remoteUser string
 }
 
 func newBorn(t *testing.T, feed string) *born {

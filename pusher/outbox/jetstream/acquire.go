@@ -91,8 +91,11 @@ func (p *part) start(s *setup) error {
 		l.r.add(l)
 		l.r.notify()
 	}
+	if p.ctx.Err() != nil {
+		p.e.drop(p, "") // it was lost meanwhile, and whoever dropped it has not seen all lanes
+	}
 	signal(p.e.parts.replays)
-	return nil
+	return p.ctx.Err()
 }
 
 // newLane returns the lane of a backend, with what is parked for it.

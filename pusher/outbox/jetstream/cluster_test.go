@@ -423,3 +423,16 @@ func TestReplicas(t *testing.T) {
 	i.owns(4) // if the servers took long, again
 	await(t, "a healthy engine", func() bool { return i.Err() == nil })
 }
+
+// A partition is delivered by somebody, although its owner lost it while another instance
+// came, and now has its share without it.
+func TestNoPartitionIsLeft(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	a := open(t, options(t, server, "x"))
+	await(t, "all partitions", func() bool { return a.Standing().Partitions == 4 })
+	resume := a.Lapse()
+	b := open(t, options(t, server, "x"))
+	await(t, "the other instance", func() bool { return a.Standing().Instances == 2 })
+	resume()
+	await(t, "all partitions", func() bool { return a.Standing().Partitions == 2 && b.Standing().Partitions == 2 })
+}

@@ -51,3 +51,18 @@ func (e *Engine) Dump() string {
 	}
 	return s
 }
+
+// Lapse has the instance lose all partitions, as when its lease is over for a moment, and
+// take none until resume is called.
+func (e *Engine) Lapse() (resume func()) {
+	open := func(yes bool) {
+		e.parts.mu.Lock()
+		defer e.parts.mu.Unlock()
+		e.parts.opened = yes
+	}
+	open(false)
+	for _, p := range e.parts.all() {
+		e.drop(p, "")
+	}
+	return func() { open(true) }
+}

@@ -124,10 +124,15 @@ func (e *Engine) seen(v cluster.View) {
 		}
 	}
 	even := shareOf(rank, len(v.Alive), e.o.Partitions)
-	for i := 0; mine < even && i < e.o.Partitions; i++ {
+	for i := range e.o.Partitions {
 		n := (i + rank*e.o.Partitions/len(v.Alive)) % e.o.Partitions // they begin at different places
 		r, known := registers[n]
 		if _, held := e.parts.held[n]; held || known && !e.free(&r) {
+			continue
+		}
+		// What its register says is ours nobody else acquires while we live, so we do, even
+		// if that is too much: then it is handed over.
+		if mine >= even && !(known && e.ours(&r)) {
 			continue
 		}
 		mine++
@@ -157,6 +162,13 @@ func (e *Engine) free(r *natsrpc.Record) bool {
 		return false
 	}
 	return reg.owner == "" || reg.owner == e.cluster.ID() || e.cluster.Expired(reg.owner, cluster.Deliver)
+}
+
+// ours reports whether a partition is this instance's by its register. It may have lost it
+// without letting go, or not know of it: a write without an answer can be stored.
+func (e *Engine) ours(r *natsrpc.Record) bool {
+	reg, err := decodeRegister(r.Data)
+	return err == nil && reg.owner == e.cluster.ID()
 }
 
 // checkOwners drops the partitions that another instance has acquired.

@@ -123,9 +123,13 @@ func TestParkedEventsExpire(t *testing.T) {
 	if err := i.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if list, err := i.DeadLetters().List(outbox.LetterFilter{Reason: outbox.ReasonMaxAge}); err != nil || len(list) != 2 {
-		t.Errorf("%d dead letters, %v", len(list), err)
-	}
+	await(t, "the servers to copy two dead letters", func() bool {
+		list, err := i.DeadLetters().List(outbox.LetterFilter{Reason: outbox.ReasonMaxAge})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list) == 2
+	})
 }
 
 // A window that is full of what has failed, and would be for an hour, does not keep

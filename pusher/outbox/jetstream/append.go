@@ -123,11 +123,12 @@ func (e *Engine) storeAll(ctx context.Context, s *setup, list []*message) error 
 // store appends one message. w.mu is held.
 func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 	w := &e.writer
-	if w.tried == nil {
-		w.tried = make(map[uint64]*message)
-	}
-	w.tried[m.id] = m
 	for {
+		if w.tried == nil {
+			w.tried = make(map[uint64]*message)
+		}
+		w.tried[m.id] = m // each time: it may come after another instance's message now
+		last := w.last
 		try, cancel := context.WithTimeout(ctx, time.Second)
 		seq, err := s.log.Write(try, natsrpc.NewMsg(s.names.logSubject(), m.data, natsrpc.AfterStream(w.last)))
 		cancel()
@@ -143,7 +144,9 @@ func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 		} else if stored != nil {
 			return errAgain // of an earlier Append
 		}
-		pause(ctx, 20*time.Millisecond)
+		if w.last == last { // else the others would always be faster
+			pause(ctx, 20*time.Millisecond)
+		}
 	}
 }
 
@@ -151,35 +154,34 @@ func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 // nothing does yet, or errDeposed. What other instances have replayed in our term it passes.
 func (e *Engine) lookAtLog(ctx context.Context, s *setup, term uint64) (*message, error) {
 	w := &e.writer
-	for {
-		newest, end, err := s.newest(ctx)
-		if err != nil || end <= w.last {
+	for again := false; ; again = true {
+		r, ok, err := s.log.At(ctx, w.last+1)
+		if err != nil {
 			return nil, nil // not to be known yet
 		}
-		r, ok, err := s.log.At(ctx, w.last+1)
+		if ok { // what is tried can be nowhere else
+			c, err := decodeCommit(r.Data)
+			if err != nil {
+				return nil, err
+			}
+			if m := w.tried[c.id]; m != nil {
+				e.decided(r.Seq, m)
+				return m, nil
+			}
+		}
+		newest, end, err := s.newest(ctx)
 		switch {
-		case err != nil:
-			return nil, nil
-		case !ok && newest.term != term: // delivered and trimmed since
+		case err != nil || end <= w.last:
+			return nil, nil // the same
+		case newest.term != term:
 			return nil, errDeposed
-		case !ok:
-			w.last = end - 1
-			continue
+		case !ok && !again:
+			continue // it may have come since; or it was delivered and trimmed
 		}
-		c, err := decodeCommit(r.Data)
-		if err != nil {
-			return nil, err
-		}
-		if m := w.tried[c.id]; m != nil {
-			e.decided(r.Seq, m)
-			return m, nil
-		}
-		if c.term != term {
-			return nil, errDeposed
-		}
-		w.last, w.tried = r.Seq, map[uint64]*message{}
-		e.reach(r.Seq)
+		w.last, w.tried = end, nil
+		e.reach(end)
 		e.wakeReaders()
+		return nil, nil
 	}
 }
 

@@ -436,3 +436,35 @@ func TestNoPartitionIsLeft(t *testing.T) {
 	resume()
 	await(t, "all partitions", func() bool { return a.Standing().Partitions == 2 && b.Standing().Partitions == 2 })
 }
+
+// The holder of the link appends although other instances do so all the time.
+func TestHolderIsNotStarved(t *testing.T) {
+	server := harness.NATS(t, harness.NATSOptions{})
+	a := open(t, options(t, server, "x"))
+	a.hold()
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	for n := range 2 {
+		b := open(t, options(t, server, "x"))
+		others.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				e := chat("peer", fmt.Sprint("own ", n, " ", i))
+				e.Replayed = true
+				_ = b.Append(pack(1, e)) // only that it tries counts
+			}
+		})
+	}
+	for i := range 50 {
+		if err := a.Append(pack(1, chat("peer", fmt.Sprint(i)))); err != nil {
+			t.Errorf("append %d: %v", i, err)
+			break
+		}
+	}
+	close(stop)
+	others.Wait()
+}

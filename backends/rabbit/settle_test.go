@@ -22,6 +22,7 @@ import (
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
 // reasons publishes the batch and counts the reasons of its errors.
@@ -172,7 +173,7 @@ func TestPrepare(t *testing.T) {
 // startPusher runs a pusher with b alone until the test ends.
 func startPusher(t *testing.T, b backends.Backend) *pusher.Pusher {
 	t.Helper()
-	p, err := pusher.New(pusher.Options{Backends: []backends.Backend{b}})
+	p, err := pusher.New(pusher.Options{Backends: []backends.Backend{b}, Outbox: outboxtest.Open(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

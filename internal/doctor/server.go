@@ -24,6 +24,10 @@ const (
 	subjectServer = "server"
 )
 
+// replacedLately is how long it is said that another connection has replaced ours: two
+// instances take turns, and one of them is attached whenever doctor asks.
+const replacedLately = 10 * time.Minute
+
 // Server examines the link to the XMPP server and what comes over it: the handshake,
 // whether the server routes what we send, each host, its feeds and what it has granted.
 // listened is for how long the feeds had the chance to be heard; offered is as for Push.
@@ -37,6 +41,9 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 		return []finding.Finding{finding.Failf(subjectServer, "", "%s", text)}
 	}
 	list := []finding.Finding{finding.Okf(subjectServer, "attached to %s as %s", s.Address, s.Name)}
+	if s.LastErrorReason == component.Conflict && time.Since(s.Since) < replacedLately {
+		list = append(list, finding.Warnf(subjectServer, "", "attached again since %s; before: %s", s.Since.UTC().Format(time.RFC3339), s.LastError))
+	}
 	list = append(list, missing(s.Alerts)...)
 	list = append(list, ask(ctx, link, name, hosts)...)
 	for _, h := range link.Status().Hosts {

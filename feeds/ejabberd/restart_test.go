@@ -105,14 +105,14 @@ func TestRestarts(t *testing.T) {
 	t.Run("a stanza that is no XML goes without itself", func(t *testing.T) {
 		from := c.count()
 		erlang.Run(`ejabberd_router:route(xmpp:decode({xmlel, <<"message">>,
-			[{<<"from">>, <<"x@other.example/y">>}, {<<"to">>, <<"bob@localhost">>}, {<<"type">>, <<"headline">>}],
+			[{<<"from">>, <<"x@other.example/y">>}, {<<"to">>, <<"carol@localhost">>}, {<<"type">>, <<"chat">>}],
 			[{xmlel, <<"body">>, [], [{xmlcdata, <<"a", 1, "b">>}]}]}))`)
 		<-c.ended
 		c.connect()
 		c.snapshot("after it")
 		made := c.since(from)
 		i := slices.IndexFunc(made, func(e event) bool { return e.Kind == "message-received" })
-		if i < 0 || made[i].Stanza != "" || made[i].To != "bob@localhost" {
+		if i < 0 || made[i].Stanza != "" || made[i].To != "carol@localhost" {
 			t.Errorf("events %v", lines(made))
 		}
 	})

@@ -243,6 +243,14 @@ func (b *births) after(p *program, act func()) map[string]int {
 		grown = p.figures()
 		return grown[statuses] >= before[statuses]+2
 	})
+	// Dead letters are counted when they are on disk, which may be later.
+	for range 20 {
+		last := grown
+		time.Sleep(100 * time.Millisecond)
+		if grown = p.figures(); maps.Equal(last, grown) {
+			break
+		}
+	}
 	for name := range grown {
 		grown[name] -= before[name]
 	}

@@ -227,7 +227,6 @@ func (e *Embedded) Forget(backend string) (waiting int, err error) {
 	}
 	e.endMu.Lock()
 	appended := e.end.appended[rec.id]
-	e.end.appended[rec.id], e.endDirty = 0, true
 	e.endMu.Unlock()
 	waiting = int(appended - min(rec.done, appended))
 	err = e.db.Update(func(tx *bolt.Tx) error {
@@ -238,6 +237,9 @@ func (e *Embedded) Forget(backend string) (waiting int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	e.endMu.Lock()
+	e.end.appended[rec.id], e.endDirty = 0, true
+	e.endMu.Unlock()
 	e.registry.retire(backend)
 	signal(e.urgent) // the files that only it needed can go
 	return waiting, nil

@@ -180,6 +180,26 @@ func (d *durable) read(t *testing.T, name string) outbox.Reader {
 	return r
 }
 
+// What waits for a backend is still known if forgetting it fails.
+func TestEmbeddedForgetFails(t *testing.T) {
+	o := outbox.EmbeddedOptions{Dir: t.TempDir()}
+	d := openDurable(t, o, "a", "b")
+	d.append(t, pack(3, chat("x", "x1"), chat("y", "y1")))
+	d.close(t)
+
+	d = openDurable(t, o, "b")
+	if err := d.CloseDatabase(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := d.Forget("a"); n != 0 || err == nil {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+	if n := d.Appended("a"); n != 2 {
+		t.Errorf("%d events of a, want 2", n)
+	}
+	d.Crash()
+}
+
 // Backends come and go between starts and while the outbox runs.
 func TestEmbeddedBackendsComeAndGo(t *testing.T) {
 	o := outbox.EmbeddedOptions{Dir: t.TempDir()}

@@ -36,6 +36,20 @@ func (e *Embedded) BlockSaves() (release func()) {
 	}
 }
 
+// CloseDatabase makes all that writes to the database fail.
+func (e *Embedded) CloseDatabase() error { return e.db.Close() }
+
+// Appended returns how many events of a backend that is not read the log has had.
+func (e *Embedded) Appended(backend string) uint64 {
+	e.endMu.Lock()
+	defer e.endMu.Unlock()
+	rec, err := e.unread(backend)
+	if err != nil {
+		return 0
+	}
+	return e.end.appended[rec.id]
+}
+
 // Flush returns when everything is saved.
 func (e *Embedded) Flush() error { return e.flush() }
 

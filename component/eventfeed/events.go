@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -158,7 +159,7 @@ func (s *Sources) prove(src *source, f *stanza.Feed, host jid.JID, first uint64)
 	if !ok {
 		return unexpected, nil
 	}
-	s.proven[host], s.proven[src.host] = true, true
+	s.proven[jid.JID(strings.Clone(string(host)))], s.proven[src.host] = true, true // not the stanza's memory
 	s.opened(src, &o, f.Epoch, first)
 	if g := o.greeted; g != nil && g.epoch == f.Epoch {
 		s.proven[g.host] = true

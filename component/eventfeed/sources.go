@@ -8,6 +8,7 @@ package eventfeed
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -34,8 +35,13 @@ const (
 	briefBytes       = 1 << 10
 )
 
-// warnEvery is how often the same warning is logged.
-const warnEvery = time.Minute
+// warnEvery is how often the same warning is logged. Of maxWarnings, all further ones with
+// the same message are the same: another component of the server can make up any number of
+// sources.
+const (
+	warnEvery   = time.Minute
+	maxWarnings = 2 * maxSources
+)
 
 // Options are the parts that Sources works with.
 type Options struct {
@@ -95,6 +101,7 @@ func (s *Sources) Detached() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.send, s.attached = nil, time.Time{}
+	maps.DeleteFunc(s.warned, func(_ string, w *warning) bool { return time.Since(w.logged) >= warnEvery })
 	for _, src := range s.byName {
 		src.disconnected()
 	}
@@ -187,6 +194,9 @@ type warning struct {
 func (s *Sources) warn(key, message string, attrs ...any) {
 	s.mu.Lock()
 	now := time.Now()
+	if s.warned[key] == nil && len(s.warned) >= maxWarnings {
+		key = message // for all that it would be about
+	}
 	w := s.warned[key]
 	if w == nil {
 		w = new(warning)

@@ -301,6 +301,7 @@ func (c *component) ackLocked() string {
 	return c.control("ack", "source='%s' epoch='%s' seq='%d'", c.hellos[0].Source, c.epoch, c.last)
 }
 
+// control returns an element for the host that said hello last. c.mu is held.
 func (c *component) control(verb, format string, args ...any) string {
 	return fmt.Sprintf("<message from='%s' to='%s'><%s xmlns='%s' %s/></message>",
 		c.name, c.hellos[len(c.hellos)-1].From, verb, feedNS, fmt.Sprintf(format, args...))
@@ -367,7 +368,7 @@ func (c *component) snapshot(id string) (sessions []event) {
 	var source string
 	c.until("a hello", func() bool { return len(c.hellos) > 0 })
 	c.locked(func() { source = c.hellos[0].Source })
-	c.send(c.control("snapshot", "source='%s' id='%s'", source, id))
+	c.say(func() string { return c.control("snapshot", "source='%s' id='%s'", source, id) })
 	is := func(kind string) func(e event) bool {
 		return func(e event) bool { return e.Kind == kind && e.ID == id }
 	}

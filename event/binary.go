@@ -111,7 +111,7 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 	if version < 1 || version > binaryVersion {
 		return Event{}, b, fmt.Errorf("event: binary event of version %d, this eventpusher reads up to %d: run the version that wrote it", version, binaryVersion)
 	}
-	d := decoder{b: body[1:], text: string(body[1:])}
+	d := decoder{text: string(body[1:])}
 	var e Event
 	e.Kind, e.Direction, e.Class = Kind(d.byte()), Direction(d.byte()), Class(d.byte())
 	flags := d.byte()
@@ -130,7 +130,7 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 		e.Replaces = d.string()
 	}
 	e.Metadata = d.metadata()
-	if d.bad || len(d.b) > 0 || version == 1 && e.Fallback || nanoseconds > 999_999_999 {
+	if d.bad || len(d.text) > 0 || version == 1 && e.Fallback || nanoseconds > 999_999_999 {
 		return Event{}, b, errBinary
 	}
 	return e, rest, nil
@@ -138,59 +138,59 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 
 // decoder reads values until one is bad; from then on all are zero.
 type decoder struct {
-	b    []byte // what is left
-	text string // a copy of all that was there, to cut texts from; b is its end
+	text string // what is left; the texts of the event are cut from it
 	bad  bool
 }
 
-// take returns the next n bytes as they are in b and in text.
-func (d *decoder) take(n uint64) ([]byte, string) {
-	if n > uint64(len(d.b)) {
-		d.b, d.bad = nil, true
-		return nil, ""
+// fail makes this value bad, and all that follow.
+func (d *decoder) fail() { d.text, d.bad = "", true }
+
+func (d *decoder) take(n uint64) string {
+	if n > uint64(len(d.text)) {
+		d.fail()
+		return ""
 	}
-	at := len(d.text) - len(d.b)
-	b := d.b[:n]
-	d.b = d.b[n:]
-	return b, d.text[at : at+int(n)]
+	s := d.text[:n]
+	d.text = d.text[n:]
+	return s
 }
 
 func (d *decoder) byte() byte {
-	if b, _ := d.take(1); len(b) == 1 {
-		return b[0]
+	if len(d.text) == 0 {
+		d.fail()
+		return 0
 	}
-	return 0
+	b := d.text[0]
+	d.text = d.text[1:]
+	return b
 }
 
 func (d *decoder) uint() uint64 {
-	v, n := binary.Uvarint(d.b)
+	if len(d.text) > 0 && d.text[0] < 0x80 { // nearly all are lengths of one byte
+		v := uint64(d.text[0])
+		d.text = d.text[1:]
+		return v
+	}
+	v, n := binary.Uvarint([]byte(d.text[:min(len(d.text), binary.MaxVarintLen64)]))
 	if n <= 0 {
-		d.b, d.bad = nil, true
+		d.fail()
 		return 0
 	}
-	d.b = d.b[n:]
+	d.text = d.text[n:]
 	return v
 }
 
 func (d *decoder) int() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
-		d.b, d.bad = nil, true
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
+	v := d.uint() // zigzag, as binary.AppendVarint writes it
+	return int64(v>>1) ^ -int64(v&1)
 }
 
-func (d *decoder) string() string {
-	_, s := d.take(d.uint())
-	return s
-}
+func (d *decoder) string() string { return d.take(d.uint()) }
 
 // metadata reads the pairs, in ascending order as AppendBinary writes them.
 func (d *decoder) metadata() Metadata {
 	count := d.uint()
-	if count > uint64(len(d.b)) { // each takes two bytes at least
+	if count > uint64(len(d.text)) { // each takes two bytes at least
 		d.bad = true
 	}
 	if count == 0 || d.bad {
@@ -223,8 +223,8 @@ func (d *decoder) value() any {
 	case valueInt:
 		return d.int()
 	case valueFloat:
-		if b, _ := d.take(8); len(b) == 8 {
-			return math.Float64frombits(binary.LittleEndian.Uint64(b))
+		if bits := d.take(8); len(bits) == 8 {
+			return math.Float64frombits(binary.LittleEndian.Uint64([]byte(bits)))
 		}
 	}
 	d.bad = true

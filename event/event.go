@@ -202,18 +202,29 @@ type Event struct {
 // becomes of the message, presence and the end of an account by user. Each
 // notification has a key of its own: when a device is told little, the newest must not
 // wait behind the older ones. Push events are ordered by registration and conversation.
-func (e *Event) Key() string {
+func (e *Event) Key() string { return string(e.AppendKey(nil)) }
+
+// AppendKey appends Key to dst.
+func (e *Event) AppendKey(dst []byte) []byte {
 	switch {
 	case e.Direction == In:
-		return string(e.From.Bare()) + " " + string(e.To.Bare())
+		return appendSpaced(dst, string(e.From.Bare()), string(e.To.Bare()))
 	case e.Direction == Out, e.Kind == Unack, e.Kind == Stored, e.Kind == Missed:
-		return string(e.To.Bare()) + " " + string(e.From.Bare())
+		return appendSpaced(dst, string(e.To.Bare()), string(e.From.Bare()))
 	case e.Kind == Notification:
-		return string(e.To) + " " + e.ID
+		return appendSpaced(dst, string(e.To), e.ID)
 	case e.Kind == Push:
-		return string(e.User) + " " + string(e.From.Bare()) + " " + string(e.To)
+		return appendSpaced(dst, string(e.User), string(e.From.Bare()), string(e.To))
 	}
-	return string(e.User)
+	return append(dst, e.User...)
+}
+
+func appendSpaced(dst []byte, first string, others ...string) []byte {
+	dst = append(dst, first...)
+	for _, text := range others {
+		dst = append(append(dst, ' '), text...)
+	}
+	return dst
 }
 
 // Timestamp returns Time in microseconds since the Unix epoch, the unit of

@@ -114,10 +114,10 @@ func (l *line) add(b batch) {
 			return
 		}
 	}
-	b.entries = slices.Clone(b.entries)
-	b.letters = slices.Clone(b.letters)
-	b.positions = slices.Clone(b.positions)
-	l.batches = append(l.batches, &b)
+	l.batches = append(l.batches, &batch{
+		entries: slices.Clone(b.entries), letters: slices.Clone(b.letters), positions: slices.Clone(b.positions),
+		committed: b.committed, bytes: b.bytes,
+	})
 }
 
 // take returns the next pack's worth of batches of a line. They go on counting

@@ -25,7 +25,9 @@ func (s *Sources) event(env *stanza.Envelope, b []byte, reason string, now time.
 	switch {
 	case reason == "":
 		v, reason, ok = s.hand(src, env, at, now)
-		b = []byte(env.Outer.Raw)
+		if v == unreadable {
+			b = []byte(env.Outer.Raw)
+		}
 	case s.judge.Serves(host):
 		v = unreadable
 	default:

@@ -110,7 +110,7 @@ func (e *Embedded) Append(p Pack) error {
 	for _, entry := range p.Entries {
 		if entry.Subscribers &= known; entry.Subscribers != 0 {
 			e.wanted = append(e.wanted, entry)
-			e.keys = append(e.keys, maphash.String(e.seed, entry.Event.Key()))
+			e.keys = append(e.keys, KeyHash(e.seed, entry.Event))
 			e.sizes = append(e.sizes, Size(entry.Event))
 		}
 	}

@@ -3,7 +3,6 @@ package outbox
 import (
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"time"
 
@@ -194,7 +193,7 @@ func (f *feeder) decode(p segment.Pack, from uint64) (accepted time.Time, list [
 			return accepted, nil, fmt.Errorf("outbox: event %d: %w", number, err)
 		}
 		if e != nil {
-			list = append(list, Admission{number, e, maphash.String(r.engine.seed, e.Key()), Size(e)})
+			list = append(list, Admission{number, e, KeyHash(r.engine.seed, e), Size(e)})
 		}
 	}
 	return pack.header.accepted, list, nil

@@ -1,6 +1,10 @@
 package outbox
 
-import "eventpusher/event"
+import (
+	"hash/maphash"
+
+	"eventpusher/event"
+)
 
 // entryOverhead is what an event costs beside its texts: the event itself, its
 // place in a queue and in the tables.
@@ -17,4 +21,10 @@ func Size(e *event.Event) int {
 		}
 	}
 	return n
+}
+
+// KeyHash returns maphash.String of the event's key, and keeps no memory for it.
+func KeyHash(seed maphash.Seed, e *event.Event) uint64 {
+	var room [256]byte
+	return maphash.Bytes(seed, e.AppendKey(room[:0]))
 }

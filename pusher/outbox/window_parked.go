@@ -280,7 +280,7 @@ func (w *Window) stale(ref *parkedRef) {
 func (w *Window) savedParked(puts []ParkedEvent) {
 	for i := range puts {
 		p := &puts[i]
-		pk := w.parked[maphash.String(w.o.Seed, p.Event.Key())]
+		pk := w.parked[KeyHash(w.o.Seed, p.Event)]
 		if pk == nil {
 			continue
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"hash/maphash"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -239,7 +238,7 @@ func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*messag
 			body = append(body, tail...)
 		}
 		m.entries = append(m.entries, entry{
-			partition: partition, readers: numbers, event: one.Event, key: maphash.String(e.seed, one.Event.Key()), size: outbox.Size(one.Event),
+			partition: partition, readers: numbers, event: one.Event, key: outbox.KeyHash(e.seed, one.Event), size: outbox.Size(one.Event),
 		})
 		m.events = append(m.events, one.Event)
 	}

@@ -133,7 +133,7 @@ func (c *cache) decode(seed maphash.Seed, en *entry) (*event.Event, uint64, int,
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	key, size = maphash.String(seed, ev.Key()), outbox.Size(ev)
+	key, size = outbox.KeyHash(seed, ev), outbox.Size(ev)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if en.event != nil {

@@ -39,7 +39,6 @@ type attachment struct {
 	reader *stanza.Reader
 	env    stanza.Envelope
 	iqs    *stanza.Decoder
-	iqHead stanza.Envelope // only the addresses, type and id of what iqs has read
 	pings  int
 
 	barriers map[jid.JID]*barrier // under way, by host

@@ -11,6 +11,7 @@ import (
 	"mellium.im/xmpp/ping"
 	"mellium.im/xmpp/version"
 
+	"eventpusher/component/stanza"
 	"eventpusher/internal/jid"
 )
 
@@ -103,30 +104,29 @@ func newResponder(name, softwareVersion string, more []IQHandler, c *checker, m 
 }
 
 // handle gives a request to its handler. frame is copied.
-func (r *responder) handle(q *iq, frame []byte, out *outbound) {
-	to := q.to
+func (r *responder) handle(q *stanza.IQ, frame []byte, out *outbound) {
+	to := q.To
 	if to == "" {
 		to = string(r.name)
 	}
 	req := &IQ{
-		From: jid.Prepare(q.from), To: jid.Prepare(to), Type: RequestType(q.kind), from: q.from, to: to, id: q.id,
+		From: jid.Prepare(q.From), To: jid.Prepare(to), Type: RequestType(q.Type), from: q.From, to: to, id: q.ID,
 		out: out, checker: r.checker, dropped: r.dropped,
 	}
 	kind := "unsupported"
 	var h *IQHandler
 	switch {
-	case q.from == "" || jid.JID(req.To.Domain()) != r.name:
+	case q.From == "" || jid.JID(req.To.Domain()) != r.name:
 		// Nobody to answer; and an answer from another domain than ours would cost the
 		// whole stream.
 		kind = "unanswerable"
-	case !q.isRequest():
+	case !q.IsRequest():
 		kind = "bad_request"
 		_ = req.Fail(StanzaError{Type: "modify", Condition: "bad-request"}) // counted
 	default:
-		child := q.children[0]
-		req.Element, req.Node = child.name, child.node
-		if h = r.handlers[iqKey{child.name, req.Type, req.Node}]; h == nil {
-			h = r.handlers[iqKey{child.name, req.Type, ""}]
+		req.Element, req.Node = q.Child, q.Node
+		if h = r.handlers[iqKey{q.Child, req.Type, req.Node}]; h == nil {
+			h = r.handlers[iqKey{q.Child, req.Type, ""}]
 		}
 		if h == nil {
 			_ = req.Fail(StanzaError{Type: "cancel", Condition: "service-unavailable"}) // counted

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"eventpusher/component/stanza"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/xmppserver"
 )
@@ -52,11 +53,11 @@ func TestAnswers(t *testing.T) {
 		{"not for us", "<iq id='q1' from='alice@example.org/r1' to='example.org' type='get'>" + info + "</iq>", "", "unanswerable"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			q, err := readElement([]byte(tc.iq))
-			if err != nil || !q.isIQ() || q.isReply() {
+			q, err := stanza.NewDecoder(stanza.Limits{}).DecodeIQ([]byte(tc.iq))
+			if err != nil || q.IsReply() {
 				t.Fatalf("%+v, %v", q, err)
 			}
-			got, kind := answerOf(t, q, "1.2.3<")
+			got, kind := answerOf(t, &q, "1.2.3<")
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -69,7 +70,7 @@ func TestAnswers(t *testing.T) {
 
 // answerOf returns what a component without handlers of its own answers, empty for
 // nothing, and what the request is counted as.
-func answerOf(t testing.TB, q *iq, version string) (answer, kind string) {
+func answerOf(t testing.TB, q *stanza.IQ, version string) (answer, kind string) {
 	registry := prometheus.NewRegistry()
 	r, err := newResponder(testName, version, nil, newChecker(testName), NewMetrics(registry))
 	if err != nil {
@@ -150,44 +151,15 @@ func TestAnswerThatIsTooLarge(t *testing.T) {
 	w.end()
 }
 
-// FuzzReadPlain holds what is read in a hurry against the reference parser.
-func FuzzReadPlain(f *testing.F) {
-	f.Add("<iq type='get' id='1' from='a@b/c' to='events.example.org' xml:lang='en'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>")
-	f.Add("<iq type='set' id='&lt;'> <a node='1'>text<b/></a><c xmlns=''/></iq>")
-	f.Add("<x:iq xmlns:x='y'><x:a/></x:iq>")
-	f.Fuzz(func(t *testing.T, frame string) {
-		got := readPlain(frame)
-		if got == nil {
-			return
-		}
-		want, err := parseElement([]byte(frame))
-		if diff := cmp.Diff(want, got, cmp.AllowUnexported(iq{}, child{})); diff != "" || err != nil {
-			t.Errorf("%q: %v %s", frame, err, diff)
-		}
-	})
-}
-
-// TestReadPlain sees to it that what servers write is read in a hurry.
-func TestReadPlain(t *testing.T) {
-	for frame, want := range map[string]bool{
-		"<iq type='get' id='1' from='a@b/c' to='d' xml:lang='en'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>": true,
-		"<x:iq xmlns:x='jabber:component:accept'/>": false,
-	} {
-		if q := readPlain(frame); (q != nil) != want {
-			t.Errorf("%s is read as %+v", frame, q)
-		}
-	}
-}
-
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte("<iq type='get' id='1' from='a@b/c' to='events.example.org'><query xmlns='http://jabber.org/protocol/disco#info' node='x'/></iq>"))
 	f.Add([]byte("<iq type='set' from='&lt;' to='\u2028@EVENTS.example.org./'><a/></iq>"))
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		q, err := parseElement(frame)
+		q, err := stanza.NewDecoder(stanza.Limits{}).DecodeIQ(frame)
 		if err != nil {
 			return
 		}
-		reply, _ := answerOf(t, q, "1")
+		reply, _ := answerOf(t, &q, "1")
 		if reply == "" {
 			return
 		}

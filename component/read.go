@@ -74,24 +74,20 @@ func (a *attachment) stanza() {
 // other takes an element that is no message or presence: requests are answered,
 // replies go to who waits for them.
 func (a *attachment) other(frame []byte) {
-	if startsIQ(frame) && isDefect(a.iqs.Decode(frame, &a.iqHead), stanza.NotStanza) {
-		if head := &a.iqHead.Outer; head.Type == "result" || head.Type == "error" {
-			kind := "reply_unasked"
-			if a.replied(frame, head) {
-				kind = "reply"
-			}
-			a.link.metrics.iqs.WithLabelValues(kind).Inc()
-			return
-		}
-	}
-	q, err := readElement(frame)
+	q, err := a.iqs.DecodeIQ(frame)
 	switch {
+	case isDefect(err, stanza.NotStanza):
+		a.bad("unknown element", stanza.OtherFrame)
 	case err != nil:
 		a.bad("malformed iq", stanza.OtherFrame)
-	case !q.isIQ() || q.isReply():
-		a.bad("unknown element", stanza.OtherFrame)
+	case q.IsReply():
+		kind := "reply_unasked"
+		if a.replied(frame, &q) {
+			kind = "reply"
+		}
+		a.link.metrics.iqs.WithLabelValues(kind).Inc()
 	default:
-		a.link.responder.handle(q, frame, a.out)
+		a.link.responder.handle(&q, frame, a.out)
 	}
 }
 

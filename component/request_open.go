@@ -128,11 +128,12 @@ func (r *requests) take(id string, from jid.JID) *pending {
 
 // replied takes an IQ of type result or error, and reports whether somebody had
 // asked for it. The frame may be reused afterwards.
-func (a *attachment) replied(frame []byte, head *stanza.Stanza) bool {
-	p := a.link.requests.take(head.ID, head.From)
+func (a *attachment) replied(frame []byte, head *stanza.IQ) bool {
+	from := jid.Prepare(head.From)
+	p := a.link.requests.take(head.ID, from)
 	if p == nil {
 		// The watchdog does not wait for replies; any byte is life to it.
-		return strings.HasPrefix(head.ID, watchdogID) && head.From == jid.Prepare(a.link.pingTo)
+		return strings.HasPrefix(head.ID, watchdogID) && from == jid.Prepare(a.link.pingTo)
 	}
 	got := answer{reply: Reply{From: p.to}}
 	if head.Type == "error" {

@@ -1,6 +1,7 @@
 package component
 
 import (
+	"bytes"
 	"context"
 	"encoding/xml"
 	"errors"
@@ -330,11 +331,17 @@ func FuzzCheck(f *testing.F) {
 		if c.check(b) != nil {
 			return
 		}
-		q, err := parseElement(b)
-		if err != nil {
+		var q struct {
+			XMLName xml.Name
+			From    string `xml:"from,attr"`
+			To      string `xml:"to,attr"`
+		}
+		d := xml.NewDecoder(bytes.NewReader(b))
+		d.DefaultSpace = "jabber:component:accept"
+		if err := d.Decode(&q); err != nil {
 			t.Fatalf("%q: %v", b, err)
 		}
-		if q.name.Space != "jabber:component:accept" || jid.Prepare(q.from).Domain() != testName || q.to == "" {
+		if q.XMLName.Space != d.DefaultSpace || jid.Prepare(q.From).Domain() != testName || q.To == "" {
 			t.Errorf("%q went out as %+v", b, q)
 		}
 	})

@@ -121,6 +121,16 @@ func parseError(frame []byte) *StanzaError {
 	return e
 }
 
+// unprefixed returns the attribute of that name. An attribute x:type is another one.
+func unprefixed(e xml.StartElement, name string) string {
+	for _, a := range e.Attr {
+		if a.Name.Space == "" && a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
 // appendEscaped appends s as the value of an attribute or as text. Nearly nothing
 // needs it.
 func appendEscaped(b []byte, s string) []byte {

@@ -2,6 +2,7 @@ package stanza
 
 import (
 	"bytes"
+	"encoding/xml"
 	"unicode/utf8"
 )
 
@@ -35,8 +36,11 @@ type Decoder struct {
 	decls []byte
 
 	inForwarded, inPrivilege, inPayload bool
-	// hadChild: the outer stanza has a child element already.
-	hadChild bool
+	// children counts those of the outer element. If that is no message or presence,
+	// firstName is the name of the first one, and firstNode its node attribute.
+	children  int
+	firstName xml.Name
+	firstNode string
 	// atPayload: the start tag being read may be the forwarded stanza's.
 	atPayload bool
 	// capture is whose body is being read, at captureDepth; nil for none.
@@ -78,19 +82,11 @@ func NewDecoder(l Limits) *Decoder {
 // The error is a *StanzaError. Env is then unusable but for the addresses, type and
 // id of Outer, which are filled in if the start tag itself was sound, and Kind, if
 // its name was that of a stanza. Feed is set as well if the start tag of the first child
-// was sound. NotStanza is reported only when nothing else is
-// wrong, so that Decode can check an IQ as well.
+// was sound. NotStanza is reported only when nothing else is wrong; DecodeIQ tells an IQ
+// from anything else then.
 func (d *Decoder) Decode(frame []byte, env *Envelope) error {
 	env.reset()
-	d.reset(frame)
-	if !utf8.Valid(frame) {
-		d.bad = validPrefix(frame)
-		d.src = frame[:d.bad]
-	}
-	err := d.document()
-	if err == nil && len(frame) > d.limits.Size {
-		err = refuse(Oversized, d.limits.Size)
-	}
+	err := d.read(frame)
 	if err == nil && !d.isStanza() {
 		err = refuse(NotStanza, 1)
 	}
@@ -100,6 +96,20 @@ func (d *Decoder) Decode(frame []byte, env *Envelope) error {
 		d.finish(env)
 	}
 	d.release()
+	return err
+}
+
+// read reads the frame and checks it.
+func (d *Decoder) read(frame []byte) error {
+	d.reset(frame)
+	if !utf8.Valid(frame) {
+		d.bad = validPrefix(frame)
+		d.src = frame[:d.bad]
+	}
+	err := d.document()
+	if err == nil && len(frame) > d.limits.Size {
+		err = refuse(Oversized, d.limits.Size)
+	}
 	return err
 }
 
@@ -114,7 +124,7 @@ func (d *Decoder) reset(frame []byte) {
 	d.outer, d.inner = fields{}, fields{}
 	d.perms, d.privilege = d.perms[:0], 0
 	d.forward = forward{}
-	d.feed.element, d.hadChild = NoFeed, false
+	d.feed.element, d.children = NoFeed, 0
 	d.inForwarded, d.inPrivilege, d.inPayload, d.atPayload = false, false, false, false
 	d.capture, d.fallback = nil, nil
 }

@@ -90,8 +90,11 @@ func (d *Decoder) open() {
 		d.root(&d.outer, local)
 	case childDepth:
 		d.child(&d.outer, local)
-		first := !d.hadChild
-		d.hadChild = true
+		d.children++
+		first := d.children == 1
+		if first && d.outer.kind == 0 {
+			d.firstChild(local)
+		}
 		switch s := d.start.own; {
 		case s == feedSpace:
 			if first && d.outer.kind == Message {

@@ -54,98 +54,119 @@ type App struct {
 
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
 // before Run but the admin listener, so that a taken port is an error at start.
-func New(cfg *config.Config, o Options) (a *App, err error) {
-	a = &App{cfg: cfg, log: o.Log, began: time.Now()}
-	begun := a // an error is returned with nil
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, begun.close())
-		}
-	}()
+func New(cfg *config.Config, o Options) (*App, error) {
+	a := &App{cfg: cfg, log: o.Log, began: time.Now()}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	registry.MustRegister(buildInfo(o.Version))
-
-	filters, problems := filter.Compile(cfg.Filters)
-	conditions, found := compileConditions(cfg)
-	for _, p := range append(problems, found...) {
-		if p.Severity == config.Error {
-			return nil, errors.New(p.String())
-		}
-	}
-	metrics := pusher.NewMetrics(registry)
-	chain, err := filter.NewChain(filters, metrics.Filters(), o.Log)
-	if err != nil {
-		return nil, err
-	}
-	if a.backends, err = catalog.Build(cfg, o.Log); err != nil {
-		return nil, err
-	}
-	box, opened, err := openOutbox(cfg, a.backends, o.Log)
-	if err != nil {
-		return nil, err
-	}
-	a.box = box
-	tr := translator.New(translator.Options{
-		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
-	})
-	feed := &sink{translator: tr, box: a.box, crowd: crowd{log: o.Log}}
-	a.pusher, err = pusher.New(pusher.Options{
-		Feeds: feed, Chain: chain, Backends: a.backends, Conditions: conditions, Outbox: a.box, MaxAge: cfg.Outbox.MaxAge, Metrics: metrics, Log: o.Log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	feed.pusher = a.pusher
-	if e, ok := a.box.(outbox.Elector); ok {
-		registry.MustRegister(newClusterCollector(e))
-	}
-	a.control = listenControl(cfg.Outbox.Path, kept{a.box, a.pusher}, a.examine, o.Log)
-	registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(a.backends), newOutboxCollector(box, opened))
-	if a.registrar, err = newRegistrar(cfg, a.backends, a.pusher, o.Log); err != nil {
-		return nil, err
-	}
-	var iqs []component.IQHandler
-	if a.registrar != nil {
-		iqs = a.registrar.handlers()
-		if a.control != nil {
-			a.control.HandlePush(a.registrar)
-		}
-		if a.devices, err = newDeviceDesk(cfg, a.registrar.push, a.pusher, o.Log); err != nil {
-			return nil, err
-		}
-	}
-	var api map[string]http.Handler
-	if a.devices != nil {
-		iqs, api = append(iqs, a.devices.handlers()...), a.devices.api()
-	}
-	a.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
-		Sink: feed, IQ: iqs, Metrics: component.NewMetrics(registry), Log: o.Log, Version: o.Version,
-	})
-	if err != nil {
-		return nil, err
-	}
-	a.watch = doctor.NewWatch(a.link, cfg, registry, o.Log)
-	feed.link = a.link
-	if a.registrar != nil {
-		a.registrar.component = a.link
-		if others, ok := a.box.(relay); ok {
-			a.registrar.relay = others
-			a.registrar.push.AttachUnread(a.registrar)
-		}
-	}
-	if cfg.Admin.Listen != "" {
-		a.admin, err = admin.New(cfg.Admin, admin.Options{
-			Gatherer: registry, Ready: a.notReady, State: a.state, Status: func() any { return a.Status() }, API: api, Log: o.Log,
-		})
-		if err == nil {
-			err = a.admin.Listen()
-		}
-		if err != nil {
-			return nil, err
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.Version))
+	b := builder{App: a, version: o.Version, registry: registry}
+	for _, step := range []func() error{b.delivery, b.push, b.attach, b.listen} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, a.close())
 		}
 	}
 	return a, nil
+}
+
+// builder is what the steps of New share. Each step needs what those before it have made.
+type builder struct {
+	*App
+	version  string
+	registry *prometheus.Registry
+	sink     *sink
+	iqs      []component.IQHandler
+	api      map[string]http.Handler
+}
+
+// delivery makes what takes events: backends, outbox, translator and pusher.
+func (b *builder) delivery() (err error) {
+	filters, problems := filter.Compile(b.cfg.Filters)
+	conditions, found := compileConditions(b.cfg)
+	for _, p := range append(problems, found...) {
+		if p.Severity == config.Error {
+			return errors.New(p.String())
+		}
+	}
+	metrics := pusher.NewMetrics(b.registry)
+	chain, err := filter.NewChain(filters, metrics.Filters(), b.log)
+	if err != nil {
+		return err
+	}
+	if b.backends, err = catalog.Build(b.cfg, b.log); err != nil {
+		return err
+	}
+	box, opened, err := openOutbox(b.cfg, b.backends, b.log)
+	if err != nil {
+		return err
+	}
+	b.box = box
+	tr := translator.New(translator.Options{
+		Hosts: b.cfg.General.Hosts, MUCHosts: b.cfg.Component.MUCHosts, Component: b.cfg.Component.Name,
+	})
+	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}}
+	b.pusher, err = pusher.New(pusher.Options{
+		Feeds: b.sink, Chain: chain, Backends: b.backends, Conditions: conditions, Outbox: box, MaxAge: b.cfg.Outbox.MaxAge, Metrics: metrics, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	b.sink.pusher = b.pusher
+	if e, ok := box.(outbox.Elector); ok {
+		b.registry.MustRegister(newClusterCollector(e))
+	}
+	b.registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(b.backends), newOutboxCollector(box, opened))
+	b.control = listenControl(b.cfg.Outbox.Path, kept{box, b.pusher}, b.examine, b.log)
+	return nil
+}
+
+// push makes what registers for push, if that is configured.
+func (b *builder) push() (err error) {
+	if b.registrar, err = newRegistrar(b.cfg, b.backends, b.pusher, b.log); err != nil || b.registrar == nil {
+		return err
+	}
+	b.iqs = b.registrar.handlers()
+	if b.control != nil {
+		b.control.HandlePush(b.registrar)
+	}
+	if b.devices, err = newDeviceDesk(b.cfg, b.registrar.push, b.pusher, b.log); err != nil || b.devices == nil {
+		return err
+	}
+	b.iqs, b.api = append(b.iqs, b.devices.handlers()...), b.devices.api()
+	return nil
+}
+
+// attach makes the link to the XMPP server, and what watches it.
+func (b *builder) attach() (err error) {
+	b.link, err = component.New(b.cfg.Component, b.cfg.General.Hosts, component.Options{
+		Sink: b.sink, IQ: b.iqs, Metrics: component.NewMetrics(b.registry), Log: b.log, Version: b.version,
+	})
+	if err != nil {
+		return err
+	}
+	b.watch = doctor.NewWatch(b.link, b.cfg, b.registry, b.log)
+	b.sink.link = b.link
+	if b.registrar == nil {
+		return nil
+	}
+	b.registrar.component = b.link
+	if others, ok := b.box.(relay); ok {
+		b.registrar.relay = others
+		b.registrar.push.AttachUnread(b.registrar)
+	}
+	return nil
+}
+
+// listen opens the admin listener, if there is to be one.
+func (b *builder) listen() (err error) {
+	if b.cfg.Admin.Listen == "" {
+		return nil
+	}
+	b.admin, err = admin.New(b.cfg.Admin, admin.Options{
+		Gatherer: b.registry, Ready: b.notReady, State: b.state, Status: func() any { return b.Status() }, API: b.api, Log: b.log,
+	})
+	if err != nil {
+		return err
+	}
+	return b.admin.Listen()
 }
 
 // Run attaches to the server and delivers until ctx ends; then it stops reading,

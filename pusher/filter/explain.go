@@ -40,15 +40,36 @@ func functionsRemedy() string {
 	return "functions are " + strings.Join(names, ", ") + "; operators include ==, in, matches, contains, startsWith, endsWith, not, and, or, ?:, ??"
 }
 
-// Messages of the compiler that an operator will meet, and what they mean.
-var (
-	unknownName  = regexp.MustCompile(`^unknown name (\S+)$`)
-	unknownField = regexp.MustCompile(`^type (\S+) has no (?:field|method) (\S+)$`)
-	wrongResult  = regexp.MustCompile(`^expected bool, but got (.+)$`)
-	mismatch     = regexp.MustCompile(`^invalid operation: (\S+) \(mismatched types? (\S+)(?: and (\S+))?\)$`)
-	unexpected   = regexp.MustCompile(`^unexpected token (\w+)\("(.+)"\)$`)
-	wrongArg     = regexp.MustCompile(`^cannot use (\S+) as argument \(type (\S+)\) to call (.+)$`)
-)
+// explanations are of the messages of the compiler that an operator will meet. say gets
+// the pattern's groups, as regexp.FindStringSubmatch returns them. The first that matches
+// counts; those that are about the whole expression have no column.
+var explanations = []struct {
+	pattern *regexp.Regexp
+	whole   bool
+	say     func(m []string) (text, remedy string)
+}{
+	{regexp.MustCompile(`^unknown name (\S+)$`), false, unknownName},
+	{regexp.MustCompile(`^type (\S+) has no (?:field|method) (\S+)$`), false, unknownField},
+	{regexp.MustCompile(`^expected bool, but got (.+)$`), true, func(m []string) (text, remedy string) {
+		return "gives " + typeName(m[1]) + " instead of true or false", `write a condition, as in event.kind == "chat"`
+	}},
+	{regexp.MustCompile(`^invalid operation: (\S+) \(mismatched types? (\S+)(?: and (\S+))?\)$`), false, func(m []string) (text, remedy string) {
+		text = m[1] + " cannot be used with " + typeName(m[2])
+		if m[3] != "" {
+			text += " and " + typeName(m[3])
+		}
+		return text, "compare and combine values of one type; string(), int() and float() convert"
+	}},
+	{regexp.MustCompile(`^cannot use (\S+) as argument \(type (\S+)\) to call (.+)$`), false, func(m []string) (text, remedy string) {
+		function := strings.TrimSuffix(strings.TrimSpace(m[3]), " operator")
+		return fmt.Sprintf("%s needs %s, not %s", function, typeName(m[2]), typeName(m[1])), "string(), int() and float() convert"
+	}},
+	{regexp.MustCompile(`maximum allowed nodes`), true, func([]string) (text, remedy string) {
+		return fmt.Sprintf("has more than %d parts", maxNodes), "split the filter into several"
+	}},
+	{regexp.MustCompile(`^unexpected token (\w+)\("(.+)"\)$`), false, unexpectedToken},
+	{regexp.MustCompile(`EOF`), false, func([]string) (text, remedy string) { return "ends too early", "complete the expression" }},
+}
 
 // explain reduces an error of the compiler to what an operator understands.
 func explain(err error) *compileError {
@@ -57,69 +78,53 @@ func explain(err error) *compileError {
 	if errors.As(err, &at) {
 		message, column = at.Message, at.From+1
 	}
-	out := &compileError{column: column}
-	if m := unknownName.FindStringSubmatch(message); m != nil {
-		out.text, out.remedy = fmt.Sprintf("unknown name %s", m[1]), fieldsRemedy()
-		if near := nearestField("event." + m[1]); near != "" {
-			out.remedy = fmt.Sprintf("did you mean %s? %s", near, out.remedy)
-		} else if near := nearestField(m[1]); near != "" {
-			out.remedy = fmt.Sprintf("did you mean %s? %s", near, out.remedy)
-		} else {
-			out.remedy = "texts stand in quotes; " + out.remedy
-		}
-		return out
-	}
-	if m := unknownField.FindStringSubmatch(message); m != nil {
-		owner := typeName(m[1])
-		if owner != "event" {
-			out.text, out.remedy = fmt.Sprintf("%s has no field %s", owner, m[2]), fieldsRemedy()
-			return out
-		}
-		out.text, out.remedy = fmt.Sprintf("unknown field event.%s", m[2]), fieldsRemedy()
-		if near := nearestField("event." + m[2]); near != "" {
-			out.remedy = fmt.Sprintf("did you mean %s? %s", near, out.remedy)
-		}
-		return out
-	}
-	if m := wrongResult.FindStringSubmatch(message); m != nil {
-		out.text, out.column = "gives "+typeName(m[1])+" instead of true or false", 0
-		out.remedy = `write a condition, as in event.kind == "chat"`
-		return out
-	}
-	if m := mismatch.FindStringSubmatch(message); m != nil {
-		out.text = fmt.Sprintf("%s cannot be used with %s", m[1], typeName(m[2]))
-		if m[3] != "" {
-			out.text += " and " + typeName(m[3])
-		}
-		out.remedy = "compare and combine values of one type; string(), int() and float() convert"
-		return out
-	}
-	if m := wrongArg.FindStringSubmatch(message); m != nil {
-		out.text = fmt.Sprintf("%s needs %s, not %s", strings.TrimSuffix(strings.TrimSpace(m[3]), " operator"), typeName(m[2]), typeName(m[1]))
-		out.remedy = "string(), int() and float() convert"
-		return out
-	}
-	if strings.Contains(message, "maximum allowed nodes") {
-		out.text, out.column = fmt.Sprintf("has more than %d parts", maxNodes), 0
-		out.remedy = "split the filter into several"
-		return out
-	}
-	out.text = strings.ReplaceAll(strings.ReplaceAll(message, "filter.eventFields", "event"), "filter.environment", "the environment")
-	out.remedy = "correct the expression; " + fieldsRemedy()
-	if strings.Contains(message, "EOF") {
-		out.text = "ends too early"
-		out.remedy = "complete the expression"
-	}
-	if m := unexpected.FindStringSubmatch(message); m != nil {
-		out.text = m[2] + " is not expected here"
-		switch near := nearest(m[2], operators, ""); {
-		case m[2] == "=":
-			out.remedy = "write == to compare"
-		case m[1] == "Identifier" && near != "":
-			out.remedy = "did you mean " + near + "?"
+	for _, e := range explanations {
+		if m := e.pattern.FindStringSubmatch(message); m != nil {
+			if e.whole {
+				column = 0
+			}
+			text, remedy := e.say(m)
+			return &compileError{text, remedy, column}
 		}
 	}
-	return out
+	text := strings.NewReplacer("filter.eventFields", "event", "filter.environment", "the environment").Replace(message)
+	return &compileError{text, correct(), column}
+}
+
+func correct() string { return "correct the expression; " + fieldsRemedy() }
+
+func unknownName(m []string) (text, remedy string) {
+	near := nearestField("event." + m[1])
+	if near == "" {
+		near = nearestField(m[1])
+	}
+	return "unknown name " + m[1], suggest(near, "texts stand in quotes; ")
+}
+
+func unknownField(m []string) (text, remedy string) {
+	if owner := typeName(m[1]); owner != "event" {
+		return owner + " has no field " + m[2], fieldsRemedy()
+	}
+	return "unknown field event." + m[2], suggest(nearestField("event."+m[2]), "")
+}
+
+// suggest names a field that may be meant, or else begins with other words.
+func suggest(near, otherwise string) string {
+	if near != "" {
+		return fmt.Sprintf("did you mean %s? %s", near, fieldsRemedy())
+	}
+	return otherwise + fieldsRemedy()
+}
+
+func unexpectedToken(m []string) (text, remedy string) {
+	text, remedy = m[2]+" is not expected here", correct()
+	switch near := nearest(m[2], operators, ""); {
+	case m[2] == "=":
+		remedy = "write == to compare"
+	case m[1] == "Identifier" && near != "":
+		remedy = "did you mean " + near + "?"
+	}
+	return text, remedy
 }
 
 // operators are those with names.

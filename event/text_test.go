@@ -20,6 +20,8 @@ func TestJSONRoundTrip(t *testing.T) {
 		{ID: "f6", Kind: event.Notification, To: "push.h/node"},
 		{ID: "g7", Kind: event.Removed, From: "alice@h", User: "alice@h"},
 		{ID: "a7", Kind: event.Missed, RecipientOffline: true},
+		{ID: "b8", Kind: event.Push, Class: event.Reaction},
+		{ID: "c9", Kind: event.Chat, Direction: event.In, Class: event.Retraction},
 	} {
 		data, err := json.Marshal(e)
 		if err != nil {

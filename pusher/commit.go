@@ -182,10 +182,10 @@ func (p *Pusher) giveUpIntake(why error) {
 		for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
 			for _, b := range list {
 				sources = latest(sources, b.positions)
-				switch {
-				case b.committed != nil:
+				if b.committed != nil {
 					b.committed(why)
-				case len(b.positions) == 0: // else the source keeps it
+				}
+				if l == &p.intake.plain { // the sender of the others keeps them, all parts of what it has pushed
 					p.metrics.droppedBy[dropOutbox].Add(float64(len(b.entries) + len(b.letters)))
 					lost += len(b.entries) + len(b.letters)
 				}

@@ -1,15 +1,19 @@
 package pusher_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"eventpusher/event"
 	"eventpusher/pusher"
@@ -67,6 +71,33 @@ func TestWithdraw(t *testing.T) {
 		}
 		p.Drain(t.Context())
 		p.Withdraw() // nothing is left
+	})
+}
+
+// TestWithdrawnPartsAreNotLost gives back what one call has brought and takes more than one
+// pack: its source keeps every part of it.
+func TestWithdrawnPartsAreNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newSlowDisk(t, func(outbox.Pack) error { return outbox.ErrFull })
+		var log bytes.Buffer
+		reg, feeds := prometheus.NewRegistry(), &feedsHeard{}
+		p := start(t, pusher.Options{
+			Backends: one(&fakeBackend{name: "b"}), Outbox: box, Feeds: feeds, Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		events := make([]event.Event, 5000)
+		for i := range events {
+			events[i] = of("x", fmt.Sprint(i))
+		}
+		p.PushFeed(events, place("s", 1))
+		p.Push([]event.Event{of("x", "plain")})
+		p.Withdraw()
+		if diff := cmp.Diff([]string{"refused s"}, feeds.heard()); diff != "" {
+			t.Error(diff)
+		}
+		if n := value(t, reg, "eventpusher_events_dropped_total{reason=outbox}"); n != 1 || !strings.Contains(log.String(), "events=1 ") {
+			t.Errorf("%v counted as dropped, logged %s", n, log.String())
+		}
+		p.Drain(t.Context())
 	})
 }
 

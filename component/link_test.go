@@ -192,7 +192,7 @@ func TestBadStanzasAreSkipped(t *testing.T) {
 	if strings.Contains(log.String(), "private") {
 		t.Errorf("content in the log: %s", &log)
 	}
-	if n := strings.Count(log.String(), "skipped a stanza"); n != 1 {
+	if n := strings.Count(log.String(), "skipped a stanza"); n != 1 || !strings.Contains(log.String(), "raise [component] max_stanza_size") {
 		t.Errorf("a flood of bad stanzas was mentioned %d times, want once:\n%s", n, &log)
 	}
 }

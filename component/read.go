@@ -109,6 +109,13 @@ func (a *attachment) damaged(frame stanza.Frame, reason, why string) {
 // bad counts what cannot be read. Its content is never logged.
 func (a *attachment) bad(reason string, kind stanza.FrameKind) {
 	a.link.metrics.bad.WithLabelValues(reason).Inc()
+	remedy := "a message or presence is among the dead letters, reason undecodable: its sender has to be mended"
+	switch reason {
+	case stanza.TooLarge.String():
+		remedy = "raise [component] max_stanza_size if such stanzas are to make events"
+	case stanza.TooDeep.String():
+		remedy = "raise [component] max_depth if such stanzas are to make events"
+	}
 	a.link.warnings.log("component: skipped a stanza that cannot be read",
-		slog.String("reason", reason), slog.String("element", kind.String()))
+		slog.String("reason", reason), slog.String("element", kind.String()), slog.String("remedy", remedy))
 }

@@ -333,12 +333,14 @@ func TestDrainLeavesAHopelessCall(t *testing.T) {
 }
 
 // TestDrainLeavesCallsOnceTheServiceIsDown begins to stop while the service still
-// looks sound; some calls fail, the others hang.
+// looks sound; the first calls fail, the others hang. There are events for all lanes.
 func TestDrainLeavesCallsOnceTheServiceIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box, _, _ := openOutbox(t, t.TempDir())
+		const events = 100
+		var calls atomic.Int32
 		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 8}, publish: func(ctx context.Context, batch []event.Event) []error {
-			if batch[0].ID < "5" {
+			if calls.Add(1) <= 5 {
 				time.Sleep(2 * time.Second)
 				return every(len(batch), errDown)
 			}
@@ -346,7 +348,7 @@ func TestDrainLeavesCallsOnceTheServiceIsDown(t *testing.T) {
 			return every(len(batch), ctx.Err())
 		}}
 		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
-		for n := range 8 {
+		for n := range events {
 			p.Push([]event.Event{of(fmt.Sprint("peer", n), fmt.Sprint(n))})
 		}
 		synctest.Wait()
@@ -357,7 +359,7 @@ func TestDrainLeavesCallsOnceTheServiceIsDown(t *testing.T) {
 		if took := time.Since(began); took < 2900*time.Millisecond || took > 3200*time.Millisecond {
 			t.Errorf("the end took %v, want a second after it was seen that the service is down", took)
 		}
-		if s := p.Status().Backends[0]; s.Waiting != 8 || s.InFlight != 0 {
+		if s := p.Status().Backends[0]; s.Waiting != events || s.InFlight != 0 {
 			t.Errorf("after the end: %+v", s)
 		}
 	})

@@ -29,7 +29,8 @@ const (
 	// device that is registered here (XEP-0357 section 6). It is for push alone.
 	// From is the sender that the summary names, else the server; To is the component
 	// with the device's node as the resource, User the device's owner, empty if nobody
-	// said, Body what the summary tells, Packet the notification element.
+	// said, Body what the summary tells, Packet the notification element. The push backend
+	// also makes it of a message, as it makes Push: StanzaID is then the ID of that event.
 	Notification
 	// Removed: the user's account is no more. It is for push alone, which ends what was
 	// registered for it, and no filter is asked. From and User are the account. Time says

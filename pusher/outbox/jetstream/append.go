@@ -293,7 +293,9 @@ func (e *Engine) appendOwn(ctx context.Context, s *setup, p *outbox.Pack) error 
 
 // ownEvent reports whether an event comes from an instance's own deliveries, and not from the
 // link: it was replayed, or is a notification that its push backend has made of another event.
-func ownEvent(e *event.Event) bool { return e.Replayed || e.Kind == event.Push }
+func ownEvent(e *event.Event) bool {
+	return e.Replayed || e.Kind == event.Push || e.Kind == event.Notification && e.StanzaID != ""
+}
 
 // reasonTooLarge is the reason of backends for what they cannot take.
 const reasonTooLarge = "too_large"

@@ -250,18 +250,25 @@ func TestStandbyAppendsNothing(t *testing.T) {
 	again.Replayed = true
 	made := chat("z", "made")
 	made.Kind = event.Push
-	if err := one.Append(pack(1, again, made)); err != nil {
+	device := chat("z", "device")
+	device.Kind, device.StanzaID = event.Notification, "made"
+	if err := one.Append(pack(1, again, made, device)); err != nil {
 		t.Errorf("replay: %v", err)
+	}
+	published := chat("z", "published") // by a server, over the link
+	published.Kind, published.StanzaID = event.Notification, ""
+	if err := one.Append(pack(1, published)); err == nil {
+		t.Error("a former holder appends what came over the link")
 	}
 	var j journal
 	w1, w2 := one.work("a", j.note), two.work("a", j.note)
-	await(t, "what another instance has appended", func() bool { return len(j.all()) == 4 })
+	await(t, "what another instance has appended", func() bool { return len(j.all()) == 5 })
 	two.append(pack(1, chat("x", "3"))) // after the one of the other instance
-	await(t, "all events", func() bool { return len(j.all()) == 5 })
+	await(t, "all events", func() bool { return len(j.all()) == 6 })
 	w1.end()
 	w2.end()
 	got := slices.Sorted(slices.Values(j.all()))
-	if !slices.Equal(got, []string{"1", "2", "3", "again", "made"}) {
+	if !slices.Equal(got, []string{"1", "2", "3", "again", "device", "made"}) {
 		t.Errorf("delivered %v", got)
 	}
 }

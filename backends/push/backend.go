@@ -63,8 +63,13 @@ type Backend struct {
 	network notify.Sender
 	store   registration.Store
 	// forward keeps events and lets them come back by Publish.
-	forward    Forward
-	seen       *seen
+	forward  Forward
+	messages *reports // by decide.Notice.Key
+	made     *idSet   // notifications that were kept as events
+	// settled are notifications, by likeness. If a process is killed before the outbox has
+	// saved that a message is done with, the message makes its notifications again. Each
+	// comes after the one of before is settled, since both have the same Event.Key.
+	settled    *reports
 	failing    *failing
 	backlog    *backlog
 	complaints *complain.Log
@@ -96,7 +101,7 @@ func New(o Options) *Backend {
 	}
 	o.Virtual = folded(o.Virtual)
 	return &Backend{
-		o: o, own: jid.NewDomains(string(o.Own)), seen: newSeen(), failing: newFailing(), backlog: newBacklog(), complaints: complain.New(o.Log, o.Now), unread: newUnread(),
+		o: o, own: jid.NewDomains(string(o.Own)), messages: newReports(), made: newIDSet(), settled: newReports(), failing: newFailing(), backlog: newBacklog(), complaints: complain.New(o.Log, o.Now), unread: newUnread(),
 		removals: newRemovals(), history: newHistory(), tally: newTally(),
 	}
 }

@@ -42,11 +42,17 @@ func (b *Backend) deliver(ctx context.Context, e *event.Event) error {
 		send = b.toService
 	}
 	result, err := outcome(decide.Expired), error(nil)
-	if b.o.Now().Sub(e.Time) <= b.o.MaxAge {
+	switch {
+	case b.settled.has(likeness(e.ID), e):
+		result = duplicate
+	case b.o.Now().Sub(e.Time) <= b.o.MaxAge:
 		result, err = send(ctx, e)
 	}
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err() // nothing was decided
+	}
+	if err == nil && e.StanzaID != "" {
+		b.settled.first(likeness(e.ID), e)
 	}
 	b.noteOf(about, cause, result, target{service: string(e.To.Bare()), node: e.To.Resource()})
 	return err

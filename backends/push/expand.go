@@ -34,6 +34,7 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 		b.note(e.User, e.ID, outcome(reason))
 		return nil
 	}
+	first := b.messages.first(n.Key, e)
 	services, err := b.registered(ctx, &n)
 	if err != nil {
 		return err
@@ -42,47 +43,47 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 		b.note(n.Recipient, e.ID, notEnabled)
 		return nil
 	}
-	b.count(ctx, &n, e.Time)
+	b.count(ctx, &n, first, e.Time)
 	var list []event.Event
 	var failures []error
-	var entered []string
 	for i := range services {
 		s := &services[i]
-		of := target{string(s.PubSub), s.Node, n.Key}
-		key := n.Key + "\x00" + string(s.PubSub) + "\x00" + s.Node
-		if !b.seen.enter(key, b.o.Now()) {
+		of := target{string(s.PubSub), s.Node, first}
+		id := notificationID(s, n.Key, first)
+		if !b.made.add(id) {
 			b.noteOf(n.Recipient, e.ID, duplicate, of)
 			continue
 		}
 		one, result, err := b.forRegistration(ctx, s, &n, e)
+		one.ID = id
 		switch {
 		case err != nil:
-			b.seen.leave(key)
+			b.made.remove(id)
 			b.noteOf(n.Recipient, e.ID, failed, of)
 			failures = append(failures, err)
 		case result != queued:
 			b.noteOf(n.Recipient, e.ID, result, of)
 		default:
-			entered, list = append(entered, key), append(list, one)
+			list = append(list, one)
 		}
 	}
 	if len(list) > 0 {
-		failures = append(failures, b.keep(ctx, list, entered))
+		failures = append(failures, b.keep(ctx, list))
 	}
 	return errors.Join(failures...)
 }
 
 // keep appends the events to the outbox.
-func (b *Backend) keep(ctx context.Context, list []event.Event, keys []string) error {
+func (b *Backend) keep(ctx context.Context, list []event.Event) error {
 	err := b.forward(ctx, list)
 	result := queued
 	if err != nil {
 		result, err = failed, fmt.Errorf("push: notifications could not be kept: %w", err)
-		for _, key := range keys {
-			b.seen.leave(key)
-		}
 	}
 	for i := range list {
+		if err != nil {
+			b.made.remove(list[i].ID)
+		}
 		b.noteOf(list[i].User, list[i].StanzaID, result, target{service: string(list[i].To.Bare()), node: list[i].To.Resource()})
 	}
 	return err
@@ -106,7 +107,7 @@ func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registrat
 // there is none.
 func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, n *decide.Notice, e *event.Event) (event.Event, outcome, error) {
 	one := event.Event{
-		ID: notificationID(s, n), Kind: event.Push, Type: e.Type, From: n.Conversation, To: s.PubSub + "/" + jid.JID(s.Node), User: n.Recipient,
+		Kind: event.Push, Type: e.Type, From: n.Conversation, To: s.PubSub + "/" + jid.JID(s.Node), User: n.Recipient,
 		StanzaID: e.ID, Time: e.Time, Host: n.Recipient.Domain(), Dialect: dialectPush,
 	}
 	switch b.way(s.PubSub, n.Recipient.Domain()) {
@@ -146,14 +147,25 @@ func withBadge(n *decide.Notice) devices.Summary {
 	return fields
 }
 
-// notificationID returns the id of the notification of a message for a registration.
-func notificationID(s *registration.Service, n *decide.Notice) string {
+// notificationID returns the id of the notification of a message for a registration. first is
+// the id of the message's first event. The first half of the id, its likeness, is the same
+// for messages with the same key.
+func notificationID(s *registration.Service, key, first string) string {
+	return digest(key, string(s.PubSub), s.Node) + digest(first, string(s.PubSub), s.Node)
+}
+
+// likeness returns the half of a notification's id that messages with the same sender, id
+// and text have in common.
+func likeness(id string) string { return id[:len(id)/2] }
+
+// digest returns 64 bits of a SHA-256 in hexadecimal.
+func digest(parts ...string) string {
 	h := sha256.New()
-	for _, part := range [...]string{n.Key, string(s.PubSub), s.Node} {
+	for _, part := range parts {
 		_, _ = io.WriteString(h, part) // a hash takes everything
 		_, _ = h.Write([]byte{0})
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // forget removes a registration whose service or device is gone, unless it was renewed

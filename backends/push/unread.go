@@ -59,8 +59,8 @@ func (b *Backend) ForgetUnread() { b.unread.clear() }
 
 // count enters how many messages are unread. Where nobody can say, while no instance has
 // the link, the conversation begins at one and nothing is said of the others.
-func (b *Backend) count(ctx context.Context, n *decide.Notice, at time.Time) {
-	m := &UnreadMessage{User: n.Recipient, With: n.Conversation, Key: n.Key, Time: at}
+func (b *Backend) count(ctx context.Context, n *decide.Notice, message string, at time.Time) {
+	m := &UnreadMessage{User: n.Recipient, With: n.Conversation, Key: message, Time: at}
 	if b.shared == nil {
 		n.Count, n.Total = b.CountUnread(m)
 	} else if count, total, ok := b.shared.Add(ctx, m); ok {

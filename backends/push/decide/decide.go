@@ -12,7 +12,6 @@ import (
 	"encoding/base64"
 	"io"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
 	"eventpusher/backends/push/notify"
@@ -72,8 +71,9 @@ type Notice struct {
 	// there, this one included; 1 where nobody counts.
 	// Total is that of all conversations.
 	Count, Total int
-	// EventID and Key identify the message: Key is the same for its other events.
-	EventID, Key string
+	// Key is the same for all events of a message, and for messages of the same sender that
+	// repeat id and text.
+	Key string
 }
 
 // eventFeed is the one dialect that knows all sessions of a host.
@@ -123,7 +123,7 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 	}
 	n := Notice{
 		Recipient: e.User, Sender: e.From, Conversation: e.From.Bare(),
-		Body: e.Body, Count: 1, Total: 1, EventID: e.ID, Key: key(e),
+		Body: e.Body, Count: 1, Total: 1, Key: key(e),
 	}
 	if e.Type == "chat" {
 		n.Sender = n.Conversation
@@ -166,18 +166,12 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 // ends the component's stream.
 const MaxBody = 3 << 10
 
-// unnamed is how long a message without an id is taken for the same when it is said
-// again. Its several events come within moments, but for what a session has not
-// acknowledged, of which the device is rather told twice than never.
-const unnamed = time.Minute
-
 // keyText is how much of a text belongs to a key: what all events of a message have.
 const keyText = event.MissedBody - utf8.UTFMax
 
-// key identifies a message to one recipient: its several events, such as the one
-// when it was sent and the one when it was stored, make one notification. The text
-// belongs to it, since some clients count their ids from 1 at each start. Keys are
-// remembered, so that they are short whatever the sender puts into an id.
+// key returns Notice.Key. The text belongs to it, since some clients count their ids from 1
+// at each start. Keys are remembered, so that they are short whatever the sender puts into
+// an id.
 func key(e *event.Event) string {
 	content := e.Body[:min(len(e.Body), keyText)]
 	if content == "" && e.StanzaID == "" {
@@ -192,9 +186,6 @@ func key(e *event.Event) string {
 	write(string(e.From))
 	write(e.StanzaID)
 	write(content)
-	if e.StanzaID == "" {
-		write(strconv.FormatInt(e.Time.Truncate(unnamed).Unix(), 10))
-	}
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 

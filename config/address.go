@@ -85,6 +85,15 @@ func isHTTPHost(s string) *complaint {
 	return nil
 }
 
+// isHTTPURL is a whole URL, perhaps with a path and a query.
+func isHTTPURL(s string) *complaint {
+	_, bad := parseURL(s, "http", "https")
+	if bad != nil && bad.remedy == "" {
+		bad.remedy = `write a URL such as "https://example.org/hook"`
+	}
+	return bad
+}
+
 // isServiceHost is sns_host: a bare host, as MongooseIM uses it, or a URL, as its
 // documentation says.
 func isServiceHost(s string) *complaint {

@@ -86,7 +86,13 @@ func (c *checker) items(at keyPath, f *field, parent tableFields, v any) (any, b
 			c.errorf(here.String(), bad.text, bad.remedy)
 			continue
 		}
-		clean[position(i)] = c.table(here, tableFields{f.fields(), &parent}, entries, f)
+		known, owner := f.fields(), f
+		if f.narrow != nil {
+			narrowed := *f
+			known, narrowed.remedies = f.narrow(entries)
+			owner = &narrowed
+		}
+		clean[position(i)] = c.table(here, tableFields{known, &parent}, entries, owner)
 	}
 	return clean, true
 }

@@ -13,15 +13,16 @@ import (
 
 // Config is the whole configuration, validated, with defaults filled in.
 type Config struct {
-	Component Component
-	General   General
-	Pusher    Modules
-	AppServer AppServer
-	Pools     Pools
-	Filters   []Filter
-	Outbox    Outbox
-	Admin     Admin
-	Log       Log
+	Component    Component
+	General      General
+	Pusher       Modules
+	Destinations []Destination
+	AppServer    AppServer
+	Pools        Pools
+	Filters      []Filter
+	Outbox       Outbox
+	Admin        Admin
+	Log          Log
 }
 
 // Component is [component]: the link to the XMPP server (XEP-0114).
@@ -74,7 +75,7 @@ type SNS struct {
 	PublishRetryCount    int           // default 2
 	PublishRetryTime     time.Duration // default 50 ms
 	MessageStructureJSON bool          // message_structure_json: ask SNS to read the message as JSON per protocol, as MongooseIM does; default false
-	When                 string        // an expression; empty: every event that it publishes
+	Choice
 }
 
 // HTTP is [modules.mod_event_pusher.http] (mod_event_pusher_http.erl).
@@ -87,7 +88,7 @@ type HTTPHandler struct {
 	Name     string // default http:POOL, with a path http:POOL/ and the start of its hash
 	PoolName string // default http_pool
 	Path     Secret // default ""; without leading slashes; who knows it can often post
-	When     string // as SNS.When
+	Choice
 }
 
 // Rabbit is [modules.mod_event_pusher.rabbit]; a section that is nil is inactive.
@@ -98,7 +99,7 @@ type Rabbit struct {
 	// Unroutable is what becomes of a message that no queue takes: drop (default;
 	// counted), retry or dead_letter. It takes Mandatory and ConfirmsEnabled.
 	Unroutable string
-	When       string // as SNS.When
+	Choice
 }
 
 // Exchange is one of its exchanges.
@@ -118,7 +119,7 @@ type Push struct {
 	Content            string        // body (default), sender or none: how much of a message leaves
 	MaxAge             time.Duration // of a message that is still worth a notification; default 1 h
 	MaxRegistrations   int           // of one user; default 64
-	When               string        // as SNS.When; about events that would notify somebody
+	When               string        // an expression; empty: all; about events that would notify somebody
 	WPool              PoolOptions
 	IQDiscType         string // no effect here, as IQDiscWorkers
 	IQDiscWorkers      int    // 0: unset

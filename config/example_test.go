@@ -93,6 +93,13 @@ func compareExample(t *testing.T, at keyPath, fields []field, shown map[string]a
 				seen += compareExample(t, path.with(tag), f.fields(), entries.(map[string]any), noDefault)
 			}
 		case listShape:
+			if f.narrow != nil {
+				for _, item := range value.([]any) {
+					known, _ := f.narrow(item.(map[string]any))
+					seen += compareExample(t, path, known, item.(map[string]any), noDefault)
+				}
+				continue
+			}
 			seen += compareExample(t, path, f.fields(), value.([]any)[0].(map[string]any), noDefault)
 		case tableShape, sectionShape:
 			seen += compareExample(t, path, f.fields(), value.(map[string]any), noDefault)

@@ -46,22 +46,25 @@ func TestWholeMongooseIMFile(t *testing.T) {
 		change(&p)
 		return p
 	}
+	usual := Choice{Format: FormatMongooseIM, ContentType: "application/json"}
 	wantModules := Modules{
 		SNS: &SNS{
 			PresenceUpdatesTopic: "user_presence_updated", PMMessagesTopic: "user_message_sent", MUCMessagesTopic: "user_messagegroup_sent",
 			Host: "eu-west-1.amazonaws.com", Region: "eu-west-1", AccessKeyID: "AKIAIOSFODNN7EXAMPLE",
 			SecretAccessKey: "sns-secret", AccountID: "123456789012",
 			PoolSize: 50, PublishRetryCount: 1, PublishRetryTime: 20 * time.Millisecond,
+			Choice: usual,
 		},
 		HTTP: &HTTP{Handlers: []HTTPHandler{
-			{PoolName: "web.Hooks", Path: "notifications"},
-			{PoolName: "web.Hooks", Path: "archive"},
+			{PoolName: "web.Hooks", Path: "notifications", Choice: usual},
+			{PoolName: "web.Hooks", Path: "archive", Choice: usual},
 		}},
 		Rabbit: &Rabbit{
 			Presence:   &Exchange{Name: "presence", Type: "topic"},
 			Chat:       &Exchange{Name: "chat_msg", Type: "topic", Durable: true, SentTopic: "sent", RecvTopic: "chat_msg_recv"},
 			GroupChat:  &Exchange{Name: "groupchat_msg", Type: "topic", SentTopic: "groupchat_msg_sent", RecvTopic: "groupchat_msg_recv"},
 			Unroutable: "drop",
+			Choice:     usual,
 		},
 		Push: &Push{
 			Backend: "mnesia", Plugin: "enhanced", VirtualPubsubHosts: []string{"pubsub.@HOST@", "push.example.org"},
@@ -148,7 +151,7 @@ func TestMeanings(t *testing.T) {
 		{"rabbit, few workers", durable + "[outgoing_pools.rabbit.event_pusher]\nworkers = 2", ""},
 		{"sns, pool_size", sns + "sns_host = 'localhost'\nregion = 'us-east-1'\npool_size = 17", "note: modules.mod_event_pusher.sns.pool_size: 16 calls at once are made at most"},
 		{"sns, small pool_size", sns + "sns_host = 'localhost'\nregion = 'us-east-1'\npool_size = 16", ""},
-		{"no backend", "", "warning: modules.mod_event_pusher: no backend is configured"},
+		{"no backend", "", "warning: modules.mod_event_pusher: no destination is configured"},
 		{"push, mysql", "[modules.mod_event_pusher.push]\nbackend = 'rdbms'\n[outgoing_pools.rdbms.default.connection]\ndriver = 'mysql'\nhost = 'h'\ndatabase = 'd'\nusername = 'u'\npassword = 'p'", "warning: outgoing_pools.rdbms.default.connection.driver"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ func (c *Config) fields() []field {
 		table("component", c.Component.fields()...),
 		c.General.field(),
 		c.Pusher.field(),
+		destinations(&c.Destinations),
 		table("push", c.AppServer.fields()...),
 		c.Pools.field(),
 		list("filter", &c.Filters, (*Filter).fields),

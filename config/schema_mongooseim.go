@@ -56,8 +56,7 @@ func (s *SNS) fields() []field {
 			// message_structure_json asks for.
 			text("muc_host", &s.MUCHost, nil, isDomainPattern),
 			boolean("message_structure_json", &s.MessageStructureJSON, false),
-			when(&s.When),
-		})
+		}, s.Choice.fields())
 }
 
 func (h *HTTPHandler) fields() []field {
@@ -66,17 +65,16 @@ func (h *HTTPHandler) fields() []field {
 		text("pool_name", &h.PoolName, "http_pool", nonEmpty),
 	},
 		secret("path", &h.Path, ""), // its _file is ours
-		[]field{stockModule("callback_module", "mod_event_pusher_http_defaults"), when(&h.When)})
+		[]field{stockModule("callback_module", "mod_event_pusher_http_defaults")}, h.Choice.fields())
 }
 
 func (r *Rabbit) fields() []field {
-	return []field{
+	return append(r.Choice.fields(),
 		section("presence_exchange", &r.Presence, exchangeFields("presence")),
 		section("chat_msg_exchange", &r.Chat, messageExchangeFields("chat_msg")),
 		section("groupchat_msg_exchange", &r.GroupChat, messageExchangeFields("groupchat_msg")),
 		choice("unroutable", &r.Unroutable, "drop", "drop", "retry", "dead_letter"), // ours
-		when(&r.When),
-	}
+	)
 }
 
 func exchangeFields(name string) func(*Exchange) []field {

@@ -18,6 +18,7 @@ func (l *loader) validate(c *Config) {
 	l.component(c)
 	l.filters(c.Filters)
 	l.backends(c)
+	l.destinations(c)
 	l.appServer(c)
 	l.pools(c)
 	l.outbox(c)

@@ -15,10 +15,10 @@ func (l *loader) backends(c *Config) {
 	l.rabbit(c)
 	l.push(c)
 	l.mongoosePush(c)
-	publishes := m.SNS != nil || m.Push != nil || m.HTTP != nil && len(m.HTTP.Handlers) > 0 || m.Rabbit != nil && m.Rabbit.exchanges() != nil
+	publishes := len(c.Destinations) > 0 || m.SNS != nil || m.Push != nil || m.HTTP != nil && len(m.HTTP.Handlers) > 0 || m.Rabbit != nil && m.Rabbit.exchanges() != nil
 	if !publishes {
-		l.warn(pusherPath.String(), "no backend is configured: events go nowhere",
-			"add [modules.mod_event_pusher.sns], .http with a handler, or .rabbit with an exchange")
+		l.warn(pusherPath.String(), "no destination is configured: events go nowhere",
+			"add a [[destination]], or [modules.mod_event_pusher.sns], .http with a handler, or .rabbit with an exchange")
 	}
 }
 
@@ -39,6 +39,7 @@ func (l *loader) sns(s *SNS, hosts []string) {
 		l.warn(at.String(), "no topic is given, so nothing is published to SNS",
 			"write presence_updates_topic, pm_messages_topic or muc_messages_topic")
 	}
+	l.choice(&s.Choice, at)
 	if s.MUCHost != "" && !strings.Contains(s.MUCHost, hostPlaceholder) {
 		s.MUCHost = l.domain("modules.mod_event_pusher.sns.muc_host", s.MUCHost)
 		if slices.Contains(hosts, s.MUCHost) {
@@ -76,6 +77,7 @@ func (l *loader) http(c *Config) {
 			}
 		}
 		l.httpPool(c, here.with("pool_name").String(), h.PoolName)
+		l.choice(&handlers[i].Choice, here)
 	}
 }
 
@@ -129,6 +131,7 @@ func (l *loader) rabbit(c *Config) {
 		l.note(at.String(), "no exchange is configured, so nothing is published to RabbitMQ; add .presence_exchange, .chat_msg_exchange or .groupchat_msg_exchange")
 		return
 	}
+	l.choice(&r.Choice, at)
 	const pool = "outgoing_pools.rabbit.event_pusher"
 	if c.Pools.Rabbit == nil && !l.isSettled(pool) {
 		remedy := "add [" + pool + "]; it may be empty, for a broker on localhost with the defaults"

@@ -60,8 +60,10 @@ func (l *loader) poolOptions(at keyPath, p *PoolOptions) {
 }
 
 // keepVerifying warns of a promise that is not kept: to go on without verification.
-func (l *loader) keepVerifying(pool keyPath) {
-	path := pool.with("connection").with("tls").with("disconnect_on_failure")
+func (l *loader) keepVerifying(pool keyPath) { l.keepVerifyingAt(pool.with("connection").with("tls")) }
+
+func (l *loader) keepVerifyingAt(tls keyPath) {
+	path := tls.with("disconnect_on_failure")
 	if on, ok := l.layers.Get(path.viperKey()).(bool); ok && !on {
 		l.warn(path.String(), "a certificate that fails verification always ends the connection here", `write verify_mode = "none" to do without verification`)
 	}

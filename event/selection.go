@@ -11,41 +11,62 @@ import (
 // has sent. The zero Selection has none.
 type Selection uint32
 
-// sorts are the sorts of events by the names that a configuration gives them: the type
-// of the message and its direction, the kind of what is no message.
-var sorts = []struct {
-	name string
-	is   func(e *Event) bool
-}{
-	{"chat.in", message("chat", In)},
-	{"chat.out", message("chat", Out)},
-	{"groupchat.in", message("groupchat", In)},
-	{"groupchat.out", message("groupchat", Out)},
-	{"normal.in", message("normal", In)},
-	{"normal.out", message("normal", Out)},
-	{"headline.in", message("headline", In)},
-	{"headline.out", message("headline", Out)},
-	{"user_status.online", func(e *Event) bool { return e.Kind == UserStatus && e.Online }},
-	{"user_status.offline", func(e *Event) bool { return e.Kind == UserStatus && !e.Online }},
-	{"unack", ofKind(Unack)},
-	{"stored", ofKind(Stored)},
-	{"missed", ofKind(Missed)},
-	{"account_removed", ofKind(Removed)},
+// sorts are the names of the sorts of events: the type of the message and its direction,
+// the kind of what is no message.
+var sorts = [...]string{
+	"chat.in", "chat.out", "groupchat.in", "groupchat.out", "normal.in", "normal.out", "headline.in", "headline.out",
+	"user_status.online", "user_status.offline", "unack", "stored", "missed", "account_removed",
 }
 
-func message(kind string, d Direction) func(*Event) bool {
-	return func(e *Event) bool { return e.Kind == Chat && e.Direction == d && e.Type == kind }
+// sort returns the index of e's sort, -1 if it is of none.
+func (e *Event) sort() int {
+	switch e.Kind {
+	case Chat:
+		way := int(e.Direction - In)
+		switch {
+		case e.Direction == NoDirection:
+		case e.Type == "chat":
+			return way
+		case e.Type == "groupchat":
+			return 2 + way
+		case e.Type == "normal":
+			return 4 + way
+		case e.Type == "headline":
+			return 6 + way
+		}
+	case UserStatus:
+		if e.Online {
+			return 8
+		}
+		return 9
+	case Unack:
+		return 10
+	case Stored:
+		return 11
+	case Missed:
+		return 12
+	case Removed:
+		return 13
+	}
+	return -1
 }
 
-func ofKind(k Kind) func(*Event) bool { return func(e *Event) bool { return e.Kind == k } }
+// Sort returns the name of the sort of events that e is of, "" if it is of none: what push
+// makes for itself.
+func (e *Event) Sort() string {
+	if i := e.sort(); i >= 0 {
+		return sorts[i]
+	}
+	return ""
+}
 
 // SortNames lists the names that ParseSelection knows, the whole ones first, then the
 // groups.
 func SortNames() []string {
 	var names, groups []string
-	for _, s := range sorts {
-		names = append(names, s.name)
-		if group, _, ok := strings.Cut(s.name, "."); ok && !slices.Contains(groups, group) {
+	for _, name := range sorts {
+		names = append(names, name)
+		if group, _, ok := strings.Cut(name, "."); ok && !slices.Contains(groups, group) {
 			groups = append(groups, group)
 		}
 	}
@@ -58,7 +79,7 @@ func ParseSelection(names []string) (s Selection, err error) {
 	for _, name := range names {
 		found := false
 		for i, sort := range sorts {
-			if name == "all" || sort.name == name || strings.HasPrefix(sort.name, name+".") {
+			if name == "all" || sort == name || strings.HasPrefix(sort, name+".") {
 				s |= 1 << i
 				found = true
 			}
@@ -70,14 +91,10 @@ func ParseSelection(names []string) (s Selection, err error) {
 	return s, nil
 }
 
-// Has reports whether e is of one of the sorts. What push makes for itself never is.
+// Has reports whether e is of one of the sorts.
 func (s Selection) Has(e *Event) bool {
-	for i := range sorts {
-		if s&(1<<i) != 0 && sorts[i].is(e) {
-			return true
-		}
-	}
-	return false
+	i := e.sort()
+	return i >= 0 && s&(1<<i) != 0
 }
 
 // Samples returns a made-up event for each sort, by which forms and conditions can be
@@ -85,7 +102,7 @@ func (s Selection) Has(e *Event) bool {
 func (s Selection) Samples() (list []Event) {
 	for i := range sorts {
 		if s&(1<<i) != 0 {
-			list = append(list, sample(sorts[i].name))
+			list = append(list, sample(sorts[i]))
 		}
 	}
 	return list

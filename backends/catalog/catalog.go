@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 
 	"eventpusher/backends"
@@ -41,11 +42,7 @@ func parts(cfg *config.Config) []part {
 		names := handlerNames(c.Handlers)
 		for i, h := range c.Handlers {
 			all = append(all, part{names[i], config.HandlerPath(i), h.When, func(*slog.Logger) (backends.Backend, error) {
-				pool, ok := cfg.Pools.HTTP[h.PoolName]
-				if !ok {
-					return nil, fmt.Errorf("http: handler %s needs [%s]: %w", names[i], config.HTTPPoolPath(h.PoolName), errNoPool)
-				}
-				return http.New(names[i], h, pool)
+				return newHandler(cfg, names[i], h)
 			}})
 		}
 	}
@@ -62,7 +59,34 @@ func parts(cfg *config.Config) []part {
 			return newPush(cfg, c, log)
 		}})
 	}
+	for i, d := range cfg.Destinations {
+		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(*slog.Logger) (backends.Backend, error) {
+			return newDestination(d)
+		}})
+	}
 	return all
+}
+
+// newHandler builds the backend of a handler of MongooseIM's http section.
+func newHandler(cfg *config.Config, name string, h config.HTTPHandler) (backends.Backend, error) {
+	pool, ok := cfg.Pools.HTTP[h.PoolName]
+	if !ok {
+		return nil, fmt.Errorf("http: handler %s needs [%s]: %w", name, config.HTTPPoolPath(h.PoolName), errNoPool)
+	}
+	target, err := http.JoinURL(pool.Host, pool.PathPrefix, h.Path.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("http: pool %s: %w", h.PoolName, err)
+	}
+	return http.New(http.Options{Name: name, URL: target, Workers: pool.Workers, Timeout: pool.RequestTimeout, TLS: pool.TLS, Choice: h.Choice})
+}
+
+// newDestination builds the backend of a [[destination]].
+func newDestination(d config.Destination) (backends.Backend, error) {
+	target, err := url.Parse(d.URL.Reveal())
+	if err != nil { // its text is not shown: it may hold a secret
+		return nil, errors.New("http: url is no URL")
+	}
+	return http.New(http.Options{Name: d.Name, URL: target, Workers: d.Workers, Timeout: d.Timeout, TLS: d.TLS, Choice: d.Choice})
 }
 
 // Build returns the backends of [modules.mod_event_pusher]: sns, one for each

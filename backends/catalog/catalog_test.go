@@ -11,6 +11,7 @@ import (
 
 	"eventpusher/backends/catalog"
 	"eventpusher/config"
+	"eventpusher/event"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -176,7 +177,7 @@ func TestCheck(t *testing.T) {
 			cfg := full("localhost:1")
 			tc.change(cfg)
 			var paths []string
-			for _, p := range catalog.Check(cfg, nil) {
+			for _, p := range catalog.Check(cfg, nil, nil) {
 				if p.Severity != config.Error || p.Text == "" {
 					t.Errorf("%+v", p)
 				}
@@ -184,6 +185,58 @@ func TestCheck(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.want, paths); diff != "" {
 				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestCheckOfChoices: what a destination cannot get, or its form cannot write, is said.
+func TestCheckOfChoices(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*config.Config)
+		never  []string // sorts of which no condition ever holds
+		want   string   // path: part of the text
+	}{
+		{"everything", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "http://localhost", Choice: config.Choice{Events: []string{"all"}, Format: "json"}}}
+		}, nil, ""},
+		{"no words", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "http://localhost", Choice: config.Choice{Events: []string{"user_status"}}}}
+		}, nil, "destination[1]: has no words for user_status.online"},
+		{"a wrong template", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "http://localhost", Choice: config.Choice{Format: "template", Template: "{{.boddy}}", ContentType: "text/plain"}}}
+		}, nil, "destination[1]: .boddy"},
+		{"never true", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "http://localhost", Choice: config.Choice{When: "x"}}}
+		}, []string{"chat.in"}, "destination[1].when: never true of the events that it is asked about (chat.in)"},
+		{"never true of sns", func(c *config.Config) { c.Pusher.SNS.When = "x" }, []string{"chat.in"}, "modules.mod_event_pusher.sns.when: never true"},
+		{"no exchange", func(c *config.Config) { c.Pusher.Rabbit.Events = []string{"user_status"} }, nil, "modules.mod_event_pusher.rabbit: gets no events"},
+		{"no place for attributes", func(c *config.Config) { c.Pusher.SNS.Choice.Format = "cloudevents_binary" }, nil, "modules.mod_event_pusher.sns: cloudevents_binary"},
+		{"a name of another one", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "sns", Type: "http", URL: "http://localhost"}}
+		}, nil, "destination[1]: is called \"sns\""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := full("localhost:1")
+			tc.change(cfg)
+			never, err := event.ParseSelection(tc.never)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, p := range catalog.Check(cfg, nil, func(_ string, e *event.Event) bool { return !never.Has(e) }) {
+				got = append(got, p.Path+": "+p.Text)
+			}
+			if tc.want == "" {
+				if len(got) > 0 {
+					t.Error(got)
+				}
+				return
+			}
+			path, text, _ := strings.Cut(tc.want, ": ")
+			if len(got) != 1 || !strings.HasPrefix(got[0], path+": ") || !strings.Contains(got[0], text) {
+				t.Errorf("%q, want %q", got, tc.want)
 			}
 		})
 	}
@@ -210,7 +263,7 @@ func TestCheckAddsToEarlierProblems(t *testing.T) {
 	cfg.AppServer.Apps = []config.PushApp{
 		{Name: "a", APNs: &config.PushAPNs{KeyID: "ABC123DEFG", TeamID: "DEF123GHIJ", Topics: []string{"t"}}}, {Name: "b", FCM: &config.PushFCM{}},
 	}
-	got := catalog.Check(cfg, earlier)
+	got := catalog.Check(cfg, earlier, nil)
 	if len(got) != 2 || got[0].Path != "modules.mod_event_pusher.http.handlers[1]" || !strings.Contains(got[0].Text, "cacertfile") ||
 		got[1].Path != "modules.mod_event_pusher.http.handlers[3]" {
 		t.Errorf("%v, want the certificates of http_pool and the third handler's path", got)

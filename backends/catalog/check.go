@@ -6,18 +6,24 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
+	"eventpusher/backends"
+	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
 	"eventpusher/config"
+	"eventpusher/event"
 )
 
 // Check builds the backends of cfg and throws them away, and lists what keeps Build
 // or the pusher from taking them, such as a certificate that cannot be parsed or two
 // backends of one name. It connects to nothing.
 //
+// possible reports whether the condition of a backend may hold of such an event.
+//
 // cfg may be what config.Examine returned beside the problems earlier; what those
 // complain of is not reported again.
-func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
+func Check(cfg *config.Config, earlier []config.Problem, possible func(backend string, e *event.Event) bool) []config.Problem {
 	var problems []config.Problem
 	report := func(path, text, remedy string) {
 		problems = append(problems, config.Problem{Severity: config.Error, Path: path, Text: text, Remedy: remedy})
@@ -43,9 +49,37 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 			report(p.path, fmt.Sprintf("is called %q, as %s is, and events wait under that name", p.name, other), "give one of them another name")
 		}
 		named[p.name] = p.path
+		_, isPush := b.(*push.Backend)
+		if !isPush && !slices.ContainsFunc(earlier, func(e config.Problem) bool { return e.Path == p.path }) {
+			problems = append(problems, reached(p, b, possible)...)
+		}
 		_ = b.Close() // nothing is open
 	}
 	return problems
+}
+
+// reached warns of a backend that gets no event of any sort.
+func reached(p part, b backends.Backend, possible func(backend string, e *event.Event) bool) []config.Problem {
+	all, err := event.ParseSelection([]string{"all"})
+	if err != nil {
+		return nil
+	}
+	var wanted []string
+	for _, e := range all.Samples() {
+		if !b.Wants(&e) {
+			continue
+		}
+		if p.when == "" || possible(p.name, &e) {
+			return nil
+		}
+		wanted = append(wanted, e.Sort())
+	}
+	if len(wanted) == 0 {
+		return []config.Problem{{Severity: config.Warning, Path: p.path, Text: "gets no events: there is no topic or exchange for those that events names",
+			Remedy: "add one, or correct events"}}
+	}
+	return []config.Problem{{Severity: config.Warning, Path: p.path + ".when", Text: "is never true of the events that it is asked about (" + strings.Join(wanted, ", ") + "), so nothing is delivered",
+		Remedy: "correct it, or name other events"}}
 }
 
 // stopgaps returns cfg with something harmless in place of what earlier complains
@@ -71,6 +105,12 @@ func stopgaps(cfg *config.Config, earlier []config.Problem) *config.Config {
 		copied := *p
 		copied.TLS = nil
 		c.Pools.Rabbit = &copied
+	}
+	c.Destinations = slices.Clone(c.Destinations)
+	for i := range c.Destinations {
+		if d := &c.Destinations[i]; config.HasError(earlier, config.DestinationPath(i)+".tls") {
+			d.TLS = nil
+		}
 	}
 	return &c
 }

@@ -1,4 +1,4 @@
-// Package http posts chat events to a webhook, in the form of MongooseIM's
+// Package http posts events to a webhook, by default in the form of MongooseIM's
 // mod_event_pusher_http_defaults.
 package http
 
@@ -9,10 +9,12 @@ import (
 	"io"
 	"net"
 	nethttp "net/http"
+	"net/url"
 	"strconv"
 	"time"
 
 	"eventpusher/backends"
+	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/tlsconfig"
@@ -28,9 +30,21 @@ const (
 	maxDrain = 64 << 10
 )
 
+// Options are what one destination needs.
+type Options struct {
+	Name string
+	// URL is where events are posted. It is never shown but for its scheme and host.
+	URL     *url.URL
+	Workers int           // requests at once; default 10
+	Timeout time.Duration // of one request; default 2 s
+	TLS     *config.TLS
+	Choice  config.Choice
+}
+
 // Backend posts events to one URL. Each call carries one event.
 type Backend struct {
 	name     string
+	chosen   form.Chosen
 	target   string // as requested
 	shown    string // as errors may show it
 	timeout  time.Duration
@@ -41,19 +55,20 @@ type Backend struct {
 
 var _ backends.Backend = (*Backend)(nil)
 
-// New returns the backend for a handler whose pool has the given options.
-// It connects to nothing.
-func New(name string, handler config.HTTPHandler, pool config.HTTPPool) (*Backend, error) {
-	target, err := joinURL(pool.Host, pool.PathPrefix, handler.Path.Reveal())
+// New returns the backend of a destination. It connects to nothing. The error says what is
+// wrong with the options.
+func New(o Options) (*Backend, error) {
+	chosen, err := form.Choose(o.Choice, mongooseIM{}, usual)
 	if err != nil {
-		return nil, fmt.Errorf("http: pool %s: %w", handler.PoolName, err)
+		return nil, fmt.Errorf("http: %w", err)
 	}
 	b := &Backend{
-		name:    name,
-		target:  target.String(),
-		shown:   redact(target),
-		timeout: pool.RequestTimeout,
-		lanes:   pool.Workers,
+		name:    o.Name,
+		chosen:  chosen,
+		target:  o.URL.String(),
+		shown:   redact(o.URL),
+		timeout: o.Timeout,
+		lanes:   o.Workers,
 	}
 	if b.timeout <= 0 {
 		b.timeout = defaultTimeout
@@ -69,9 +84,9 @@ func New(name string, handler config.HTTPHandler, pool config.HTTPPool) (*Backen
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // answers are not read
 	}
-	if target.Scheme == "https" {
-		if b.transfer.TLSClientConfig, err = tlsconfig.Client(pool.TLS, target.Hostname()); err != nil {
-			return nil, fmt.Errorf("http: pool %s: %w", handler.PoolName, err)
+	if o.URL.Scheme == "https" {
+		if b.transfer.TLSClientConfig, err = tlsconfig.Client(o.TLS, o.URL.Hostname()); err != nil {
+			return nil, fmt.Errorf("http: %w", err)
 		}
 	}
 	b.client = &nethttp.Client{
@@ -85,14 +100,11 @@ func New(name string, handler config.HTTPHandler, pool config.HTTPPool) (*Backen
 // Name implements backends.Backend.
 func (b *Backend) Name() string { return b.name }
 
-// Limits implements backends.Backend: as many lanes as the pool has workers.
+// Limits implements backends.Backend: as many lanes as there are workers.
 func (b *Backend) Limits() backends.Limits { return backends.Limits{Lanes: b.lanes, Batch: 1} }
 
-// Wants takes what the default callback of MongooseIM takes: messages of type
-// chat that a local user sent, with a body that is not empty.
-func (b *Backend) Wants(e *event.Event) bool {
-	return e.Kind == event.Chat && e.Direction == event.In && e.Type == "chat" && e.Body != ""
-}
+// Wants implements backends.Backend.
+func (b *Backend) Wants(e *event.Event) bool { return b.chosen.Wants(e) }
 
 // Publish implements backends.Backend: one request for each event, in order.
 func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
@@ -105,13 +117,20 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 
 // post sends one event and judges the answer.
 func (b *Backend) post(ctx context.Context, e *event.Event) error {
+	m, err := b.chosen.Form.Write(e)
+	if err != nil {
+		return backends.Permanent(fmt.Errorf("http: %w", err))
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(appendForm(nil, e)))
+	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(m.Body))
 	if err != nil {
 		return backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err)))
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Content-Type", m.ContentType)
+	for _, a := range m.Attributes { // CloudEvents HTTP binding 1.0.2, section 3.1.3
+		req.Header.Set("ce-"+a.Name, headerValue(a.Value))
+	}
 	req.Header.Set("User-Agent", "eventpusher")
 	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
 	// over all attempts.

@@ -1,10 +1,30 @@
 package http
 
 import (
+	"fmt"
 	"net/url"
+	"strings"
 
+	"eventpusher/backends/form"
 	"eventpusher/event"
 )
+
+// mongooseIM is the form of mod_event_pusher_http_defaults: the fields of a message with
+// a body that is not empty.
+type mongooseIM struct{}
+
+var _ form.Form = mongooseIM{}
+
+// Takes implements form.Form.
+func (mongooseIM) Takes(e *event.Event) bool { return e.Kind == event.Chat && e.Body != "" }
+
+// Write implements form.Form.
+func (mongooseIM) Write(e *event.Event) (form.Message, error) {
+	return form.Message{ContentType: "application/x-www-form-urlencoded", Body: appendForm(nil, e)}, nil
+}
+
+// usual are the events that MongooseIM publishes over HTTP: what local users send in chats.
+const usual = "chat.in"
 
 // formFields are the fields of mod_event_pusher_http_defaults, in its order.
 // The receiver's domain is not among them.
@@ -45,4 +65,18 @@ func isFormField(key string) bool {
 		}
 	}
 	return false
+}
+
+// headerValue encodes a CloudEvents attribute for a header (HTTP binding 1.0.2, section
+// 3.1.3.2): what is not printable ASCII, blanks, quotes and percent signs.
+func headerValue(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

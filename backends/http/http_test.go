@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"errors"
 	"io"
 	"log/slog"
 	nethttp "net/http"
@@ -76,9 +77,20 @@ func pool(host string) config.HTTPPool {
 	return config.HTTPPool{Host: host, PathPrefix: "/", PoolOptions: config.PoolOptions{Workers: 4}}
 }
 
+// build builds the backend of a handler of MongooseIM's.
+func build(handler config.HTTPHandler, pool config.HTTPPool) (*http.Backend, error) {
+	target, err := http.JoinURL(pool.Host, pool.PathPrefix, handler.Path.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	return http.New(http.Options{
+		Name: "http", URL: target, Workers: pool.Workers, Timeout: pool.RequestTimeout, TLS: pool.TLS, Choice: handler.Choice,
+	})
+}
+
 func newBackend(t testing.TB, handler config.HTTPHandler, pool config.HTTPPool) *http.Backend {
 	t.Helper()
-	b, err := http.New("http", handler, pool)
+	b, err := build(handler, pool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +107,7 @@ func TestConformance(t *testing.T) {
 			New: func(address string, _ *slog.Logger) (backends.Backend, error) {
 				p := pool("http://hook:" + password + "@" + address)
 				p.RequestTimeout = 1 << 40 // the suite's own patience counts
-				return http.New("http", config.HTTPHandler{Path: "services/" + secretPath + "?token=" + token}, p)
+				return build(config.HTTPHandler{Path: "services/" + secretPath + "?token=" + token}, p)
 			},
 			Deliveries: func() []backendtest.Delivery {
 				var all []backendtest.Delivery
@@ -258,5 +270,65 @@ func TestHTTPS(t *testing.T) {
 				t.Errorf("%v (%q), want %q", err, backends.Reason(err), tc.reason)
 			}
 		})
+	}
+}
+
+// TestForms: what a receiver gets in each form.
+func TestForms(t *testing.T) {
+	for _, tc := range []struct {
+		choice      config.Choice
+		contentType string
+		ce          string // the header ce-type
+		body        string // part of it
+	}{
+		{config.Choice{}, "application/x-www-form-urlencoded", "", "author=alice&"},
+		{config.Choice{Format: config.FormatJSON}, "application/json", "", `"body":"A sample"`},
+		{config.Choice{Format: config.FormatCloudEvents}, "application/cloudevents+json; charset=UTF-8", "", `"type":"eventpusher.chat.in"`},
+		{config.Choice{Format: config.FormatCloudEventsBinary}, "application/json", "eventpusher.chat.in", `"body":"A sample"`},
+		{config.Choice{Format: config.FormatTemplate, Template: "{{.user}}!", ContentType: "text/plain"}, "text/plain", "", "alice@example.org!"},
+	} {
+		r := startReceiver(t)
+		b := newBackend(t, config.HTTPHandler{Choice: tc.choice}, pool(r.server.URL))
+		events, err := event.ParseSelection([]string{"chat.in"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(b.Publish(t.Context(), events.Samples())...); err != nil {
+			t.Fatal(err)
+		}
+		got := r.requests()[0]
+		if got.Header.Get("Content-Type") != tc.contentType || got.Header.Get("ce-type") != tc.ce || !strings.Contains(got.RawBody, tc.body) {
+			t.Errorf("%+v: %v %s", tc.choice, got.Header, got.RawBody)
+		}
+	}
+}
+
+// TestEvents: what is chosen is wanted, as far as the form has words for it.
+func TestEvents(t *testing.T) {
+	all, err := event.ParseSelection([]string{"all"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		choice config.Choice
+		want   string
+	}{
+		{config.Choice{}, "chat.in"},
+		{config.Choice{Events: []string{"chat", "groupchat.in"}}, "chat.in chat.out groupchat.in"},
+		{config.Choice{Events: []string{"user_status", "unack"}, Format: config.FormatJSON}, "user_status.online user_status.offline unack"},
+	} {
+		b := newBackend(t, config.HTTPHandler{Choice: tc.choice}, pool("http://localhost"))
+		var got []string
+		for _, e := range all.Samples() {
+			if b.Wants(&e) {
+				got = append(got, e.Sort())
+			}
+			if e.Body = ""; tc.choice.Format == "" && b.Wants(&e) {
+				t.Errorf("%s without a body is wanted", e.Sort())
+			}
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%+v: %q", tc.choice, got)
+		}
 	}
 }

@@ -23,16 +23,16 @@ func TestJoinURL(t *testing.T) {
 		{"https://example.org", "/x?a=1", "", "https://example.org/x?a=1"},
 		{"https://example.org", "/x", "y?token=1", "https://example.org/x/y?token=1"},
 	} {
-		u, err := joinURL(tc.host, tc.prefix, tc.path)
+		u, err := JoinURL(tc.host, tc.prefix, tc.path)
 		if err != nil || u.String() != tc.want {
-			t.Errorf("joinURL(%q, %q, %q) = %v, %v, want %s", tc.host, tc.prefix, tc.path, u, err, tc.want)
+			t.Errorf("JoinURL(%q, %q, %q) = %v, %v, want %s", tc.host, tc.prefix, tc.path, u, err, tc.want)
 		}
 	}
 }
 
 func TestJoinURLRefuses(t *testing.T) {
 	for _, host := range []string{"", "localhost", "localhost:8000", "ftp://u:hunter2@localhost", "http://", "http://u:hunter2@loc alhost", "http://u:hunter2@localhost:80a"} {
-		_, err := joinURL(host, "/", "")
+		_, err := JoinURL(host, "/", "")
 		if err == nil {
 			t.Errorf("joinURL accepts host %q", host)
 		} else if strings.Contains(err.Error(), "hunter2") {
@@ -45,9 +45,9 @@ func FuzzJoinURL(f *testing.F) {
 	f.Add("http://u:p@localhost:8000/", "/webservice/", "/a?b#c")
 	f.Add("https://[::1]", "%2f", "..")
 	f.Fuzz(func(t *testing.T, host, prefix, path string) {
-		u, err := joinURL(host, prefix, path)
+		u, err := JoinURL(host, prefix, path)
 		if err == nil && (u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
-			t.Errorf("joinURL(%q, %q, %q) = %v", host, prefix, path, u)
+			t.Errorf("JoinURL(%q, %q, %q) = %v", host, prefix, path, u)
 		}
 	})
 }

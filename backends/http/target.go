@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// joinURL returns the address of a handler: host, then path_prefix and path with
+// JoinURL returns the address of a handler: host, then path_prefix and path with
 // exactly one slash between them. MongooseIM drops the leading slash of path and
 // puts none in, so that /webservice and /notifications become
 // /webservicenotifications; its documentation promises what this does.
-func joinURL(host, prefix, path string) (*url.URL, error) {
+func JoinURL(host, prefix, path string) (*url.URL, error) {
 	full := "/" + strings.TrimLeft(prefix, "/")
 	if path = strings.TrimLeft(path, "/"); path != "" {
 		full = strings.TrimRight(full, "/") + "/" + path

@@ -17,10 +17,10 @@ func verdict(resp *nethttp.Response, now time.Time) error {
 	err := fmt.Errorf("answered %d %s", code, nethttp.StatusText(code))
 	switch {
 	case code >= 300 && code <= 399:
-		err = fmt.Errorf("%w%s; redirects are not followed: set the pool's host and the handler's path to the final address",
+		err = fmt.Errorf("%w%s; redirects are not followed: write the final address into the configuration",
 			err, location(resp))
 	case code == nethttp.StatusUnauthorized || code == nethttp.StatusForbidden:
-		err = fmt.Errorf("%w: the receiver refuses our access; check its rules, and path and path_prefix where they hold its secret", err)
+		err = fmt.Errorf("%w: the receiver refuses our access; check its rules, and the address where it holds its secret", err)
 	}
 	return backends.OfStatus(code, resp.Header, now, err)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"eventpusher/backends"
+	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
 )
@@ -37,6 +38,7 @@ const (
 // takes is in judgeReturn.
 type Backend struct {
 	exchanges config.Rabbit
+	chosen    form.Chosen
 	pool      config.RabbitPool
 	address   string
 	lanes     int
@@ -83,11 +85,16 @@ func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Ba
 			return nil, fmt.Errorf("rabbit: the name of an exchange has %d bytes; 1 to %d are allowed", len(x.Name), maxShortString)
 		}
 	}
+	chosen, err := form.Choose(exchanges.Choice, form.Payload(event.FullJID), "user_status", "chat", "groupchat")
+	if err != nil {
+		return nil, fmt.Errorf("rabbit: %w", err)
+	}
 	if pool.Window < 1 {
 		pool.Window = defaultWindow
 	}
 	b := &Backend{
 		exchanges: exchanges,
+		chosen:    chosen,
 		pool:      pool,
 		address:   net.JoinHostPort(pool.Host, strconv.Itoa(pool.Port)),
 		lanes:     min(maxLanes, pool.Window),
@@ -98,7 +105,6 @@ func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Ba
 		b.lanes = min(b.lanes, pool.Workers)
 	}
 	b.batch = pool.Window / b.lanes
-	var err error
 	if b.dialer, err = newDialer(pool, b.address); err != nil {
 		return nil, err
 	}
@@ -108,8 +114,10 @@ func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Ba
 // Name implements backends.Backend.
 func (b *Backend) Name() string { return Name }
 
-// Wants reports whether one of the configured exchanges is for e.
-func (b *Backend) Wants(e *event.Event) bool { return exchangeFor(&b.exchanges, e) != nil }
+// Wants implements backends.Backend: an exchange has to be configured for e as well.
+func (b *Backend) Wants(e *event.Event) bool {
+	return b.chosen.Wants(e) && exchangeFor(&b.exchanges, e) != nil
+}
 
 // Limits implements backends.Backend: the lanes together keep at most the
 // configured window of messages unconfirmed.

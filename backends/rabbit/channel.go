@@ -42,9 +42,10 @@ func (ch *channel) publish(ctx context.Context, batch []event.Event, errs []erro
 			errs[i] = err
 			continue
 		}
-		msg := b.message(&batch[i])
-		if epoch := backends.Epoch(ctx); epoch != 0 {
-			msg.Headers = amqp.Table{"eventpusher-epoch": int64(epoch)}
+		msg, err := b.message(&batch[i], backends.Epoch(ctx))
+		if err != nil {
+			errs[i] = err
+			continue
 		}
 		sizes[i] = len(msg.Body)
 		if confirms[i], err = ch.amqp.PublishWithDeferredConfirm(x.Name, key, b.pool.Mandatory, false, msg); err != nil {

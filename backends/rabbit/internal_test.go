@@ -55,7 +55,15 @@ func TestExchangeFor(t *testing.T) {
 		{"no groupchat section", config.Rabbit{Chat: all.Chat}, message("groupchat", event.In), "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			x := exchangeFor(&tc.c, &tc.e)
+			b, err := New(tc.c, config.RabbitPool{}, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			var x *config.Exchange
+			if b.Wants(&tc.e) {
+				x = exchangeFor(&tc.c, &tc.e)
+			}
 			if (x == nil) != (tc.exchange == "") {
 				t.Fatalf("exchange %v, want %q", x, tc.exchange)
 			}

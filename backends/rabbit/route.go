@@ -14,31 +14,27 @@ import (
 // maxShortString is what AMQP 0-9-1 section 4.2.5.3 allows for names and keys.
 const maxShortString = 255
 
-// exchangeFor returns the exchange for e, nil when no section of the
-// configuration wants it. Messages of other types than chat and groupchat, and
-// those without body element, are published nowhere; an empty body is published.
+// exchangeFor returns the exchange for e, nil where none is configured
+// (mod_event_pusher_rabbit.erl): one for what is about users, one for rooms, one for all
+// other messages.
 func exchangeFor(c *config.Rabbit, e *event.Event) *config.Exchange {
 	switch {
-	case e.Kind == event.UserStatus:
+	case e.Kind == event.UserStatus, e.Kind == event.Removed:
 		return c.Presence
-	case e.Kind != event.Chat || !e.HasBody || e.Direction == event.NoDirection:
-		return nil
-	case e.Type == "chat":
-		return c.Chat
 	case e.Type == "groupchat":
 		return c.GroupChat
 	}
-	return nil
+	return c.Chat
 }
 
 // routingKey returns MongooseIM's routing key: the bare JID of the user, with
-// the topic of the direction for messages. The dots of a domain make words of a
-// topic of their own.
+// the topic of the direction for messages; what becomes of one later has that of those
+// that arrive. The dots of a domain make words of a topic of their own.
 func routingKey(x *config.Exchange, e *event.Event) (string, error) {
 	var user jid.JID
 	var topic string
 	switch {
-	case e.Kind == event.UserStatus:
+	case e.Kind == event.UserStatus, e.Kind == event.Removed:
 		user = e.From
 	case e.Direction == event.In:
 		user, topic = e.From, "."+x.SentTopic
@@ -52,18 +48,34 @@ func routingKey(x *config.Exchange, e *event.Event) (string, error) {
 	return key, nil
 }
 
-// message returns what is published for e.
-func (b *Backend) message(e *event.Event) amqp.Publishing {
+// message returns what is published for e. CloudEvents attributes are headers, named as
+// the AMQP binding 1.0.2 names application properties (section 3.1.3.1).
+func (b *Backend) message(e *event.Event, epoch uint64) (amqp.Publishing, error) {
+	m, err := b.chosen.Form.Write(e)
+	if err != nil {
+		return amqp.Publishing{}, backends.Permanent(fmt.Errorf("rabbit: %w", err))
+	}
+	var headers amqp.Table
+	if epoch != 0 || len(m.Attributes) > 0 {
+		headers = make(amqp.Table, len(m.Attributes)+1)
+	}
+	if epoch != 0 {
+		headers["eventpusher-epoch"] = int64(epoch)
+	}
+	for _, a := range m.Attributes {
+		headers["cloudEvents:"+a.Name] = a.Value
+	}
 	mode := amqp.Transient
 	if b.pool.Persistent {
 		mode = amqp.Persistent
 	}
 	return amqp.Publishing{
-		ContentType:  "application/json",
+		Headers:      headers,
+		ContentType:  m.ContentType,
 		DeliveryMode: mode,
 		MessageId:    e.ID,
 		Timestamp:    e.Time,
 		AppId:        "eventpusher",
-		Body:         event.AppendPayload(nil, e, event.FullJID),
-	}
+		Body:         m.Body,
+	}, nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sns/types"
 
 	"eventpusher/backends"
+	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
 )
@@ -42,6 +43,7 @@ const (
 // refuses for want of a default entry.
 type Backend struct {
 	topics        topics
+	chosen        form.Chosen
 	structure     *string
 	region        string
 	shownEndpoint string
@@ -67,8 +69,16 @@ func New(c config.SNS, hosts []string, log *slog.Logger) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	chosen, err := form.Choose(c.Choice, form.Payload(event.BareJID), "user_status", "chat.in", "groupchat.in")
+	if err != nil {
+		return nil, fmt.Errorf("sns: %w", err)
+	}
+	if c.Choice.Format == config.FormatCloudEventsBinary {
+		return nil, errors.New("sns: format cloudevents_binary has no place for its attributes here: write cloudevents")
+	}
 	b := &Backend{
 		topics:        newTopics(&c, hosts),
+		chosen:        chosen,
 		region:        c.Region,
 		shownEndpoint: endpoint.Scheme + "://" + endpoint.Host,
 		log:           log,
@@ -125,8 +135,8 @@ func endpointURL(host string) (*url.URL, error) {
 // Name implements backends.Backend.
 func (b *Backend) Name() string { return Name }
 
-// Wants reports whether a topic is configured for e.
-func (b *Backend) Wants(e *event.Event) bool { return b.topics.of(e) != "" }
+// Wants implements backends.Backend: a topic has to be configured for e as well.
+func (b *Backend) Wants(e *event.Event) bool { return b.chosen.Wants(e) && b.topics.of(e) != "" }
 
 // Limits implements backends.Backend. The quick retries are MongooseIM's
 // publish_retry_count and publish_retry_time_ms.

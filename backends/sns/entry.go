@@ -39,10 +39,14 @@ type entry struct {
 
 // newEntry renders e. An error is final for the event.
 func (b *Backend) newEntry(index int, e *event.Event) (entry, error) {
+	m, err := b.chosen.Form.Write(e)
+	if err != nil {
+		return entry{}, backends.Permanent(fmt.Errorf("sns: %w", err))
+	}
 	en := entry{
 		index:   index,
 		topic:   b.topics.of(e),
-		message: string(event.AppendPayload(nil, e, event.BareJID)),
+		message: string(m.Body),
 		id:      e.ID,
 	}
 	if en.topic == "" {

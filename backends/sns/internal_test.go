@@ -1,6 +1,7 @@
 package sns
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -73,8 +74,16 @@ func TestTopicOfEvent(t *testing.T) {
 		{"no presence topic", config.SNS{PMMessagesTopic: "pm"}, event.Event{Kind: event.UserStatus}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			topics := newTopics(&tc.c, []string{"localhost", "example.org"})
-			got := topics.of(&tc.e)
+			tc.c.Host = "localhost"
+			b, err := New(tc.c, []string{"localhost", "example.org"}, slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			got := ""
+			if b.Wants(&tc.e) {
+				got = b.topics.of(&tc.e)
+			}
 			if name := got[strings.LastIndexByte(got, ':')+1:]; name != tc.want {
 				t.Errorf("topic %q, want %q", got, tc.want)
 			}

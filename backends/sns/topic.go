@@ -35,18 +35,15 @@ func newTopics(c *config.SNS, hosts []string) topics {
 	return t
 }
 
-// of returns the topic for e, empty when it is not published: online and
-// offline, and messages that a local user sent, with a body element, of type chat
-// or groupchat (mod_event_pusher_sns.erl). An empty body is published.
+// of returns the topic for e, empty where none is configured (mod_event_pusher_sns.erl):
+// one for what is about users, one for rooms, one for all other messages.
 func (t *topics) of(e *event.Event) string {
 	switch {
-	case e.Kind == event.UserStatus:
+	case e.Kind == event.UserStatus, e.Kind == event.Removed:
 		return t.presence
-	case e.Kind != event.Chat || e.Direction != event.In || !e.HasBody:
-		return ""
-	case e.Type == "chat":
+	case e.Type != "groupchat":
 		return t.pm
-	case e.Type == "groupchat" && (t.mucHosts == nil || t.mucHosts.Of(e.To)):
+	case t.mucHosts == nil || t.mucHosts.Of(e.To) || t.mucHosts.Of(e.From):
 		return t.muc
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"eventpusher/backends/catalog"
 	"eventpusher/component"
 	"eventpusher/config"
+	"eventpusher/event"
 	"eventpusher/pusher/filter"
 )
 
@@ -25,9 +26,12 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 		_, found := filter.Compile([]config.Filter{f})
 		problems = append(problems, found...)
 	}
-	_, found := compileConditions(cfg)
+	conditions, found := compileConditions(cfg)
 	problems = append(problems, found...)
-	problems = append(problems, catalog.Check(cfg, earlier)...)
+	problems = append(problems, catalog.Check(cfg, earlier, func(backend string, e *event.Event) bool {
+		c := conditions[backend]
+		return c == nil || c.Possible(e)
+	})...)
 	problems = append(problems, checkOutbox(cfg.Outbox, earlier)...)
 	return append(problems, checkLink(cfg, earlier)...)
 }

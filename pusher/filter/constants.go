@@ -23,7 +23,7 @@ func fieldValues(field string) []string {
 		return []string{event.In.String(), event.Out.String(), event.NoDirection.String()}
 	case "class":
 		var names []string
-		for c := event.Other; c <= event.Call; c++ {
+		for c := event.Other; c <= event.Retraction; c++ {
 			names = append(names, c.String())
 		}
 		return names

@@ -1,0 +1,65 @@
+package form
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/url"
+	"time"
+
+	"eventpusher/event"
+)
+
+// CloudEvents 1.0.2 (https://github.com/cloudevents/spec): the whole event of the form json
+// is the data, and the attributes are
+//
+//	id      the event's
+//	source  the served host that reported it, as a URI (RFC 5122): xmpp:example.org
+//	type    eventpusher. and the sort of event: eventpusher.chat.in
+//	subject the user that it is about, a bare JID
+//	time    when it happened
+
+const (
+	structuredType = "application/cloudevents+json; charset=UTF-8"
+	typePrefix     = "eventpusher."
+)
+
+// attributes are in the order of the specification; specversion is the first.
+func attributes(e *event.Event) []Attribute {
+	list := []Attribute{{"specversion", "1.0"}, {"id", e.ID}, {"source", "xmpp:" + url.PathEscape(e.Host)}, {"type", typePrefix + e.Sort()}}
+	if e.User != "" {
+		list = append(list, Attribute{"subject", string(e.User)})
+	}
+	return append(list, Attribute{"time", e.Time.UTC().Format(time.RFC3339Nano)})
+}
+
+// binary has the attributes beside the data.
+type binary struct{}
+
+func (binary) Takes(e *event.Event) bool { return e.Sort() != "" }
+
+func (binary) Write(e *event.Event) (Message, error) {
+	m, err := jsonForm{}.Write(e)
+	m.Attributes = attributes(e)
+	return m, err
+}
+
+// structured has all in one JSON object.
+type structured struct{}
+
+func (structured) Takes(e *event.Event) bool { return e.Sort() != "" }
+
+func (structured) Write(e *event.Event) (Message, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for _, a := range attributes(e) {
+		name, _ := json.Marshal(a.Name) // a string
+		value, _ := json.Marshal(a.Value)
+		b.Write(name)
+		b.WriteByte(':')
+		b.Write(value)
+		b.WriteByte(',')
+	}
+	b.WriteString(`"datacontenttype":"application/json","data":`)
+	body, err := appendJSON(b.Bytes(), e)
+	return Message{ContentType: structuredType, Body: append(body, '}')}, err
+}

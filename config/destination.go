@@ -1,0 +1,170 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"eventpusher/event"
+)
+
+// Choice is which events a destination gets, and in which form. It is a part of
+// [[destination]] and, beside MongooseIM's keys, of the sections of mod_event_pusher.
+type Choice struct {
+	Events      []string // sorts of events (event.ParseSelection); nil: those that MongooseIM publishes there
+	When        string   // an expression; empty: every one of them
+	Format      string   // mongooseim (default), json, cloudevents, cloudevents_binary or template
+	Template    string   // of the format template
+	ContentType string   // of what Template makes; default application/json
+}
+
+// The values of Choice.Format.
+const (
+	FormatMongooseIM        = "mongooseim"
+	FormatJSON              = "json"
+	FormatCloudEvents       = "cloudevents"
+	FormatCloudEventsBinary = "cloudevents_binary"
+	FormatTemplate          = "template"
+)
+
+func (c *Choice) fields() []field {
+	return []field{
+		texts("events", &c.Events, nil, isSort),
+		when(&c.When),
+		choice("format", &c.Format, FormatMongooseIM, FormatMongooseIM, FormatJSON, FormatCloudEvents, FormatCloudEventsBinary, FormatTemplate),
+		text("template", &c.Template, nil, filled),
+		text("content_type", &c.ContentType, "application/json", nonEmpty),
+	}
+}
+
+func isSort(s string) *complaint {
+	if _, err := event.ParseSelection([]string{s}); err == nil {
+		return nil
+	}
+	names := event.SortNames()
+	if near := nearest(s, names); near != "" {
+		return &complaint{quote(s) + " is no sort of events", "did you mean " + quote(near) + "?"}
+	}
+	return &complaint{quote(s) + " is no sort of events", "write some of " + strings.Join(names, ", ")}
+}
+
+// choice checks what concerns several keys of a Choice.
+func (l *loader) choice(c *Choice, at keyPath) {
+	if c.Events != nil && len(c.Events) == 0 {
+		l.errorf(at.with("events").String(), "is empty, so nothing would be delivered", `name sorts of events, such as events = ["chat.in"], or remove the key`)
+	}
+	given := l.given(at.with("template")...)
+	switch {
+	case c.Format == FormatTemplate:
+		l.require(at.with("template").String(), `write the template: template = '{"from": {{json .from}}, "text": {{json .body}}}', say`, !given)
+	case given:
+		l.errorf(at.with("template").String(), "is used by format = "+quote(FormatTemplate)+" only", "write that format, or remove the template")
+	}
+	if c.Format != FormatTemplate && l.given(at.with("content_type")...) {
+		l.errorf(at.with("content_type").String(), "is used by format = "+quote(FormatTemplate)+" only", "remove the key: every other format has its own")
+	}
+}
+
+// Destination is one [[destination]].
+type Destination struct {
+	Name string // in logs, metrics and the outbox; required
+	Type string // http; required
+	Choice
+
+	// Of type http.
+	URL     Secret // with everything; who knows it can often post
+	Workers int    // requests at once; default 10
+	Timeout time.Duration
+	TLS     *TLS
+}
+
+// destinationTypes are the types with their keys, beside those that all have.
+var destinationTypes = []struct {
+	name   string
+	fields func(*Destination) []field
+}{
+	{"http", func(d *Destination) []field {
+		return append(secret("url", &d.URL, nil, filled, isHTTPURL),
+			integer("workers", &d.Workers, int64(10), 1, 1000),
+			duration("timeout", &d.Timeout, "2s", time.Millisecond),
+			section("tls", &d.TLS, (*TLS).fields))
+	}},
+}
+
+func destinationTypeNames() (names []string) {
+	for _, t := range destinationTypes {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+// fields are the keys of all types, each once.
+func (d *Destination) fields() []field {
+	all := d.common()
+	for _, t := range destinationTypes {
+		for _, f := range t.fields(d) {
+			if !slices.ContainsFunc(all, func(known field) bool { return known.name == f.name }) {
+				all = append(all, f)
+			}
+		}
+	}
+	return all
+}
+
+func (d *Destination) common() []field {
+	return append([]field{
+		text("name", &d.Name, nil, filled),
+		choice("type", &d.Type, nil, destinationTypeNames()...),
+	}, d.Choice.fields()...)
+}
+
+// destinationKeys returns the keys that a destination may have by its type, and what to
+// say of those that only other types have. Without a known type it may have all.
+func destinationKeys(entries map[string]any) (known []field, others map[string]string) {
+	var d Destination
+	all := d.fields()
+	for _, t := range destinationTypes {
+		if t.name != entries["type"] {
+			continue
+		}
+		known = append(d.common(), t.fields(&d)...)
+		others = make(map[string]string)
+		for _, f := range all {
+			if !slices.ContainsFunc(known, func(own field) bool { return own.name == f.name }) {
+				others[f.name] = "it is no key of type " + quote(t.name) + ": remove it"
+			}
+		}
+		return known, others
+	}
+	return all, nil
+}
+
+// destinations checks [[destination]].
+func (l *loader) destinations(c *Config) {
+	for i := range c.Destinations {
+		d, at := &c.Destinations[i], keyPath{destinationKey, position(i)}
+		l.require(at.with("name").String(), `give the destination a name for logs, metrics and what waits for it: name = "crm", say`, d.Name == "")
+		if d.Name != "" && slices.ContainsFunc(c.Destinations[:i], func(earlier Destination) bool { return earlier.Name == d.Name }) {
+			l.errorf(at.with("name").String(), quote(d.Name)+" is the name of an earlier destination", "choose another name")
+		}
+		l.require(at.with("type").String(), "write one of "+strings.Join(destinationTypeNames(), ", "), d.Type == "")
+		l.choice(&d.Choice, at)
+		if d.Type == "http" {
+			l.require(at.with("url").String(), `write url = "https://example.org/hook", or url_file`, d.URL == "")
+		}
+		l.tls(d.TLS, at.with("tls").String(), true)
+		l.keepVerifyingAt(at.with("tls"))
+	}
+}
+
+const destinationKey = "destination"
+
+// DestinationPath returns the path of the destination at index i, as problems name it.
+func DestinationPath(i int) string { return keyPath{destinationKey, position(i)}.String() }
+
+// destinations is [[destination]], whose keys depend on its type.
+func destinations(dst *[]Destination) field {
+	f := list(destinationKey, dst, (*Destination).fields)
+	f.narrow = destinationKeys
+	return f
+}

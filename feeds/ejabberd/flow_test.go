@@ -357,6 +357,26 @@ func TestFlow(t *testing.T) {
 		}
 	})
 
+	t.Run("an acknowledgement that a hello has overtaken is nobody's forgery", func(t *testing.T) {
+		ignored := func() string {
+			return erlang.Run("maps:get(ignored, mod_event_feed_intake:counted(element(3, persistent_term:get(mod_event_feed_intake))))")
+		}
+		from, hellos := c.count(), 0
+		c.locked(func() { c.manual, hellos = true, len(c.hellos) })
+		chat(alice, "bob@localhost", 7000, 3)
+		c.until("three events", func() bool { return len(c.events) == from+3 })
+		reload(t, erlang, 20)
+		c.until("a hello", func() bool { return len(c.hellos) > hellos })
+		ignored() // and no more of what was forged before
+		c.say(c.ackLocked)
+		c.locked(func() { c.manual = false })
+		c.say(c.resumeLocked)
+		c.snapshot("overtaken")
+		if got := ignored(); got != "{ok,0}" {
+			t.Errorf("ignored %s control messages of the component", got)
+		}
+	})
+
 	t.Run("hello from each host in turn, until one is answered", func(t *testing.T) {
 		c.disconnect()
 		from := c.count()

@@ -87,11 +87,7 @@ func TestRestarts(t *testing.T) {
 	t.Run("other options without a restart", func(t *testing.T) {
 		hellos := 0
 		c.locked(func() { c.ackEvery, hellos = 1, len(c.hellos) })
-		got := erlang.Run(`mod_event_feed:reload(<<"localhost">>, maps:put(window, 3,
-			gen_mod:get_module_opts(<<"localhost">>, mod_event_feed)), #{})`)
-		if got != "{ok,ok}" {
-			t.Fatal(got)
-		}
+		reload(t, erlang, 3)
 		c.until("another hello", func() bool { return len(c.hellos) > hellos })
 		c.locked(func() { c.widest = 0 })
 		from := c.count()
@@ -217,6 +213,16 @@ func TestRestarts(t *testing.T) {
 		}
 	})
 	c.sound()
+}
+
+// reload is ejabberdctl reload_config with another window.
+func reload(t *testing.T, erlang *harness.ErlangShell, window int) {
+	t.Helper()
+	got := erlang.Run(fmt.Sprintf(`mod_event_feed:reload(<<"localhost">>, maps:put(window, %d,
+		gen_mod:get_module_opts(<<"localhost">>, mod_event_feed)), #{})`, window))
+	if got != "{ok,ok}" {
+		t.Fatal(got)
+	}
 }
 
 // TestSetBack restores the feed's files from a backup: numbers that the component has are

@@ -384,16 +384,25 @@ obey(<<"resume">>, _, _, #state{restored = true, said = First} = State) when Fir
 obey(<<"resume">>, _, Args, #state{said = First} = State) ->
     %% What was dropped since the hello is announced.
     resume(First - 1, Args, State);
-obey(<<"ack">>, true, #{seq := Seq}, #state{resumed = true, on_wire = OnWire, ring = Ring} = State)
-  when is_integer(Seq) ->
-    case mod_event_feed_window:acknowledged(Seq, OnWire) of
-	{ok, Moved} -> pump(State#state{on_wire = Moved, ring = mod_event_feed_ring:trim(Seq, Ring)});
-	error -> ignore
+obey(<<"ack">>, true, #{seq := Seq}, #state{on_wire = OnWire} = State) when is_integer(Seq) ->
+    case mod_event_feed_window:is_past(Seq, OnWire) of
+	true -> acknowledged(Seq, State);
+	false -> ignore
     end;
 obey(<<"snapshot">>, _, #{id := Id}, State) when is_binary(Id) ->
     begin_snapshot(State#state{snapshot = {waiting, Id}});
 obey(_, _, _, _) ->
     ignore.
+
+%% acknowledged passes over an ack that a hello or a resume has overtaken. The next
+%% resume or ack says the same.
+acknowledged(Seq, #state{resumed = true, on_wire = OnWire, ring = Ring} = State) ->
+    case mod_event_feed_window:acknowledged(Seq, OnWire) of
+	{ok, Moved} -> pump(State#state{on_wire = Moved, ring = mod_event_feed_ring:trim(Seq, Ring)});
+	error -> State
+    end;
+acknowledged(_Seq, State) ->
+    State.
 
 resume(Seq, Args, #state{ring = Ring, on_wire = OnWire} = State) ->
     pump(State#state{resumed = true, restored = false, unanswered = 0,

@@ -6,7 +6,7 @@
 
 -record(window, {sent = 0 :: non_neg_integer(),   % the last number on the wire
 		 base = 0 :: non_neg_integer(),   % the last one acknowledged
-		 tried = 0 :: non_neg_integer(),  % the last one on earlier connections
+		 tried = 0 :: non_neg_integer(),  % the last one sent before the last resume or connection
 		 before = 0 :: non_neg_integer(), % the last one of earlier runs of the server
 		 %% Losses announced behind base.
 		 gaps = [] :: [{pos_integer(), pos_integer()}]}).
@@ -21,7 +21,8 @@ new(Before) -> #window{before = Before}.
 %% begin_at goes on behind a number, which the component has.
 -spec begin_at(non_neg_integer(), window()) -> window().
 begin_at(Seq, Window) ->
-    Window#window{sent = Seq, base = Seq, gaps = []}.
+    Cut = cut(Window), % a repeated resume goes back
+    Cut#window{sent = Seq, base = Seq, gaps = []}.
 
 %% cut is the end of the connection.
 -spec cut(window()) -> window().
@@ -42,7 +43,8 @@ is_open(Size, #window{sent = Sent, base = Base, gaps = Gaps}) ->
 is_past(Seq, #window{sent = Sent, tried = Tried, before = Before}) ->
     Seq =< max(Before, max(Sent, Tried)).
 
-%% is_suspect says whether a connection may have ended because of this number.
+%% is_suspect says whether this number was sent before: a connection may have ended
+%% because of it.
 -spec is_suspect(pos_integer(), window()) -> boolean().
 is_suspect(Seq, #window{tried = Tried}) -> Seq =< Tried.
 

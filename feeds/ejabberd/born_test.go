@@ -16,6 +16,12 @@ import (
 
 var privilegeNS = regexp.MustCompile(`<privilege xmlns=['"]([^'"]+)`)
 
+// openNode publishes an item, by which its users make a node that everybody may follow
+// (XEP-0163).
+const openNode = "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='tune'><item id='%s'><tune xmlns='urn:tune'/></item></publish>" +
+	"<publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
+	"<field var='pubsub#access_model'><value>open</value></field></x></publish-options></pubsub>"
+
 // TestBorn: each way in which a message can come into being makes the events of its kind,
 // once, whoever it claims to be from.
 func TestBorn(t *testing.T) {
@@ -40,9 +46,6 @@ func TestBorn(t *testing.T) {
 		bob.WaitFor(parts...)
 		desk.WaitFor(parts...)
 	}
-	const openNode = "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='tune'><item id='%s'><tune xmlns='urn:tune'/></item></publish>" +
-		"<publish-options><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
-		"<field var='pubsub#access_model'><value>open</value></field></x></publish-options></pubsub>"
 
 	for _, step := range []struct {
 		name string

@@ -3,6 +3,7 @@
 package ejabberd_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -254,7 +255,11 @@ func TestKinds(t *testing.T) {
 				carol = s.Login(t, "carol", "sm")
 				carol.EnableSM()
 				carol.Presence()
+				alice.IQ("set", "", fmt.Sprintf(openNode, "t1"))
+				carol.IQ("set", "alice@localhost", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='tune' jid='carol@localhost'/></pubsub>")
 				carol.HoldAcks()
+				alice.IQ("set", "", fmt.Sprintf(openNode, "t2")) // nobody misses that
+				carol.WaitFor("<message", "t2")
 				bob.Send("<message type='chat' id='u1' to='carol@localhost/sm'><body>One</body></message>")
 				carol.WaitFor("u1")
 				carol.Drop()
@@ -269,9 +274,11 @@ func TestKinds(t *testing.T) {
 		},
 		{
 			"messages come meanwhile, and it resumes", func() {
+				alice.IQ("set", "", fmt.Sprintf(openNode, "t3"))
 				bob.Send("<message type='chat' id='u2' to='carol@localhost'><body>Two</body></message>")
 				bob.Ping()
 				carol = carol.Resume()
+				carol.WaitFor("<message", "t3")
 				carol.WaitFor("u2")
 				carol.Ping()
 			},

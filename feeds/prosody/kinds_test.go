@@ -151,6 +151,9 @@ func TestKinds(t *testing.T) {
 		until(t, watcher, "hibernates", "jid='carol@localhost/mobile'")
 		alice.Send("<message id='s1' type='chat' to='carol@localhost/mobile'><body>While away</body></message>")
 		alice.Ping()
+		// What somebody has published (XEP-0163) is queued too, and missed by nobody.
+		watcher.IQ("set", "localhost", "<do xmlns='urn:test:probe' what='send'><message xmlns='jabber:client' type='headline' from='bob@localhost'"+
+			" to='carol@localhost/mobile'><event xmlns='http://jabber.org/protocol/pubsub#event'/></message></do>")
 		probe(watcher, "hibernate_again", "jid='carol@localhost/mobile'")
 		carol = carol.Resume()
 		carol.WaitFor("s1")

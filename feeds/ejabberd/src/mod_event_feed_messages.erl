@@ -60,7 +60,7 @@ of_component() ->
 is_reportable(#message{type = error}) -> false;
 is_reportable(#message{meta = #{carbon_copy := true}}) -> false;
 is_reportable(#message{meta = #{?MODULE := stored}}) -> false;
-is_reportable(Message) -> not is_archived(Message).
+is_reportable(Message) -> not (is_archived(Message) orelse is_notification(Message)).
 
 user_send({#message{type = Type, from = #jid{luser = LUser}, to = #jid{}} = Message, State} = Acc)
   when Type /= error, LUser /= <<>> ->

@@ -22,14 +22,15 @@ return function (lib)
 		return false;
 	end
 
-	local function is_unacked_message(stanza, host)
-		return stanza.name == "message" and stanza.attr.type ~= "error" and not is_copy(stanza, host);
-	end
-
 	-- A host's hooks see an event as it is passed to them, and return nothing:
 	-- the stanza goes on. Feed:guard keeps our errors from the others.
 	return function (host_module, feed)
 		local host = host_module.host;
+
+		local function is_unacked_message(stanza)
+			return stanza.name == "message" and stanza.attr.type ~= "error" and not is_copy(stanza, host)
+				and not feed:is_notification(stanza);
+		end
 
 		local function user_attribute(jid)
 			return " user='"..escape(jid).."'";
@@ -91,7 +92,7 @@ return function (lib)
 		local function unacked_messages(queue)
 			local messages = {};
 			for _, stanza in ipairs(queue or {}) do
-				if is_unacked_message(stanza, host) then
+				if is_unacked_message(stanza) then
 					messages[#messages + 1] = stanza;
 				end
 			end
@@ -110,7 +111,7 @@ return function (lib)
 			end
 		end);
 		hook("smacks-hibernation-stanza-queued", 0, function (event)
-			if event.origin.full_jid and is_unacked_message(event.stanza, host) then
+			if event.origin.full_jid and is_unacked_message(event.stanza) then
 				unacked(user_attribute(event.origin.full_jid), event.stanza);
 			end
 		end);
@@ -120,7 +121,7 @@ return function (lib)
 		end);
 		-- 10: before mod_smacks (0) has the message stored.
 		hook("delivery/failure", 10, function (event)
-			if event.session.full_jid and is_unacked_message(event.stanza, host) then
+			if event.session.full_jid and is_unacked_message(event.stanza) then
 				feed:emit(host, "message-failed", user_attribute(event.session.full_jid), event.stanza);
 			end
 		end);

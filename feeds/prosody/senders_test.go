@@ -108,3 +108,37 @@ func TestSenders(t *testing.T) {
 		}
 	}
 }
+
+// TestResent: a message that Prosody sends another server once more, since that has not
+// acknowledged it, was sent by its user once.
+func TestResent(t *testing.T) {
+	t.Parallel()
+	s := harness.Prosody(t, harness.ProsodyOptions{
+		EventFeed: true, PluginPaths: []string{"feeds/prosody/testdata/plugins"}, Modules: []string{"feed_probe"},
+		Federation: true, Config: "smacks_s2s_resend = true",
+	})
+	p := attach(t, s)
+	if strings.HasPrefix(p.hello().Hello.Server, "Prosody 0.") {
+		t.Skip("Prosody resends since version 13")
+	}
+	p.resumeNothing()
+	remote := s.Federate(t)
+	alice := s.Login(t, "alice", "r1")
+	say := func(id string) {
+		alice.Sendf("<message id='%s' type='chat' to='romeo@%s'><body>Hi</body></message>", id, remote.Domain)
+		remote.WaitFor("<message", id)
+	}
+	say("m1") // and what is sent from now on is kept until it is acknowledged
+	say("m2")
+	remote.Hangup()
+	remote.WaitFor("<message", "m2", "urn:xmpp:delay")
+	want := []string{
+		"session-start alice@localhost/r1",
+		fmt.Sprintf("message-sent alice@localhost/r1 to=romeo@%s <message m1 chat>", remote.Domain),
+		fmt.Sprintf("message-sent alice@localhost/r1 to=romeo@%s <message m2 chat>", remote.Domain),
+	}
+	alice.Send("<message id='end' type='headline' to='nobody@localhost'/>")
+	if diff := diffOf(want, p.until("end")); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

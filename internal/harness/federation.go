@@ -73,10 +73,8 @@ func (s *XMPPServer) Federate(t testing.TB) *RemoteServer {
 		listener.Close()
 		r.mu.Lock()
 		r.ended = true
-		for _, conn := range r.in {
-			conn.Close()
-		}
 		r.mu.Unlock()
+		r.Hangup()
 		r.reading.Wait()
 		if t.Failed() {
 			t.Logf("what %s got last:\n%s", r.inbox.name, r.inbox.transcript())
@@ -212,6 +210,16 @@ func (r *RemoteServer) Ping(to string) {
 func (r *RemoteServer) WaitFor(parts ...string) string {
 	r.t.Helper()
 	return r.inbox.WaitFor(parts...)
+}
+
+// Hangup drops the streams that the server under test has opened.
+func (r *RemoteServer) Hangup() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, conn := range r.in {
+		conn.Close()
+	}
+	r.in = nil
 }
 
 // contentOf returns the text of an element without children.

@@ -5,13 +5,16 @@
 -- recipient blocks the sender or has no account, has not reached anybody.
 
 local s_find, s_match = string.find, string.match;
-local ipairs, pairs = ipairs, pairs;
+local ipairs, pairs, setmetatable = ipairs, pairs, setmetatable;
 
 local bare_sessions, full_sessions = prosody.bare_sessions, prosody.full_sessions;
 
 -- The message that is on its way to a user of ours and was not reported yet, and as what
 -- it will be.
 local waiting, waiting_kind;
+
+-- Messages that another server has not acknowledged, and that mod_smacks sends again.
+local resent = setmetatable({}, { __mode = "k" });
 
 return function (lib)
 	local Feed, escape = lib.Feed, lib.escape;
@@ -27,8 +30,9 @@ return function (lib)
 	end
 
 	-- XEP-0163: the server writes these in the name of their owner, to every contact.
-	local function is_notification(stanza)
-		return stanza.attr.type == "headline" and stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
+	function Feed:is_notification(stanza)
+		return stanza.attr.type == "headline" and self:is_user(stanza.attr.from)
+			and stanza:get_child("event", "http://jabber.org/protocol/pubsub#event");
 	end
 
 	-- As what a message is reported, if it is. A user of ours has sent it if a session has,
@@ -42,7 +46,7 @@ return function (lib)
 			return "message-received";
 		elseif origin.full_jid then
 			return "message-sent";
-		elseif is_notification(stanza) then
+		elseif feed:is_notification(stanza) then
 			return nil;
 		end
 		return origin.type == "local" and "message-sent" or "message-received";
@@ -97,11 +101,18 @@ return function (lib)
 		end
 	end
 
-	-- What an API sends passes no pre-message.
+	-- What an API sends passes no pre-message. The host itself sends what was resent.
 	function Feed:injected(event)
 		local origin = event.origin;
-		if origin and origin.type == "local" and event.stanza.name == "message" then
+		if origin and origin.type == "local" and event.stanza.name == "message" and not resent[event.stanza] then
 			sent(self, event);
+		end
+	end
+
+	function Feed:note_unacked(session) -- luacheck: ignore 212/self
+		local queue = session.outgoing_stanza_queue;
+		for _, stanza in ipairs(queue and queue:table() or {}) do
+			resent[stanza] = true;
 		end
 	end
 
@@ -120,6 +131,13 @@ return function (lib)
 			host_module:hook(name, function (event)
 				feed:guard(name, feed.injected, feed, event);
 			end, 1000);
+		end
+
+		-- 10: before mod_smacks (0) sends them again (smacks_s2s_resend, since Prosody 13).
+		for _, name in ipairs { "s2sout-destroyed", "s2sin-destroyed" } do
+			host_module:hook(name, function (event)
+				feed:guard(name, feed.note_unacked, feed, event.session);
+			end, 10);
 		end
 
 		for _, name in ipairs { "message/bare", "message/full" } do

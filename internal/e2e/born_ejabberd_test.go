@@ -18,6 +18,7 @@ var bornFeeds = []string{"event_feed", "service_log", "privilege"}
 
 // born is an ejabberd on which a message can come into being in all ways.
 type born struct {
+	t                *testing.T
 	server           *harness.XMPPServer
 	remote           *harness.RemoteServer
 	gateway, liar    *harness.Client
@@ -27,7 +28,7 @@ type born struct {
 }
 
 func newBorn(t *testing.T, feed string) *born {
-	b := &born{server: harness.Ejabberd(t, harness.EjabberdOptions{
+	b := &born{t: t, server: harness.Ejabberd(t, harness.EjabberdOptions{
 		EventFeed: feed == "event_feed", ServiceLog: feed == "service_log", Privilege: true,
 		Federation: true, MUC: "muc.localhost", Users: users,
 		Components: []string{"events.localhost", "gateway.localhost", "liar.localhost"}, Unchecked: []string{"liar.localhost"},
@@ -176,6 +177,17 @@ var bornWays = []struct {
 			b.api("alice@localhost", "dave@localhost", "By the API")
 		},
 		[]string{"alice@localhost sent", "dave@localhost recv"}, nil,
+	},
+	{
+		"the server itself to a user who is offline", func(b *born) {
+			b.api("localhost", "carol@localhost", "Welcome back")
+			carol := b.server.Login(b.t, "carol", "c")
+			carol.Presence()
+			carol.WaitFor("Welcome back", "urn:xmpp:delay")
+			carol.CloseStream()
+		},
+		// service_log reports it when it is sent and again when it is handed over.
+		[]string{"carol@localhost recv"}, []string{"carol@localhost recv", "carol@localhost recv"},
 	},
 	{
 		"to one whom the sender blocks", func(b *born) {

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,18 +49,44 @@ var misspelt = noticeable{
 	log: finds + "locahost.*correct .general. hosts", metric: found("FAIL", "locahost"), doctor: "^FAIL +locahost .*correct .general. hosts",
 }
 
-// withoutModule takes the feed module out of the configuration of a stopped Prosody.
-func withoutModule(t *testing.T, s *harness.XMPPServer) {
+// backWithout restarts a server whose configuration, the file of that name, has lost the
+// parts that load the feed module.
+func backWithout(name string, parts ...string) noticeable {
+	return noticeable{
+		name: "the server comes back without its module",
+		once: `^eventpusher_feed_authority\{class="message",feed="event-feed",host="localhost"\} 1`,
+		meanwhile: func(t *testing.T, s *harness.XMPPServer) {
+			s.Stop()
+			name := filepath.Join(s.Dir(), name)
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, part := range parts {
+				if !bytes.Contains(text, []byte(part)) {
+					t.Fatalf("no %q in %s", part, text)
+				}
+				text = bytes.ReplaceAll(text, []byte(part), nil)
+			}
+			if err := os.WriteFile(name, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s.Start()
+		},
+		log: finds + "server.*not heard any more.*load the feed module again", metric: `^eventpusher_feed_authority\{class="message",feed="event-feed",host="localhost"\} 0`,
+		doctor: "^FAIL +server .*load the feed module again",
+	}
+}
+
+// withoutTokens is configuration of a Prosody by which it loads a module from before
+// tokens, as it was then.
+func withoutTokens(t *testing.T) string {
 	t.Helper()
-	name := filepath.Join(s.Dir(), "prosody.cfg.lua")
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "-xzf", "testdata/mod_event_feed-without-tokens.tar.gz", "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
-	text = bytes.ReplaceAll(text, []byte(`"event_feed"; `), nil)
-	if err := os.WriteFile(name, bytes.ReplaceAll(text, []byte(`"event_feed"`), nil), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	return fmt.Sprintf("plugin_paths = { %q }\n", dir)
 }
 
 // TestSilenceProsody breaks the feeds of a Prosody that the program attaches to.
@@ -121,18 +149,13 @@ func TestSilenceProsody(t *testing.T) {
 				log: "level=WARN.*localhost.*component.forwarders", metric: `^eventpusher_stanzas_total\{.*trust="untrusted_forward".* [1-9]`, doctor: "^WARN +server .*localhost.*component.forwarders",
 			},
 		},
+		{harness.ProsodyOptions{EventFeed: true}, backWithout("prosody.cfg.lua", `"event_feed"; `, `"event_feed"`)},
 		{
-			harness.ProsodyOptions{EventFeed: true},
+			harness.ProsodyOptions{EventFeed: true, Config: withoutTokens(t)},
 			noticeable{
-				name: "the server comes back without its module", meanwhile: func(t *testing.T, s *harness.XMPPServer) {
-					talk(t, s)
-					await(t, "the events on disk", func() bool { return strings.Contains(s.Log(), "successfully authenticated") })
-					s.Stop()
-					withoutModule(t, s)
-					s.Start()
-				},
-				log: finds + "server.*not heard any more.*load the feed module again", metric: `^eventpusher_feed_authority\{class="message",feed="event-feed",host="localhost"\} 0`,
-				doctor: "^FAIL +server .*load the feed module again",
+				name: "tokens are required of an old module", component: `feed_token = "required"`,
+				log: "level=WARN.*without a token.*install the current one", metric: `^eventpusher_feed_events_total\{result="no_token"\} [1-9]`,
+				doctor: "^WARN +server .*without a token.*install the current one",
 			},
 		},
 		{
@@ -226,8 +249,8 @@ func forge(t *testing.T, s *harness.XMPPServer) {
 	}()
 }
 
-// TestSilenceEjabberd does the same with one ejabberd. Its module serves the first
-// component alone.
+// TestSilenceEjabberd does the same with one ejabberd, whose module serves the first
+// component alone, and with one that loses its module.
 func TestSilenceEjabberd(t *testing.T) {
 	server := harness.Ejabberd(t, harness.EjabberdOptions{
 		EventFeed: true, Users: users, Modules: "  mod_time: {}",
@@ -240,7 +263,8 @@ func TestSilenceEjabberd(t *testing.T) {
 		n.address = func(s *harness.XMPPServer) string { return s.ComponentAddr(name) }
 		return n
 	}
-	var started []*noticing
+	started := []*noticing{backWithout("ejabberd.yml", "  mod_event_feed:\n    component: \"events.localhost\"\n").
+		start(t, harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, Users: users}))}
 	for _, row := range []noticeable{
 		{
 			name: "a component that speaks in the server's name", meanwhile: forge,

@@ -25,8 +25,10 @@ type noticeable struct {
 	// behind all.
 	component, more string
 	env             []string
-	// before is done on the server before the program runs, meanwhile afterwards.
+	// before is done on the server before the program runs, meanwhile afterwards, as soon
+	// as it has the metric once, if that is set.
 	before, meanwhile func(t *testing.T, s *harness.XMPPServer)
+	once              string
 
 	log, metric, doctor string
 }
@@ -61,6 +63,9 @@ name = "hook"
 [outgoing_pools.http.http_pool.connection]
 host = %q
 %s`, address("events.localhost"), strings.ReplaceAll(n.component, "CAFILE", server.CAFile), cmp.Or(n.hosts, `"localhost"`), c.outbox, c.w.sink.URL(), n.more))
+	if n.once != "" {
+		c.sign(t, "metric", n.once, c.metrics)
+	}
 	if n.meanwhile != nil {
 		n.meanwhile(t, server)
 	}
@@ -75,19 +80,26 @@ type noticing struct {
 	began  time.Time
 }
 
+// sign waits for a line.
+func (c *noticing) sign(t *testing.T, name, pattern string, text func() string) {
+	t.Helper()
+	line, seen := regexp.MustCompile("(?m)"+pattern), ""
+	if !poll(limit, func() bool { seen = text(); return line.MatchString(seen) }) {
+		t.Errorf("no %s like %s in\n%s", name, pattern, seen)
+	}
+}
+
+func (c *noticing) metrics() string {
+	_, body := c.w.get("/metrics")
+	return body
+}
+
 // check waits for the signs.
 func (c *noticing) check(t *testing.T) {
-	sign := func(name, pattern string, text func() string) {
-		t.Helper()
-		line, seen := regexp.MustCompile("(?m)"+pattern), ""
-		if !poll(limit, func() bool { seen = text(); return line.MatchString(seen) }) {
-			t.Errorf("no %s like %s in\n%s", name, pattern, seen)
-		}
-	}
-	sign("log line", c.log, c.w.log.String)
-	sign("metric", c.metric, func() string { _, body := c.w.get("/metrics"); return body })
+	c.sign(t, "log line", c.log, c.w.log.String)
+	c.sign(t, "metric", c.metric, c.metrics)
 	t.Logf("figures: noticed within %v", time.Since(c.began).Round(100*time.Millisecond))
-	sign("line of doctor", c.doctor, func() string {
+	c.sign(t, "line of doctor", c.doctor, func() string {
 		client, err := control.Dial(t.Context(), c.outbox)
 		if err != nil {
 			t.Fatal(err)

@@ -158,7 +158,7 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 	errs := make([]error, len(batch))
 	entries := make([]entry, 0, len(batch))
 	for i := range batch {
-		en, err := b.newEntry(i, &batch[i])
+		en, err := b.newEntry(i, &batch[i], backends.Epoch(ctx))
 		if err != nil {
 			errs[i] = err
 			continue

@@ -24,6 +24,8 @@ const (
 	maxAttributes = 10
 	// idAttribute carries the event's id.
 	idAttribute = "event_id"
+	// epochAttribute carries the epoch of the call, if several instances share the outbox.
+	epochAttribute = "eventpusher-epoch"
 )
 
 // entry is one event as SNS gets it.
@@ -37,8 +39,8 @@ type entry struct {
 	size       int // as SNS counts it
 }
 
-// newEntry renders e. An error is final for the event.
-func (b *Backend) newEntry(index int, e *event.Event) (entry, error) {
+// newEntry renders e for a call of that epoch (backends.Epoch). An error is final for the event.
+func (b *Backend) newEntry(index int, e *event.Event, epoch uint64) (entry, error) {
 	m, err := b.chosen.Form.Write(e)
 	if err != nil {
 		return entry{}, backends.Permanent(fmt.Errorf("sns: %w", err))
@@ -55,7 +57,7 @@ func (b *Backend) newEntry(index int, e *event.Event) (entry, error) {
 	if isFIFO(en.topic) {
 		en.group = groupID(e.Key())
 	}
-	en.attributes = b.attributes(e)
+	en.attributes = b.attributes(e, epoch)
 	en.size = len(en.message)
 	for name, value := range en.attributes {
 		en.size += len(name) + len(*value.DataType) + len(*value.StringValue)
@@ -73,19 +75,22 @@ func groupID(key string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// attributes returns the event's id and its metadata as message attributes:
-// numbers as Number, all else as String. Of more than maxAttributes the first by
+// attributes returns the event's id, the epoch unless it is 0, and the metadata as message
+// attributes: numbers as Number, all else as String. Of more than maxAttributes the first by
 // name are sent, and what SNS does not take as attribute is left out; the JSON has
 // everything.
-func (b *Backend) attributes(e *event.Event) map[string]types.MessageAttributeValue {
+func (b *Backend) attributes(e *event.Event, epoch uint64) map[string]types.MessageAttributeValue {
 	attrs := map[string]types.MessageAttributeValue{}
 	if e.ID != "" {
 		attrs[idAttribute] = stringAttribute(e.ID)
 	}
+	if epoch != 0 {
+		attrs[epochAttribute] = numberAttribute(strconv.FormatUint(epoch, 10))
+	}
 	for _, key := range e.Metadata.Keys() {
 		text := e.Metadata.Text(key)
 		switch {
-		case key == idAttribute:
+		case key == idAttribute, key == epochAttribute && epoch != 0:
 			continue
 		case !validAttributeName(key), text == "":
 			b.warnLeftOut(key)
@@ -96,12 +101,16 @@ func (b *Backend) attributes(e *event.Event) map[string]types.MessageAttributeVa
 		}
 		switch e.Metadata[key].(type) {
 		case int, int64, float64:
-			attrs[key] = types.MessageAttributeValue{DataType: aws.String("Number"), StringValue: aws.String(text)}
+			attrs[key] = numberAttribute(text)
 		default:
 			attrs[key] = stringAttribute(text)
 		}
 	}
 	return attrs
+}
+
+func numberAttribute(text string) types.MessageAttributeValue {
+	return types.MessageAttributeValue{DataType: aws.String("Number"), StringValue: aws.String(text)}
 }
 
 func stringAttribute(s string) types.MessageAttributeValue {

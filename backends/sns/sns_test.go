@@ -328,6 +328,33 @@ func TestFIFO(t *testing.T) {
 	}
 }
 
+// TestEpoch: the epoch is an attribute only where several instances share the outbox, and takes
+// the place of the last of the metadata.
+func TestEpoch(t *testing.T) {
+	f, b := startBackend(t, nil)
+	e := backendtest.Message(0)
+	e.Metadata = event.Metadata{"eventpusher-epoch": "own"}
+	for _, c := range "abcdefghi" {
+		e.Metadata[string(c)] = "x"
+	}
+	for _, ctx := range []context.Context{t.Context(), backends.WithEpoch(t.Context(), 1<<60)} {
+		if err := b.Publish(ctx, []event.Event{e})[0]; err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{"event_id": "String:" + e.ID, "eventpusher-epoch": "String:own"}
+	for _, c := range "abcdefgh" {
+		want[string(c)] = "String:x"
+	}
+	if diff := cmp.Diff(want, f.messages()[0].Attributes); diff != "" {
+		t.Errorf("one instance (-want +got):\n%s", diff)
+	}
+	want["eventpusher-epoch"] = "Number:1152921504606846976"
+	if diff := cmp.Diff(want, f.messages()[1].Attributes); diff != "" {
+		t.Errorf("several (-want +got):\n%s", diff)
+	}
+}
+
 func TestAttributes(t *testing.T) {
 	var logged bytes.Buffer
 	f := startFake(t)

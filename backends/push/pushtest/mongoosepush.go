@@ -21,6 +21,7 @@ type MongoosePushRequest struct {
 	Path     string // as it was sent
 	DeviceID string
 	Body     string
+	Epoch    string // of the header eventpusher-epoch
 }
 
 // StartMongoosePush runs a stand-in for as long as the test.
@@ -84,5 +85,5 @@ func (m *MongoosePush) serve(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusOK)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.got = append(m.got, MongoosePushRequest{r.URL.EscapedPath(), device, string(text)})
+	m.got = append(m.got, MongoosePushRequest{r.URL.EscapedPath(), device, string(text), r.Header.Get("eventpusher-epoch")})
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 
 	"eventpusher/backends"
@@ -117,7 +118,11 @@ func (c *Client) publish(ctx context.Context, deviceID string, options []notify.
 	if err != nil {
 		return backends.Permanent(err)
 	}
-	answer, err := c.client.Post(ctx, c.base.JoinPath(segment), http.Header{"Content-Type": {"application/json"}}, text)
+	header := http.Header{"Content-Type": {"application/json"}}
+	if epoch := backends.Epoch(ctx); epoch != 0 {
+		header.Set("eventpusher-epoch", strconv.FormatUint(epoch, 10))
+	}
+	answer, err := c.client.Post(ctx, c.base.JoinPath(segment), header, text)
 	if err != nil {
 		return err
 	}

@@ -143,6 +143,19 @@ func TestPublish(t *testing.T) {
 	}
 }
 
+// TestEpoch: the epoch is a header only where several instances share the outbox.
+func TestEpoch(t *testing.T) {
+	service, c := start(t, "", "/")
+	for i, ctx := range []context.Context{t.Context(), backends.WithEpoch(t.Context(), 7)} {
+		if err := c.Send(ctx, to("tok-1", fcm), told(summary("1", "alice@localhost", "OH, HAI!"))); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := service.Requests()[i].Epoch, [...]string{"", "7"}[i]; got != want {
+			t.Errorf("epoch %q, want %q", got, want)
+		}
+	}
+}
+
 func TestPathIsEscaped(t *testing.T) {
 	for prefix, start3 := range map[string]string{"": "/v3", "/": "/v3", "push": "/push/v3", "/push/": "/push/v3"} {
 		service, c := start(t, "", prefix)

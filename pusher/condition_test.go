@@ -114,7 +114,7 @@ func TestConditionFails(t *testing.T) {
 		if s := p.Status().Backends[0]; s.DeadLetters != 2 {
 			t.Errorf("status %+v", s)
 		}
-		if n, err := p.Replay(outbox.LetterFilter{Backend: "b"}); n != 2 || err != nil {
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{Backend: "b"}); n != 2 || err != nil {
 			t.Fatal(n, err)
 		}
 		pass(time.Second)

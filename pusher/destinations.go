@@ -22,9 +22,10 @@ import (
 type leftover struct {
 	name   string
 	reader outbox.Reader
+	told   bool // the log says that events wait
 }
 
-// leftoverPause is how often the age of what waits for leftovers is looked at.
+// leftoverPause is how often leftovers are looked for, and at the age of what waits for them.
 const leftoverPause = time.Minute
 
 // all returns the dispatchers of the configured backends. The slice must not be changed.
@@ -111,46 +112,50 @@ func (p *Pusher) Remove(ctx context.Context, name string) error {
 	return errors.Join(d.reader.Close(), p.openLeftover(name))
 }
 
-// openLeftovers finds what waits for backends that are not configured.
-func (p *Pusher) openLeftovers() error {
+// findLeftovers finds what waits for backends that are not configured. Backends for which
+// nothing is left are forgotten. p.changing is held, or p is new.
+func (p *Pusher) findLeftovers() error {
 	known, err := p.box.Backends()
 	if err != nil {
 		return err
 	}
+	for _, l := range p.left() {
+		if !slices.ContainsFunc(known, func(b outbox.BackendRecovery) bool { return b.Name == l.name }) {
+			err = errors.Join(err, p.dropLeftover(l.name)) // another instance has moved or forgotten it
+		}
+	}
 	for _, b := range known {
 		switch {
 		case p.find(b.Name) != nil:
-		case b.Waiting+b.Parked == 0:
-			if _, err := p.box.Forget(b.Name); err != nil {
-				return err
+		case b.Settled:
+			if fault := p.dropLeftover(b.Name); fault != nil {
+				err = errors.Join(err, fault)
+			} else if _, fault := p.box.Forget(b.Name); fault != nil {
+				err = errors.Join(err, fault)
+			} else {
+				p.log.Info("a backend that is not configured any more is forgotten: nothing waited for it", "backend", b.Name)
 			}
-			p.log.Info("a backend that is not configured any more is forgotten: nothing waited for it", "backend", b.Name)
-		default:
-			if err := p.openLeftover(b.Name); err != nil {
-				return err
-			}
-			p.log.Warn("events wait for a backend that is not configured", "backend", b.Name, "events", b.Waiting+b.Parked, "kept_until_age", p.options.MaxAge,
-				"remedy", "configure it under this name again, or give the events to another backend with: eventpusher outbox move "+b.Name+
-					" NEW, or give them up with: eventpusher outbox forget "+b.Name)
+		case p.reader(b.Name) == nil:
+			err = errors.Join(err, p.openLeftover(b.Name))
 		}
 	}
-	return nil
+	return err
 }
 
 func (p *Pusher) openLeftover(name string) error {
-	r, err := p.box.Reader(name, func() {})
+	r, err := p.box.Reader(name, nil)
 	if err != nil {
 		return err
 	}
 	p.mu.Lock()
-	p.leftovers = append(p.leftovers, leftover{name, r})
+	p.leftovers = append(p.leftovers, &leftover{name: name, reader: r})
 	p.mu.Unlock()
 	p.metrics.backlog.add(name, r, false)
 	return nil
 }
 
 // left returns the leftovers.
-func (p *Pusher) left() []leftover {
+func (p *Pusher) left() []*leftover {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.leftovers)
@@ -184,27 +189,43 @@ func (p *Pusher) dropLeftover(name string) error {
 	return nil
 }
 
-// watchLeftovers makes dead letters of what has waited for too long, until ctx ends.
+// watchLeftovers finds leftovers, and makes dead letters of what has waited for too long,
+// until ctx ends.
 func (p *Pusher) watchLeftovers(ctx context.Context) {
 	tick := time.NewTicker(leftoverPause)
 	defer tick.Stop()
-	for p.options.MaxAge > 0 {
+	for {
+		p.lookAtLeftovers()
 		select {
 		case <-ctx.Done():
 			return
 		case <-p.draining:
 			return
-		case now := <-tick.C:
-			p.changing.Lock()
-			for _, l := range p.left() {
-				p.expireLeftover(l, now.Add(-p.options.MaxAge))
-			}
-			p.changing.Unlock()
+		case <-tick.C:
 		}
 	}
 }
 
-func (p *Pusher) expireLeftover(l leftover, before time.Time) {
+func (p *Pusher) lookAtLeftovers() {
+	p.changing.Lock()
+	defer p.changing.Unlock()
+	if err := p.findLeftovers(); err != nil {
+		p.log.Warn("the outbox does not say what waits for backends that are not configured; it is asked again", "err", err)
+	}
+	for _, l := range p.left() {
+		if p.options.MaxAge > 0 {
+			p.expireLeftover(l, time.Now().Add(-p.options.MaxAge))
+		}
+		if s := l.reader.Stats(); !l.told && s.Waiting+s.InFlight > 0 {
+			l.told = true
+			p.log.Warn("events wait for a backend that is not configured", "backend", l.name, "events", s.Waiting+s.InFlight, "kept_until_age", p.options.MaxAge,
+				"remedy", "configure it under this name again, or give the events to another backend with: eventpusher outbox move "+l.name+
+					" NEW, or give them up with: eventpusher outbox forget "+l.name)
+		}
+	}
+}
+
+func (p *Pusher) expireLeftover(l *leftover, before time.Time) {
 	total := 0
 	for n := 1; n > 0; total += n {
 		var err error
@@ -258,11 +279,7 @@ func (p *Pusher) Move(ctx context.Context, from, to string) (int, error) {
 		return 0, err
 	}
 	n, err := outbox.Move(ctx, p.box, from, d.reader, to, func(pack outbox.Pack) error {
-		taken := make(chan error, 1)
-		if err := p.forward(batch{entries: pack.Entries, committed: func(err error) { taken <- err }}); err != nil {
-			return err
-		}
-		return <-taken
+		return p.forward(ctx, pack.Entries)
 	})
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		err = errors.Join(err, p.openLeftover(from))

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,21 +89,130 @@ func TestUnconfiguredBackend(t *testing.T) {
 	})
 }
 
-// The place of a backend for which nothing waits goes with the next start.
+// The place of a backend for which nothing waits goes with the next start, or once the log has
+// been read to its end.
 func TestUnconfiguredBackendWithoutEvents(t *testing.T) {
+	for _, behind := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			box, _, _ := openOutbox(t, t.TempDir())
+			old, err := box.Reader("old", func() {})
+			if err == nil {
+				err = old.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := 1
+			if behind {
+				want = 2
+				b, err := box.Reader("b", func() {})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var to outbox.Subscribers
+				to.Add(b.Number())
+				if err := errors.Join(box.Append(outbox.Pack{Entries: []outbox.Entry{{Event: new(of("x", "x1")), Subscribers: to}}}), b.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p, err := pusher.New(pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if known, err := box.Backends(); err != nil || len(known) != want {
+				t.Errorf("behind %v: at the start %+v, %v", behind, known, err)
+			}
+			var running sync.WaitGroup
+			running.Go(func() { _ = p.Run(t.Context()) }) // ends with Drain
+			pass(2 * time.Minute)
+			if known, err := box.Backends(); err != nil || len(known) != 1 || known[0].Name != "b" {
+				t.Errorf("behind %v: known %+v, %v", behind, known, err)
+			}
+			p.Drain(t.Context())
+			running.Wait()
+		})
+	}
+}
+
+// miscounted is an outbox whose counts of what waits are too low.
+type miscounted struct{ *outbox.Embedded }
+
+func (m miscounted) Backends() ([]outbox.BackendRecovery, error) {
+	list, err := m.Embedded.Backends()
+	for i := range list {
+		list[i].Waiting, list[i].Parked = 0, 0
+	}
+	return list, err
+}
+
+// Whether a backend is forgotten is no matter of counts, which may be wrong or estimates: its
+// ack floor must be at the end of the log.
+func TestUnconfiguredBackendIsForgottenByItsAckFloor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		box, _, _ := openOutbox(t, t.TempDir())
-		r, err := box.Reader("old", func() {})
-		if err != nil {
+		box := leave(t, t.TempDir())
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: miscounted{box}})
+		pass(2 * time.Minute)
+		if s := p.Status(); len(s.Unconfigured) != 1 || s.Unconfigured[0].Waiting != 3 {
+			t.Errorf("status %+v", s)
+		}
+		p.Drain(t.Context())
+	})
+}
+
+// A command that waits for an outbox which takes nothing ends with its context, and keeps
+// no other one from its work. What it was about stays.
+func TestCommandsEndWithTheirContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := leave(t, t.TempDir())
+		var full atomic.Bool
+		full.Store(true)
+		disk := &slowDisk{Embedded: box, append: func(outbox.Pack) error {
+			if full.Load() {
+				return errDown
+			}
+			return nil
+		}}
+		if err := box.Bury(outbox.DeadLetter{Event: new(of("z", "z1")), Reason: "filter"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Close(); err != nil {
-			t.Fatal(err)
+		c := &fakeBackend{name: "c"}
+		p := start(t, pusher.Options{Backends: []backends.Backend{&fakeBackend{name: "b"}, c}, Outbox: disk})
+		pass(time.Second)
+		for what, do := range map[string]func(ctx context.Context) error{
+			"move": func(ctx context.Context) error { _, err := p.Move(ctx, "a", "c"); return err },
+			"replay": func(ctx context.Context) error {
+				_, err := p.Replay(ctx, outbox.LetterFilter{Backend: outbox.NoBackend})
+				return err
+			},
+		} {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			if err := do(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 5*time.Second {
+				t.Errorf("%s: after %v: %v", what, time.Since(began), err)
+			}
+			cancel()
 		}
-		start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
-		if known, err := box.Backends(); err != nil || len(known) != 1 || known[0].Name != "b" {
-			t.Errorf("known: %+v, %v", known, err)
+		if s := p.Status(); len(s.Unconfigured) != 1 || s.Unconfigured[0].Waiting != 3 {
+			t.Errorf("status: %+v", s)
 		}
+		if list := letters(t, box.DeadLetters()); len(list) != 2 {
+			t.Errorf("dead letters: %+v", list)
+		}
+		full.Store(false)
+		if n, err := p.Move(t.Context(), "a", "c"); n != 3 || err != nil {
+			t.Errorf("moved %d, %v", n, err)
+		}
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{Backend: outbox.NoBackend}); n != 1 || err != nil {
+			t.Errorf("replayed %d, %v", n, err)
+		}
+		pass(time.Second)
+		got := c.ids()
+		for _, id := range []string{"x1", "x2", "y1", "z1"} {
+			if !slices.Contains(got, id) {
+				t.Errorf("no %s in %v", id, got)
+			}
+		}
+		p.Drain(t.Context())
 	})
 }
 

@@ -22,6 +22,9 @@ func (p *Pusher) Drain(ctx context.Context) {
 	}
 	cancel := p.cancel
 	p.mu.Unlock()
+	if b, ok := p.box.(interface{ Retire() }); ok {
+		b.Retire() // what it acquired now it would only have to give away again
+	}
 	p.flushIntake(ctx, cancel != nil)
 	for _, d := range p.all() {
 		d.drain()

@@ -291,7 +291,7 @@ func TestReplayThroughTheFilters(t *testing.T) {
 			t.Fatalf("dead letters %+v", list)
 		}
 		// The filter still fails: what is replayed becomes a new dead letter.
-		if n, err := p.Replay(outbox.LetterFilter{EventID: "x1"}); n != 1 || err != nil {
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{EventID: "x1"}); n != 1 || err != nil {
 			t.Errorf("replayed %d, %v", n, err)
 		}
 		if list = letters(t, box.DeadLetters()); len(list) != 2 || list[0].Event.ID != "y1" || list[1].Event.ID != "x1" || !list[1].Event.Replayed {
@@ -317,7 +317,7 @@ func TestReplayToTheBackends(t *testing.T) {
 		p.Push([]event.Event{of("x", "x1"), of("y", "y1")})
 		pass(time.Second)
 		repaired.Store(true)
-		if n, err := p.Replay(outbox.LetterFilter{}); n != 3 || err != nil {
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{}); n != 3 || err != nil {
 			t.Errorf("replayed %d, %v", n, err)
 		}
 		pass(time.Minute)
@@ -406,10 +406,10 @@ func TestReplayDoesNotHoldAllInMemory(t *testing.T) {
 		if err := box.Bury(list...); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := p.Replay(outbox.LetterFilter{Backend: outbox.NoBackend, Limit: 3}); n != 3 || err != nil {
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{Backend: outbox.NoBackend, Limit: 3}); n != 3 || err != nil {
 			t.Errorf("replayed %d, %v", n, err)
 		}
-		if n, err := p.Replay(outbox.LetterFilter{}); n != 1200 || err != nil {
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{}); n != 1200 || err != nil {
 			t.Errorf("replayed %d, %v", n, err)
 		}
 		if most > 500 {
@@ -474,7 +474,7 @@ func TestReplayHonoursItsLimitOnce(t *testing.T) {
 			}
 		}
 		for _, limit := range []int{3, 1} {
-			if n, err := p.Replay(outbox.LetterFilter{Limit: limit}); n != limit || err != nil {
+			if n, err := p.Replay(t.Context(), outbox.LetterFilter{Limit: limit}); n != limit || err != nil {
 				t.Errorf("replayed %d of %d, %v", n, limit, err)
 			}
 		}

@@ -73,7 +73,7 @@ func TestBuryFeed(t *testing.T) {
 			t.Error(diff)
 		}
 		// There is no event in them that a backend could take.
-		if n, err := p.Replay(outbox.LetterFilter{}); n != 0 || err != nil {
+		if n, err := p.Replay(t.Context(), outbox.LetterFilter{}); n != 0 || err != nil {
 			t.Errorf("replayed %d, %v", n, err)
 		}
 		var ids []string

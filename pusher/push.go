@@ -64,26 +64,31 @@ func (p *Pusher) Forward(ctx context.Context, backend string, events []event.Eve
 		p.metrics.event(&events[i])
 		entries[i] = outbox.Entry{Event: &events[i], Subscribers: subscriber}
 	}
-	kept := make(chan error, 1)
-	if err := p.forward(batch{entries: entries, committed: func(err error) { kept <- err }}); err != nil {
-		return err
+	return p.forward(ctx, entries)
+}
+
+// forward hands entries to the committer, and returns when the outbox has taken them, or ctx
+// ends: then it may still take them.
+func (p *Pusher) forward(ctx context.Context, entries []outbox.Entry) error {
+	taken := make(chan error, 1)
+	p.pushing.Lock()
+	if p.closed.Load() {
+		p.pushing.Unlock()
+		return errStopped
 	}
+	p.hand(batch{entries: entries, committed: func(err error) { taken <- err }})
+	p.pushing.Unlock()
+	return await(ctx, taken)
+}
+
+// await returns what comes, or the error of ctx.
+func await(ctx context.Context, taken <-chan error) error {
 	select {
-	case err := <-kept:
+	case err := <-taken:
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func (p *Pusher) forward(b batch) error {
-	p.pushing.Lock()
-	defer p.pushing.Unlock()
-	if p.closed.Load() {
-		return errStopped
-	}
-	p.hand(b)
-	return nil
 }
 
 // Bury records letters of reason ReasonUndecodable, which are about no event that a
@@ -233,9 +238,10 @@ func (d *dispatcher) wants(e *event.Event) (yes bool) {
 
 // Replay gives dead letters back to their backends; see outbox.Outbox. Those that
 // no backend has seen go through the filters again, as if they had just come, to
-// all that want them; those that hold no event stay. It is safe for concurrent use,
-// while Run runs.
-func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
+// all that want them; those that hold no event stay. If ctx ends Replay returns; the event
+// that is on its way to the outbox then may be delivered although its letter stays. It is safe
+// for concurrent use, while Run runs.
+func (p *Pusher) Replay(ctx context.Context, f outbox.LetterFilter) (int, error) {
 	replayed, err := p.box.Replay(f)
 	if err != nil || f.Backend != "" && f.Backend != outbox.NoBackend || f.Limit > 0 && replayed >= f.Limit {
 		return replayed, err
@@ -252,7 +258,7 @@ func (p *Pusher) Replay(f outbox.LetterFilter) (int, error) {
 		case errors.Is(err, outbox.ErrNoLetter):
 			continue // somebody else was faster
 		case err == nil:
-			err = p.replay(d)
+			err = p.replay(ctx, d)
 		}
 		if err != nil {
 			return replayed, err
@@ -291,7 +297,7 @@ func (p *Pusher) unseen(f outbox.LetterFilter) (numbers []uint64, err error) {
 
 // replay pushes the event of a letter and drops the letter once the outbox has
 // taken it.
-func (p *Pusher) replay(d outbox.DeadLetter) error {
+func (p *Pusher) replay(ctx context.Context, d outbox.DeadLetter) error {
 	taken := make(chan error, 1)
 	p.pushing.Lock()
 	if p.closed.Load() {
@@ -307,7 +313,7 @@ func (p *Pusher) replay(d outbox.DeadLetter) error {
 	clear(p.entries)
 	clear(p.letters)
 	p.pushing.Unlock()
-	if err := <-taken; err != nil {
+	if err := await(ctx, taken); err != nil {
 		return err
 	}
 	_, err := p.box.DeadLetters().Drop(outbox.LetterFilter{ID: d.ID})

@@ -85,7 +85,7 @@ type Pusher struct {
 	changing sync.Mutex // held while backends are added, removed, moved or forgotten
 
 	mu        sync.Mutex
-	leftovers []leftover
+	leftovers []*leftover
 	cancel    context.CancelFunc // of Run; nil before it
 	start     func(*dispatcher)  // of Run; nil before it
 }
@@ -125,7 +125,7 @@ func New(o Options) (*Pusher, error) {
 			return nil, err
 		}
 	}
-	if err := p.openLeftovers(); err != nil {
+	if err := p.findLeftovers(); err != nil {
 		return nil, err
 	}
 	return p, nil

@@ -56,7 +56,7 @@ func TestSoakReplay(t *testing.T) {
 	}
 	repaired.Store(true)
 	began := time.Now()
-	n, err := p.Replay(outbox.LetterFilter{})
+	n, err := p.Replay(t.Context(), outbox.LetterFilter{})
 	asked := time.Since(began)
 	if n != events || err != nil {
 		t.Fatalf("replayed %d, %v", n, err)

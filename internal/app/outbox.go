@@ -232,22 +232,31 @@ func Move(ctx context.Context, cfg config.Outbox, from, to string, timeout time.
 }
 
 // Forget removes what the outbox keeps for a backend that is not configured any
-// more, while no instance runs, and says how much waited for it, in units of "event" or,
-// where only that is known, "pack". The error wraps fs.ErrNotExist if nothing is kept.
-func Forget(ctx context.Context, cfg config.Outbox, backend string, timeout time.Duration) (waited int, unit string, err error) {
+// more, while no instance runs, and says how much waited for it, in the unit of Unit. The
+// error wraps fs.ErrNotExist if nothing is kept.
+func Forget(ctx context.Context, cfg config.Outbox, backend string, timeout time.Duration) (waited int, err error) {
 	if cfg.Engine != engineNATS {
 		box, err := openStopped(cfg, timeout)
 		if err != nil {
-			return 0, "", err
+			return 0, err
 		}
 		waited, err = box.Forget(backend)
-		return waited, "event", errors.Join(err, box.Close())
+		return waited, errors.Join(err, box.Close())
 	}
 	o, err := natsOptions(cfg)
 	if err == nil {
 		waited, err = jetstream.Forget(ctx, o, backend)
 	}
-	return waited, "pack", err
+	return waited, err
+}
+
+// Unit is what Move and Forget count: in a shared outbox the messages of the log, each of
+// which holds the events of one group commit.
+func Unit(cfg config.Outbox) string {
+	if cfg.Engine == engineNATS {
+		return "pack"
+	}
+	return "event"
 }
 
 // Place names the outbox for people.

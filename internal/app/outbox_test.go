@@ -164,8 +164,8 @@ func TestMoveWhileStopped(t *testing.T) {
 		if err := i.Close(); err != nil {
 			t.Error(err)
 		}
-		if n, unit, err := Forget(t.Context(), cfg, "new", 0); n != 2 || unit != "event" || err != nil {
-			t.Errorf("forgot %d %s, %v", n, unit, err)
+		if n, err := Forget(t.Context(), cfg, "new", 0); n != 2 || err != nil {
+			t.Errorf("forgot %d, %v", n, err)
 		}
 	}
 }

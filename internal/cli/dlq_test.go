@@ -24,13 +24,25 @@ func keep(t *testing.T, list ...outbox.DeadLetter) control.Letters {
 	if err := box.Bury(list...); err != nil {
 		t.Fatal(err)
 	}
-	return control.Local(kept{box})
+	return replayable{box.DeadLetters(), kept{box}}
 }
+
+// replayable are dead letters with what replays them.
+type replayable struct {
+	outbox.DeadLetters
+	kept
+}
+
+func (r replayable) Replay(f outbox.LetterFilter) (int, error) { return r.Embedded.Replay(f) }
 
 // kept is an outbox that no instance runs.
 type kept struct{ *outbox.Embedded }
 
 func (kept) Move(context.Context, string, string) (int, error) { return 0, nil }
+
+func (k kept) Replay(_ context.Context, f outbox.LetterFilter) (int, error) {
+	return k.Embedded.Replay(f)
+}
 
 func TestPrintLetters(t *testing.T) {
 	died := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)

@@ -51,16 +51,15 @@ func runForget(ctx context.Context, p Process, o options) error {
 		return err
 	}
 	var waited int
-	unit := "event"
 	if c, unreachable := control.Dial(ctx, cfg.Outbox.Path); unreachable == nil {
 		waited, err = c.Forget(ctx, name)
 	} else {
-		waited, unit, err = app.Forget(ctx, cfg.Outbox, name, lockTimeout)
+		waited, err = app.Forget(ctx, cfg.Outbox, name, lockTimeout)
 	}
 	if err := keptNothing(ctx, cfg, name, err); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", name, plural(waited, unit))
+	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", name, plural(waited, app.Unit(cfg.Outbox)))
 	return nil
 }
 
@@ -85,7 +84,7 @@ func runMove(ctx context.Context, p Process, o options) error {
 	if err := keptNothing(ctx, cfg, from, err); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Stdout, "moved %s from %s to %s\n", plural(moved, "event"), from, to)
+	fmt.Fprintf(p.Stdout, "moved %s from %s to %s\n", plural(moved, app.Unit(cfg.Outbox)), from, to)
 	return nil
 }
 

@@ -30,7 +30,7 @@ type box struct {
 	moved    []string
 }
 
-func (b *box) Replay(f outbox.LetterFilter) (int, error) {
+func (b *box) Replay(_ context.Context, f outbox.LetterFilter) (int, error) {
 	if f.Backend == "broken" {
 		return 0, errors.New("outbox: disk full")
 	}

@@ -17,7 +17,9 @@ const SocketName = "control.sock"
 // Box is the part of an outbox that commands use.
 type Box interface {
 	DeadLetters() outbox.DeadLetters
-	Replay(outbox.LetterFilter) (int, error)
+	// Replay gives the selected dead letters back to their backends and returns how many. It
+	// ends with ctx.
+	Replay(ctx context.Context, f outbox.LetterFilter) (int, error)
 	// Move gives what waits for a backend that is not configured to one that is. The error
 	// wraps fs.ErrNotExist if nothing is kept for the first one.
 	Move(ctx context.Context, from, to string) (int, error)
@@ -26,8 +28,8 @@ type Box interface {
 	Forget(backend string) (int, error)
 }
 
-// Letters are the dead letters, wherever the outbox is open: in this process
-// (Local) or in another (Client).
+// Letters are the dead letters, wherever the outbox is open: in this process, or in another
+// (Client).
 type Letters interface {
 	// List returns the selected ones, oldest first.
 	List(outbox.LetterFilter) ([]outbox.DeadLetter, error)
@@ -38,13 +40,3 @@ type Letters interface {
 	// Replay gives the selected ones back to their backends and returns how many.
 	Replay(outbox.LetterFilter) (int, error)
 }
-
-// Local gives access to an outbox of this process.
-func Local(box Box) Letters { return local{box.DeadLetters(), box} }
-
-type local struct {
-	outbox.DeadLetters
-	box Box
-}
-
-func (l local) Replay(f outbox.LetterFilter) (int, error) { return l.box.Replay(f) }

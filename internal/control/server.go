@@ -45,12 +45,12 @@ func Listen(dir string, box Box, doctor func(context.Context) []finding.Finding,
 		listener.Close()
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	h := handler{letters: Local(box), log: log, doctor: doctor, examining: make(chan struct{}, 1)}
+	h := handler{letters: box.DeadLetters(), log: log, doctor: doctor, examining: make(chan struct{}, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /dead-letters", h.list)
 	mux.HandleFunc("GET /dead-letters/{id}", h.get)
-	mux.HandleFunc("POST /dead-letters/drop", h.change("dropped", h.letters.Drop))
-	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", h.letters.Replay))
+	mux.HandleFunc("POST /dead-letters/drop", h.change("dropped", func(_ context.Context, f outbox.LetterFilter) (int, error) { return h.letters.Drop(f) }))
+	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", box.Replay))
 	mux.HandleFunc("POST /outbox/move", h.outbox("moved", func(ctx context.Context, q url.Values) (int, error) { return box.Move(ctx, q.Get("from"), q.Get("to")) }))
 	mux.HandleFunc("POST /outbox/forget", h.outbox("forgotten", func(_ context.Context, q url.Values) (int, error) { return box.Forget(q.Get("from")) }))
 	mux.HandleFunc("GET /doctor", h.examine)
@@ -71,7 +71,7 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Close() error { return s.listener.Close() }
 
 type handler struct {
-	letters   Letters
+	letters   outbox.DeadLetters
 	log       *slog.Logger
 	doctor    func(context.Context) []finding.Finding
 	examining chan struct{} // holds one while an examination is under way
@@ -117,14 +117,14 @@ func (h handler) get(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h handler) change(what string, do func(outbox.LetterFilter) (int, error)) http.HandlerFunc {
+func (h handler) change(what string, do func(context.Context, outbox.LetterFilter) (int, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		f, err := decode(r.URL.Query())
 		if err != nil {
 			answer(w, http.StatusBadRequest, failure{err.Error()})
 			return
 		}
-		n, err := do(f)
+		n, err := do(r.Context(), f)
 		if err != nil {
 			answer(w, http.StatusInternalServerError, failure{err.Error()})
 			return

@@ -64,8 +64,8 @@ type Options struct {
 	// expiring messages.
 	Prefix string
 	Name   string // of this instance, for people
-	// Uses are the names of what this instance delivers to.
-	Uses   []string
+	// Uses returns the names of what this instance delivers to. It must not block.
+	Uses   func() []string
 	Leases [rights]Lease
 	// Watch are further filters whose records Changed gets with each snapshot.
 	Watch []string
@@ -77,7 +77,7 @@ type Options struct {
 // View is a snapshot of the shared state. It may be old.
 type View struct {
 	Records []natsrpc.Record // of Watch
-	Alive   []string         // ids of the instances that may deliver, sorted
+	Alive   []string         // ids of the instances that may deliver and do not retire, sorted
 }
 
 // Cluster is this instance among the others. Its methods are safe for concurrent use.
@@ -97,6 +97,7 @@ type Cluster struct {
 	term      context.Context
 	endTerm   context.CancelFunc
 	holding   uint64 // the term in which this instance holds the link; 0: it does not
+	retiring  bool
 	leaving   bool
 }
 
@@ -110,8 +111,9 @@ type member struct {
 
 // heartbeat is the content of an instance's record.
 type heartbeat struct {
-	Name string   `json:"name"`
-	Uses []string `json:"uses"`
+	Name     string   `json:"name"`
+	Uses     []string `json:"uses"`
+	Retiring bool     `json:"retiring,omitempty"`
 }
 
 // record says who holds the link.
@@ -168,12 +170,12 @@ func every(ctx context.Context, pause time.Duration, f func()) {
 // sendHeartbeat renews this instance's record.
 func (c *Cluster) sendHeartbeat(ctx context.Context) {
 	c.mu.Lock()
-	leaving := c.leaving
+	leaving, retiring := c.leaving, c.retiring
 	c.mu.Unlock()
 	if leaving {
 		return
 	}
-	data, _ := json.Marshal(heartbeat{c.o.Name, c.o.Uses}) // texts: it cannot fail
+	data, _ := json.Marshal(heartbeat{c.o.Name, c.o.Uses(), retiring}) // texts: it cannot fail
 	sent := c.now()
 	ctx, cancel := context.WithTimeout(ctx, 2*c.beat())
 	defer cancel()
@@ -255,7 +257,9 @@ func (c *Cluster) take(records []natsrpc.Record) (view View) {
 	}
 	maps.DeleteFunc(c.members, func(_ string, m *member) bool { return !m.there && m.silent > forgotten })
 	c.setLink(link, linkSeq)
-	view.Alive = c.aliveLocked()
+	view.Alive = slices.DeleteFunc(c.aliveLocked(), func(id string) bool {
+		return c.members[id].Retiring || id == c.id && c.retiring
+	})
 	close(c.changed)
 	c.changed = make(chan struct{})
 	return view
@@ -315,16 +319,12 @@ func (c *Cluster) Size() int {
 	return len(c.aliveLocked())
 }
 
-// Using returns the names of the living instances that deliver to something.
-func (c *Cluster) Using(what string) (names []string) {
+// Retire says to all instances that this one is about to leave: it keeps what it has, but no
+// view counts it any more.
+func (c *Cluster) Retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, id := range c.aliveLocked() {
-		if m := c.members[id]; slices.Contains(m.Uses, what) {
-			names = append(names, m.Name)
-		}
-	}
-	return names
+	c.retiring = true
 }
 
 // Leave removes this instance's record. No heartbeat follows.

@@ -75,11 +75,23 @@ func TestInstancesExpire(t *testing.T) {
 	if !b.Expired("x", Link) || b.Expired("y", Deliver) || b.Size() != 1 {
 		t.Error("after 15 s of silence the link of x is not free")
 	}
-	if got := b.Using("a"); !slices.Equal(got, []string{"y"}) || len(b.Using("b")) > 0 {
-		t.Errorf("using a: %v", got)
-	}
 	if v := b.pass(time.Second, "x"); !slices.Contains(v.Alive, "x") {
 		t.Error("an instance that is heard again is not alive")
+	}
+}
+
+// An instance that retires lives, and no view counts it.
+func TestRetiringInstance(t *testing.T) {
+	b := newBench(t)
+	b.put("p.member.x", heartbeat{Name: "x", Retiring: true})
+	b.beat("y")
+	b.beat(b.ID())
+	if v := b.look(); !slices.Contains(v.Alive, b.ID()) || slices.Contains(v.Alive, "x") || b.Size() != 3 {
+		t.Errorf("view %v of %d instances", v.Alive, b.Size())
+	}
+	b.Retire()
+	if v := b.look(); !slices.Equal(v.Alive, []string{"y"}) {
+		t.Errorf("after Retire: %v", v.Alive)
 	}
 }
 

@@ -35,6 +35,9 @@ type BackendRecovery struct {
 	Parked  int
 	Shed    uint64 // given up so far because the outbox was full
 	Lost    uint64 // passed over so far because they could not be read
+	// Settled says that nothing is left: the ack floor is at the end of the log, and nothing is
+	// parked. A shared outbox never says so.
+	Settled bool
 }
 
 // TornBytes returns how much was cut off the log because it was unfinished.
@@ -171,7 +174,7 @@ func (e *Embedded) recover(rec *Recovery) error {
 		}
 		rec.Letters = int(totals.kept) + countKeys(tx.Bucket(bucketUnread))
 		for _, r := range e.registry.all() {
-			b, err := r.recovery(tx, e.end.appended[r.id])
+			b, err := r.recovery(tx, &e.end)
 			if err != nil {
 				return err
 			}

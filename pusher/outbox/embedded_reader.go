@@ -159,6 +159,17 @@ func (r *embeddedReader) Stats() Stats {
 	return s
 }
 
+// recovery says what waits.
+func (r *embeddedReader) recovery() BackendRecovery {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats()
+	return BackendRecovery{
+		Name: r.backend, Waiting: r.remaining, Parked: r.parkedCount, Shed: r.shed, Lost: r.lost,
+		Settled: !r.behind() && s.Waiting+s.InFlight == 0,
+	}
+}
+
 // behind reports whether the log holds events that are not in the window.
 func (r *embeddedReader) behind() bool { return r.head < r.tail }
 

@@ -114,6 +114,9 @@ func (e *Embedded) Reader(backend string, notify func()) (Reader, error) {
 		}
 		e.registry.set(backend, rec)
 	}
+	if notify == nil {
+		notify = func() {}
+	}
 	r, err := newEmbeddedReader(e, backend, notify, rec)
 	if err != nil {
 		return nil, err
@@ -147,16 +150,15 @@ func (r *embeddedReader) Close() error {
 // Backends implements Outbox.
 func (e *Embedded) Backends() (list []BackendRecovery, err error) {
 	e.endMu.Lock()
-	appended := e.end.appended
+	end := e.end
 	e.endMu.Unlock()
 	err = e.db.View(func(tx *bolt.Tx) error {
 		for _, rec := range e.registry.all() {
 			if r := e.reader(rec.name); r != nil {
-				s := r.Stats()
-				list = append(list, BackendRecovery{Name: rec.name, Waiting: s.Waiting + s.InFlight - s.Parked, Parked: s.Parked, Shed: s.Shed, Lost: s.Lost})
+				list = append(list, r.recovery())
 				continue
 			}
-			b, err := rec.recovery(tx, appended[rec.id])
+			b, err := rec.recovery(tx, &end)
 			if err != nil {
 				return err
 			}
@@ -168,12 +170,14 @@ func (e *Embedded) Backends() (list []BackendRecovery, err error) {
 }
 
 // recovery says what waits for a backend that is not read.
-func (r *namedRecord) recovery(tx *bolt.Tx, appended uint64) (BackendRecovery, error) {
+func (r *namedRecord) recovery(tx *bolt.Tx, end *endRecord) (BackendRecovery, error) {
+	appended := end.appended[r.id]
 	b := BackendRecovery{Name: r.name, Shed: r.shed, Lost: r.lost, Waiting: int(appended - min(r.done, appended))}
 	err := eachParked(tx, r.id, func(ParkedID, []byte) error {
 		b.Parked++
 		return nil
 	})
+	b.Settled = b.Parked == 0 && r.Floor >= end.next
 	return b, err
 }
 

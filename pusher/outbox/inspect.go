@@ -14,7 +14,7 @@ import (
 type Inspection struct {
 	*Letters
 	// Backends are all that the outbox knows, configured or not, by name. After a crash
-	// of the instance up to 50 ms of its last events are missing in Waiting.
+	// of the instance up to 50 ms of its last events are missing in Waiting and Settled.
 	Backends []BackendRecovery
 	// Clean says that the instance before has stopped in order.
 	Clean bool
@@ -40,7 +40,7 @@ func Inspect(dir string, timeout time.Duration) (*Inspection, error) {
 			return err
 		}
 		for name, r := range all {
-			b, err := (&namedRecord{name, r}).recovery(tx, end.appended[r.id])
+			b, err := (&namedRecord{name, r}).recovery(tx, &end)
 			if err != nil {
 				return err
 			}

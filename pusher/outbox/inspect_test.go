@@ -40,7 +40,7 @@ func TestInspect(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]outbox.BackendRecovery{{Name: "a"}, {Name: "b", Waiting: 3}}, i.Backends); diff != "" || !i.Clean {
+	if diff := cmp.Diff([]outbox.BackendRecovery{{Name: "a", Settled: true}, {Name: "b", Waiting: 3}}, i.Backends); diff != "" || !i.Clean {
 		t.Errorf("clean %t (-want +got):\n%s", i.Clean, diff)
 	}
 	if list, err := i.List(outbox.LetterFilter{}); len(list) != 1 || err != nil {

@@ -15,11 +15,21 @@ const (
 	movePause = 100 * time.Millisecond
 )
 
+// Merger is an Outbox that several instances share: one of them cannot take what waits in
+// the others.
+type Merger interface {
+	// Merge gives what is kept for a backend, its dead letters excepted, to another one that is
+	// known, with the number of its attempts, and returns how many messages of the log it had
+	// still to get. The order within a key is kept among the events of each of the two. The errors
+	// are those of Rename.
+	Merge(from, to string) (int, error)
+}
+
 // Move gives everything that is kept for one backend to another one, which then has it
 // once more from the first attempt: what waits, in its order but after what waits there
 // already, and the dead letters. It returns how many events waited. from must not be
 // read. to is the reader of toName, nil if the outbox does not know that one: then it
-// takes the place of from as it is. add is Outbox.Append.
+// takes the place of from as it is. add is Outbox.Append. If box is a Merger, see there.
 //
 // The error wraps fs.ErrNotExist if nothing is kept for from. Any other error leaves the
 // rest where it was: call Move again. After a crash some events are
@@ -29,12 +39,17 @@ func Move(ctx context.Context, box Outbox, from string, to Reader, toName string
 	if err != nil {
 		return 0, err
 	}
+	merger, shared := box.(Merger)
 	i := slices.IndexFunc(known, func(b BackendRecovery) bool { return b.Name == from })
 	switch {
 	case i < 0:
 	case to == nil:
 		moved = known[i].Waiting + known[i].Parked
 		if err := box.Rename(from, toName); err != nil {
+			return 0, err
+		}
+	case shared:
+		if moved, err = merger.Merge(from, toName); err != nil {
 			return 0, err
 		}
 	default:

@@ -58,8 +58,10 @@ var ErrFull = errors.New("outbox: full")
 type Outbox interface {
 	// Reader opens the reader of a backend, at any time. A backend that the outbox does
 	// not know begins with the next Append. notify is called, without any lock held,
-	// whenever the reader may have more to take than before; it must not block. It is
-	// an error if the backend is read already.
+	// whenever the reader may have more to take than before; it must not block. It is nil if
+	// the backend is not configured, so that its events only wait: other instances that share
+	// the outbox can then rename or forget it. It is an error if the backend is read already.
+	// Reader may wait for the disk or the network.
 	Reader(backend string, notify func()) (Reader, error)
 	// Append accepts the pack: when it returns nil the engine keeps the events as
 	// well as it ever will. It is called by one goroutine at a time, never waits
@@ -86,11 +88,12 @@ type Outbox interface {
 	Backends() ([]BackendRecovery, error)
 	// Rename gives what is kept for a backend, its dead letters excepted, to one that the
 	// outbox does not know yet. The error wraps fs.ErrNotExist if nothing is kept for
-	// from. It is an error if from is read, or to is known.
+	// from. It is an error if from is read, or configured at another instance, or to is known.
 	Rename(from, to string) error
 	// Forget removes what is kept for a backend, its dead letters excepted, and returns how
-	// many events still had to be delivered. The error wraps fs.ErrNotExist if nothing is
-	// kept for it. It is an error if the backend is read.
+	// many events, or messages of a shared log, still had to be delivered. The error wraps
+	// fs.ErrNotExist if nothing is kept for it. It is an error if the backend is read, or
+	// configured at another instance.
 	Forget(backend string) (int, error)
 	// Err returns why the engine does not work as it should, nil when it does. It
 	// is safe for concurrent use.

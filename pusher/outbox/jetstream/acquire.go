@@ -20,7 +20,7 @@ func (e *Engine) acquire(n int, r natsrpc.Record, gen uint64) {
 	s := e.set.Load()
 	p := &part{
 		e: e, n: n, gen: gen, dirty: make(chan struct{}, 1), urgent: make(chan struct{}, 1),
-		list: make(parkedList), replayed: make(map[uint64]bool),
+		list: make(parkedList),
 	}
 	failed := func() {
 		e.parts.mu.Lock()
@@ -72,36 +72,79 @@ func (p *part) start(s *setup) error {
 	if err := p.readList(ctx, s); err != nil {
 		return err
 	}
-	parked, err := p.readParked(ctx, s)
-	if err != nil {
-		return err
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.reg.progress == nil {
 		p.reg.progress = make(map[registration]outbox.Progress)
 	}
-	p.lanes = nil
-	for _, r := range *p.e.readers.Load() {
-		p.lanes = append(p.lanes, p.newLane(s, r, parked))
-	}
-	p.open.Store(true)
-	for _, l := range p.lanes {
-		l.r.lookDue.Store(true)
-		l.r.add(l)
-		l.r.notify()
+	if err := p.fit(ctx, s); err != nil {
+		return err
 	}
 	if p.ctx.Err() != nil {
 		p.e.drop(p, "") // it was lost meanwhile, and whoever dropped it has not seen all lanes
 	}
-	signal(p.e.parts.replays)
 	return p.ctx.Err()
 }
 
-// newLane returns the lane of a backend, with what is parked for it.
-func (p *part) newLane(s *setup, r *reader, parked map[uint8][]outbox.Restored) *lane {
-	e, reg := p.e, s.meta.Backends[r.backend]
-	l := &lane{p: p, r: r, backend: reg.registration()}
+// refit is fit for a partition that is delivered.
+func (p *part) refit(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open.Load() || p.ctx.Err() != nil {
+		return nil // start does it, or drop has
+	}
+	return p.fit(ctx, p.e.set.Load())
+}
+
+// fit opens the lanes of what the readers read, and takes away those of what they do not read
+// any more. What a window has not saved is read again. p.mu is held.
+func (p *part) fit(ctx context.Context, s *setup) error {
+	type source struct {
+		r   *reader
+		reg registered
+	}
+	wanted := make(map[registration]source)
+	for _, r := range *p.e.readers.Load() {
+		if reg := r.reg.Load(); reg != nil {
+			for _, one := range reg.all() {
+				wanted[one.registration()] = source{r, one}
+			}
+		}
+	}
+	var lanes, gone []*lane
+	for _, l := range p.lanes {
+		if wanted[l.backend].r == l.r {
+			lanes = append(lanes, l)
+			delete(wanted, l.backend)
+		} else {
+			gone = append(gone, l)
+		}
+	}
+	parked, err := p.readParked(ctx, s, func(b registration) bool { return wanted[b].r != nil })
+	if err != nil {
+		return err
+	}
+	for _, l := range gone {
+		l.r.remove(l)
+	}
+	p.open.Store(true)
+	for _, w := range wanted {
+		l := p.newLane(s, w.r, w.reg, parked)
+		lanes = append(lanes, l)
+		l.r.lookDue.Store(true)
+		l.r.add(l)
+		l.r.notify()
+	}
+	p.lanes = lanes
+	signal(p.e.parts.replays)
+	return nil
+}
+
+// newLane returns the lane of a backend, or of one that was merged into it, with what is
+// parked for it.
+func (p *part) newLane(s *setup, r *reader, reg registered, parked map[uint8][]outbox.Restored) *lane {
+	e := p.e
+	l := &lane{p: p, r: r, backend: reg.registration(), replayed: make(map[uint64]bool)}
 	progress, ok := p.reg.progress[l.backend]
 	if !ok {
 		progress = reg.start()
@@ -162,12 +205,15 @@ func (p *part) readList(ctx context.Context, s *setup) error {
 	}
 }
 
-// readParked reads the parked events that are listed, by the numbers of their backends. A
+// readParked reads the parked events of some backends that are listed, by their numbers. A
 // replica may lag, so it asks again for those that are missing.
-func (p *part) readParked(ctx context.Context, s *setup) (map[uint8][]outbox.Restored, error) {
+func (p *part) readParked(ctx context.Context, s *setup, of func(registration) bool) (map[uint8][]outbox.Restored, error) {
 	found := make(map[uint8][]outbox.Restored)
 	listed := make(map[outbox.ParkedID]int)
 	for b, list := range p.list {
+		if !of(b) {
+			continue
+		}
 		for number, attempts := range list {
 			listed[outbox.EventID(b.number, number)] = attempts
 		}
@@ -256,15 +302,17 @@ func (e *Engine) adopt(subject string, one outbox.Restored) {
 			continue
 		}
 		p.mu.Lock()
-		known := p.replayed[one.ID.Number()]
-		p.replayed[one.ID.Number()] = true
-		lanes := p.lanes
-		p.mu.Unlock()
-		for _, l := range lanes {
-			if !known && l.backend.number == one.ID.Reader() {
-				l.w.AddReplayed(&outbox.ParkedEvent{ID: one.ID, Accepted: one.Accepted, Attempts: one.Attempts}, one.Bytes)
-				l.r.notify()
+		var to *lane
+		for _, l := range p.lanes {
+			if l.backend.number == one.ID.Reader() && !l.replayed[one.ID.Number()] {
+				l.replayed[one.ID.Number()] = true
+				to = l
 			}
+		}
+		p.mu.Unlock()
+		if to != nil {
+			to.w.AddReplayed(&outbox.ParkedEvent{ID: one.ID, Accepted: one.Accepted, Attempts: one.Attempts}, one.Bytes)
+			to.r.notify()
 		}
 	}
 }

@@ -220,7 +220,7 @@ func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*messag
 		if _, done := w.stored[one.Event]; done {
 			continue
 		}
-		numbers := e.numbers(s, one.Subscribers)
+		numbers := e.numbers(one.Subscribers)
 		if numbers == 0 {
 			continue
 		}
@@ -253,10 +253,12 @@ func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*messag
 }
 
 // numbers turns the bits of readers into those of the registry.
-func (e *Engine) numbers(s *setup, subscribers outbox.Subscribers) (numbers outbox.Subscribers) {
-	for bit, r := range *e.readers.Load() {
+func (e *Engine) numbers(subscribers outbox.Subscribers) (numbers outbox.Subscribers) {
+	for bit, d := range e.destinations() {
 		if subscribers.Has(bit) {
-			numbers.Add(int(s.meta.Backends[r.backend].Number))
+			if reg := d.reg.Load(); reg != nil {
+				numbers.Add(int(reg.Number))
+			}
 		}
 	}
 	return numbers
@@ -305,10 +307,10 @@ const reasonTooLarge = "too_large"
 func (e *Engine) tooLarge(one outbox.Entry, size, limit int, now time.Time) (list []outbox.DeadLetter) {
 	cut := *one.Event
 	cut.Packet, cut.Body, cut.Metadata = "", "", nil
-	for bit, r := range *e.readers.Load() {
+	for bit, d := range e.destinations() {
 		if one.Subscribers.Has(bit) {
 			list = append(list, outbox.DeadLetter{
-				Event: &cut, Backend: r.backend, Reason: reasonTooLarge, Accepted: cut.Time, Died: now,
+				Event: &cut, Backend: d.name, Reason: reasonTooLarge, Accepted: cut.Time, Died: now,
 				Err: fmt.Sprintf("the event has %d bytes and NATS takes %d: raise max_payload of nats-server, or lower [component] max_stanza_size; packet and body were left out here", size, limit),
 			})
 		}

@@ -34,7 +34,7 @@ func (e *Engine) Replay(f outbox.LetterFilter) (int, error) {
 }
 
 // Bury implements outbox.Outbox. Only the instance that holds the link buries, but for
-// replayed events.
+// replayed events, and letters that are kept already and get another backend.
 func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
 	s := e.set.Load()
 	if len(letters) > 0 && s == nil {
@@ -51,7 +51,7 @@ func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
 		m := letterMessage(s.names, owner, d)
 		if term != 0 {
 			natsrpc.Fenced(e.cluster.LinkSubject(), term)(m.Header)
-		} else if d.Event == nil || !ownEvent(d.Event) {
+		} else if d.ID == 0 && (d.Event == nil || !ownEvent(d.Event)) {
 			return errNotHolder
 		}
 		ctx, cancel := e.request()

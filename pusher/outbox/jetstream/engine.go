@@ -28,9 +28,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,8 +60,12 @@ type Engine struct {
 	never   atomic.Pointer[error] // why it never will be
 	cluster *cluster.Cluster
 
-	openMu  sync.Mutex
-	readers atomic.Pointer[[]*reader] // in the order of their bits in Subscribers
+	openMu  sync.Mutex                     // changes the following
+	table   atomic.Pointer[[]*destination] // see destinations
+	readers atomic.Pointer[[]*reader]
+	uses    atomic.Pointer[[]string] // the backends that this instance delivers to
+	awaited []string                 // backends that will be read from the start, and are not yet
+	metaSeq uint64                   // of the registry that was entered last; 0: enter it again
 	joined  bool
 
 	shed atomic.Pointer[func(backend string, events int, episode bool)]
@@ -81,10 +83,7 @@ type Engine struct {
 }
 
 // setup is what exists once JetStream was reached.
-type setup struct {
-	*layout
-	meta meta
-}
+type setup struct{ *layout }
 
 // failures are the reasons for which the engine does not work as it should.
 type failures struct {
@@ -119,7 +118,8 @@ var errNotReached = errors.New("outbox: NATS has not been reached yet")
 func Open(o Options) (*Engine, error) {
 	o.complete()
 	e := &Engine{o: o, log: o.Log, seed: maphash.MakeSeed(), isSet: make(chan struct{})}
-	e.readers.Store(new([]*reader))
+	e.table.Store(new([]*destination))
+	e.setReaders(nil, o.Backends)
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.connection.set(errNotReached)
 	e.parts.init()
@@ -130,7 +130,7 @@ func Open(o Options) (*Engine, error) {
 	}
 	n := names{o.Prefix}
 	e.cluster = cluster.New(cluster.Options{
-		Store: &natsrpc.Store{NC: e.nc, Stream: n.state()}, Prefix: n.cluster(), Name: o.Instance, Uses: o.Backends,
+		Store: &natsrpc.Store{NC: e.nc, Stream: n.state()}, Prefix: n.cluster(), Name: o.Instance, Uses: func() []string { return *e.uses.Load() },
 		Leases:  [...]cluster.Lease{cluster.Link: o.linkLease(), cluster.Deliver: o.deliverLease()},
 		Watch:   []string{n.parts() + "*"},
 		Changed: e.seen, Log: o.Log,
@@ -173,26 +173,6 @@ func (e *Engine) back() {
 	e.notifyAll()
 }
 
-// Reader implements outbox.Outbox; the backend is one of those that were named to Open.
-func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
-	e.openMu.Lock()
-	defer e.openMu.Unlock()
-	if !slices.Contains(e.o.Backends, backend) {
-		return nil, fmt.Errorf("outbox: backend %q was not named when the outbox was opened", backend)
-	}
-	for _, r := range *e.readers.Load() {
-		if r.backend == backend {
-			return nil, fmt.Errorf("outbox: backend %q is read already", backend)
-		}
-	}
-	r := newReader(e, backend, notify)
-	all := append(slices.Clone(*e.readers.Load()), r)
-	r.number = len(all) - 1
-	e.readers.Store(&all)
-	e.joinLocked()
-	return r, nil
-}
-
 // join takes part in the delivery as soon as everything is there for it: the streams, and
 // all readers.
 func (e *Engine) join() {
@@ -202,7 +182,7 @@ func (e *Engine) join() {
 }
 
 func (e *Engine) joinLocked() {
-	if e.joined || e.set.Load() == nil || len(*e.readers.Load()) < len(e.o.Backends) || e.ctx.Err() != nil {
+	if e.joined || e.set.Load() == nil || len(e.awaited) > 0 || e.ctx.Err() != nil {
 		return
 	}
 	e.joined = true
@@ -275,25 +255,6 @@ func (e *Engine) OnShed(f func(backend string, events int, episode bool)) { e.sh
 // too much was parked for its backend. It must not block and not use the outbox.
 func (e *Engine) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
 
-// errSetAtOpen says that the backends of this engine are those that Open was given.
-var errSetAtOpen = errors.New("outbox: with NATS, stop all instances that have the backend first")
-
-// Backends implements outbox.Outbox, for the backends that are read.
-func (e *Engine) Backends() (list []outbox.BackendRecovery, err error) {
-	for _, r := range *e.readers.Load() {
-		s := r.Stats()
-		list = append(list, outbox.BackendRecovery{Name: r.backend, Waiting: s.Waiting + s.InFlight - s.Parked, Parked: s.Parked, Shed: s.Shed, Lost: s.Lost})
-	}
-	slices.SortFunc(list, func(a, b outbox.BackendRecovery) int { return strings.Compare(a.Name, b.Name) })
-	return list, nil
-}
-
-// Rename implements outbox.Outbox.
-func (e *Engine) Rename(string, string) error { return errSetAtOpen }
-
-// Forget implements outbox.Outbox. The function Forget does it while no instance runs.
-func (e *Engine) Forget(string) (int, error) { return 0, errSetAtOpen }
-
 // Err implements outbox.Outbox.
 func (e *Engine) Err() error {
 	errs := []error{e.connection.get(), e.appending.get(), e.saving.get(), e.sizing.get()}
@@ -309,6 +270,10 @@ func (e *Engine) Standing() outbox.Standing {
 	s.Partitions, s.Of = e.parts.count(), e.o.Partitions
 	return s
 }
+
+// Retire acquires no further partition, and has the other instances acquire those that are
+// free: this one is about to be closed. It keeps what it has, and does not block.
+func (e *Engine) Retire() { e.cluster.Retire() }
 
 // request bounds one request.
 func (e *Engine) request() (context.Context, context.CancelFunc) {

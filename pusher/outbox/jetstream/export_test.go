@@ -35,6 +35,18 @@ func (e *Engine) LogSize() (bytes, messages uint64) {
 	return s.CachedInfo().State.Bytes, s.CachedInfo().State.Msgs
 }
 
+// Merged returns how many backends were merged into others and have something left.
+func (e *Engine) Merged() (n int) {
+	m, _, err := e.set.Load().readMeta(context.Background())
+	if err != nil {
+		panic(err)
+	}
+	for _, b := range m.Backends {
+		n += len(b.Merged)
+	}
+	return n
+}
+
 // ConnectedTo reports whether the client is connected to the server at url.
 func (e *Engine) ConnectedTo(url string) bool { return e.nc.ConnectedUrl() == url }
 

@@ -7,11 +7,12 @@ import (
 	"eventpusher/pusher/outbox"
 )
 
-// feed reads the log for one backend and admits the events of its lanes until the engine is
+// feed reads the log for one backend and admits the events of its lanes until the reader is
 // closed. All lanes share one pass over the log. A lane without room is left behind, and
 // when it has room again feed goes back for it.
 func (r *reader) feed() {
-	ctx := r.engine.ctx
+	defer close(r.fed)
+	ctx := r.ctx
 	for ctx.Err() == nil {
 		if r.tellDue.Swap(false) {
 			for _, l := range *r.lanes.Load() {

@@ -25,30 +25,31 @@ func Forget(ctx context.Context, o Options, backend string) (messages int, err e
 		return 0, err
 	}
 	defer nc.Close()
-	m, seq, err := l.readMeta(ctx)
+	return l.forget(ctx, backend)
+}
+
+// forget is Forget.
+func (l *layout) forget(ctx context.Context, backend string) (messages int, err error) {
+	var r registered
+	// Once the registry does not know it, nothing waits for it any more; the rest is
+	// clearing up.
+	_, _, err = l.change(ctx, func(m *meta) (changed bool, err error) {
+		if r, err = l.idle(ctx, m, backend); err != nil {
+			return false, err
+		}
+		messages, err = l.waiting(ctx, m, &r)
+		delete(m.Backends, backend)
+		return true, err
+	})
 	if err != nil {
 		return 0, err
 	}
-	r, ok := m.Backends[backend]
-	if !ok {
-		return 0, fmt.Errorf("outbox: nothing is kept for a backend %q: %w", backend, fs.ErrNotExist)
-	}
-	if err := l.unused(ctx, backend); err != nil {
-		return 0, err
-	}
-	if messages, err = l.waiting(ctx, &m, r); err != nil {
-		return 0, err
-	}
-	// Once the registry does not know it, nothing waits for it any more; the rest is
-	// clearing up.
-	delete(m.Backends, backend)
-	if err := l.writeMeta(ctx, m, seq); err != nil {
-		return 0, err
-	}
 	s, err := l.js.Stream(ctx, l.names.state())
-	for _, class := range []string{"parked", "replay"} {
-		if err == nil {
-			err = s.Purge(ctx, js.WithPurgeSubject(fmt.Sprintf("%s.state.%s.*.%d.*", l.names.prefix, class, r.Number)))
+	for _, one := range r.all() {
+		for _, class := range []string{"parked", "replay"} {
+			if err == nil {
+				err = s.Purge(ctx, js.WithPurgeSubject(fmt.Sprintf("%s.state.%s.*.%d.*", l.names.prefix, class, one.Number)))
+			}
 		}
 	}
 	if err != nil {
@@ -57,33 +58,31 @@ func Forget(ctx context.Context, o Options, backend string) (messages int, err e
 	return messages, nil
 }
 
+// idle returns what is kept for a backend that no instance uses.
+func (l *layout) idle(ctx context.Context, m *meta, backend string) (registered, error) {
+	r, ok := m.Backends[backend]
+	if !ok {
+		return r, fmt.Errorf("outbox: nothing is kept for a backend %q: %w", backend, fs.ErrNotExist)
+	}
+	return r, l.unused(ctx, backend)
+}
+
 // waiting counts the messages that the backend has not settled in the partition where it is
 // furthest behind.
-func (l *layout) waiting(ctx context.Context, m *meta, r registered) (int, error) {
+func (l *layout) waiting(ctx context.Context, m *meta, r *registered) (int, error) {
 	last, err := l.lastSeq(ctx)
 	if err != nil {
 		return 0, err
 	}
-	records, err := l.state.Last(ctx, l.names.parts()+"*")
+	k, err := l.readKept(ctx, false)
 	if err != nil {
-		return 0, fmt.Errorf("outbox: %w", err)
+		return 0, err
 	}
-	least := r.start().Floor
-	if len(records) == m.Partitions {
-		least = ^uint64(0)
+	least := last + 1
+	for _, one := range r.all() {
+		least = min(least, k.floor(m.Partitions, &one))
 	}
-	for _, record := range records {
-		reg, err := decodeRegister(record.Data)
-		if err != nil {
-			return 0, err
-		}
-		progress, ok := reg.progress[r.registration()]
-		if !ok {
-			progress = r.start()
-		}
-		least = min(least, progress.Floor)
-	}
-	return int(max(last+1, least>>placeBits) - least>>placeBits), nil
+	return int(last + 1 - least), nil
 }
 
 // unused returns an error if an instance that has the backend sends heartbeats.
@@ -122,4 +121,4 @@ func (l *layout) heartbeats(ctx context.Context, backend string) (map[string]nat
 }
 
 // errInUse says that an instance delivers to a backend.
-var errInUse = errors.New("stop every instance that has it configured first")
+var errInUse = errors.New("take it out of the configuration of every instance, and restart them, first")

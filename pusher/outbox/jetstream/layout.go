@@ -29,7 +29,8 @@ func (n names) meta() string                  { return n.prefix + ".state.meta" 
 func (n names) cluster() string               { return n.prefix + ".state.cluster" }
 func (n names) parts() string                 { return n.prefix + ".state.part." }
 func (n names) part(p int) string             { return n.parts() + strconv.Itoa(p) }
-func (n names) parkedList(p int) string       { return n.prefix + ".state.list." + strconv.Itoa(p) }
+func (n names) lists() string                 { return n.prefix + ".state.list." }
+func (n names) parkedList(p int) string       { return n.lists() + strconv.Itoa(p) }
 func (n names) lettersOf(owner string) string { return n.prefix + ".state.letter." + owner + "." }
 
 // parkedOf is the common part of the subjects of a partition's parked events, of all backends.

@@ -176,7 +176,7 @@ func (l *Letters) Drop(f outbox.LetterFilter) (int, error) {
 func (l *Letters) Replay(f outbox.LetterFilter) (int, error) {
 	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
 	defer cancel()
-	m, _, err := l.layout.readMeta(ctx)
+	m, seq, err := l.layout.readMeta(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -189,7 +189,9 @@ func (l *Letters) Replay(f outbox.LetterFilter) (int, error) {
 		e := *d.Event
 		e.Replayed = true
 		p := outbox.ParkedEvent{ID: outbox.ReplayID(r.Number, d.ID), Event: &e, Accepted: now}
-		if _, err := l.layout.state.Write(l.ctx, parkedMessage(l.layout.names, partitionOf(e.Key(), m.Partitions), &p)); err != nil {
+		message := parkedMessage(l.layout.names, partitionOf(e.Key(), m.Partitions), &p)
+		natsrpc.Fenced(l.layout.names.meta(), seq)(message.Header) // the number must still be the backend's
+		if _, err := l.layout.state.Write(l.ctx, message); err != nil {
 			return false, fmt.Errorf("outbox: replay dead letter %d: %w", d.ID, natsrpc.Explain(err))
 		}
 		return true, nil

@@ -87,6 +87,7 @@ func pack(readers int, events ...*event.Event) outbox.Pack {
 type instance struct {
 	*jetstream.Engine
 	t       testing.TB
+	options jetstream.Options
 	readers map[string]outbox.Reader
 	wake    map[string]chan struct{}
 	closed  bool
@@ -107,7 +108,7 @@ func open(t testing.TB, o jetstream.Options) *instance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &instance{Engine: e, t: t, readers: make(map[string]outbox.Reader), wake: make(map[string]chan struct{})}
+	i := &instance{Engine: e, t: t, options: o, readers: make(map[string]outbox.Reader), wake: make(map[string]chan struct{})}
 	t.Cleanup(func() {
 		if !i.closed {
 			i.close()

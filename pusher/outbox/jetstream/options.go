@@ -33,8 +33,8 @@ type Options struct {
 	// Partitions is into how many parts the events are divided by key. It cannot be
 	// changed once the streams exist.
 	Partitions int
-	// Backends are the names of all that will read. A backend that the outbox does not
-	// know begins with what is appended from now on.
+	// Backends are the names of all that will read from the start. No partition is acquired
+	// before they do.
 	Backends []string
 	// Takeover is how long the holder of the link must have been silent before another
 	// instance acquires it. Partitions are acquired after deliverExpire at most.

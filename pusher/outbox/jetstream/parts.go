@@ -69,12 +69,11 @@ type part struct {
 
 	dirty, urgent chan struct{} // something is to be saved: soon, now
 
-	mu       sync.Mutex // one save at a time
-	seq      uint64     // of the register
-	reg      register   // as it was saved last
-	list     parkedList // as it was saved last
-	lanes    []*lane
-	replayed map[uint64]bool // letters whose replay the lanes know
+	mu    sync.Mutex // one save at a time
+	seq   uint64     // of the register
+	reg   register   // as it was saved last
+	list  parkedList // as it was saved last
+	lanes []*lane
 }
 
 // usable reports whether events may be handed out now.

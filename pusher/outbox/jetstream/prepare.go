@@ -16,7 +16,7 @@ func (e *Engine) prepare() error {
 	if err != nil {
 		return err
 	}
-	m, orphans, err := l.register(ctx, e.o.Partitions, e.o.Backends)
+	m, seq, err := l.register(ctx, e.o.Partitions, e.o.Backends)
 	if err != nil {
 		return err
 	}
@@ -25,14 +25,18 @@ func (e *Engine) prepare() error {
 	}
 	e.log.Info("outbox opened", "prefix", e.o.Prefix, "server", e.nc.ConnectedUrlRedacted(), "version", e.nc.ConnectedServerVersion(),
 		"partitions", m.Partitions, "replicas", e.o.Replicas, "took", time.Since(began).Round(time.Millisecond))
-	for _, name := range orphans {
-		e.log.Warn("the outbox keeps events for a backend that is not configured", "backend", name,
-			"remedy", "configure it under this name, or stop all instances that have it and give its events up with: eventpusher outbox forget "+name)
-	}
 	if n := e.largest(); n < 1<<20-headroom {
 		e.log.Warn("NATS takes only small messages: larger events become dead letters", "max_event_bytes", n, "remedy", "raise max_payload of nats-server")
 	}
-	e.set.Store(&setup{l, m})
+	e.openMu.Lock()
+	s := &setup{l}
+	if err = e.enter(ctx, s, m, seq); err == nil {
+		e.set.Store(s)
+	}
+	e.openMu.Unlock()
+	if err != nil {
+		return err
+	}
 	e.connection.set(nil)
 	close(e.isSet)
 	e.running.Go(func() { e.cluster.Run(e.ctx) })

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,12 +13,16 @@ import (
 
 // reader implements outbox.Reader over the partitions that this instance has.
 type reader struct {
-	engine  *Engine
-	backend string
-	number  int // bit in Subscribers
-	notify  func()
-	wake    chan struct{} // for feed
-	failure fault
+	*destination
+	engine   *Engine
+	backend  string
+	delivers bool // else the backend is not configured
+	notify   func()
+	wake     chan struct{}   // for feed
+	ctx      context.Context // of feed
+	stop     context.CancelFunc
+	fed      chan struct{} // closed when feed has returned
+	failure  fault
 
 	turn    atomic.Uint32 // which lane is asked first
 	tellDue atomic.Bool   // feed is to tell the windows how far it is
@@ -29,8 +34,13 @@ type reader struct {
 	shedding   atomic.Bool
 }
 
-func newReader(e *Engine, backend string, notify func()) *reader {
-	r := &reader{engine: e, backend: backend, notify: notify, wake: make(chan struct{}, 1)}
+// newReader returns a reader without lanes; notify is nil if the backend is not configured.
+func newReader(e *Engine, d *destination, notify func()) *reader {
+	r := &reader{destination: d, engine: e, backend: d.name, delivers: notify != nil, notify: notify, wake: make(chan struct{}, 1), fed: make(chan struct{})}
+	if !r.delivers {
+		r.notify = func() {}
+	}
+	r.ctx, r.stop = context.WithCancel(e.ctx)
 	r.lanes.Store(new([]*lane))
 	return r
 }
@@ -48,7 +58,8 @@ type lane struct {
 	blocked    bool          // of feed: there was no room for more
 	packed     atomic.Uint64 // of feed: thousandths of events in a message, on average
 
-	saved outbox.Progress // of part.mu: what the register says
+	saved    outbox.Progress // of part.mu: what the register says
+	replayed map[uint64]bool // of part.mu: letters whose replay the window knows
 }
 
 func (r *reader) add(l *lane) {
@@ -80,11 +91,8 @@ func (r *reader) of(w *outbox.Window) *lane {
 // behind reports whether the log holds messages that the lane has not looked at.
 func (l *lane) behind() bool { return l.next.Load() <= l.r.engine.tip.Load() }
 
-// Close implements outbox.Reader.
-func (r *reader) Close() error { return errSetAtOpen }
-
 // Number implements outbox.Reader.
-func (r *reader) Number() int { return r.number }
+func (r *reader) Number() int { return r.bit }
 
 // Take implements outbox.Reader. All events of one call are of one partition, so that the
 // call has one epoch, and ends when this instance loses the partition. While there is no

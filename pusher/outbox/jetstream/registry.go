@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 
@@ -17,6 +16,9 @@ type meta struct {
 	Format     int                   `json:"format"`
 	Partitions int                   `json:"partitions"`
 	Backends   map[string]registered `json:"backends"`
+	// Next is the number that the next new backend gets, if it is free. So a number comes again
+	// as late as possible: an instance that was paused may still append for its former owner.
+	Next uint8 `json:"next"`
 }
 
 // registered is what is kept of a backend.
@@ -24,13 +26,30 @@ type registered struct {
 	Number uint8  `json:"number"` // its bit in the log
 	ID     uint64 `json:"id"`     // tells it from another backend that has had the number
 	From   uint64 `json:"from"`   // the first sequence of the log that it gets
+	// Merged are backends whose events this one takes over.
+	Merged []merged `json:"merged,omitempty"`
 }
 
-func (r registered) registration() registration { return registration{r.Number, r.ID} }
+// merged is a backend whose events another one takes over.
+type merged struct {
+	registered
+	To uint64 `json:"to"` // nothing is appended for it from this sequence on
+}
+
+func (r *registered) registration() registration { return registration{r.Number, r.ID} }
 
 // start is where the backend begins in a partition of which nothing is saved.
-func (r registered) start() outbox.Progress {
+func (r *registered) start() outbox.Progress {
 	return outbox.Progress{Floor: numberOf(r.From, 0), Top: numberOf(r.From, 0)}
+}
+
+// all returns the backend, and those that were merged into it.
+func (r registered) all() []registered {
+	list := []registered{r}
+	for _, m := range r.Merged {
+		list = append(list, m.registered)
+	}
+	return list
 }
 
 // PartitionsError says that the number of partitions was changed.
@@ -63,71 +82,137 @@ func (l *layout) readMeta(ctx context.Context) (m meta, seq uint64, err error) {
 	return m, r.Seq, nil
 }
 
-// writeMeta replaces the record of the given sequence.
-func (l *layout) writeMeta(ctx context.Context, m meta, seq uint64) error {
-	b, err := json.Marshal(m)
-	if err != nil {
-		return err
+// change replaces the meta record by what edit makes of it, and returns it. If another
+// instance changes it meanwhile, edit is called again with that. edit reports whether it has
+// changed anything.
+func (l *layout) change(ctx context.Context, edit func(m *meta) (bool, error)) (m meta, seq uint64, err error) {
+	for {
+		if m, seq, err = l.readMeta(ctx); err != nil {
+			return m, seq, err
+		}
+		changed, err := edit(&m)
+		if err != nil || !changed {
+			return m, seq, err
+		}
+		b, err := json.Marshal(m)
+		if err != nil {
+			return m, seq, err
+		}
+		after, err := l.state.Write(ctx, natsrpc.NewMsg(l.names.meta(), b, natsrpc.AfterSubject(seq)))
+		if err == nil {
+			return m, after, nil
+		}
+		if !natsrpc.Refused(err) || ctx.Err() != nil {
+			return m, seq, fmt.Errorf("outbox: %w", natsrpc.Explain(err))
+		}
 	}
-	if _, err = l.state.Write(ctx, natsrpc.NewMsg(l.names.meta(), b, natsrpc.AfterSubject(seq))); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	return nil
 }
 
-// register makes the backends known and returns the record. A new backend begins after what
-// the log holds now. orphans are backends that are known and not among them.
-func (l *layout) register(ctx context.Context, partitions int, backends []string) (m meta, orphans []string, err error) {
-	for ctx.Err() == nil {
-		m, seq, err := l.readMeta(ctx)
-		if err != nil {
-			return m, nil, err
-		}
-		if seq == 0 {
-			m.Partitions = partitions
+// register makes the backends known, and returns the record with its sequence. A new backend
+// begins after what the log holds now.
+func (l *layout) register(ctx context.Context, partitions int, backends []string) (meta, uint64, error) {
+	return l.change(ctx, func(m *meta) (changed bool, err error) {
+		if m.Partitions == 0 {
+			m.Partitions, changed = partitions, true
 		}
 		if m.Partitions != partitions {
-			return m, nil, &PartitionsError{Prefix: l.names.prefix, Have: m.Partitions, Want: partitions}
+			return false, &PartitionsError{Prefix: l.names.prefix, Have: m.Partitions, Want: partitions}
 		}
-		orphans := slices.DeleteFunc(slices.Sorted(maps.Keys(m.Backends)), func(name string) bool { return slices.Contains(backends, name) })
-		var news []string
 		for _, name := range backends {
-			if _, known := m.Backends[name]; !known {
-				news = append(news, name)
+			if _, known := m.Backends[name]; known {
+				continue
 			}
+			last, err := l.lastSeq(ctx)
+			if err != nil {
+				return false, err
+			}
+			n, err := m.freeNumber(name)
+			if err != nil {
+				return false, err
+			}
+			m.Backends[name] = registered{Number: n, ID: rand.Uint64(), From: last + 1}
+			changed = true
 		}
-		if len(news) == 0 && seq != 0 {
-			return m, orphans, nil
+		return changed, nil
+	})
+}
+
+// freeNumber returns a number that no backend has, and moves Next behind it.
+func (m *meta) freeNumber(name string) (uint8, error) {
+	var used [outbox.MaxReaders]bool
+	for _, b := range m.Backends {
+		for _, r := range b.all() {
+			used[r.Number] = true
+		}
+	}
+	for range used {
+		n := m.Next % outbox.MaxReaders
+		m.Next = n + 1
+		if !used[n] {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("outbox: %s would be backend %d, and %d is the most: give up those that are not configured any more with: eventpusher outbox forget NAME",
+		name, outbox.MaxReaders+1, outbox.MaxReaders)
+}
+
+// rename gives what is kept for a backend that no instance uses to one that is not known.
+func (l *layout) rename(ctx context.Context, from, to string) error {
+	_, _, err := l.change(ctx, func(m *meta) (bool, error) {
+		r, err := l.idle(ctx, m, from)
+		if err != nil {
+			return false, err
+		}
+		if _, known := m.Backends[to]; known {
+			return false, fmt.Errorf("outbox: there is a backend %q already", to)
+		}
+		delete(m.Backends, from)
+		m.Backends[to] = r
+		return true, nil
+	})
+	return err
+}
+
+// merge gives what is kept for a backend that no instance uses to one that is known, and
+// returns how many messages of the log it had still to get. From then on the other one has
+// its lanes, too, until they are through with what the log holds now.
+func (l *layout) merge(ctx context.Context, from, to string) (messages int, err error) {
+	_, _, err = l.change(ctx, func(m *meta) (bool, error) {
+		r, err := l.idle(ctx, m, from)
+		if err != nil {
+			return false, err
+		}
+		t, known := m.Backends[to]
+		if !known {
+			return false, fmt.Errorf("outbox: there is no backend %q", to)
+		}
+		if messages, err = l.waiting(ctx, m, &r); err != nil {
+			return false, err
 		}
 		last, err := l.lastSeq(ctx)
 		if err != nil {
-			return m, nil, err
+			return false, err
 		}
-		for _, name := range news {
-			n, err := m.freeNumber(name)
-			if err != nil {
-				return m, nil, err
-			}
-			m.Backends[name] = registered{Number: n, ID: rand.Uint64(), From: last + 1}
-		}
-		switch err := l.writeMeta(ctx, m, seq); {
-		case err == nil:
-			return m, orphans, nil
-		case !natsrpc.Refused(err):
-			return m, nil, err
-		} // else another instance has changed it
-	}
-	return m, nil, ctx.Err()
+		t.Merged = append(t.Merged, r.Merged...)
+		r.Merged = nil
+		t.Merged = append(t.Merged, merged{r, last + 1})
+		delete(m.Backends, from)
+		m.Backends[to] = t
+		return true, nil
+	})
+	return messages, err
 }
 
-// freeNumber returns the smallest number that no backend has.
-func (m *meta) freeNumber(name string) (uint8, error) {
-	var used [outbox.MaxReaders]bool
-	for _, r := range m.Backends {
-		used[r.Number] = true
-	}
-	if n := slices.Index(used[:], false); n >= 0 {
-		return uint8(n), nil
-	}
-	return 0, fmt.Errorf("outbox: %s would be backend %d, and %d is the most", name, outbox.MaxReaders+1, outbox.MaxReaders)
+// unmerge takes out backends that were merged into others, and for which nothing is left.
+func (l *layout) unmerge(ctx context.Context, through []registration) error {
+	_, _, err := l.change(ctx, func(m *meta) (changed bool, err error) {
+		for name, b := range m.Backends {
+			n := len(b.Merged)
+			b.Merged = slices.DeleteFunc(b.Merged, func(m merged) bool { return slices.Contains(through, m.registration()) })
+			m.Backends[name] = b
+			changed = changed || len(b.Merged) < n
+		}
+		return changed, nil
+	})
+	return err
 }

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -89,7 +90,7 @@ func (e *Engine) trim() (over bool, err error) {
 			return over, err
 		}
 	}
-	least, err := e.leastFloor(ctx, s, over)
+	least, err := e.leastFloor(ctx, s)
 	if err != nil {
 		return over, err
 	}
@@ -126,36 +127,98 @@ func (l *layout) boundUndecodable(ctx context.Context) error {
 }
 
 // leastFloor returns the sequence below which every backend has settled everything, and
-// saved that. If the log is too large, backends that no instance has do not count.
-func (e *Engine) leastFloor(ctx context.Context, s *setup, over bool) (least uint64, err error) {
-	m, _, err := s.readMeta(ctx)
+// saved that. It also takes over what other instances have changed in the registry, and takes
+// out what was merged and has nothing left.
+func (e *Engine) leastFloor(ctx context.Context, s *setup) (least uint64, err error) {
+	m, err := e.follow(ctx)
 	if err != nil {
 		return 0, err
 	}
-	records, err := s.state.Last(ctx, s.names.parts()+"*")
-	if err != nil {
-		return 0, fmt.Errorf("outbox: %w", err)
+	var moved []merged
+	for _, b := range m.Backends {
+		moved = append(moved, b.Merged...)
 	}
-	registers := make(map[string]register)
-	for _, r := range records {
-		if registers[r.Subject], err = decodeRegister(r.Data); err != nil {
-			return 0, err
-		}
+	k, err := s.readKept(ctx, len(moved) > 0)
+	if err != nil {
+		return 0, err
 	}
 	least = ^uint64(0)
-	for name, b := range m.Backends {
-		if over && len(e.cluster.Using(name)) == 0 {
-			continue
-		}
-		for p := range m.Partitions {
-			progress, ok := registers[s.names.part(p)].progress[b.registration()]
-			if !ok {
-				progress = b.start()
-			}
-			least = min(least, progress.Floor>>placeBits)
+	for _, b := range m.Backends {
+		for _, one := range b.all() {
+			least = min(least, k.floor(m.Partitions, &one))
 		}
 	}
-	return least, nil
+	var through []registration
+	for i := range moved {
+		one := &moved[i]
+		if k.floor(m.Partitions, &one.registered) < one.To || k.parked[one.registration()] {
+			continue
+		}
+		replays, err := s.state.From(ctx, 1, fmt.Sprintf("%s*.%d.*", s.names.replays(), one.Number), 1, 1)
+		if err != nil {
+			return 0, fmt.Errorf("outbox: %w", err)
+		}
+		if len(replays) == 0 {
+			through = append(through, one.registration())
+		}
+	}
+	if len(through) == 0 {
+		return least, nil
+	}
+	return least, s.unmerge(ctx, through)
+}
+
+// kept is what the partitions have saved, as one replica has it at one moment.
+type kept struct {
+	progress []map[registration]outbox.Progress
+	parked   map[registration]bool // there are parked events of it
+}
+
+// readKept reads what the partitions have saved, parked only if it is asked for.
+func (l *layout) readKept(ctx context.Context, parked bool) (k kept, err error) {
+	filters := []string{l.names.parts() + "*"}
+	if parked {
+		filters = append(filters, l.names.lists()+"*")
+	}
+	records, err := l.state.Last(ctx, filters...)
+	if err != nil {
+		return k, fmt.Errorf("outbox: %w", err)
+	}
+	k.parked = make(map[registration]bool)
+	for _, r := range records {
+		if strings.HasPrefix(r.Subject, l.names.parts()) {
+			reg, err := decodeRegister(r.Data)
+			if err != nil {
+				return k, err
+			}
+			k.progress = append(k.progress, reg.progress)
+			continue
+		}
+		list, err := decodeParkedList(r.Data)
+		if err != nil {
+			return k, err
+		}
+		for b, events := range list {
+			k.parked[b] = k.parked[b] || len(events) > 0
+		}
+	}
+	return k, nil
+}
+
+// floor returns the sequence below which a backend has settled everything in all partitions.
+func (k *kept) floor(partitions int, r *registered) uint64 {
+	least := ^uint64(0)
+	if len(k.progress) < partitions { // some have saved nothing yet
+		least = r.start().Floor
+	}
+	for _, of := range k.progress {
+		progress, ok := of[r.registration()]
+		if !ok {
+			progress = r.start()
+		}
+		least = min(least, progress.Floor)
+	}
+	return least >> placeBits
 }
 
 // surplus is the sequence before which messages have to go for the log to lose so many bytes.

@@ -5,6 +5,7 @@ package outboxtest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -37,6 +38,11 @@ func Run(t *testing.T, open func(t *testing.T, backends ...string) outbox.Outbox
 		"too many positions":            manyPositions,
 		"any order of things (a model)": model,
 		"stats":                         stats,
+		"a backend is added":            added,
+		"a backend comes back":          comesBack,
+		"a backend is renamed":          renamed,
+		"a backend is forgotten":        forgotten,
+		"a backend is moved":            moved,
 		"readers": func(t *testing.T, b *box) {
 			if _, err := b.Reader("a", func() {}); err == nil {
 				t.Error("a backend can be read twice")
@@ -45,19 +51,8 @@ func Run(t *testing.T, open func(t *testing.T, backends ...string) outbox.Outbox
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &box{Outbox: open(t, "a", "b"), t: t}
-			for i, backend := range []string{"a", "b"} {
-				wake := make(chan struct{}, 1)
-				r, err := b.Reader(backend, func() {
-					select {
-					case wake <- struct{}{}:
-					default:
-					}
-				})
-				if err != nil {
-					t.Fatal(err)
-				}
-				b.readers[i], b.wakes[i] = r, wake
-			}
+			b.read(0, "a")
+			b.read(1, "b")
 			test(t, b)
 			if err := b.Err(); err != nil {
 				t.Errorf("the engine complains: %v", err)
@@ -72,6 +67,22 @@ type box struct {
 	t       *testing.T
 	readers [2]outbox.Reader
 	wakes   [2]chan struct{}
+}
+
+// read opens the reader of a backend.
+func (b *box) read(reader int, backend string) {
+	b.t.Helper()
+	wake := make(chan struct{}, 1)
+	r, err := b.Reader(backend, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.readers[reader], b.wakes[reader] = r, wake
 }
 
 // add appends events to both readers, or to those of takers; each is "key number".
@@ -383,6 +394,151 @@ func stats(t *testing.T, b *box) {
 	b.settle(0, outbox.Settlement{Outcome: outbox.Delivered}, items...)
 	b.deliver(0, 1)
 	b.empty(0)
+}
+
+// only is the subscribers of an event that one reader gets.
+func (b *box) only(reader int) (s outbox.Subscribers) {
+	s.Add(b.readers[reader].Number())
+	return s
+}
+
+// park has deliveries fail until an event is parked.
+func (b *box) park(reader int) {
+	b.t.Helper()
+	for b.readers[reader].Stats().Parked == 0 {
+		b.settle(reader, outbox.Settlement{Outcome: outbox.Retry}, b.take(reader, 1)...)
+	}
+}
+
+func (b *box) end(reader int) {
+	b.t.Helper()
+	if err := b.readers[reader].Close(); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// added adds a backend, which gets only what is appended from then on.
+func added(t *testing.T, b *box) {
+	b.add(3, "x 1", "y 1")
+	before := b.readers[1]
+	b.read(1, "c")
+	b.add(b.only(0)|b.only(1), "x 2")
+	if got := b.deliver(1, 1); got[0] != "x 2" {
+		t.Errorf("c got %v", got)
+	}
+	b.empty(1)
+	b.readers[1] = before
+	ordered(t, b.deliver(1, 2))
+	b.empty(1)
+	ordered(t, b.deliver(0, 3))
+}
+
+// comesBack takes a reader away while events wait, are parked and have just been delivered.
+// What is appended meanwhile waits, too.
+func comesBack(t *testing.T, b *box) {
+	b.add(3, "x 1", "x 2", "y 1", "z 1", "z 2")
+	var delivered []string
+	for range 2 {
+		items := b.take(0, 1)
+		delivered = append(delivered, items[0].Event.ID)
+		b.settle(0, outbox.Settlement{Outcome: outbox.Delivered}, items...)
+	}
+	b.park(0)
+	subscribers := b.only(0) | b.only(1)
+	b.end(0)
+	if items, _, more := b.readers[0].Take(nil, 9, false); len(items) > 0 || more {
+		t.Errorf("a closed reader hands out %d events", len(items))
+	}
+	b.add(subscribers, "x 3")
+	b.read(0, "a")
+	delivered = append(delivered, b.deliver(0, 4)...)
+	ordered(t, delivered)
+	b.empty(0)
+	ordered(t, b.deliver(1, 6))
+}
+
+func renamed(t *testing.T, b *box) {
+	b.add(3, "x 1", "x 2", "y 1")
+	b.deliver(1, 3)
+	if err := b.Rename("a", "c"); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a backend that is read: %v", err)
+	}
+	b.end(0)
+	if err := b.Rename("a", "b"); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("to a backend that is there: %v", err)
+	}
+	if err := b.Rename("nobody", "c"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a backend that never was: %v", err)
+	}
+	if err := b.Rename("a", "c"); err != nil {
+		t.Fatal(err)
+	}
+	b.read(0, "c")
+	b.add(b.only(0), "x 3")
+	got := b.deliver(0, 4)
+	ordered(t, got)
+	b.empty(0)
+	b.read(0, "a") // a new one
+	b.add(b.only(0), "x 4")
+	if got := b.deliver(0, 1); got[0] != "x 4" {
+		t.Errorf("a new backend of the old name got %v", got)
+	}
+}
+
+func forgotten(t *testing.T, b *box) {
+	b.add(3, "x 1", "x 2", "y 1")
+	if _, err := b.Forget("a"); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a backend that is read: %v", err)
+	}
+	b.park(0)
+	b.end(0)
+	if n, err := b.Forget("a"); n == 0 || err != nil {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+	if _, err := b.Forget("a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("forgotten twice: %v", err)
+	}
+	known, err := b.Backends()
+	if err != nil || len(known) != 1 || known[0].Name != "b" {
+		t.Errorf("known: %+v, %v", known, err)
+	}
+	b.read(0, "a")
+	b.add(b.only(0)|b.only(1), "x 3")
+	if got := b.deliver(0, 1); got[0] != "x 3" {
+		t.Errorf("a new backend of the old name got %v", got)
+	}
+	b.empty(0)
+	ordered(t, b.deliver(1, 4))
+}
+
+// moved gives what waits for a, is parked and died in it to b.
+func moved(t *testing.T, b *box) {
+	b.add(1, "x 1", "x 2", "y 1", "z 1")
+	b.add(2, "v 1")
+	b.settle(0, outbox.Settlement{Outcome: outbox.Dead, Reason: "permanent"}, b.take(0, 1)...)
+	b.park(0)
+	letter := b.letters(outbox.LetterFilter{Backend: "a"}, 1)[0]
+	b.end(0)
+	if n, err := outbox.Move(t.Context(), b.Outbox, "a", b.readers[1], "b", b.Append); n == 0 || err != nil {
+		t.Fatalf("moved %d, %v", n, err)
+	}
+	if _, err := outbox.Move(t.Context(), b.Outbox, "a", b.readers[1], "b", b.Append); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("moved twice: %v", err)
+	}
+	b.add(2, "v 2")
+	b.await(1, "the dead letter", func() bool {
+		list, err := b.DeadLetters().List(outbox.LetterFilter{Backend: "b"})
+		return err == nil && len(list) == 1
+	})
+	if n, err := b.Replay(outbox.LetterFilter{Backend: "b"}); n != 1 || err != nil {
+		t.Errorf("replayed %d, %v", n, err)
+	}
+	got := b.deliver(1, 6)
+	if !slices.Contains(got, letter.Event.ID) {
+		t.Errorf("%v, without the dead letter %s", got, letter.Event.ID)
+	}
+	ordered(t, slices.DeleteFunc(got, func(name string) bool { return name == letter.Event.ID }))
+	b.empty(1)
 }
 
 // model does things in any order and expects every event of each reader to end

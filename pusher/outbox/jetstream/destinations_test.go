@@ -1,0 +1,188 @@
+package jetstream_test
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"eventpusher/internal/harness"
+	"eventpusher/pusher/outbox"
+)
+
+// abandoned has 20 events wait for the backend old, one of them parked and another a dead letter, and
+// returns two running instances that have not configured it and share them.
+func abandoned(t *testing.T) (instances [2]*instance, old [2]outbox.Reader) {
+	t.Helper()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "old", "new")
+	o.ParkAttempts = 1
+	before := open(t, o)
+	before.owns(4)
+	before.append(pack(2, numbered(0, 20, 7)...))
+	before.deliver("new", 20)
+	before.settle("old", outbox.Retry, before.take("old", 1)...)
+	before.settle("old", outbox.Dead, before.take("old", 1)...)
+	before.close()
+	o.Backends = []string{"new"}
+	for n := range instances {
+		i := open(t, o)
+		r, err := i.Reader("old", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		instances[n], old[n] = i, r
+	}
+	instances[0].owns(2)
+	instances[1].owns(2)
+	instances[1].hold()
+	await(t, "the events of old", func() bool { return left(old) == 19 })
+	return instances, old
+}
+
+// left is how much waits for the readers.
+func left(old [2]outbox.Reader) (n int) {
+	for _, r := range old {
+		s := r.Stats()
+		n += s.Waiting + s.InFlight
+	}
+	return n
+}
+
+// knows waits until an instance knows of no other backends.
+func (i *instance) knows(backends ...string) {
+	i.t.Helper()
+	await(i.t, "backends "+strings.Join(backends, ", "), func() bool {
+		var names []string
+		known, err := i.Backends()
+		for _, b := range known {
+			names = append(names, b.Name)
+		}
+		return err == nil && slices.Equal(names, backends)
+	})
+}
+
+// TestMoveWhileInstancesRun gives what waits for a backend to another one, by an instance
+// that does not hold the link. Each instance delivers what was in its own partitions.
+func TestMoveWhileInstancesRun(t *testing.T) {
+	t.Parallel()
+	i, old := abandoned(t)
+	for _, r := range old {
+		if s := r.Stats(); s.Waiting > 0 && (s.Oldest.IsZero() || time.Since(s.Oldest) > limit) {
+			t.Errorf("oldest: %v", s.Oldest)
+		}
+	}
+	if err := old[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := outbox.Move(t.Context(), i[0].Engine, "old", i[0].readers["new"], "new", i[0].Append); n == 0 || err != nil {
+		t.Fatalf("moved %d, %v", n, err)
+	}
+	var j journal
+	for _, one := range i {
+		w := one.work("new", j.note)
+		defer w.end()
+	}
+	await(t, "the events of old", func() bool { return len(different(j.all())) == 19 })
+	checkOrder(t, different(j.all()), 7)
+	if n := len(j.all()); n != 19 {
+		t.Errorf("%d deliveries of 19 events", n)
+	}
+	await(t, "the moved dead letter", func() bool {
+		list, err := i[1].DeadLetters().List(outbox.LetterFilter{})
+		return err == nil && len(list) == 1 && list[0].Backend == "new"
+	})
+	for _, one := range i {
+		one.knows("new")
+	}
+	await(t, "old to be through", func() bool { return i[0].Merged() == 0 })
+	i[1].append(pack(1, numbered(20, 7, 7)...))
+	await(t, "new events", func() bool { return len(different(j.all())) == 26 })
+	if err := old[1].Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestForgetWhileInstancesRun gives up what waits in the partitions of all instances.
+func TestForgetWhileInstancesRun(t *testing.T) {
+	t.Parallel()
+	i, old := abandoned(t)
+	if err := old[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := i[0].Forget("old"); n == 0 || err != nil {
+		t.Fatalf("forgot %d, %v", n, err)
+	}
+	i[1].knows("new")
+	await(t, "the other instance to give it up", func() bool { return left(old) == 0 })
+	if err := old[1].Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := i[1].Forget("old"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("forgotten twice: %v", err)
+	}
+}
+
+// TestBackendOfAnotherInstance cannot be forgotten, renamed or moved. Once it is not configured
+// there any more it expires everywhere.
+func TestBackendOfAnotherInstance(t *testing.T) {
+	t.Parallel()
+	i, old := abandoned(t)
+	o := i[0].options
+	o.Backends = []string{"new", "old"}
+	third := open(t, o)
+	await(t, "partitions of the third", func() bool { return third.Standing().Partitions > 0 })
+	if err := old[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, forget := i[0].Forget("old")
+	_, merge := i[0].Merge("old", "new")
+	for what, err := range map[string]error{"forget": forget, "rename": i[0].Rename("old", "older"), "move": merge} {
+		if err == nil || !strings.Contains(err.Error(), "an instance is running and delivers to old") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	third.close()
+	r, err := i[0].Reader("old", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old[0] = r
+	expired := 0
+	await(t, "the events to expire", func() bool {
+		for _, r := range old {
+			n, err := r.Expire(time.Now().Add(time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			expired += n
+		}
+		return expired == 19
+	})
+	await(t, "the dead letters", func() bool {
+		list, err := i[1].DeadLetters().List(outbox.LetterFilter{Backend: "old"})
+		return err == nil && len(list) == 20
+	})
+}
+
+// TestRetiring: an instance that retires keeps what it has, and acquires nothing more.
+func TestRetiring(t *testing.T) {
+	t.Parallel()
+	o := options(t, harness.NATS(t, harness.NATSOptions{}), "a")
+	o.Partitions = 9
+	var i [3]*instance
+	for n := range i {
+		i[n] = open(t, o)
+	}
+	for n := range i {
+		i[n].owns(3)
+	}
+	i[0].Retire()
+	i[1].close()
+	i[2].owns(6)
+	if n := i[0].Standing().Partitions; n != 3 {
+		t.Errorf("it has %d", n)
+	}
+}

@@ -71,6 +71,12 @@ type Probing interface {
 	Probe(ctx context.Context) []finding.Finding
 }
 
+// Compile compiles an expression of the configuration. The function returns the value that it
+// has for an event, a string, bool, int64 or finite float64, and is safe for concurrent use.
+// Errors say what is wrong with the expression, or that it has no value for the event, and
+// hold no content of it.
+type Compile func(src string) (func(e *event.Event) (any, error), error)
+
 // Limits says how many calls a backend takes at once, and how much in each.
 type Limits struct {
 	// Lanes is the number of Publish calls in parallel, at least 1.

@@ -89,7 +89,7 @@ func (c *checker) items(at keyPath, f *field, parent tableFields, v any) (any, b
 		known, owner := f.fields(), f
 		if f.narrow != nil {
 			narrowed := *f
-			known, narrowed.remedies = f.narrow(entries)
+			known, narrowed.remedies = f.narrow(known, entries)
 			owner = &narrowed
 		}
 		clean[position(i)] = c.table(here, tableFields{known, &parent}, entries, owner)

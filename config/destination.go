@@ -98,15 +98,12 @@ func destinationTypeNames() (names []string) {
 	return names
 }
 
-// fields are the keys of all types, each once.
+// fields are the keys that all have, then those of each type. A name can be there several
+// times, since each type has a place of its own for its value.
 func (d *Destination) fields() []field {
 	all := d.common()
 	for _, t := range destinationTypes {
-		for _, f := range t.fields(d) {
-			if !slices.ContainsFunc(all, func(known field) bool { return known.name == f.name }) {
-				all = append(all, f)
-			}
-		}
+		all = append(all, t.fields(d)...)
 	}
 	return all
 }
@@ -118,16 +115,18 @@ func (d *Destination) common() []field {
 	}, d.Choice.fields()...)
 }
 
-// destinationKeys returns the keys that a destination may have by its type, and what to
+// destinationKeys picks the keys that a destination may have by its type, and says what to
 // say of those that only other types have. Without a known type it may have all.
-func destinationKeys(entries map[string]any) (known []field, others map[string]string) {
+func destinationKeys(all []field, entries map[string]any) (known []field, others map[string]string) {
 	var d Destination
-	all := d.fields()
+	first := len(d.common())
 	for _, t := range destinationTypes {
+		n := len(t.fields(&d))
 		if t.name != entries["type"] {
+			first += n
 			continue
 		}
-		known = append(d.common(), t.fields(&d)...)
+		known = slices.Concat(all[:len(d.common())], all[first:first+n])
 		others = make(map[string]string)
 		for _, f := range all {
 			if !slices.ContainsFunc(known, func(own field) bool { return own.name == f.name }) {

@@ -95,7 +95,7 @@ func compareExample(t *testing.T, at keyPath, fields []field, shown map[string]a
 		case listShape:
 			if f.narrow != nil {
 				for _, item := range value.([]any) {
-					known, _ := f.narrow(item.(map[string]any))
+					known, _ := f.narrow(f.fields(), item.(map[string]any))
 					seen += compareExample(t, path, known, item.(map[string]any), noDefault)
 				}
 				continue

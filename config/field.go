@@ -41,9 +41,9 @@ type field struct {
 	// an error.
 	unknown func(c *checker, at keyPath, known tableFields, name string, v any)
 
-	// narrow gives the fields that one item of an array may have by what stands in it, and
-	// what to say of others; nil: all of them.
-	narrow func(entries map[string]any) (known []field, others map[string]string)
+	// narrow picks the fields that one item of an array may have by what stands in it, and
+	// says what to say of others; nil: all of them.
+	narrow func(all []field, entries map[string]any) (known []field, others map[string]string)
 
 	// secret is where the contents of the file named by a _file twin go.
 	secret *Secret

@@ -157,17 +157,26 @@ func (l *loader) fill(at keyPath, fields []field) {
 
 func (l *loader) fillTable(at keyPath, f *field, name string) {
 	fields, done := f.open(name)
+	if f.narrow != nil {
+		fields, _ = f.narrow(fields, l.entries(at))
+	}
 	l.fill(at, fields)
 	done()
+}
+
+// entries returns a table of the file, as far as it is usable.
+func (l *loader) entries(at keyPath) map[string]any {
+	table := l.clean
+	for _, name := range at {
+		table, _ = table[name].(map[string]any)
+	}
+	return table
 }
 
 // names lists the operator's own names in a table of the file: tags, metadata keys,
 // or positions of an array, in the order of the file.
 func (l *loader) names(at keyPath) []string {
-	table := l.clean
-	for _, name := range at {
-		table, _ = table[name].(map[string]any)
-	}
+	table := l.entries(at)
 	return slices.SortedFunc(maps.Keys(table), func(a, b string) int {
 		if strings.HasPrefix(a, "[") && strings.HasPrefix(b, "[") && len(a) != len(b) {
 			return len(a) - len(b) // [9] before [10]

@@ -23,7 +23,7 @@ type part struct {
 	name  string // of the backend
 	path  string // its section, as problems of the configuration name it
 	when  string // its condition, if it has one
-	build func(*slog.Logger) (backends.Backend, error)
+	build func(*slog.Logger, backends.Compile) (backends.Backend, error)
 }
 
 // errNoPool says that the pool of a backend is not configured.
@@ -34,20 +34,20 @@ var errNoPool = errors.New("no pool")
 func parts(cfg *config.Config) []part {
 	var all []part
 	if c := cfg.Pusher.SNS; c != nil {
-		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, func(log *slog.Logger) (backends.Backend, error) {
+		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return sns.New(*c, cfg.General.Hosts, log)
 		}})
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
 		names := handlerNames(c.Handlers)
 		for i, h := range c.Handlers {
-			all = append(all, part{names[i], config.HandlerPath(i), h.When, func(*slog.Logger) (backends.Backend, error) {
+			all = append(all, part{names[i], config.HandlerPath(i), h.When, func(*slog.Logger, backends.Compile) (backends.Backend, error) {
 				return newHandler(cfg, names[i], h)
 			}})
 		}
 	}
 	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
-		all = append(all, part{rabbit.Name, "modules.mod_event_pusher.rabbit", c.When, func(log *slog.Logger) (backends.Backend, error) {
+		all = append(all, part{rabbit.Name, "modules.mod_event_pusher.rabbit", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			if cfg.Pools.Rabbit == nil {
 				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
 			}
@@ -55,12 +55,12 @@ func parts(cfg *config.Config) []part {
 		}})
 	}
 	if c := cfg.Pusher.Push; c != nil {
-		all = append(all, part{push.Name, "modules.mod_event_pusher.push", c.When, func(log *slog.Logger) (backends.Backend, error) {
+		all = append(all, part{push.Name, "modules.mod_event_pusher.push", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return newPush(cfg, c, log)
 		}})
 	}
 	for i, d := range cfg.Destinations {
-		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(*slog.Logger) (backends.Backend, error) {
+		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(*slog.Logger, backends.Compile) (backends.Backend, error) {
 			return newDestination(d)
 		}})
 	}
@@ -91,12 +91,13 @@ func newDestination(d config.Destination) (backends.Backend, error) {
 
 // Build returns the backends of [modules.mod_event_pusher]: sns, one for each
 // http handler, rabbit, push, which has to be attached. Nothing is dialled, so a service
-// that is down delays nothing. All errors are reported at once, joined.
-func Build(cfg *config.Config, log *slog.Logger) ([]backends.Backend, error) {
+// that is down delays nothing. compile is for the expressions of destinations; nil if there
+// are none. All errors are reported at once, joined.
+func Build(cfg *config.Config, log *slog.Logger, compile backends.Compile) ([]backends.Backend, error) {
 	var built []backends.Backend
 	var errs []error
 	for _, p := range parts(cfg) {
-		b, err := p.build(log)
+		b, err := p.build(log, compile)
 		if err != nil {
 			errs = append(errs, err)
 			continue

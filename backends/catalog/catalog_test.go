@@ -54,7 +54,7 @@ func TestBuildNamesEachBackend(t *testing.T) {
 		}, []string{"sns", "http:http_pool", "http:http_pool/2", "http:Other", "http:Other/2", "http:Other/3", "rabbit"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			built, err := catalog.Build(full("localhost:1", tc.handlers...), discard)
+			built, err := catalog.Build(full("localhost:1", tc.handlers...), discard, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -103,7 +103,7 @@ func TestBuildDialsNothing(t *testing.T) {
 	}()
 	cfg := full(l.Addr().String(), config.HTTPHandler{PoolName: "http_pool"})
 	cfg.Pools.Rabbit.Port = l.Addr().(*net.TCPAddr).Port
-	built, err := catalog.Build(cfg, discard)
+	built, err := catalog.Build(cfg, discard, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestBuildWithoutBackends(t *testing.T) {
 		"a rabbit section": {Pusher: config.Modules{Rabbit: &config.Rabbit{}}},
 		"no handlers":      {Pusher: config.Modules{HTTP: &config.HTTP{}}},
 	} {
-		if built, err := catalog.Build(cfg, discard); err != nil || len(built) != 0 {
+		if built, err := catalog.Build(cfg, discard, nil); err != nil || len(built) != 0 {
 			t.Errorf("%s: %v, %v", name, built, err)
 		}
 	}
@@ -135,7 +135,7 @@ func TestBuildReportsAllErrors(t *testing.T) {
 	cfg.Pusher.SNS.Host = "ftp://x"
 	cfg.Pools.Rabbit = nil
 	cfg.Pools.HTTP["http_pool"] = config.HTTPPool{Host: "https://localhost", TLS: &config.TLS{CACertFile: "/nonexistent"}}
-	built, err := catalog.Build(cfg, discard)
+	built, err := catalog.Build(cfg, discard, nil)
 	if err == nil || built != nil {
 		t.Fatalf("%v, %v", built, err)
 	}
@@ -177,7 +177,7 @@ func TestCheck(t *testing.T) {
 			cfg := full("localhost:1")
 			tc.change(cfg)
 			var paths []string
-			for _, p := range catalog.Check(cfg, nil, nil) {
+			for _, p := range catalog.Check(cfg, nil, nil, nil) {
 				if p.Severity != config.Error || p.Text == "" {
 					t.Errorf("%+v", p)
 				}
@@ -225,7 +225,7 @@ func TestCheckOfChoices(t *testing.T) {
 				t.Fatal(err)
 			}
 			var got []string
-			for _, p := range catalog.Check(cfg, nil, func(_ string, e *event.Event) bool { return !never.Has(e) }) {
+			for _, p := range catalog.Check(cfg, nil, func(_ string, e *event.Event) bool { return !never.Has(e) }, nil) {
 				got = append(got, p.Path+": "+p.Text)
 			}
 			if tc.want == "" {
@@ -263,7 +263,7 @@ func TestCheckAddsToEarlierProblems(t *testing.T) {
 	cfg.AppServer.Apps = []config.PushApp{
 		{Name: "a", APNs: &config.PushAPNs{KeyID: "ABC123DEFG", TeamID: "DEF123GHIJ", Topics: []string{"t"}}}, {Name: "b", FCM: &config.PushFCM{}},
 	}
-	got := catalog.Check(cfg, earlier, nil)
+	got := catalog.Check(cfg, earlier, nil, nil)
 	if len(got) != 2 || got[0].Path != "modules.mod_event_pusher.http.handlers[1]" || !strings.Contains(got[0].Text, "cacertfile") ||
 		got[1].Path != "modules.mod_event_pusher.http.handlers[3]" {
 		t.Errorf("%v, want the certificates of http_pool and the third handler's path", got)
@@ -280,7 +280,7 @@ func TestCallsAtOnce(t *testing.T) {
 	} {
 		cfg := full("localhost:1")
 		cfg.Pusher.SNS.PoolSize, cfg.Pools.Rabbit.Workers = tc.configured, tc.configured
-		built, err := catalog.Build(cfg, discard)
+		built, err := catalog.Build(cfg, discard, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

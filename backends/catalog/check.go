@@ -19,11 +19,12 @@ import (
 // or the pusher from taking them, such as a certificate that cannot be parsed or two
 // backends of one name. It connects to nothing.
 //
-// possible reports whether the condition of a backend may hold of such an event.
+// possible reports whether the condition of a backend may hold of such an event; compile is
+// that of Build.
 //
 // cfg may be what config.Examine returned beside the problems earlier; what those
 // complain of is not reported again.
-func Check(cfg *config.Config, earlier []config.Problem, possible func(backend string, e *event.Event) bool) []config.Problem {
+func Check(cfg *config.Config, earlier []config.Problem, possible func(backend string, e *event.Event) bool, compile backends.Compile) []config.Problem {
 	var problems []config.Problem
 	report := func(path, text, remedy string) {
 		problems = append(problems, config.Problem{Severity: config.Error, Path: path, Text: text, Remedy: remedy})
@@ -31,7 +32,7 @@ func Check(cfg *config.Config, earlier []config.Problem, possible func(backend s
 	named := make(map[string]string) // section by name
 	for _, p := range parts(stopgaps(cfg, earlier)) {
 		var apps *devices.InvalidAppsError
-		b, err := p.build(slog.New(slog.DiscardHandler))
+		b, err := p.build(slog.New(slog.DiscardHandler), compile)
 		switch {
 		case errors.Is(err, errNoPool): // config has said so
 			continue

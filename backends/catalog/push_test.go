@@ -35,7 +35,7 @@ func TestLackingForMongoosePush(t *testing.T) {
 		},
 		Pools: config.Pools{HTTP: map[string]config.HTTPPool{"p": {Host: gateway.URL, PathPrefix: "/", TLS: &config.TLS{CACertFile: gateway.CAFile}}}},
 	}
-	built, err := catalog.Build(cfg, discard)
+	built, err := catalog.Build(cfg, discard, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestContentAtMongoosePush(t *testing.T) {
 				Pools: config.Pools{HTTP: map[string]config.HTTPPool{"p": {Host: gateway.URL, PathPrefix: "/", TLS: &config.TLS{CACertFile: gateway.CAFile}}}},
 			}
 			cfg.Component.Name = "events.example.org"
-			built, err := catalog.Build(cfg, discard)
+			built, err := catalog.Build(cfg, discard, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -44,7 +44,7 @@ tls.cacertfile = %q
 	if cfg == nil {
 		b.Fatal(problems)
 	}
-	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler))
+	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func (b *builder) delivery() (err error) {
 	if err != nil {
 		return err
 	}
-	if b.backends, err = catalog.Build(b.cfg, b.log); err != nil {
+	if b.backends, err = catalog.Build(b.cfg, b.log, filter.CompileValue); err != nil {
 		return err
 	}
 	box, opened, err := openOutbox(b.cfg, b.backends, b.log)

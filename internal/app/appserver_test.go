@@ -83,7 +83,7 @@ cacertfile = %q
 		t.Fatal(problems)
 	}
 	log := slog.New(slog.DiscardHandler)
-	built, err := catalog.Build(cfg, log)
+	built, err := catalog.Build(cfg, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

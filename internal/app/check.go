@@ -31,7 +31,7 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 	problems = append(problems, catalog.Check(cfg, earlier, func(backend string, e *event.Event) bool {
 		c := conditions[backend]
 		return c == nil || c.Possible(e)
-	})...)
+	}, filter.CompileValue)...)
 	problems = append(problems, checkOutbox(cfg.Outbox, earlier)...)
 	return append(problems, checkLink(cfg, earlier)...)
 }

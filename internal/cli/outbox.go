@@ -12,11 +12,12 @@ import (
 	"eventpusher/config"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
+	"eventpusher/pusher/filter"
 )
 
 // configured returns the names of the backends of a configuration.
 func configured(cfg *config.Config) ([]string, error) {
-	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler))
+	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler), filter.CompileValue)
 	if err != nil {
 		return nil, err
 	}

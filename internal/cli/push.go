@@ -21,6 +21,7 @@ import (
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
 	"eventpusher/internal/jid"
+	"eventpusher/pusher/filter"
 )
 
 func explainFlags(fs *flag.FlagSet, o *options) {
@@ -99,7 +100,7 @@ func attachDevices(cfg *config.Config, b *push.Backend) (closeStore func() error
 // pushBackend returns the backend of the configuration with that store, which can be
 // asked and publishes nothing.
 func pushBackend(cfg *config.Config, store registration.Store) (b *push.Backend, closeAll func() error, err error) {
-	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler))
+	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler), filter.CompileValue)
 	if err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}

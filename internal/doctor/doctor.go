@@ -19,6 +19,7 @@ import (
 	"eventpusher/config"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
+	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
@@ -72,7 +73,7 @@ func Sinks(ctx context.Context, list []backends.Backend) []finding.Finding {
 // registrations opens the store of push registrations for reading.
 func Alone(ctx context.Context, cfg *config.Config, version string, letters Letters, registrations Registrations) []finding.Finding {
 	silent := slog.New(slog.DiscardHandler)
-	built, err := catalog.Build(cfg, silent)
+	built, err := catalog.Build(cfg, silent, filter.CompileValue)
 	if err != nil {
 		return []finding.Finding{finding.Failf("backends", "", "%v", err)}
 	}

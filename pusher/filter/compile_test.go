@@ -126,7 +126,7 @@ func TestNamesThatSNSDoesNotTakeAreWarnedAbout(t *testing.T) {
 
 func TestExpressionFields(t *testing.T) {
 	want := []string{
-		"event.kind", "event.type", "event.direction", "event.from", "event.to", "event.user", "event.room", "event.body",
+		"event.kind", "event.type", "event.direction", "event.sort", "event.from", "event.to", "event.user", "event.room", "event.body",
 		"event.class", "event.encrypted", "event.fallback", "event.replaces", "event.online", "event.recipient_offline", "event.session_count", "event.time",
 		"event.timestamp", "event.stanza_id", "event.id", "event.reconciled", "event.unverified", "event.replayed", "metadata",
 	}

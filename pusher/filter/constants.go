@@ -21,6 +21,14 @@ func fieldValues(field string) []string {
 		return []string{"chat", "groupchat", "headline", "normal", "online", "offline"}
 	case "direction":
 		return []string{event.In.String(), event.Out.String(), event.NoDirection.String()}
+	case "sort":
+		var names []string
+		if all, err := event.ParseSelection([]string{"all"}); err == nil {
+			for _, e := range all.Samples() {
+				names = append(names, e.Sort())
+			}
+		}
+		return names
 	case "class":
 		var names []string
 		for c := event.Other; c <= event.Retraction; c++ {

@@ -18,6 +18,7 @@ type eventFields struct {
 	Kind             string    `expr:"kind"`
 	Type             string    `expr:"type"`
 	Direction        string    `expr:"direction"`
+	Sort             string    `expr:"sort"`
 	From             string    `expr:"from"`
 	To               string    `expr:"to"`
 	User             string    `expr:"user"`
@@ -42,7 +43,7 @@ type eventFields struct {
 // load fills the environment with e.
 func (v *environment) load(e *event.Event) {
 	v.Event = eventFields{
-		Kind: e.Kind.String(), Type: e.Type, Direction: e.Direction.String(),
+		Kind: e.Kind.String(), Type: e.Type, Direction: e.Direction.String(), Sort: e.Sort(),
 		From: string(e.From), To: string(e.To), User: string(e.User), Room: string(e.Room),
 		Body: e.Body, Class: e.Class.String(), Encrypted: e.Encrypted, Fallback: e.Fallback, Replaces: e.Replaces, Online: e.Online,
 		RecipientOffline: e.RecipientOffline, SessionCount: e.SessionCount,

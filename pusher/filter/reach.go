@@ -10,7 +10,7 @@ import (
 // direction, and of the same going online or offline, whatever else it says. False is
 // certain: such a destination would never get anything.
 func (c *Condition) Possible(e *event.Event) bool {
-	fields := map[string]any{"kind": e.Kind.String(), "type": e.Type, "direction": e.Direction.String()}
+	fields := map[string]any{"kind": e.Kind.String(), "type": e.Type, "direction": e.Direction.String(), "sort": e.Sort()}
 	if e.Kind == event.UserStatus {
 		fields["online"] = e.Online
 	}

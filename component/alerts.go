@@ -3,8 +3,6 @@ package component
 import (
 	"strings"
 	"time"
-
-	"eventpusher/component/trust"
 )
 
 // Alert is a feed that should be there and is not, or what a server sends in vain: a
@@ -19,11 +17,11 @@ type Alert struct {
 
 // alerts lists what is wrong with the feeds of a connection that has lasted for a while.
 func (l *Link) alerts(now time.Time) (list []Alert) {
-	names, all := l.sources.Missing(trust.Patience, now)
+	names, all := l.sources.Missing(now)
 	switch {
 	case len(names) > 0 && all:
 		list = append(list, Alert{
-			Text:   "the event-feed is not heard any more: " + few(names) + " was there before and has not introduced itself since the link was set up",
+			Text:   "the event-feed is not heard any more: " + few(names) + " was there before, and has not introduced itself since the link was set up or does not answer any more",
 			Remedy: "load the feed module again (Prosody event_feed, ejabberd mod_event_feed) and see the server's log",
 		})
 	case len(names) > 0:
@@ -38,11 +36,11 @@ func (l *Link) alerts(now time.Time) (list []Alert) {
 	}
 	if len(unheard) > 0 && !(len(names) > 0 && all) {
 		list = append(list, Alert{
-			Text:   "the event-feed counts for " + few(unheard) + " and is not heard there since the link was set up",
+			Text:   "the event-feed counts for " + few(unheard) + " and is not heard there",
 			Remedy: "load the feed module on that host, or take event-feed out of [component] feeds",
 		})
 	}
-	for _, c := range append(l.judge.Complaints(), l.sources.Complaints()...) {
+	for _, c := range l.judge.Complaints() {
 		list = append(list, Alert{Text: c.Text, Remedy: c.Remedy, Partial: true})
 	}
 	return list

@@ -44,6 +44,8 @@ func TestMissingFeedIsAlerted(t *testing.T) {
 		}
 		m.hello(8, 8, "")
 		m.wantHears("resume s1 e1 7", "snapshot s1")
+		m.endSnapshot(8)
+		m.acked(8)
 		if got := w.Status().Alerts; len(got) != 1 || !got[0].Partial || !strings.Contains(got[0].Text, "s2") {
 			t.Errorf("with one of two: %+v", got)
 		}

@@ -535,14 +535,14 @@ func TestFeedOfHostsThatAreNotServed(t *testing.T) {
 	l.end()
 }
 
-// TestFeedIsTheAuthority as soon as a source has announced the host.
+// TestFeedIsTheAuthority as soon as a source has spoken for the host.
 func TestFeedIsTheAuthority(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		feeds []string
 		want  []string
 	}{
-		{"best heard", nil, []string{"fact service_log one", "resumed s1 missed", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
+		{"best heard", nil, []string{"fact service_log one", "resumed s1 missed", "fact service_log two", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
 		{"listed", []string{"event-feed", "direct"}, []string{"resumed s1 missed", "fed s1 e1 1: 1 alice@example.org/r1 m1"}},
 		{"not listed", []string{"service_log"}, []string{"fact service_log one", "resumed s1 missed", "fact service_log two", "position s1 e1 1", "fact service_log three"}},
 		{"for another class", []string{"service_log", "event-feed:offline"}, []string{"fact service_log one", "resumed s1 missed", "fact service_log two", "position s1 e1 1", "fact service_log three"}},

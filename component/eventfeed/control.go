@@ -16,11 +16,14 @@ const NS = "urn:eventpusher:feed:1"
 // Run tells the sources of one connection what they are to know, until done is closed.
 // What is due was put off for a moment, so that one acknowledgement stands for many
 // events, or found the writer's queue full; it is never lost, since each says all
-// that there is to say.
+// that there is to say. Once a minute it looks for sources that are silent.
 func (s *Sources) Run(done <-chan struct{}) {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
 	for {
 		select {
 		case <-s.wake:
+		case <-tick.C:
 		case <-done:
 			return
 		}
@@ -50,6 +53,10 @@ func (s *Sources) sayAll(now time.Time) {
 		if src.gap && !src.owed && now.Sub(src.askedAt) >= gapRetry {
 			src.owed = true
 		}
+		src.doubt(now, longSilence)
+		if src.unasked() && now.Sub(src.doubted) >= doubtPause {
+			src.wantSnapshot = true
+		}
 		s.say(src, now)
 	}
 }
@@ -67,13 +74,16 @@ func (s *Sources) say(src *source, now time.Time) {
 		src.acked = src.committed.Seq
 		s.metrics.acks.Inc()
 	}
-	if src.wantSnapshot && src.reachable() && !src.owed && !src.gap {
+	if src.wantSnapshot && src.reachable() && !src.owed && (!src.gap || src.unasked()) {
 		id, to := rand.Text(), src.host
 		if n := len(src.openings); n > 0 && src.openings[n-1].greeted != nil {
 			to = src.openings[n-1].greeted.host
 		}
 		if s.write(to, "<snapshot xmlns='"+NS+"' source='"+escape(src.name)+"' id='"+id+"'/>") {
 			src.wantSnapshot, src.snapshot = false, id
+			if src.asked.IsZero() {
+				src.asked = now
+			}
 			s.metrics.snapshots.Inc()
 		}
 	}
@@ -104,7 +114,7 @@ func (s *Sources) resume(src *source, now time.Time) {
 	src.owed, src.greeted = false, nil
 	src.askedAt, src.askAt = now, now.Add(askPause)
 	if src.gap {
-		src.asked++
+		src.tries++
 	}
 	if !g.hello.Token { // it does not repeat tokens, so its next element is the first
 		o.token = ""

@@ -89,11 +89,11 @@ func (s *Sources) toldElsewhere(src *source, f *trust.Fact) bool {
 }
 
 // expected reports whether a source that was there once has not come yet since this process
-// began. s.mu is held.
+// began, or has only said hello. s.mu is held.
 func (s *Sources) expected() bool {
 	return slices.ContainsFunc(s.sink.Positions(), func(at Position) bool {
 		src := s.byName[at.Source]
-		return src == nil || src.inEpoch == ""
+		return src == nil || src.inEpoch == "" || src.quiet && src.there(time.Now())
 	})
 }
 
@@ -124,73 +124,62 @@ func (s *Sources) lost(f *stanza.Feed, host jid.JID) verdict {
 // the sink before if something was missed. The caller then hands it over.
 func (s *Sources) advance(f *stanza.Feed, host jid.JID, from, to uint64) (*source, verdict) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	src := s.byName[f.Source]
 	if src == nil {
-		s.mu.Unlock()
 		return nil, unexpected
 	}
-	v, introduced := s.prove(src, f, host, from)
-	if v == accepted {
-		v = s.move(src, f, from, to)
+	if v := s.prove(src, f, host, from); v != accepted {
+		return src, v
 	}
-	untold, news := src.untold && v == accepted, src.news
-	if untold {
+	v := s.move(src, f, from, to)
+	if v == accepted && src.untold {
 		src.untold = false
-	}
-	s.mu.Unlock()
-	if introduced != nil {
-		s.introduce(src.name, introduced, time.Now())
-	}
-	if untold && f.Element == stanza.FeedEvent { // a loss is told anyway
-		s.sink.Resumed(src.name, news)
+		if f.Element == stanza.FeedEvent { // a loss is told anyway
+			s.sink.Resumed(src.name, src.news)
+		}
 	}
 	return src, v
 }
 
 // prove looks at the token of an element. The first element with the token of a resume
-// opens the sequence that the resume was about; introduced is then the hello that it has
-// proven to be the module's. s.mu is held.
-func (s *Sources) prove(src *source, f *stanza.Feed, host jid.JID, first uint64) (v verdict, introduced *greeting) {
+// opens the sequence that the resume was about. s.mu is held.
+func (s *Sources) prove(src *source, f *stanza.Feed, host jid.JID, first uint64) verdict {
 	switch {
-	case f.Token == "" && (src.token != "" || len(src.openings) > 0 || s.proven[host] || s.options.RequireToken):
-		return unproven, nil
+	case f.Token == "" && (src.token != "" || s.proven[host] || s.options.RequireToken):
+		return unproven
 	case f.Token == src.token:
-		return accepted, nil
+		return accepted
 	}
-	o, ok := src.proves(f.Token)
+	o, ok := src.proves(f.Token, f.Epoch)
 	if !ok {
-		return unexpected, nil
+		return unexpected
 	}
-	s.proven[jid.JID(strings.Clone(string(host)))], s.proven[src.host] = true, true // not the stanza's memory
 	s.opened(src, &o, f.Epoch, first)
-	if g := o.greeted; g != nil && g.epoch == f.Epoch {
-		s.proven[g.host] = true
-		return accepted, g
+	for _, host := range [...]jid.JID{host, src.host} {
+		s.proven[jid.JID(strings.Clone(string(host)))] = true // not the stanza's memory
 	}
-	return accepted, nil
+	return accepted
 }
 
 // move is advance for an element that may count. s.mu is held.
 func (s *Sources) move(src *source, f *stanza.Feed, from, to uint64) verdict {
 	now, lost := time.Now(), f.Element == stanza.FeedLost
-	src.heard = now
 	v := src.place(f.Epoch, from, to, lost)
-	if v == missing && src.staysMissing(from) {
+	if v != unexpected {
+		s.spoke(src, f, now)
+	}
+	switch {
+	case v == missing && src.staysMissing(from):
 		s.skip(src, from-1)
 		v = accepted
-	}
-	switch v {
-	case accepted:
-	case missing:
-		if !src.gap {
-			src.gap, src.owed = true, true
-			s.say(src, now)
-		}
-		return v
-	case duplicated:
+	case v == missing && !src.gap:
+		src.gap, src.owed = true, true
+		s.say(src, now)
+	case v == duplicated:
 		src.duplicate++
-		return v
-	default:
+	}
+	if v != accepted {
 		return v
 	}
 	if lost {
@@ -205,6 +194,17 @@ func (s *Sources) move(src *source, f *stanza.Feed, from, to uint64) verdict {
 	src.reached(to)
 	src.before, src.pending = src.pending, Position{Source: src.name, Epoch: f.Epoch, Seq: to}
 	return v
+}
+
+// spoke takes note that a source is there. With a token, or the id of the snapshot that it
+// was asked for, it proves that it has said hello itself. s.mu is held.
+func (s *Sources) spoke(src *source, f *stanza.Feed, now time.Time) {
+	back := src.proven && src.gone(now)
+	src.heard, src.doubted, src.asked = now, time.Time{}, time.Time{}
+	proves := f.Epoch == src.epoch && (src.token != "" || src.snapshot != "" && f.ID == src.snapshot)
+	if back || proves && !src.proven {
+		s.introduce(src, now)
+	}
 }
 
 // skip gives up events that stay missing although the module was asked for them again:

@@ -19,11 +19,12 @@ const (
 	turnedAway                // not taken, since one before it could not be kept
 	malformed                 // not an element of the protocol
 	unproven                  // without a token, from a host that was heard with tokens
+	surplus                   // of one source too many
 	numVerdicts
 )
 
 var verdictNames = [numVerdicts]string{
-	"accepted", "undecodable", "ignored", "duplicate", "gap", "unexpected", "turned_away", "malformed", "no_token",
+	"accepted", "undecodable", "ignored", "duplicate", "gap", "unexpected", "turned_away", "malformed", "no_token", "too_many_sources",
 }
 
 // Metrics counts what happens on the event-feed. Sources are not labels, since their

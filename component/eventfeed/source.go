@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -15,6 +16,10 @@ const (
 	askPause  = 2 * time.Second        // between two resumes that a failure made necessary
 	gapRetry  = 10 * time.Second       // until a missing event is asked for again
 	gapTries  = 2                      // so often, before a missing event is left out
+	// doubtPause is how long a source in doubt may take before it is asked whether it is
+	// there. One that has said nothing for longSilence is in doubt.
+	doubtPause  = 2 * time.Second
+	longSilence = 10 * time.Minute
 	// maxOpenings is how many resumes of a source wait for the first element with their
 	// token.
 	maxOpenings = 8
@@ -34,6 +39,13 @@ type source struct {
 	since time.Time
 	quiet bool // nothing of it was accepted since the hello
 	again int  // how often the hello was repeated since
+	// proven: the module itself has said that hello, and its hosts count. Another component
+	// of the server can say one, but hears no answer.
+	proven bool
+	// doubted is since when there is reason to doubt that the module is there: a hello, long
+	// silence, or another feed that is heard while this one is not. asked is when it was asked
+	// for a snapshot. Both are zero if an element came since.
+	doubted, asked time.Time
 
 	// The sequence as far as it was handed over: the epoch and its last number. fresh
 	// says that nothing of the epoch was handed over yet, empty that there was nothing
@@ -62,7 +74,7 @@ type source struct {
 	openings []opening // resumes of this connection whose token was not heard yet
 
 	gap      bool   // a number is missing
-	asked    int    // how many resumes the gap has cost
+	tries    int    // how many resumes the gap has cost
 	answers  int    // how many answers to them have begun
 	behind   uint64 // the last number that came behind the gap
 	unread   bool   // a stanza of the source's host that hid its number came since then
@@ -88,7 +100,7 @@ type greeting struct {
 
 // opening is a resume, behind which a sequence begins.
 type opening struct {
-	token string
+	token string // empty: it opens nothing any more, but its hello may be the module's
 	// at is the position that the source was told, zero if it is to begin with its oldest
 	// event. kept is what was on disk, zero if nothing was.
 	at, kept Position
@@ -123,11 +135,17 @@ func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, now time.
 	cold := src.inEpoch == ""
 	g = &greeting{host: host, epoch: f.Epoch, hello: f.Hello, continuity: src.continuity(f, kept)}
 	src.heard = now
+	if src.doubted.IsZero() { // anybody can say hello
+		src.doubted = now
+	}
 	src.owed, src.greeted, src.askAt = true, g, time.Time{}
 	if f.Hello.Token && src.answered {
 		src.wantSnapshot = src.wantSnapshot || g.continuity != Complete
 		return g, true
 	}
+	// The sink hears of a module that repeats tokens when its first element proves that
+	// it has said hello itself. If nothing was missed, there may be none for long.
+	g.told = !f.Hello.Token || g.continuity == Complete
 	src.adopt(g)
 	if src.again++; !repeated {
 		src.since, src.again = now, 0
@@ -140,7 +158,7 @@ func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, now time.
 }
 
 // adopt makes a hello what is known of the source.
-func (src *source) adopt(g *greeting) { src.greeting = *g }
+func (src *source) adopt(g *greeting) { src.greeting, src.proven = *g, false }
 
 // continuity says what a hello means: whether what follows goes on behind what this
 // process, or another one since, has handed over.
@@ -223,15 +241,28 @@ func (src *source) open(o *opening, epoch string, first uint64) (unknownLoss boo
 	return unknownLoss
 }
 
-// proves finds the resume that an element's token answers, and forgets those before it.
-func (src *source) proves(token string) (o opening, ok bool) {
+// proves finds the resume that an element of this epoch answers by its token, and forgets
+// those before it. The module's hello may have been answered by one of those.
+func (src *source) proves(token, epoch string) (o opening, ok bool) {
 	i := slices.IndexFunc(src.openings, func(o opening) bool { return o.token == token })
 	if i < 0 {
 		return o, false
 	}
 	o = src.openings[i]
+	for _, before := range slices.Backward(src.openings[:i]) {
+		if g := before.greeted; g != nil && g.epoch == epoch && (o.greeted == nil || o.greeted.epoch != epoch) {
+			o.greeted = g
+		}
+	}
 	src.openings = slices.Delete(src.openings, 0, i+1)
 	return o, true
+}
+
+// void makes the resumes that were sent open nothing any more.
+func (src *source) void() {
+	for i := range src.openings {
+		src.openings[i].token = ""
+	}
 }
 
 // knows reports whether the token is one that was given to the source.
@@ -260,7 +291,7 @@ func (src *source) reached(seq uint64) {
 
 // closeGap forgets what was missing.
 func (src *source) closeGap() {
-	src.gap, src.asked, src.answers, src.behind, src.unread = false, 0, 0, 0, false
+	src.gap, src.tries, src.answers, src.behind, src.unread = false, 0, 0, 0, false
 }
 
 // staysMissing takes note of a number behind the gap and reports whether the answers to our
@@ -268,18 +299,19 @@ func (src *source) closeGap() {
 // an answer; what came before it will come again. A module that goes on without ever
 // answering is not waited for.
 func (src *source) staysMissing(from uint64) bool {
-	begins := src.asked > 0 && from <= src.behind
+	begins := src.tries > 0 && from <= src.behind
 	src.behind = from
 	if begins {
 		src.answers++
 	}
-	return begins && (src.answers >= gapTries || src.unread) || src.asked > 2*gapTries
+	return begins && (src.answers >= gapTries || src.unread) || src.tries > 2*gapTries
 }
 
 // disconnected forgets what holds for one connection only.
 func (src *source) disconnected() {
 	src.since, src.quiet = time.Time{}, false
-	src.owed, src.greeted, src.answered = false, nil, false
+	src.owed, src.greeted, src.answered, src.proven = false, nil, false, false
+	src.doubted, src.asked = time.Time{}, time.Time{}
 	src.token, src.openings = "", nil
 	src.closeGap()
 }
@@ -298,7 +330,31 @@ func (src *source) unacked() uint64 {
 // reachable reports whether the module listens: it was told where to go on.
 func (src *source) reachable() bool { return src.answered || len(src.openings) > 0 }
 
+// has reports whether it says that a host, as configured, is one of its own.
+func (src *source) has(host jid.JID, served jid.Domains) bool {
+	return slices.ContainsFunc(src.hello.Hosts, func(its jid.JID) bool { return served.Configured(its) == host })
+}
+
+// gone reports whether it was asked for a snapshot and said nothing for trust.Patience. While
+// its events wait to be kept, its window may be full.
+func (src *source) gone(now time.Time) bool {
+	return !src.asked.IsZero() && now.Sub(src.asked) >= trust.Patience && src.idle()
+}
+
+// there reports whether it has introduced itself on this connection and is not gone.
+func (src *source) there(now time.Time) bool { return !src.since.IsZero() && !src.gone(now) }
+
 // due reports whether it has to be told something, now or later.
 func (src *source) due() bool {
-	return src.owed || src.gap || src.unacked() > 0 || src.wantSnapshot && src.reachable()
+	return src.owed || src.gap || src.unacked() > 0 || src.wantSnapshot && src.reachable() || src.unasked()
 }
+
+// doubt takes note that nothing came of it for so long.
+func (src *source) doubt(now time.Time, silence time.Duration) {
+	if src.doubted.IsZero() && !src.since.IsZero() && now.Sub(src.heard) >= silence {
+		src.doubted = now
+	}
+}
+
+// unasked reports whether it is in doubt and yet to be asked whether it is there.
+func (src *source) unasked() bool { return !src.doubted.IsZero() && src.asked.IsZero() }

@@ -6,9 +6,7 @@
 package eventfeed
 
 import (
-	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -33,14 +31,6 @@ const (
 	undecodableBurst = 30
 	undecodableEvery = 10 * time.Second
 	briefBytes       = 1 << 10
-)
-
-// warnEvery is how often the same warning is logged. Of maxWarnings, all further ones with
-// the same message are the same: another component of the server can make up any number of
-// sources.
-const (
-	warnEvery   = time.Minute
-	maxWarnings = 2 * maxSources
 )
 
 // Options are the parts that Sources works with.
@@ -75,17 +65,20 @@ type Sources struct {
 	attached time.Time         // when, zero while not connected
 	byName   map[string]*source
 	proven   map[jid.JID]bool // hosts that were heard with tokens
-	warned   map[string]*warning
 }
 
-// New returns Sources that know of none yet.
+// New returns Sources that know of none yet. The judge asks them whether they are silent.
 func New(o Options) *Sources {
-	return &Sources{
+	s := &Sources{
 		options: o, judge: o.Judge, sink: o.Sink, name: o.Component, metrics: o.Metrics, log: o.Log,
 		letters: rate.NewLimiter(rate.Every(undecodableEvery), undecodableBurst),
 		wake:    make(chan struct{}, 1),
-		byName:  make(map[string]*source), proven: make(map[jid.JID]bool), warned: make(map[string]*warning),
+		byName:  make(map[string]*source), proven: make(map[jid.JID]bool),
 	}
+	if !o.Silent {
+		s.judge.Silent(s.silent)
+	}
+	return s
 }
 
 // Attached says how sources are told things from now on. send takes a stanza and returns
@@ -101,7 +94,6 @@ func (s *Sources) Detached() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.send, s.attached = nil, time.Time{}
-	maps.DeleteFunc(s.warned, func(_ string, w *warning) bool { return time.Since(w.logged) >= warnEvery })
 	for _, src := range s.byName {
 		src.disconnected()
 	}
@@ -132,7 +124,7 @@ func (s *Sources) unreadable(host jid.JID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, src := range s.byName {
-		if src.answered && (src.host == host || slices.Contains(src.hello.Hosts, host)) {
+		if src.reachable() && (src.host == host || slices.Contains(src.hello.Hosts, host)) {
 			src.unread = true
 		}
 	}
@@ -144,17 +136,16 @@ func (s *Sources) take(env *stanza.Envelope, b []byte, reason string, now time.T
 	f, host := env.Feed, env.Outer.From
 	if !s.judge.Module(env, s.announced(f, host), now) {
 		if f.Element == stanza.FeedHello && env.Outer.Kind == stanza.Message && env.Outer.Type != "error" {
-			s.strange(host)
+			s.strange(host, now)
 		}
 		return
 	}
 	v := malformed
 	switch f.Element {
 	case stanza.FeedHello:
-		if s.hello(f, host, now) {
+		if v = s.hello(f, host, now); v == accepted {
 			return
 		}
-		v = unproven
 	case stanza.FeedEvent:
 		v = s.event(env, b, reason, now)
 	case stanza.FeedLost:
@@ -165,79 +156,25 @@ func (s *Sources) take(env *stanza.Envelope, b []byte, reason string, now time.T
 	s.metrics.events[v].Inc()
 	switch v {
 	case unexpected, malformed:
-		s.warn("element", "component: skipped an element of the event-feed", "result", verdictNames[v], "host", string(host), "source", shortened(f.Source))
+		s.judge.Warn(now, "", "component: skipped an element of the event-feed", "result", verdictNames[v], "host", host, "source", f.Source)
 	case unproven:
-		s.warn("token", "component: refused an element of the event-feed without a token",
-			"host", string(host), "source", shortened(f.Source), "remedy", "another component of the server may be speaking in the host's name; "+
+		s.judge.Warn(now, "", "component: refused an element of the event-feed without a token", "host", host, "source", f.Source,
+			"remedy", "another component of the server may be speaking in the host's name; "+
 				"if its feed module was set back to an older version, install the current one, or restart eventpusher with [component] feed_token = \"optional\"")
+	case surplus:
+		s.judge.Warn(now, "", "component: there are too many sources of the event-feed at once, another one is not heard", "host", host, "source", f.Source, "most", maxSources,
+			"remedy", "another component of the server may be making sources up; let only the server's modules speak in the host's name")
 	}
 }
 
 // strange counts a hello from a host that is not ours.
-func (s *Sources) strange(host jid.JID) {
+func (s *Sources) strange(host jid.JID, now time.Time) {
 	if host.Local() != "" || !host.IsBare() {
 		return // a user's
 	}
 	s.metrics.unserved.Inc()
-	s.warn("unserved", "component: a feed module introduces itself from a host that is not served here, so it is not heard", "host", shortened(string(host)),
+	s.judge.Warn(now, "", "component: a feed module introduces itself from a host that is not served here, so it is not heard", "host", host,
 		"remedy", "if the host belongs to your server, list it in general.hosts, or in component.forwarders if only its module is to be heard")
-}
-
-// warning is what was logged for a key.
-type warning struct {
-	logged, seen time.Time
-	trust.Complaint
-}
-
-// warn logs a warning at most once in warnEvery for each key. The last of attrs is the
-// remedy if there is one.
-func (s *Sources) warn(key, message string, attrs ...any) {
-	s.mu.Lock()
-	now := time.Now()
-	if s.warned[key] == nil && len(s.warned) >= maxWarnings {
-		key = message // for all that it would be about
-	}
-	w := s.warned[key]
-	if w == nil {
-		w = new(warning)
-		s.warned[key] = w
-	}
-	w.seen = now
-	due := w.logged.IsZero() || now.Sub(w.logged) >= warnEvery
-	if due {
-		w.logged = now
-		w.Complaint = complaint(message, attrs)
-	}
-	s.mu.Unlock()
-	if due {
-		s.log.Warn(message, attrs...)
-	}
-}
-
-// complaint makes a sentence of a warning; one without a remedy is none.
-func complaint(message string, attrs []any) (c trust.Complaint) {
-	c.Text = strings.TrimPrefix(message, "component: ")
-	for i := 0; i+1 < len(attrs); i += 2 {
-		if attrs[i] == "remedy" {
-			c.Remedy = fmt.Sprint(attrs[i+1])
-		} else {
-			c.Text += fmt.Sprintf(", %s %v", attrs[i], attrs[i+1])
-		}
-	}
-	return c
-}
-
-// Complaints lists what operators were warned of on this connection, with what helps.
-func (s *Sources) Complaints() (list []trust.Complaint) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range s.warned {
-		if w.Remedy != "" && !s.attached.IsZero() && w.seen.After(s.attached) {
-			list = append(list, w.Complaint)
-		}
-	}
-	slices.SortFunc(list, func(a, b trust.Complaint) int { return strings.Compare(a.Text, b.Text) })
-	return list
 }
 
 // announced reports whether the source has said that the host is one of its own, or
@@ -254,14 +191,18 @@ func (s *Sources) announced(f *stanza.Feed, host jid.JID) bool {
 	return src != nil && (src.answered && slices.Contains(src.hello.Hosts, host) || src.knows(f.Token))
 }
 
-// hello takes a source's introduction, and reports whether it counts. From then on
-// nothing of the source counts until it was told what is kept, unless it repeats tokens.
-func (s *Sources) hello(f *stanza.Feed, host jid.JID, now time.Time) bool {
+// hello takes a source's introduction, and accepts it if it counts. From then on nothing of
+// the source counts until it was told what is kept, unless it repeats tokens. Its hosts count
+// when the source has proven that it can hear us.
+func (s *Sources) hello(f *stanza.Feed, host jid.JID, now time.Time) verdict {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !f.Hello.Token && (s.options.RequireToken || s.proven[host]) {
+		return unproven
+	}
 	src := s.source(f.Source)
-	if src == nil || !f.Hello.Token && (s.options.RequireToken || s.proven[host]) {
-		s.mu.Unlock()
-		return false
+	if src == nil {
+		return surplus
 	}
 	var kept *Position
 	if src.idle() { // else it is this process that has taken the last events
@@ -270,37 +211,48 @@ func (s *Sources) hello(f *stanza.Feed, host jid.JID, now time.Time) bool {
 		}
 	}
 	g, repeated := src.greet(f, host, kept, now)
-	// The sink hears of a module that repeats tokens when its first element proves that
-	// it has said hello itself. If nothing was missed, there may be none for long.
-	tell := !f.Hello.Token || g.continuity == Complete && !src.answered
-	g.told = tell
-	again := src.again
-	s.mu.Unlock()
-	if again >= 3 {
-		s.warn("again "+src.name, "component: a feed module repeats its introduction, so our answers do not reach it", "source", src.name, "host", string(host),
+	if src.again >= 3 {
+		s.judge.Warn(now, src.name, "component: a feed module repeats its introduction, so our answers do not reach it", "source", src.name, "host", host,
 			"remedy", "see whether the name of the component that the module is configured with is ours, and the server's log")
 	}
-	if tell && (!repeated || g.continuity == Overtaken) {
-		s.introduce(src.name, g, now)
+	if s.options.Silent && !repeated {
+		s.introduce(src, now) // it will not be heard
+	}
+	if g.told && (!repeated || g.continuity == Overtaken) {
 		s.sink.Resumed(src.name, g.continuity)
 	}
-	if f.Hello.Token {
-		s.judge.Heard(f.Hello.Hosts)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.say(src, time.Now())
-	return true
+	return accepted
 }
 
-// introduce logs a source that has come and lets its hosts count.
-func (s *Sources) introduce(name string, g *greeting, now time.Time) {
-	s.log.Info("component: a source of the event-feed is there", "source", name, "host", string(g.host),
-		"server", shortened(g.hello.Server), "kept", g.hello.Next-g.hello.First, "continuity", g.continuity.String())
-	if unserved := s.judge.Announced(g.hello.Hosts, now); len(unserved) > 0 {
-		s.warn("hosts "+name, "component: the source has hosts that are not served here, their events are left out",
-			"source", name, "hosts", unserved, "remedy", "list them in general.hosts, or rooms' in component.muc_hosts, if they are to count")
+// introduce logs a source that has come and lets its hosts count. s.mu is held.
+func (s *Sources) introduce(src *source, now time.Time) {
+	src.proven = true
+	s.log.Info("component: a source of the event-feed is there", "source", src.name, "host", string(src.host),
+		"server", trust.Shortened(src.hello.Server), "kept", src.hello.Next-src.hello.First, "continuity", src.greeting.continuity.String())
+	if unserved := s.judge.Announced(src.hello.Hosts, now); len(unserved) > 0 {
+		s.judge.Warn(now, src.name, "component: the source has hosts that are not served here, their events are left out",
+			"source", src.name, "hosts", unserved, "remedy", "list them in general.hosts, or rooms' in component.muc_hosts, if they are to count")
 	}
+}
+
+// silent reports whether no source of a host is there any more. Those of which nothing came
+// for trust.Patience are asked, since the judge has heard another feed: a module that was
+// unloaded says nothing.
+func (s *Sources) silent(host jid.JID, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	silent := true
+	for _, src := range s.byName {
+		if src.since.IsZero() || src.quiet || !src.has(host, s.judge.Hosts()) {
+			continue // a hello alone may be anybody's
+		}
+		if src.doubt(now, trust.Patience); src.unasked() {
+			s.nudge()
+		}
+		silent = silent && src.gone(now)
+	}
+	return silent
 }
 
 // source returns the source of that name, a new one if need be, in place of one of which
@@ -358,7 +310,8 @@ func (s *Sources) refused(src *source) {
 		s.log.Debug("component: events are not kept, the source will be asked for them again", "source", src.name)
 	}
 	s.metrics.refused.Inc()
-	src.refused, src.owed, src.askAt, src.openings = true, true, time.Now().Add(askPause), nil
+	src.refused, src.owed, src.askAt = true, true, time.Now().Add(askPause)
+	src.void()
 	s.settled(src)
 }
 
@@ -382,13 +335,4 @@ func undecodable(env *stanza.Envelope, at Position, b []byte, reason string, now
 		u.User = env.Feed.User
 	}
 	return u
-}
-
-// shortened bounds what a peer says about itself.
-func shortened(text string) string {
-	const most = 200
-	if len(text) > most {
-		text = strings.ToValidUTF8(text[:most], "") + "…"
-	}
-	return text
 }

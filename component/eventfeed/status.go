@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"eventpusher/component/trust"
 )
 
 // Status says how far a source of the event-feed has come.
@@ -37,7 +39,7 @@ func (s *Sources) Status() []Status {
 	list := make([]Status, 0, len(s.byName))
 	for _, src := range s.byName {
 		out := Status{
-			Name: src.name, Host: string(src.host), Server: shortened(src.hello.Server), Epoch: src.epoch,
+			Name: src.name, Host: string(src.host), Server: trust.Shortened(src.hello.Server), Epoch: src.epoch,
 			Holes: src.holes, LostEvents: src.lost, UnknownLosses: src.unknownLosses, Duplicates: src.duplicate, Tokens: src.token != "",
 		}
 		if since := src.since; !since.IsZero() {
@@ -56,20 +58,20 @@ func (s *Sources) Status() []Status {
 }
 
 // Missing returns the sources that were there once, as their positions on disk show, and
-// have not introduced themselves on this connection although it has lasted for patience.
-// all says that no other source has.
-func (s *Sources) Missing(patience time.Duration, now time.Time) (names []string, all bool) {
+// are not there on a connection that has lasted for trust.Patience: they have not introduced
+// themselves, or do not answer any more. all says that no other source is there.
+func (s *Sources) Missing(now time.Time) (names []string, all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.attached.IsZero() || now.Sub(s.attached) < patience {
+	if s.attached.IsZero() || now.Sub(s.attached) < trust.Patience {
 		return nil, false
 	}
 	all = true
 	for _, src := range s.byName {
-		all = all && src.since.IsZero()
+		all = all && !src.there(now)
 	}
 	for _, at := range s.sink.Positions() {
-		if src := s.byName[at.Source]; src == nil || src.since.IsZero() {
+		if src := s.byName[at.Source]; src == nil || !src.there(now) {
 			names = append(names, at.Source)
 		}
 	}

@@ -25,7 +25,7 @@ func TestAckTimes(t *testing.T) {
 		d.want("ack s e 199")
 		time.Sleep(ackDelay)
 		d.want("ack s e 205")
-		time.Sleep(time.Hour)
+		time.Sleep(longSilence - time.Second)
 		d.want()
 	})
 }
@@ -80,7 +80,7 @@ func TestGapTimes(t *testing.T) {
 		d.events(6, 6) // at once, if nothing was asked for lately
 		d.want("resume s e 3")
 		d.events(4, 4)
-		time.Sleep(time.Hour)
+		time.Sleep(longSilence - time.Second)
 		d.want("ack s e 4")
 	})
 }

@@ -230,26 +230,6 @@ func TestHelloFromAnUnservedHost(t *testing.T) {
 	})
 }
 
-// TestWarningsAreBounded: made-up sources fill neither the log nor the memory.
-func TestWarningsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := newDesk(t, 10)
-		defer d.stop()
-		const message = "the source has hosts that are not served here"
-		for i := range 4 * maxWarnings {
-			d.in("<hello NS source='made-up-%d' epoch='e' first='1' next='1' hosts='other.example'/>", i)
-		}
-		if n := strings.Count(d.log.String(), message); n != maxWarnings+1 || len(d.warned) != maxWarnings+1 {
-			t.Errorf("%d lines, %d warnings remembered, want %d", n, len(d.warned), maxWarnings+1)
-		}
-		time.Sleep(warnEvery)
-		d.Detached()
-		if len(d.warned) != 0 {
-			t.Errorf("%d warnings remembered after a minute and the connection's end", len(d.warned))
-		}
-	})
-}
-
 // TestClosedGapIsNotAskedFor: the number that was missing has come by itself.
 func TestClosedGapIsNotAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 // Nobody stands for a feed where none is to count.
 const Nobody = Feed(numFeeds)
 
-// Patience is how long after the connection was set up a feed that counted may be silent.
-// Then another one that is heard takes its place.
+// Patience is how long a feed that counted may be silent, after the connection was set up
+// or after it was asked whether it is there. Then another one that is heard takes its place.
 const Patience = 20 * time.Second
 
 // Choice says for each class which feed counts: one of them, Nobody, or 0 for the best
@@ -38,6 +38,7 @@ func Chosen(name string) Feed {
 // One goroutine asks; any may take a snapshot.
 type authorities struct {
 	configured Choice
+	silent     func(host jid.JID, now time.Time) bool // nil: the event-feed never falls silent
 	metrics    *Metrics
 	log        *slog.Logger
 
@@ -96,14 +97,6 @@ func (a *authorities) hear(host jid.JID, f Feed) *hostFeeds {
 	return h
 }
 
-// establish takes note that f is heard on host and can report all that it gives, before
-// it has.
-func (a *authorities) establish(host jid.JID, f Feed, now time.Time) {
-	for c := range numClasses {
-		a.admit(host, c, f, now)
-	}
-}
-
 // admit reports whether feed f is the authority for this class of facts of
 // host, after taking note that it was heard.
 func (a *authorities) admit(host jid.JID, c Class, f Feed, now time.Time) bool {
@@ -127,10 +120,12 @@ func (a *authorities) admit(host jid.JID, c Class, f Feed, now time.Time) bool {
 // present one, or if that one is not there any more.
 func (a *authorities) prefer(h *hostFeeds, c Class, f Feed, now time.Time) {
 	before := h.authority[c]
-	gone := before != 0 && !h.now[before] && !a.since.IsZero() && now.Sub(a.since) >= Patience
-	better := f.reports(c) && f != before && (before == 0 || f < before || gone)
+	if f == before || !f.reports(c) {
+		return
+	}
+	better := before == 0 || f < before || a.gone(h, before, now)
 	if configured := a.configured[c]; configured != 0 {
-		better = configured == f && before != f
+		better = configured == f
 	}
 	if !better {
 		return
@@ -150,6 +145,20 @@ func (a *authorities) prefer(h *hostFeeds, c Class, f Feed, now time.Time) {
 		a.log.Warn("component: the feed that counted is not heard any more, another one counts instead", append(attrs, "before", before.String(),
 			"remedy", "set the server's "+before.String()+" feed up again, as docs/servers says, if it is to count")...)
 	}
+}
+
+// gone reports whether a feed that counted is not there any more: it was not heard on a
+// connection that has lasted for Patience, or the event-feed has fallen silent.
+func (a *authorities) gone(h *hostFeeds, f Feed, now time.Time) bool {
+	if a.since.IsZero() || now.Sub(a.since) < Patience {
+		return false
+	}
+	if f == EventFeed && h.now[f] && a.silent != nil && a.silent(h.name, now) {
+		a.mu.Lock()
+		h.now[f] = false
+		a.mu.Unlock()
+	}
+	return !h.now[f]
 }
 
 // of returns the authority of a host for a class, 0 if there is none. It belongs to
@@ -172,8 +181,8 @@ func (a *authorities) deaf() bool {
 }
 
 // unheard lists the hosts, in order of their names, on which the event-feed counts, by
-// configuration or because it was heard before, and was not heard on a connection that has
-// lasted for Patience. The metric of the authority is 0 for them.
+// configuration or because it was heard before, and is gone. The metric of the authority
+// is 0 for them.
 func (a *authorities) unheard(now time.Time) (hosts []jid.JID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

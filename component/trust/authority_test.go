@@ -2,7 +2,9 @@ package trust
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -126,7 +128,7 @@ func TestComplaints(t *testing.T) {
 			var log bytes.Buffer
 			j := New(Options{Component: "events.localhost", Forwarders: []string{"localhost"}, Hosts: []string{"localhost"}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			d := stanza.NewDecoder(stanza.Limits{})
-			for _, at := range []time.Time{when, when.Add(complainEvery - 1)} {
+			for _, at := range []time.Time{when, when.Add(warnEvery - 1)} {
 				var env stanza.Envelope
 				if err := d.Decode([]byte(tc.xml), &env); err != nil {
 					t.Fatal(err)
@@ -136,6 +138,72 @@ func TestComplaints(t *testing.T) {
 			lines := strings.Count(log.String(), "\n")
 			if tc.want == "" && lines > 0 || tc.want != "" && (lines != 1 || !strings.Contains(log.String(), tc.want)) {
 				t.Errorf("logged %q, want one line with %q", log.String(), tc.want)
+			}
+		})
+	}
+}
+
+// TestWarningsAreBounded: made-up names fill neither the log nor the memory, and do not keep
+// others from being warned of later.
+func TestWarningsAreBounded(t *testing.T) {
+	var log bytes.Buffer
+	j := New(Options{Component: "events.localhost", Log: slog.New(slog.NewTextHandler(&log, nil))})
+	for i := range 4 * maxWarnings {
+		j.Warn(when, strconv.Itoa(i), "component: made up", "source", strings.Repeat("é", i), "remedy", "none")
+	}
+	if n := strings.Count(log.String(), "\n"); n != maxWarnings+1 || len(j.Complaints()) != n {
+		t.Errorf("%d lines, %d complaints, want %d", n, len(j.Complaints()), maxWarnings+1)
+	}
+	if n := log.Len() / maxWarnings; n > 400 {
+		t.Errorf("%d bytes a line", n)
+	}
+	j.Warn(when.Add(warnEvery), "another", "component: made up", "remedy", "some")
+	if got := j.Complaints(); len(got) != 1 || got[0] != (Complaint{"made up", "some"}) {
+		t.Errorf("%d complaints after a minute, the first %v", len(got), got[0])
+	}
+	j.Reconnected(when)
+	if got := j.Complaints(); len(got) != 0 {
+		t.Errorf("%v of the connection before", got)
+	}
+}
+
+// TestToldTwice: a message is known by its addresses, id and text, by whatever feed it comes;
+// one without an id only if both tell of it at the same time.
+func TestToldTwice(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		event string // attributes and text of the message that the event-feed reports
+		after time.Duration
+		twice bool
+	}{
+		{"the same", "id='1'><body>hi</body>", 0, true},
+		{"the same, by a clock that is behind", "id='1'><body>hi</body>", -30 * time.Second, true},
+		{"long after", "id='1'><body>hi</body>", time.Hour, false},
+		{"another id", "id='2'><body>hi</body>", 0, false},
+		{"another text", "id='1'><body>ho</body>", 0, false},
+		{"without an id", "><body>hi</body>", 0, true},
+		{"without an id, said again", "><body>hi</body>", 3 * time.Second, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig([]string{"localhost"})
+			first := "id='1'><body>hi</body>"
+			if strings.HasPrefix(tc.event, ">") {
+				first = tc.event
+			}
+			const message = "<message xmlns='jabber:client' from='alice@localhost/r1' to='bob@localhost' "
+			if r.classify(t, wrap("localhost", "events.localhost", message+first+"</message>")) == "" {
+				t.Fatal("the first feed does not count")
+			}
+			report := fmt.Sprintf("<message from='localhost' to='events.localhost'><event xmlns='urn:eventpusher:feed:1' source='s' epoch='e' seq='1' kind='message-sent' user='alice@localhost/r1' t='%.3f'/>%s</message>",
+				float64(when.Add(tc.after).UnixMilli())/1000, forward(message+tc.event+"</message>"))
+			for n := range 2 {
+				if err := r.decoder.Decode([]byte(report), &r.env); err != nil {
+					t.Fatal(err)
+				}
+				fact, v := r.Report(&r.env, when)
+				if twice := tc.twice && n == 0; twice != (fact == nil) || r.Authority("localhost", Messages) != EventFeed {
+					t.Errorf("report %d is %v", n+1, verdictNames[v])
+				}
 			}
 		})
 	}

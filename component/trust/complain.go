@@ -1,15 +1,103 @@
 package trust
 
 import (
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"eventpusher/internal/jid"
 )
 
-// complainEvery is how often one kind of stanza that does not count is logged.
-const complainEvery = time.Minute
+// warnEvery is how often the same warning is logged. Of maxWarnings, all further ones with
+// the same message are the same: a server can make up any number of names.
+const (
+	warnEvery   = time.Minute
+	maxWarnings = 512
+)
+
+// Complaint is what a server sends in vain: a sentence, and what helps.
+type Complaint struct{ Text, Remedy string }
+
+// warnings are logged at most once in warnEvery each, and listed for one connection. They
+// are safe for concurrent use.
+type warnings struct {
+	log *slog.Logger
+
+	mu    sync.Mutex
+	given map[string]*warning
+}
+
+type warning struct {
+	Complaint
+	logged time.Time
+}
+
+// forget makes each warning be logged anew.
+func (w *warnings) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.given = make(map[string]*warning)
+}
+
+// Warn logs a warning at most once a minute for what it is about; about may be empty. attrs
+// are keys and values as slog takes them. One with the key "remedy" is listed by Complaints.
+// Long strings are shortened. Any goroutine may call it; it does not block.
+func (w *warnings) Warn(now time.Time, about, message string, attrs ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := message + about
+	if w.given[key] == nil && len(w.given) >= maxWarnings {
+		maps.DeleteFunc(w.given, func(_ string, g *warning) bool { return now.Sub(g.logged) >= warnEvery })
+		if len(w.given) >= maxWarnings {
+			key = message
+		}
+	}
+	g := w.given[key]
+	if g == nil {
+		g = new(warning)
+		w.given[key] = g
+	}
+	if now.Sub(g.logged) < warnEvery {
+		return
+	}
+	g.logged, g.Complaint = now, Complaint{Text: strings.TrimPrefix(message, "component: ")}
+	for i := 0; i+1 < len(attrs); i += 2 {
+		if attrs[i] == "remedy" {
+			g.Remedy = fmt.Sprint(attrs[i+1])
+			continue
+		}
+		attrs[i+1] = Shortened(fmt.Sprint(attrs[i+1]))
+		g.Text += fmt.Sprintf(", %s %s", attrs[i], attrs[i+1])
+	}
+	w.log.Warn(message, attrs...)
+}
+
+// Complaints lists the warnings of this connection that name a remedy. Any goroutine may
+// call it.
+func (w *warnings) Complaints() (list []Complaint) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.given {
+		if g.Remedy != "" {
+			list = append(list, g.Complaint)
+		}
+	}
+	slices.SortFunc(list, func(a, b Complaint) int { return strings.Compare(a.Text, b.Text) })
+	return list
+}
+
+// Shortened bounds what a peer says about itself.
+func Shortened(text string) string {
+	const most = 200
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
 
 // complaints are what is logged of stanzas that a server, or somebody on it, sends in vain.
 // A user's own stanzas are only counted: any user can send them.
@@ -28,27 +116,10 @@ var complaints = map[Verdict]struct{ text, remedy string }{
 		"see docs/servers for the modules that forward stanzas as they are"},
 }
 
-// Complaint is what a server sends in vain: a sentence, and what helps.
-type Complaint struct{ Text, Remedy string }
-
-// Complaints lists what was complained of on this connection. Any goroutine may call it.
-func (j *Judge) Complaints() (list []Complaint) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for v := range numVerdicts {
-		if host := j.vain[v]; host != "" {
-			text := strings.TrimPrefix(complaints[v].text, "component: ")
-			list = append(list, Complaint{text + " (last from " + host + ")", complaints[v].remedy})
-		}
-	}
-	return list
-}
-
-// complain logs, at most once a minute for each verdict, that stanzas of a server do not
-// count, and what helps.
+// complain warns that stanzas of a server do not count, and says what helps.
 func (j *Judge) complain(v Verdict, f Feed, from jid.JID, now time.Time) {
 	c, ok := complaints[v]
-	if !ok || now.Sub(j.complained[v]) < complainEvery {
+	if !ok {
 		return
 	}
 	server := from.Local() == "" && from.IsBare() && from != ""
@@ -56,17 +127,7 @@ func (j *Judge) complain(v Verdict, f Feed, from jid.JID, now time.Time) {
 		// A stranger's own stanza, unless no host of ours was ever heard.
 		server = !server && j.authority.deaf()
 	}
-	if !server {
-		return
+	if server {
+		j.Warn(now, "", c.text, "host", from.Domain(), "remedy", c.remedy)
 	}
-	j.complained[v] = now
-	const most = 200
-	host := strings.Clone(from.Domain())
-	if len(host) > most {
-		host = strings.ToValidUTF8(host[:most], "")
-	}
-	j.mu.Lock()
-	j.vain[v] = host
-	j.mu.Unlock()
-	j.log.Warn(c.text, slog.String("host", host), slog.String("remedy", c.remedy))
 }

@@ -3,7 +3,6 @@ package trust
 import (
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -15,7 +14,7 @@ import (
 //
 // A stanza is evidence only as far as its sender is trusted: on every server a
 // plain user can send the component a forged <forwarded/>, privileges or presence.
-// One goroutine judges; Status may be called by any.
+// One goroutine judges; Status, Warn and Complaints may be called by any.
 type Judge struct {
 	name       jid.JID
 	forwarders jid.Domains
@@ -24,13 +23,11 @@ type Judge struct {
 	granted    map[jid.JID]bool // hosts that granted presence (XEP-0356) on this connection
 	grants     grants
 	authority  *authorities
+	told       *told
 	metrics    *Metrics
 	log        *slog.Logger
-	fact       Fact                  // what was returned last
-	complained map[Verdict]time.Time // when each was logged last
-
-	mu   sync.Mutex
-	vain [numVerdicts]string // the host that was complained of last on this connection
+	fact       Fact // what was returned last
+	warnings
 }
 
 // Options say whom to trust.
@@ -58,9 +55,11 @@ func New(o Options) *Judge {
 	j := &Judge{
 		name: jid.Prepare(o.Component), forwarders: jid.NewDomains(o.Forwarders...),
 		hosts: jid.NewDomains(o.Hosts...), mucHosts: jid.NewDomains(o.MUCHosts...),
-		granted: make(map[jid.JID]bool), authority: newAuthorities(&o), complained: make(map[Verdict]time.Time), metrics: o.Metrics, log: o.Log,
+		granted: make(map[jid.JID]bool), authority: newAuthorities(&o), told: newTold(), metrics: o.Metrics, log: o.Log,
+		warnings: warnings{log: o.Log},
 	}
 	j.grants.reset()
+	j.warnings.forget()
 	return j
 }
 
@@ -68,12 +67,9 @@ func New(o Options) *Judge {
 // again on every connection, and feeds have to be heard anew.
 func (j *Judge) Reconnected(now time.Time) {
 	j.authority.connected(now)
-	clear(j.complained) // each connection is complained of anew
-	j.mu.Lock()
-	j.vain = [numVerdicts]string{}
-	j.mu.Unlock()
 	clear(j.granted)
 	j.grants.reset()
+	j.warnings.forget() // each connection is complained of anew
 }
 
 // Status says how each host is heard.
@@ -138,6 +134,9 @@ func (j *Judge) Stanza(env *stanza.Envelope, now time.Time) *Fact {
 		return nil
 	}
 	j.fact = Fact{Stanza: *s, Feed: feed, Copy: copied, Host: host, Received: now}
+	if s.Kind == stanza.Message {
+		j.told.add(s, now)
+	}
 	return &j.fact
 }
 

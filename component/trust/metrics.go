@@ -44,7 +44,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}, []string{"dialect", "trust"})
 	m := &Metrics{authority: promauto.With(reg).NewGaugeVec(prometheus.GaugeOpts{
 		Name: "eventpusher_feed_authority",
-		Help: "1 for the feed that counts for a host and class of fact; 0 once it was not heard for 20 s after the link was set up.",
+		Help: "1 for the feed that counts for a host and class of fact; 0 once it is not heard: for 20 s after the link was set up, or after it was asked whether it is there.",
 	}, []string{"host", "class", "feed"})}
 	// The fast path counts without looking labels up. Only what occurs is exposed
 	// from the start: the feeds that can be told apart.

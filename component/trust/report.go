@@ -31,6 +31,10 @@ func (j *Judge) Forwards(host jid.JID) bool { return j.forwarders.Has(host) }
 // Serves reports whether what a feed says about the host counts.
 func (j *Judge) Serves(host jid.JID) bool { return j.forwarders.Has(host) && j.local(host) }
 
+// Silent sets how the judge learns that the event-feed has fallen silent on a host on which
+// it counts. silent is asked whenever another feed is refused there, and must not block.
+func (j *Judge) Silent(silent func(host jid.JID, now time.Time) bool) { j.authority.silent = silent }
+
 // Announced makes the event-feed the authority for the served ones of these hosts, and
 // returns the others.
 func (j *Judge) Announced(hosts []jid.JID, now time.Time) (unserved []jid.JID) {
@@ -39,23 +43,14 @@ func (j *Judge) Announced(hosts []jid.JID, now time.Time) (unserved []jid.JID) {
 			unserved = append(unserved, host)
 			continue
 		}
-		j.authority.establish(host, EventFeed, now)
+		j.authority.admit(host, Messages, EventFeed, now)
+		j.authority.admit(host, Presence, EventFeed, now)
 	}
 	return unserved
 }
 
-// Heard takes note that a feed module has spoken for these hosts. It does not make the
-// event-feed the authority.
-func (j *Judge) Heard(hosts []jid.JID) {
-	for _, host := range hosts {
-		if j.Serves(host) {
-			j.authority.hear(host, EventFeed)
-		}
-	}
-}
-
-// Unheard lists the hosts on which the event-feed counts and was not heard on a connection
-// that has lasted for Patience. Any goroutine may call it.
+// Unheard lists the hosts on which the event-feed counts and is not heard: not on a
+// connection that has lasted for Patience, or not any more. Any goroutine may call it.
 func (j *Judge) Unheard(now time.Time) []jid.JID { return j.authority.unheard(now) }
 
 // Report returns the fact that a report of the event-feed stands for, nil if it does not
@@ -117,6 +112,15 @@ func (j *Judge) report(env *stanza.Envelope, now time.Time) Verdict {
 	// The end of an account is of no class: no other feed tells of it.
 	if r.Kind != stanza.AccountRemoved && !j.authority.admit(host, reportClass(r.Kind), EventFeed, now) {
 		return notAuthoritative
+	}
+	if r.Kind == stanza.MessageSent || r.Kind == stanza.MessageReceived {
+		at := r.At
+		if at.IsZero() {
+			at = now
+		}
+		if j.told.take(s, at) {
+			return notAuthoritative // the feed that counted before has reported it
+		}
 	}
 	return Trusted
 }

@@ -13,6 +13,9 @@ import (
 	"eventpusher/internal/xmppserver"
 )
 
+// spoken is what a module that has said hello says first.
+const spoken = "<message from='localhost' to='events.localhost'><event xmlns='urn:eventpusher:feed:1' source='s' epoch='e' seq='1' kind='session-start' user='alice@localhost/r'/></message>"
+
 // TestRequestsAreDropped has a server that reports and answers nothing, as ejabberd does if
 // mod_privilege drops our requests: the hosts are not to blame.
 func TestRequestsAreDropped(t *testing.T) {
@@ -35,10 +38,10 @@ func TestRequestsAreDropped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := session.Send("<message from='localhost' to='events.localhost'><hello xmlns='urn:eventpusher:feed:1' source='s' epoch='e' first='1' next='1' hosts='localhost'/></message>"); err != nil {
+	if err := session.Send("<message from='localhost' to='events.localhost'><hello xmlns='urn:eventpusher:feed:1' source='s' epoch='e' first='1' next='1' hosts='localhost'/></message>" + spoken); err != nil {
 		t.Fatal(err)
 	}
-	for len(link.Status().Sources) == 0 {
+	for len(link.Status().Hosts[0].Heard) == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	var found []string

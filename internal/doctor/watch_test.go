@@ -107,7 +107,7 @@ func TestWatch(t *testing.T) {
 	if warnings() != 1 {
 		t.Errorf("%v warnings", warnings())
 	}
-	_ = session.Send("<message from='localhost' to='events.localhost'><hello xmlns='urn:eventpusher:feed:1' source='s' epoch='e' first='1' next='2' hosts='localhost'/></message>")
+	_ = session.Send("<message from='localhost' to='events.localhost'><hello xmlns='urn:eventpusher:feed:1' source='s' epoch='e' first='1' next='2' hosts='localhost'/></message>" + spoken)
 	wait("end", func() bool { return strings.Contains(log.String(), "this is over") })
 	if warnings() != 0 {
 		t.Errorf("%v warnings at the end", warnings())

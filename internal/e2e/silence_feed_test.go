@@ -23,6 +23,33 @@ func talk(t *testing.T, s *harness.XMPPServer) {
 	alice.Ping()
 }
 
+// unloaded are the signs that another feed has taken the place of the event-feed, whose
+// module is taken out of a running server. Its users go on talking.
+func unloaded(name, by string, unload func(s *harness.XMPPServer)) noticeable {
+	return noticeable{
+		name: name, once: `^eventpusher_feed_acks_total [1-9]`, // its events are on disk
+		meanwhile: func(t *testing.T, s *harness.XMPPServer) {
+			t.Helper()
+			alice := s.Login(t, "alice", "talks on")
+			tick := time.NewTicker(time.Second)
+			go func() {
+				defer tick.Stop()
+				for alice.TrySend("<message to='bob@localhost' type='chat'>"+body("still there?")+"</message>") == nil {
+					select {
+					case <-t.Context().Done():
+						return
+					case <-tick.C:
+					}
+				}
+			}()
+			unload(s)
+		},
+		log:    "level=WARN.*feed that counted is not heard any more.*class=message feed=" + by + " before=event-feed.*set the server's event-feed feed up again",
+		metric: `^eventpusher_feed_authority\{class="message",feed="` + by + `",host="localhost"\} 1`,
+		doctor: "^FAIL +server .*not heard any more.*load the feed module again",
+	}
+}
+
 // finds is the beginning of what a running instance logs about its feeds.
 const finds = "level=(WARN|ERROR).*something is wrong.*subject="
 
@@ -159,6 +186,14 @@ func TestSilenceProsody(t *testing.T) {
 			},
 		},
 		{
+			harness.ProsodyOptions{EventFeed: true, Firewall: true, Accounts: true},
+			unloaded("the module is unloaded while the server runs", "firewall", func(s *harness.XMPPServer) {
+				for _, host := range []string{"conference.localhost", "localhost"} {
+					s.Shell("module", "unload", "event_feed", host)
+				}
+			}),
+		},
+		{
 			harness.ProsodyOptions{EventFeed: true},
 			noticeable{
 				name: "feeds names another one than the server has", component: `feeds = ["firewall"]`, meanwhile: talk,
@@ -281,6 +316,10 @@ func TestSilenceEjabberd(t *testing.T) {
 	} {
 		started = append(started, row.start(t, server))
 	}
+	shell := harness.NewErlangShell(t)
+	started = append(started, unloaded("the module is stopped while the server runs", "service_log", func(*harness.XMPPServer) {
+		shell.Run(`gen_mod:stop_module(<<"localhost">>, mod_event_feed)`)
+	}).start(t, harness.Ejabberd(t, harness.EjabberdOptions{EventFeed: true, ServiceLog: true, Users: users, Eval: shell.Eval("")})))
 	for _, c := range started {
 		t.Run(c.name, c.check)
 	}

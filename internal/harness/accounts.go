@@ -42,6 +42,12 @@ func (s *XMPPServer) account(user string) (name, host string) {
 	return user, s.Domain
 }
 
+// Shell runs a command of "prosodyctl shell" in a Prosody that was made with the option Accounts.
+func (s *XMPPServer) Shell(args ...string) {
+	s.t.Helper()
+	s.must(strings.Join(args, " "), s.accounts.(prosodyShell).run(args...))
+}
+
 // prosodyShell is prosodyctl shell, by which a running Prosody is told. Its prosodyctl
 // deluser does the work in a process of its own.
 type prosodyShell struct{ s *server }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,6 +113,11 @@ func TestFence(t *testing.T) {
 		}
 	})
 	t.Run("old server", func(t *testing.T) {
+		version := dial(t, harness.NATS(t, harness.NATSOptions{Old: true}).URL()).ConnectedServerVersion()
+		if !strings.HasPrefix(version, "2.9.") {
+			// 2.10.27 of Debian 13: none of 200 000 records in 261 changes of leader.
+			t.Skipf("nats-server %s does not have the fault of 2.9", version)
+		}
 		if twice, acked := race(t, harness.NATSOptions{Old: true}, 20*rounds); twice == 0 {
 			t.Errorf("none of %d records has two winners: the test does not show what it is for", acked)
 		}

@@ -19,6 +19,7 @@ import (
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/route"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/unread"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -73,7 +74,7 @@ type Backend struct {
 	failing    *failing
 	backlog    *backlog
 	complaints *complain.Log
-	unread     *unread
+	unread     *unread.Counts
 	shared     Unread // nil: there is no other instance
 	removals   *removals
 	history    *history
@@ -101,7 +102,7 @@ func New(o Options) *Backend {
 	}
 	o.Virtual = folded(o.Virtual)
 	return &Backend{
-		o: o, own: jid.NewDomains(string(o.Own)), messages: newReports(), made: newIDSet(), settled: newReports(), failing: newFailing(), backlog: newBacklog(), complaints: complain.New(o.Log, o.Now), unread: newUnread(),
+		o: o, own: jid.NewDomains(string(o.Own)), messages: newReports(), made: newIDSet(), settled: newReports(), failing: newFailing(), backlog: newBacklog(), complaints: complain.New(o.Log, o.Now), unread: unread.New(),
 		removals: newRemovals(), history: newHistory(), tally: newTally(),
 	}
 }
@@ -136,11 +137,11 @@ func (b *Backend) Wants(e *event.Event) bool {
 	switch {
 	case e.Kind == event.UserStatus:
 		if e.Online {
-			b.unread.back(e.User, e.Time)
+			b.unread.Back(e.User, e.Time)
 		}
 		return false
 	case e.Kind == event.Chat && e.Direction == event.In:
-		b.unread.read(e.User, e.To.Bare(), e.Time)
+		b.unread.Read(e.User, e.To.Bare(), e.Time)
 		return false
 	case e.Kind == event.Notification:
 		return b.o.Devices != nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +34,7 @@ func (r *removals) add(owner jid.JID, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if last, ok := r.of.Get(owner); !ok || at.After(last) {
-		r.of.Add(own(owner), at)
+		r.of.Add(jid.JID(strings.Clone(string(owner))), at) // it is a part of an event
 	}
 }
 
@@ -49,7 +50,7 @@ func (r *removals) covers(owner jid.JID, received time.Time) (end time.Time, yes
 // accountEnds clears what memory has of an account, in the order of the feed.
 func (b *Backend) accountEnds(e *event.Event) {
 	b.removals.add(e.User, e.Time)
-	b.unread.back(e.User, e.Time)
+	b.unread.Back(e.User, e.Time)
 }
 
 // removeAccount removes what an account that is no more has registered, as MongooseIM

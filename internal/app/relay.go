@@ -6,8 +6,8 @@ import (
 	"errors"
 	"time"
 
-	"eventpusher/backends/push"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/unread"
 	"eventpusher/component"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher/outbox"
@@ -32,9 +32,9 @@ type relay interface {
 // relayed is a question: Unread is to be counted, or else an IQ of type set is to be
 // sent.
 type relayed struct {
-	Unread  *push.UnreadMessage `json:"unread,omitempty"`
-	To      jid.JID             `json:"to,omitempty"`
-	Payload []byte              `json:"payload,omitempty"`
+	Unread  *unread.Message `json:"unread,omitempty"`
+	To      jid.JID         `json:"to,omitempty"`
+	Payload []byte          `json:"payload,omitempty"`
 }
 
 // relayedReply says what became of an IQ, a result if all is empty, or how many messages
@@ -95,9 +95,9 @@ func (r *registrar) ask(ctx context.Context, to jid.JID, payload []byte) error {
 const countTimeout = time.Second
 
 // Add implements push.Unread. What was read is known where the link is.
-func (r *registrar) Add(ctx context.Context, m *push.UnreadMessage) (count, total int, ok bool) {
+func (r *registrar) Add(ctx context.Context, m *unread.Message) (count, total int, ok bool) {
 	if r.leading.Load() {
-		count, total = r.push.CountUnread(m)
+		count, total = r.push.Unread().Add(m)
 		return count, total, true
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
@@ -121,7 +121,7 @@ func (r *registrar) answer(ctx context.Context, question []byte) []byte {
 	switch {
 	case err != nil:
 	case asked.Unread != nil:
-		reply.Count, reply.Total = r.push.CountUnread(asked.Unread)
+		reply.Count, reply.Total = r.push.Unread().Add(asked.Unread)
 	case asked.To == "":
 		err = errors.New("push: the instance that holds the link does not understand the question: run the same version everywhere")
 	default:
@@ -143,7 +143,7 @@ func (r *registrar) answer(ctx context.Context, question []byte) []byte {
 // it.
 func (a *App) lead(turn context.Context) error {
 	if r := a.registrar; r != nil && r.relay != nil {
-		r.push.ForgetUnread()
+		r.push.Unread().Clear()
 		r.leading.Store(true)
 		defer r.leading.Store(false)
 		stop, err := r.relay.Answer(r.answer)

@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/unread"
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -143,11 +144,11 @@ func TestRelayedCounts(t *testing.T) {
 	leader.leading.Store(true)
 	start := time.UnixMilli(1_700_000_000_000)
 	n := 0
-	message := func(with jid.JID) *push.UnreadMessage {
+	message := func(with jid.JID) *unread.Message {
 		n++
-		return &push.UnreadMessage{User: "bob@x", With: with, Key: fmt.Sprint(n), Time: start.Add(time.Duration(n) * time.Second)}
+		return &unread.Message{User: "bob@x", With: with, Key: fmt.Sprint(n), Time: start.Add(time.Duration(n) * time.Second)}
 	}
-	expect := func(what string, r *registrar, m *push.UnreadMessage, count, total int, ok bool) {
+	expect := func(what string, r *registrar, m *unread.Message, count, total int, ok bool) {
 		t.Helper()
 		if c, all, can := r.Add(t.Context(), m); c != count || all != total || can != ok {
 			t.Errorf("%s: %d of %d, %v; want %d of %d, %v", what, c, all, can, count, total, ok)

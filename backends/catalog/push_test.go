@@ -108,9 +108,8 @@ func TestContentAtMongoosePush(t *testing.T) {
 			defer store.Close()
 			defer backend.Close()
 			attach(backend, store)
-			const form = "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field>" +
-				"<field var='service'><value>fcm</value></field><field var='device_id'><value>d</value></field></x>"
-			if err := backend.Register(t.Context(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'>"+form+"</enable>"), time.Now()); err != nil {
+			device := registration.Service{PubSub: "push.example.org", Node: "n", Options: []notify.Field{{Name: "service", Value: "fcm"}, {Name: "device_id", Value: "d"}}}
+			if err := store.Enable(t.Context(), "bob@example.org", device); err != nil {
 				t.Fatal(err)
 			}
 			err = backend.Publish(t.Context(), []event.Event{{

@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -106,11 +107,25 @@ func (f *fixture) attach(store registration.Store) {
 
 var asMongooseIM = decide.Decider{Plugin: decide.Defaults, Content: notify.ContentBody}
 
+// register carries out an enable or disable of a session.
+func (f *fixture) register(t testing.TB, session jid.JID, payload []byte, received time.Time) error {
+	t.Helper()
+	var e registration.Element
+	if err := xml.Unmarshal(payload, &e); err != nil {
+		t.Fatal(err)
+	}
+	r, err := e.Request()
+	if err != nil {
+		return &xmpp.Refusal{Type: "modify", Condition: "bad-request"} // as clients are told
+	}
+	return f.Register(context.Background(), session, r, received)
+}
+
 // enable registers a node of bob's.
 func (f *fixture) enable(t testing.TB, pubsub, node, form string) {
 	t.Helper()
 	payload := `<enable xmlns='urn:xmpp:push:0' jid='` + pubsub + `' node='` + node + `'>` + form + `</enable>`
-	if err := f.Register(context.Background(), "bob@example.org/phone", []byte(payload), f.now); err != nil {
+	if err := f.register(t, "bob@example.org/phone", []byte(payload), f.now); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -388,12 +403,11 @@ func TestNobodyIsTold(t *testing.T) {
 // TestUnacked: with the enhanced plugin the device that the session has enabled
 // is told at once, and no other.
 func TestUnacked(t *testing.T) {
-	ctx := context.Background()
 	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 	register := func(session jid.JID, what, node string) {
 		t.Helper()
 		payload := `<` + what + ` xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
-		if err := f.Register(ctx, session, []byte(payload), f.now); err != nil {
+		if err := f.register(t, session, []byte(payload), f.now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -450,7 +464,7 @@ func TestTwoSessionsInResume(t *testing.T) {
 	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 	for session, node := range map[jid.JID]string{"bob@example.org/1": "one", "bob@example.org/2": "two"} {
 		payload := `<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
-		if err := f.Register(context.Background(), session, []byte(payload), f.now); err != nil {
+		if err := f.register(t, session, []byte(payload), f.now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -522,7 +536,7 @@ func TestUnreadCountsOnce(t *testing.T) {
 	f := newFixture(t, decide.Decider{Plugin: decide.Enhanced, Content: notify.ContentBody})
 	f.enable(t, "push.example.org", "phone", "")
 	payload := "<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='tablet'/>"
-	if err := f.Register(context.Background(), "bob@example.org/tablet", []byte(payload), f.now); err != nil {
+	if err := f.register(t, "bob@example.org/tablet", []byte(payload), f.now); err != nil {
 		t.Fatal(err)
 	}
 	var got []string
@@ -553,14 +567,10 @@ func TestUnreadCountsOnce(t *testing.T) {
 func TestRegisterRefuses(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	var refusal *xmpp.Refusal
-	err := f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0'/>"), f.now)
-	if !errors.As(err, &refusal) || *refusal != (xmpp.Refusal{Type: "modify", Condition: "bad-request"}) {
-		t.Errorf("got %v", err)
-	}
 	for i := range registration.MaxPerUser {
 		f.enable(t, fmt.Sprintf("push%d.example", i/maxAtDomain), fmt.Sprint(i), "")
 	}
-	err = f.Register(context.Background(), "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"), f.now)
+	err := f.register(t, "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"), f.now)
 	if !errors.As(err, &refusal) || refusal.Type != "wait" {
 		t.Errorf("got %v", err)
 	}

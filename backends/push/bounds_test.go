@@ -25,7 +25,7 @@ func TestBounds(t *testing.T) {
 	f.o.Served = jid.NewDomains("example.org")
 	register := func(pubsub, node, form string) string {
 		payload := `<enable xmlns='urn:xmpp:push:0' jid='` + pubsub + `' node='` + node + `'>` + form + `</enable>`
-		err := f.Register(t.Context(), "bob@example.org/phone", []byte(payload), f.now)
+		err := f.register(t, "bob@example.org/phone", []byte(payload), f.now)
 		var refusal *xmpp.Refusal
 		if errors.As(err, &refusal) {
 			return refusal.Condition
@@ -65,7 +65,7 @@ func TestLargeMessage(t *testing.T) {
 	f.network.answer = func(_ jid.JID, payload string) error { sent += len(payload); return nil }
 	for i := range registration.MaxPerUser {
 		payload := fmt.Sprintf(`<enable xmlns='urn:xmpp:push:0' jid='push%d.example.net' node='%d'>%s</enable>`, i, i, formField("a", strings.Repeat("x", maxOptions-1)))
-		_ = f.Register(t.Context(), "bob@example.org/phone", []byte(payload), f.now) // refused when there are enough
+		_ = f.register(t, "bob@example.org/phone", []byte(payload), f.now) // refused when there are enough
 	}
 	e := f.message("1")
 	e.Body = strings.Repeat("x", 15<<10)

@@ -38,7 +38,7 @@ func TestAccountRemoved(t *testing.T) {
 	enable := func(session jid.JID, node string) {
 		t.Helper()
 		payload := `<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='` + node + `'/>`
-		if err := f.Register(t.Context(), session, []byte(payload), f.now); err != nil {
+		if err := f.register(t, session, []byte(payload), f.now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,7 +98,7 @@ func TestAccountRemoved(t *testing.T) {
 func TestLateRegistration(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	enable := func(session jid.JID, received time.Time) error {
-		return f.Register(t.Context(), session, []byte(`<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/>`), received)
+		return f.register(t, session, []byte(`<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/>`), received)
 	}
 	for _, at := range []time.Time{f.now, f.now.Add(-time.Hour)} { // an older end that comes again says nothing new
 		if err := f.publish(t, removed(at)); err != nil {
@@ -142,13 +142,13 @@ func TestAccountEndsMeanwhile(t *testing.T) {
 	}
 	payload := []byte(`<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/>`)
 	var refusal *xmpp.Refusal
-	if err := f.Register(t.Context(), "bob@example.org/phone", payload, f.now); !errors.As(err, &refusal) || *refusal != (xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}) {
+	if err := f.register(t, "bob@example.org/phone", payload, f.now); !errors.As(err, &refusal) || *refusal != (xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}) {
 		t.Errorf("the old account is told %v", err)
 	}
 	if got := f.nodes(t); len(got) != 0 {
 		t.Errorf("registered is %q", got)
 	}
-	if err := f.Register(t.Context(), "bob@example.org/phone", payload, end.Time.Add(time.Second)); err != nil {
+	if err := f.register(t, "bob@example.org/phone", payload, end.Time.Add(time.Second)); err != nil {
 		t.Error(err)
 	}
 	if got := f.nodes(t); len(got) != 1 {

@@ -46,10 +46,7 @@ type App struct {
 	admin    *admin.Server   // nil without [admin] listen
 	control  *control.Server // nil if its socket could not be made
 	began    time.Time
-	// registrar is nil without push.
-	registrar *registrar
-	// devices is nil where no application is configured.
-	devices *deviceDesk
+	pushing  pushParts
 }
 
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
@@ -118,22 +115,6 @@ func (b *builder) delivery() (err error) {
 	return nil
 }
 
-// push makes what registers for push, if that is configured.
-func (b *builder) push() (err error) {
-	if b.registrar, err = newRegistrar(b.cfg, b.backends, b.pusher, b.log); err != nil || b.registrar == nil {
-		return err
-	}
-	b.iqs = b.registrar.handlers()
-	if b.control != nil {
-		b.control.HandlePush(b.registrar)
-	}
-	if b.devices, err = newDeviceDesk(b.cfg, b.registrar.push, b.pusher, b.log); err != nil || b.devices == nil {
-		return err
-	}
-	b.iqs, b.api = append(b.iqs, b.devices.handlers()...), b.devices.api()
-	return nil
-}
-
 // attach makes the link to the XMPP server, and what watches it.
 func (b *builder) attach() (err error) {
 	b.link, err = component.New(b.cfg.Component, b.cfg.General.Hosts, component.Options{
@@ -144,13 +125,8 @@ func (b *builder) attach() (err error) {
 	}
 	b.watch = doctor.NewWatch(b.link, b.cfg, b.registry, b.log)
 	b.sink.link = b.link
-	if b.registrar == nil {
-		return nil
-	}
-	b.registrar.component = b.link
-	if others, ok := b.box.(relay); ok {
-		b.registrar.relay = others
-		b.registrar.push.AttachUnread(b.registrar)
+	if b.pushing.users != nil {
+		b.pushing.users.Attach(b.link)
 	}
 	return nil
 }
@@ -192,11 +168,11 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	var parts errgroup.Group
 	parts.Go(part(a.pusher.Run, lanes))
-	if a.registrar != nil {
-		parts.Go(part(a.registrar.run, lanes))
+	if a.pushing.users != nil {
+		parts.Go(part(a.pushing.users.Run, lanes))
 	}
-	if a.devices != nil {
-		parts.Go(part(a.devices.run, lanes))
+	if a.pushing.devices != nil {
+		parts.Go(part(a.pushing.devices.Run, lanes))
 	}
 	if a.admin != nil {
 		parts.Go(part(a.admin.Run, listener))
@@ -336,12 +312,7 @@ func (a *App) closeAll() error {
 			errs = append(errs, fmt.Errorf("%s: close: %w", b.Name(), err))
 		}
 	}
-	if a.registrar != nil {
-		errs = append(errs, a.registrar.Close())
-	}
-	if a.devices != nil {
-		errs = append(errs, a.devices.Close())
-	}
+	errs = append(errs, a.pushing.close())
 	if a.box != nil {
 		errs = append(errs, a.box.Close())
 	}

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"testing"
 
+	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
@@ -137,7 +138,7 @@ func BenchmarkPush(b *testing.B) {
 func benchmarkDevices(b *testing.B, app func(*testing.B, *surroundings) string, device func(*testing.B, *surroundings, int) devices.Request) {
 	w := startWorld(b)
 	a := w.run(b, "[modules.mod_event_pusher.push]\n[push]\nburst = 1000\ninterval = \"1ms\"\n[[push.app]]\nname = \"chat\"\n"+app(b, w))
-	registry := devices.NewRegistry(a.devices.store, a.registrar.push.Devices().Apps())
+	registry := devices.NewRegistry(a.pushing.store, pushOf(a).Devices().Apps())
 	payloads := make([]string, 10_000)
 	var all sync.WaitGroup
 	for i := range payloads {
@@ -153,6 +154,9 @@ func benchmarkDevices(b *testing.B, app func(*testing.B, *surroundings) string, 
 	all.Wait()
 	measurePushes(b, w, worldTask{Payloads: payloads})
 }
+
+// pushOf returns the backend.
+func pushOf(a *App) *push.Backend { return a.backends[0].(*push.Backend) }
 
 // publishByProsody is what mod_cloud_notify sends.
 func publishByProsody(c devices.Credentials) string {
@@ -233,7 +237,7 @@ tls.cacertfile = %q
 			s := registration.Service{PubSub: "pubsub." + feedHost, Node: "n", Options: []notify.Field{
 				{Name: "service", Value: "fcm"}, {Name: "device_id", Value: fmt.Sprint("device-", i)},
 			}}
-			if err := a.registrar.store.Enable(context.Background(), jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)), s); err != nil {
+			if err := a.pushing.registrations.Enable(context.Background(), jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)), s); err != nil {
 				b.Error(err)
 			}
 		})

@@ -14,7 +14,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/catalog"
-	"eventpusher/backends/push"
+	"eventpusher/backends/push/xmppside"
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/finding"
@@ -137,12 +137,13 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	c := cfg.Component
 	c.HandshakeTimeout = min(c.HandshakeTimeout, attachLimit-time.Second)
 	offers := &offers{hosts: make(map[jid.JID]bool)}
+	delegation := &xmppside.Delegation{Asked: offers.note}
 	if cfg.Pusher.Push != nil {
-		offers.push, offers.taken = true, push.Delegators(cfg.General.Hosts, c.Forwarders)
+		delegation.Hosts = xmppside.Delegators(cfg.General.Hosts, c.Forwarders)
 	}
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,
-		IQ:      offers.handlers(),
+		IQ:      delegation.Handlers(), // a request of a user is not carried out
 		// Nothing is kept here; an event-feed keeps what it has for the instance.
 		Silent: true,
 	})

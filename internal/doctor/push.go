@@ -15,6 +15,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/xmppside"
 	"eventpusher/component"
 	"eventpusher/component/trust"
 	"eventpusher/config"
@@ -30,7 +31,7 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 	if s.State != component.Connected {
 		return nil // Server has said so
 	}
-	name, taken := cfg.Component.Name, push.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)
+	name, taken := cfg.Component.Name, xmppside.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)
 	var list []finding.Finding
 	for _, host := range cfg.General.Hosts {
 		of := string(jid.Prepare(host))
@@ -98,54 +99,18 @@ func hidden(ctx context.Context, link *component.Link, host string) bool {
 	return true
 }
 
-// offers answers hosts that ask what we would do for push, and notes which have. They are
-// told what an instance would tell them: ejabberd asks before it delegates anything, but
-// Prosody asks only once after its start, and would hide push from clients until the next.
+// offers notes which hosts ask what we would do for push. They are told what an instance
+// would tell them: ejabberd asks before it delegates anything, but Prosody asks only once
+// after its start, and would hide push from clients until the next.
 type offers struct {
-	push  bool        // an instance would push
-	taken jid.Domains // whose delegation it would take then
 	mu    sync.Mutex
 	hosts map[jid.JID]bool
 }
 
-func (o *offers) handlers() (list []component.IQHandler) {
-	for _, node := range push.DelegationNodes() {
-		list = append(list, component.IQHandler{
-			Name: "delegation_disco", Element: xml.Name{Space: disco.NSInfo, Local: "query"}, Type: component.Get, Node: node, Handle: o.asked,
-		})
-	}
-	if !o.push {
-		return list
-	}
-	for _, ns := range [...]string{push.Delegation1, push.Delegation2} {
-		list = append(list, component.IQHandler{
-			Name: "delegated", Element: xml.Name{Space: ns, Local: "delegation"}, Type: component.Set, Handle: o.delegated,
-		})
-	}
-	return list
-}
-
-// asked says what an instance would do for the namespace that a server delegates.
-func (o *offers) asked(q *component.IQ) {
+func (o *offers) note(host jid.JID) {
 	o.mu.Lock()
-	o.hosts[q.From] = true
-	o.mu.Unlock()
-	if !o.taken.Has(q.From) {
-		_ = q.Fail(component.StanzaError{Type: "cancel", Condition: "item-not-found"}) // it may have gone
-		return
-	}
-	_ = q.Result(push.DelegationInfo(q.Node))
-}
-
-// delegated tells a user whose request comes in the moments of an examination to try
-// again: nothing is registered here.
-func (o *offers) delegated(q *component.IQ) {
-	ask, err := push.ReadAsk(q.Raw)
-	if err != nil || !o.taken.Has(q.From) || !ask.Of(q.From) {
-		_ = q.Fail(component.StanzaError{Type: "auth", Condition: "forbidden"})
-		return
-	}
-	_ = q.Result(ask.Refused(push.Unavailable()))
+	defer o.mu.Unlock()
+	o.hosts[host] = true
 }
 
 func (o *offers) from(host jid.JID) bool {

@@ -1,10 +1,8 @@
 package registration
 
 import (
-	"bytes"
 	"encoding/xml"
 	"errors"
-	"io"
 
 	xmppjid "mellium.im/xmpp/jid"
 
@@ -55,19 +53,6 @@ func (e *Element) UnmarshalXML(d *xml.Decoder, start xml.StartElement) error {
 	}
 	*e = Element{start.Name, start.Attr, children.Forms}
 	return nil
-}
-
-// Parse reads the payload of an IQ of type set as XML; see Request.
-func Parse(payload []byte) (Request, error) {
-	var e Element
-	d := xml.NewDecoder(bytes.NewReader(payload))
-	if err := d.Decode(&e); err != nil {
-		return Request{}, ErrBadRequest
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return Request{}, ErrBadRequest
-	}
-	return e.Request()
 }
 
 // Request returns what an enable or disable asks for. It returns ErrBadRequest for

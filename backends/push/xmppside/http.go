@@ -1,4 +1,4 @@
-package appserver
+package xmppside
 
 import (
 	"encoding/json"
@@ -59,21 +59,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.delete(w, r)
 	default:
 		w.Header().Set("Allow", "GET, POST, DELETE")
-		fail(w, http.StatusMethodNotAllowed, "", "only GET, POST and DELETE")
+		refuse(w, http.StatusMethodNotAllowed, "", "only GET, POST and DELETE")
 	}
 }
 
 func (s *Server) post(w http.ResponseWriter, r *http.Request) {
 	// No web page can send this type elsewhere without asking first.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		fail(w, http.StatusUnsupportedMediaType, "", "send Content-Type: application/json")
+		refuse(w, http.StatusUnsupportedMediaType, "", "send Content-Type: application/json")
 		return
 	}
 	var q registrationBody
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&q); err != nil {
-		fail(w, http.StatusBadRequest, "", "the body is no JSON object with the fields user, kind, app, token, topic, endpoint, p256dh, auth")
+		refuse(w, http.StatusBadRequest, "", "the body is no JSON object with the fields user, kind, app, token, topic, endpoint, p256dh, auth")
 		return
 	}
 	owner, err := parseUser(q.User)
@@ -152,18 +152,18 @@ func (s *Server) failWith(w http.ResponseWriter, err error) {
 	var invalid *devices.InvalidError
 	switch {
 	case errors.As(err, &invalid):
-		fail(w, http.StatusBadRequest, invalid.Field, invalid.Error())
+		refuse(w, http.StatusBadRequest, invalid.Field, invalid.Error())
 	case errors.Is(err, devices.ErrTooMany):
-		fail(w, http.StatusConflict, "user", err.Error())
+		refuse(w, http.StatusConflict, "user", err.Error())
 	case errors.Is(err, devices.ErrUnknown):
-		fail(w, http.StatusNotFound, "node", err.Error())
+		refuse(w, http.StatusNotFound, "node", err.Error())
 	default:
 		s.complaints.Add(slog.LevelWarn, "push: a request about devices failed", err)
-		fail(w, http.StatusServiceUnavailable, "", "try again in a while; the log says more")
+		refuse(w, http.StatusServiceUnavailable, "", "try again in a while; the log says more")
 	}
 }
 
-func fail(w http.ResponseWriter, status int, field, text string) {
+func refuse(w http.ResponseWriter, status int, field, text string) {
 	body := map[string]string{"error": text}
 	if field != "" {
 		body["field"] = field

@@ -1,10 +1,9 @@
-package app
+package xmppside
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +15,6 @@ import (
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
-	"eventpusher/pusher/outbox"
 )
 
 // oneLink plays a link: it notes what is sent.
@@ -33,7 +31,7 @@ func (l *oneLink) Request(_ context.Context, r component.Request) (component.Rep
 func (l *oneLink) Status() component.Status { return component.Status{} }
 
 // toLeader plays what is between two instances.
-type toLeader struct{ leader *registrar }
+type toLeader struct{ leader *Users }
 
 func (t toLeader) Ask(ctx context.Context, question []byte) ([]byte, error) {
 	if t.leader == nil {
@@ -52,7 +50,12 @@ func (t toLeader) AnswerAll(func(context.Context, []byte) []byte) (func(), error
 
 func (t toLeader) AskAll(context.Context, []byte) ([][]byte, error) { return nil, nil }
 
-func (t toLeader) Standing() outbox.Standing { return outbox.Standing{Instances: 2} }
+// instance returns one of several with its own link.
+func instance(l Link, r Relay) *Users {
+	u := NewUsers(UsersOptions{Push: push.New(push.Options{}), Relay: r})
+	u.Attach(l)
+	return u
+}
 
 // TestRelay publishes a notification by an instance that does not hold the link.
 func TestRelay(t *testing.T) {
@@ -74,7 +77,7 @@ func TestRelay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			own, leaders := &oneLink{err: c.own}, &oneLink{err: c.leaders}
-			r := &registrar{component: own, relay: toLeader{&registrar{component: leaders}}}
+			r := instance(own, toLeader{instance(leaders, nil)})
 			if err := r.Set(t.Context(), "push.example.net", []byte(payload)); !c.check(err) {
 				t.Error(err)
 			}
@@ -83,7 +86,8 @@ func TestRelay(t *testing.T) {
 			}
 		})
 	}
-	alone := &registrar{component: &oneLink{err: &component.NoLinkError{}}, relay: toLeader{}}
+	link := &oneLink{err: &component.NoLinkError{}}
+	alone := instance(link, toLeader{})
 	if alone.Set(t.Context(), "push.example.net", []byte(payload)) == nil {
 		t.Error("no instance has the link, and the notification counts as sent")
 	}
@@ -92,7 +96,7 @@ func TestRelay(t *testing.T) {
 			t.Errorf("the answer to %q is %s", question, b)
 		}
 	}
-	if n := len(alone.component.(*oneLink).sent); n != 1 {
+	if n := len(link.sent); n != 1 {
 		t.Errorf("%d IQs were sent for questions that nobody understands", n-1)
 	}
 }
@@ -109,7 +113,7 @@ func (noAnswer) Ask(ctx context.Context, _ []byte) ([]byte, error) {
 // service one that is silent.
 func TestRelayedAnswerIsLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &registrar{component: &oneLink{err: &component.NoLinkError{}}, relay: noAnswer{}}
+		r := instance(&oneLink{err: &component.NoLinkError{}}, noAnswer{})
 		ended := make(chan error, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		go func() { ended <- r.Set(ctx, "push.example.net", nil) }()
@@ -136,11 +140,8 @@ func TestRelayedAnswerIsLost(t *testing.T) {
 
 // TestRelayedCounts counts at the instance that learns what was read.
 func TestRelayedCounts(t *testing.T) {
-	counting := func() *registrar {
-		return &registrar{push: push.New(push.Options{}), component: &oneLink{}, log: slog.New(slog.DiscardHandler)}
-	}
-	leader, standby := counting(), counting()
-	leader.relay, standby.relay = toLeader{leader}, toLeader{leader}
+	leader, standby := instance(&oneLink{}, nil), instance(&oneLink{}, nil)
+	leader.o.Relay, standby.o.Relay = toLeader{leader}, toLeader{leader}
 	leader.leading.Store(true)
 	start := time.UnixMilli(1_700_000_000_000)
 	n := 0
@@ -148,7 +149,7 @@ func TestRelayedCounts(t *testing.T) {
 		n++
 		return &unread.Message{User: "bob@x", With: with, Key: fmt.Sprint(n), Time: start.Add(time.Duration(n) * time.Second)}
 	}
-	expect := func(what string, r *registrar, m *unread.Message, count, total int, ok bool) {
+	expect := func(what string, r *Users, m *unread.Message, count, total int, ok bool) {
 		t.Helper()
 		if c, all, can := r.Add(t.Context(), m); c != count || all != total || can != ok {
 			t.Errorf("%s: %d of %d, %v; want %d of %d, %v", what, c, all, can, count, total, ok)
@@ -160,16 +161,16 @@ func TestRelayedCounts(t *testing.T) {
 	expect("the same conversation", leader, message("alice@x"), 2, 2, true)
 	expect("another one", standby, message("carol@x"), 1, 3, true)
 	delayed := message("alice@x")
-	leader.push.Wants(&event.Event{Kind: event.UserStatus, User: "bob@x", Online: true, Time: message("").Time})
+	leader.o.Push.Wants(&event.Event{Kind: event.UserStatus, User: "bob@x", Online: true, Time: message("").Time})
 	expect("read before it was delivered", standby, delayed, 1, 1, true)
 	expect("since he was there", standby, message("alice@x"), 1, 1, true)
-	leader.push.Wants(&event.Event{Kind: event.Chat, Direction: event.In, User: "bob@x", To: "alice@x/desk", Time: message("").Time})
+	leader.o.Push.Wants(&event.Event{Kind: event.Chat, Direction: event.In, User: "bob@x", To: "alice@x/desk", Time: message("").Time})
 	expect("since he has answered", standby, message("alice@x"), 1, 1, true)
 	expect("another one", leader, message("carol@x"), 1, 2, true)
 
-	standby.relay = toLeader{}
+	standby.o.Relay = toLeader{}
 	expect("while nobody leads", standby, message("carol@x"), 0, 0, false)
 	leader.leading.Store(false)
-	leader.relay = toLeader{}
+	leader.o.Relay = toLeader{}
 	expect("after its turn", leader, message("carol@x"), 0, 0, false)
 }

@@ -1,4 +1,4 @@
-package app
+package xmppside
 
 import (
 	"context"
@@ -67,7 +67,7 @@ func BenchmarkRegistrations(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer store.Close()
-	turns := newTurns(pushLanes, pushQueue)
+	turns := newTurns(userLanes, userQueue)
 	ctx, stop := context.WithCancel(b.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- turns.run(ctx) }()

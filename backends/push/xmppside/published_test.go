@@ -1,4 +1,4 @@
-package appserver
+package xmppside
 
 import (
 	"encoding/xml"

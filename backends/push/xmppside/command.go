@@ -1,4 +1,4 @@
-package appserver
+package xmppside
 
 import (
 	"bytes"
@@ -10,19 +10,17 @@ import (
 	"slices"
 	"time"
 
+	"mellium.im/xmpp/disco"
+
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/internal/dataform"
+	"eventpusher/component"
 	"eventpusher/internal/jid"
 )
 
-// NSCommands is the namespace of ad-hoc commands (XEP-0050), and the node under which
+// nsCommands is the namespace of ad-hoc commands (XEP-0050), and the node under which
 // they are listed.
-const NSCommands = "http://jabber.org/protocol/commands"
-
-const (
-	nsDiscoInfo  = "http://jabber.org/protocol/disco#info"
-	nsDiscoItems = "http://jabber.org/protocol/disco#items"
-)
+const nsCommands = "http://jabber.org/protocol/commands"
 
 // The commands' nodes.
 const (
@@ -38,19 +36,10 @@ var commandNames = [...]struct{ node, name string }{
 	{listDevices, "List the devices of the account"},
 }
 
-// CommandNodes returns the commands' nodes.
-func CommandNodes() []string {
-	nodes := make([]string, len(commandNames))
-	for i, c := range commandNames {
-		nodes[i] = c.node
-	}
-	return nodes
-}
-
-// Items returns the answer to disco#items for NSCommands (XEP-0050 section 2.2).
-func (s *Server) Items() []byte {
+// items returns the answer to disco#items for nsCommands (XEP-0050 section 2.2).
+func (s *Server) items() []byte {
 	var b bytes.Buffer
-	b.WriteString("<query xmlns='" + nsDiscoItems + "' node='" + NSCommands + "'>")
+	b.WriteString("<query xmlns='" + disco.NSItems + "' node='" + nsCommands + "'>")
 	for _, c := range commandNames {
 		b.WriteString("<item jid='" + string(s.o.Own) + "' node='" + c.node + "' name='" + c.name + "'/>")
 	}
@@ -58,16 +47,16 @@ func (s *Server) Items() []byte {
 	return b.Bytes()
 }
 
-// Info returns the answer to disco#info for a command's node (XEP-0050 section 2.3).
-func Info(node string) []byte {
+// commandInfo returns the answer to disco#info for a command's node (XEP-0050 section 2.3).
+func commandInfo(node string) []byte {
 	name := ""
 	for _, c := range commandNames {
 		if c.node == node {
 			name = c.name
 		}
 	}
-	return []byte("<query xmlns='" + nsDiscoInfo + "' node='" + node + "'><identity category='automation' type='command-node' name='" + name +
-		"'/><feature var='" + NSCommands + "'/><feature var='" + dataform.NS + "'/></query>")
+	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><identity category='automation' type='command-node' name='" + name +
+		"'/><feature var='" + nsCommands + "'/><feature var='" + dataform.NS + "'/></query>")
 }
 
 // actions carry a command out; next is what some clients say with the only form.
@@ -81,24 +70,24 @@ type command struct {
 	Form    *dataform.Form `xml:"jabber:x:data x"`
 }
 
-// Command carries out an IQ of type set with a command and returns the payload of the
+// command carries out an IQ of type set with a command and returns the payload of the
 // result. Sessions are not kept: a command is carried out when its form comes, which
-// may be at once. The error is an *Error.
+// may be at once. The error is an *component.StanzaError.
 //
 // To register an endpoint it asks the DNS, for up to 5 s.
-func (s *Server) Command(ctx context.Context, from jid.JID, iq []byte) ([]byte, error) {
+func (s *Server) command(ctx context.Context, from jid.JID, iq []byte) ([]byte, error) {
 	if from.Local() == "" || !s.o.Served(from.Domain()) {
-		return nil, &Error{Type: "auth", Condition: "forbidden", Text: "only users of the served hosts may do that"}
+		return nil, &component.StanzaError{Type: "auth", Condition: "forbidden", Text: "only users of the served hosts may do that"}
 	}
 	var q struct {
 		Command command `xml:"http://jabber.org/protocol/commands command"`
 	}
 	if err := xml.Unmarshal(iq, &q); err != nil {
-		return nil, &Error{Type: "modify", Condition: "bad-request"}
+		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request"}
 	}
 	c := &q.Command
 	if len(c.Session) > 128 {
-		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "the session is none of ours"}
+		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request", Text: "the session is none of ours"}
 	}
 	if c.Session == "" {
 		c.Session = rand.Text()
@@ -107,9 +96,9 @@ func (s *Server) Command(ctx context.Context, from jid.JID, iq []byte) ([]byte, 
 	case c.Action == "cancel" || c.Form != nil && c.Form.Type == "cancel":
 		return c.answer("canceled", nil), nil
 	case c.Action == "prev":
-		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "there is one step only"}
+		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request", Text: "there is one step only"}
 	case !slices.Contains(actions[:], c.Action):
-		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "the action is none of XEP-0050"}
+		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request", Text: "the action is none of XEP-0050"}
 	}
 	switch owner := from.Bare(); c.Node {
 	case registerDevice:
@@ -119,7 +108,7 @@ func (s *Server) Command(ctx context.Context, from jid.JID, iq []byte) ([]byte, 
 	case listDevices:
 		return s.list(ctx, owner, c)
 	}
-	return nil, &Error{Type: "cancel", Condition: "item-not-found"}
+	return nil, &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 }
 
 func (s *Server) register(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
@@ -190,24 +179,24 @@ func stamp(t time.Time) string {
 }
 
 // refuse turns an error of the registry into an answer.
-func (s *Server) refuse(err error) *Error {
+func (s *Server) refuse(err error) *component.StanzaError {
 	var invalid *devices.InvalidError
 	switch {
 	case errors.As(err, &invalid):
-		return &Error{Type: "modify", Condition: "bad-request", Text: invalid.Error()}
+		return &component.StanzaError{Type: "modify", Condition: "bad-request", Text: invalid.Error()}
 	case errors.Is(err, devices.ErrTooMany):
-		return &Error{Type: "cancel", Condition: "not-allowed", Text: err.Error()}
+		return &component.StanzaError{Type: "cancel", Condition: "not-allowed", Text: err.Error()}
 	case errors.Is(err, devices.ErrUnknown):
-		return &Error{Type: "cancel", Condition: "item-not-found"}
+		return &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 	}
 	s.complaints.Add(slog.LevelWarn, "push: a device could not be registered or removed, its owner was told to try again", err)
-	return Busy()
+	return busy()
 }
 
 // answer writes the command element of a result.
 func (c *command) answer(status string, payload func(*bytes.Buffer)) []byte {
 	var b bytes.Buffer
-	b.WriteString("<command xmlns='" + NSCommands + "' node='")
+	b.WriteString("<command xmlns='" + nsCommands + "' node='")
 	escape(&b, c.Node)
 	b.WriteString("' sessionid='")
 	escape(&b, c.Session)

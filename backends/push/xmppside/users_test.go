@@ -1,4 +1,4 @@
-package app
+package xmppside
 
 import (
 	"context"
@@ -13,18 +13,19 @@ import (
 	"eventpusher/internal/xmppserver"
 )
 
-// TestRegistrarIsBusy: when too many requests wait, a server is told so within its
+// TestUsersAreMany: when too many requests wait, a server is told so within its
 // delegation, since ejabberd passes nothing else on to its user; and a session in an error.
-func TestRegistrarIsBusy(t *testing.T) {
+func TestUsersAreMany(t *testing.T) {
 	server, err := xmppserver.New(xmppserver.Options{Component: feedComponent, Secret: "secret", Hosts: []string{feedHost}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer server.Close()
 	hosts := jid.NewDomains(feedHost)
-	r := &registrar{push: push.New(push.Options{}), hosts: hosts, served: hosts, requests: newTurns(1, 0)}
+	u := NewUsers(UsersOptions{Push: push.New(push.Options{}), Hosts: hosts, Served: hosts})
+	u.requests = newTurns(1, 0)
 	link, err := component.New(config.Component{Address: server.Addr(), Name: feedComponent, Secret: "secret", Forwarders: []string{feedHost}},
-		[]string{feedHost}, component.Options{IQ: r.handlers()})
+		[]string{feedHost}, component.Options{IQ: u.Handlers()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +55,7 @@ func TestRegistrarIsBusy(t *testing.T) {
 		return s
 	}
 	const busy = "<error type='wait'><resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>"
-	for _, ns := range []string{push.Delegation1, push.Delegation2} {
+	for _, ns := range []string{Delegation1, Delegation2} {
 		delegated := func(from string) string {
 			return "<delegation xmlns='" + ns + "'><forwarded xmlns='urn:xmpp:forward:0'><iq xmlns='jabber:client' type='set' id='i' from='" + from + "'>" + enable + "</iq></forwarded></delegation>"
 		}

@@ -1,9 +1,8 @@
-package app
+package xmppside
 
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,13 +14,12 @@ import (
 	"eventpusher/component"
 	"eventpusher/component/trust"
 	"eventpusher/event"
-	"eventpusher/pusher/outbox"
 )
 
 // everyone plays what is between instances, of which some may be silent.
 type everyone struct {
 	toLeader
-	instances []*registrar
+	instances []*Users
 	silent    int
 	err       error
 }
@@ -33,9 +31,7 @@ func (e *everyone) AskAll(ctx context.Context, question []byte) (answers [][]byt
 	return answers, e.err
 }
 
-func (e *everyone) Standing() outbox.Standing {
-	return outbox.Standing{Instances: len(e.instances) + e.silent}
-}
+func (e *everyone) standing() int { return len(e.instances) + e.silent }
 
 // heard plays the link of the instance that has it.
 type heard struct{ oneLink }
@@ -56,12 +52,14 @@ func TestExplainEverywhere(t *testing.T) {
 	for i := range 2 {
 		b := push.New(push.Options{Now: func() time.Time { return start.Add(time.Duration(3-i) * time.Second) }})
 		b.Attach(store, nil, nil)
-		r := &registrar{push: b, component: &oneLink{}, instance: string(rune('a' + i)), relay: all, log: slog.New(slog.DiscardHandler)}
+		r := NewUsers(UsersOptions{Push: b, Relay: all, Instances: all.standing})
+		r.Attach(&oneLink{})
+		r.instance = string(rune('a' + i))
 		// What the first one says was decided after what the second one says.
 		b.Wants(&event.Event{Kind: event.Chat, Direction: event.Out, Type: "chat", User: "bob@x", ID: r.instance, Dialect: "event-feed"})
 		all.instances = append(all.instances, r)
 	}
-	all.instances[0].component = &heard{}
+	all.instances[0].Attach(&heard{})
 	if err := store.Enable(t.Context(), "bob@x", registration.Service{PubSub: "push.x", Node: "n"}); err != nil {
 		t.Fatal(err)
 	}

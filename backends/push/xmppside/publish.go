@@ -1,7 +1,7 @@
-// Package appserver is the XMPP and HTTP side of being an app server (XEP-0357): it
-// takes what users' servers publish for devices, and lets users and applications
-// register devices, by ad-hoc commands (XEP-0050) and over HTTP.
-package appserver
+// Package xmppside is the XMPP and HTTP side of push: it answers users who register for
+// push at services of their choice, is an app server for devices (XEP-0357), and reaches the
+// other instances where one alone has the link to the server.
+package xmppside
 
 import (
 	"context"
@@ -12,31 +12,20 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/internal/complain"
+	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
-// NSPubSub is the namespace of the requests that publish (XEP-0060).
-const NSPubSub = "http://jabber.org/protocol/pubsub"
+// nsPubSub is the namespace of the requests that publish (XEP-0060).
+const nsPubSub = "http://jabber.org/protocol/pubsub"
 
-// Error is what a request is answered with (RFC 6120 section 8.3).
-type Error struct {
-	Type, Condition string
-	Text            string // for people; may be empty
-}
-
-// Error implements error.
-func (e *Error) Error() string {
-	if e.Text != "" {
-		return e.Condition + " (" + e.Type + "): " + e.Text
-	}
-	return e.Condition + " (" + e.Type + ")"
-}
-
-// Busy is the answer to what may be repeated in a while. Servers keep a registration
+// busy is the answer to what may be repeated in a while. Servers keep a registration
 // that was answered so, while an error of another type ends it: at ejabberd at once,
 // at Prosody after some of them (push_max_errors).
-func Busy() *Error { return &Error{Type: "wait", Condition: "resource-constraint"} }
+func busy() *component.StanzaError {
+	return &component.StanzaError{Type: "wait", Condition: "resource-constraint"}
+}
 
 // Options are what a Server needs.
 type Options struct {
@@ -77,60 +66,60 @@ func New(o Options) *Server {
 	return &Server{o, complain.New(o.Log, o.Now)}
 }
 
-// Publish is a notification as a server has published it, before anybody has looked
+// publication is a notification as a server has published it, before anybody has looked
 // whether there is such a device.
-type Publish struct {
-	// Node is the device's, as the server says.
-	Node    string
+type publication struct {
+	// node is the device's, as the server says.
+	node    string
 	from    jid.JID
 	secret  string
 	summary devices.Summary
 }
 
-// ReadPublish reads an IQ of type set with a pubsub element. It asks no store. The
-// error is an *Error.
-func ReadPublish(from jid.JID, iq []byte) (*Publish, error) {
+// readPublish reads an IQ of type set with a pubsub element. It asks no store. The
+// error is an *component.StanzaError.
+func readPublish(from jid.JID, iq []byte) (*publication, error) {
 	if !from.IsBare() {
 		// Servers and, where there is no other way, accounts publish; no session does.
-		return nil, &Error{Type: "auth", Condition: "forbidden", Text: "only servers publish notifications"}
+		return nil, &component.StanzaError{Type: "auth", Condition: "forbidden", Text: "only servers publish notifications"}
 	}
 	q, err := readPublished(iq)
 	if err != nil {
-		return nil, &Error{Type: "modify", Condition: "bad-request"}
+		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request"}
 	}
 	p := q.PubSub.Publish
 	switch {
 	case p == nil:
-		return nil, &Error{Type: "cancel", Condition: "feature-not-implemented"}
+		return nil, &component.StanzaError{Type: "cancel", Condition: "feature-not-implemented"}
 	case len(p.Items) != 1 || p.Items[0].Notification == nil:
-		return nil, &Error{Type: "modify", Condition: "bad-request", Text: "one item with a notification is published here"}
+		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request", Text: "one item with a notification is published here"}
 	}
-	return &Publish{
-		Node: p.Node, from: from, secret: q.PubSub.Options.Form.Value("secret"), summary: devices.NewSummary(&p.Items[0].Notification.Form),
+	return &publication{
+		node: p.Node, from: from, secret: q.PubSub.Options.Form.Value("secret"), summary: devices.NewSummary(&p.Items[0].Notification.Form),
 	}, nil
 }
 
-// Accept looks the device up and returns the event that the notification is. Its result
+// accept looks the device up and returns the event that the notification is. Its result
 // may be answered once the event is kept.
 //
-// The error is an *Error. Those of type cancel and auth make the user's server end
+// The error is an *component.StanzaError. Those of type cancel and auth make the user's server end
 // the registration, as it should: the device is not registered (any more), or the
 // secret is another's (XEP-0357 section 6), of which Options.Refused is told. While the
 // store cannot be read nobody is told so.
-func (s *Server) Accept(ctx context.Context, p *Publish) (event.Event, error) {
-	device, err := s.o.Registry.Verify(ctx, p.Node, p.secret)
+func (s *Server) accept(ctx context.Context, p *publication) (event.Event, error) {
+	device, err := s.o.Registry.Verify(ctx, p.node, p.secret)
 	switch {
 	case errors.Is(err, devices.ErrUnknown):
-		s.o.Refused(ctx, p.from, p.Node, err)
-		return event.Event{}, &Error{Type: "cancel", Condition: "item-not-found"}
+		s.o.Refused(ctx, p.from, p.node, err)
+		return event.Event{}, &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 	case errors.Is(err, devices.ErrSecret):
-		s.o.Refused(ctx, p.from, p.Node, err)
-		return event.Event{}, &Error{Type: "auth", Condition: "forbidden"}
+		s.o.Refused(ctx, p.from, p.node, err)
+		return event.Event{}, &component.StanzaError{Type: "auth", Condition: "forbidden"}
 	case errors.Is(err, context.Canceled):
-		return event.Event{}, Busy()
+		return event.Event{}, busy()
 	case err != nil:
 		s.complaints.Add(slog.LevelError, "push: a device could not be read; the server was told to try again", err)
-		return event.Event{}, Busy()
+		return event.Event{}, busy()
 	}
 	e := push.NewNotification(p.from, s.o.Own, device.Node, device.Owner, p.summary.WithoutSession(s.o.Room), s.o.Now())
 	if sender := p.summary.Sender(); sender != "" {

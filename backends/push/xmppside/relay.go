@@ -1,4 +1,4 @@
-package app
+package xmppside
 
 import (
 	"context"
@@ -10,12 +10,11 @@ import (
 	"eventpusher/backends/push/unread"
 	"eventpusher/component"
 	"eventpusher/internal/jid"
-	"eventpusher/pusher/outbox"
 )
 
-// relay reaches the instance that holds the link, where several share the outbox: each
+// Relay reaches the instance that holds the link, where several share the outbox: each
 // delivers its part of the events, and one alone can send stanzas.
-type relay interface {
+type Relay interface {
 	// Ask puts a question to that instance. It is safe for concurrent use.
 	Ask(ctx context.Context, question []byte) ([]byte, error)
 	// Answer answers such questions until stop is called.
@@ -25,8 +24,26 @@ type relay interface {
 	AskAll(ctx context.Context, question []byte) ([][]byte, error)
 	// AnswerAll answers such questions until stop is called.
 	AnswerAll(answer func(ctx context.Context, question []byte) []byte) (stop func(), err error)
-	// Standing says how many instances there are.
-	Standing() outbox.Standing
+}
+
+// Set implements xmpp.Services by the link, or that of the instance that holds it.
+func (u *Users) Set(ctx context.Context, to jid.JID, payload []byte) error {
+	err := u.send(ctx, to, payload)
+	var none *component.NoLinkError
+	if u.o.Relay != nil && errors.As(err, &none) && !none.Sent {
+		return u.relay(ctx, to, payload)
+	}
+	return err
+}
+
+// send sends the IQ by our own link.
+func (u *Users) send(ctx context.Context, to jid.JID, payload []byte) error {
+	_, err := u.link.Request(ctx, component.Request{To: string(to), Type: component.Set, Payload: payload, Timeout: xmpp.Timeout})
+	var refused *component.StanzaError
+	if errors.As(err, &refused) {
+		return &xmpp.Refusal{Type: refused.Type, Condition: refused.Condition}
+	}
+	return err
 }
 
 // relayed is a question: Unread is to be counted, or else an IQ of type set is to be
@@ -49,12 +66,12 @@ type relayedReply struct {
 }
 
 // consult puts a question to the instance that holds the link.
-func (r *registrar) consult(ctx context.Context, question *relayed) (reply relayedReply, err error) {
+func (u *Users) consult(ctx context.Context, question *relayed) (reply relayedReply, err error) {
 	b, err := json.Marshal(question)
 	if err != nil {
 		return reply, err
 	}
-	if b, err = r.relay.Ask(ctx, b); err != nil {
+	if b, err = u.o.Relay.Ask(ctx, b); err != nil {
 		return reply, err
 	}
 	if err := json.Unmarshal(b, &reply); err != nil {
@@ -70,11 +87,11 @@ const askTimeout = xmpp.Timeout + 5*time.Second
 // errLeaderSilent says nothing of the push service.
 var errLeaderSilent = errors.New("push: the instance that holds the link did not say what became of the notification")
 
-// ask has the instance that holds the link send the IQ.
-func (r *registrar) ask(ctx context.Context, to jid.JID, payload []byte) error {
+// relay has the instance that holds the link send the IQ.
+func (u *Users) relay(ctx context.Context, to jid.JID, payload []byte) error {
 	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	reply, err := r.consult(asking, &relayed{To: to, Payload: payload})
+	reply, err := u.consult(asking, &relayed{To: to, Payload: payload})
 	switch {
 	case err != nil && ctx.Err() == nil && asking.Err() != nil:
 		return errLeaderSilent
@@ -95,37 +112,37 @@ func (r *registrar) ask(ctx context.Context, to jid.JID, payload []byte) error {
 const countTimeout = time.Second
 
 // Add implements push.Unread. What was read is known where the link is.
-func (r *registrar) Add(ctx context.Context, m *unread.Message) (count, total int, ok bool) {
-	if r.leading.Load() {
-		count, total = r.push.Unread().Add(m)
+func (u *Users) Add(ctx context.Context, m *unread.Message) (count, total int, ok bool) {
+	if u.leading.Load() {
+		count, total = u.o.Push.Unread().Add(m)
 		return count, total, true
 	}
 	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
-	reply, err := r.consult(ctx, &relayed{Unread: m})
+	reply, err := u.consult(ctx, &relayed{Unread: m})
 	if err == nil && reply.Count < 1 {
 		err = errors.New("push: the instance that holds the link does not count")
 	}
 	if err != nil {
-		r.log.Debug("push: nobody can say how many messages are unread", "user", string(m.User), "err", err)
+		u.o.Log.Debug("push: nobody can say how many messages are unread", "user", string(m.User), "err", err)
 		return 0, 0, false
 	}
 	return reply.Count, reply.Total, true
 }
 
 // answer does what another instance asks for.
-func (r *registrar) answer(ctx context.Context, question []byte) []byte {
+func (u *Users) answer(ctx context.Context, question []byte) []byte {
 	var asked relayed
 	var reply relayedReply
 	err := json.Unmarshal(question, &asked)
 	switch {
 	case err != nil:
 	case asked.Unread != nil:
-		reply.Count, reply.Total = r.push.Unread().Add(asked.Unread)
+		reply.Count, reply.Total = u.o.Push.Unread().Add(asked.Unread)
 	case asked.To == "":
 		err = errors.New("push: the instance that holds the link does not understand the question: run the same version everywhere")
 	default:
-		err = r.send(ctx, asked.To, asked.Payload)
+		err = u.send(ctx, asked.To, asked.Payload)
 	}
 	switch {
 	case err == nil:
@@ -139,19 +156,21 @@ func (r *registrar) answer(ctx context.Context, question []byte) []byte {
 	return b
 }
 
-// lead runs the link for one turn, and does meanwhile for the other instances what needs
-// it.
-func (a *App) lead(turn context.Context) error {
-	if r := a.registrar; r != nil && r.relay != nil {
-		r.push.Unread().Clear()
-		r.leading.Store(true)
-		defer r.leading.Store(false)
-		stop, err := r.relay.Answer(r.answer)
-		if err != nil {
-			a.log.Warn("the other instances cannot send push notifications by the link of this one, nor count unread messages", "err", err)
-		} else {
-			defer stop()
-		}
+// Lead does what the other instances need this one for while it holds the link, until stop
+// is called.
+func (u *Users) Lead() (stop func()) {
+	if u.o.Relay == nil {
+		return func() {}
 	}
-	return a.link.Run(turn)
+	u.o.Push.Unread().Clear()
+	u.leading.Store(true)
+	end, err := u.o.Relay.Answer(u.answer)
+	if err != nil {
+		u.o.Log.Warn("the other instances cannot send push notifications by the link of this one, nor count unread messages", "err", err)
+		end = func() {}
+	}
+	return func() {
+		end()
+		u.leading.Store(false)
+	}
 }

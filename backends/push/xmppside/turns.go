@@ -1,4 +1,4 @@
-package app
+package xmppside
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func newTurns(lanes, depth int) *turns {
 	return t
 }
 
-// enter has a job done for whoever is called so. It never blocks; false means that too
+// enter has a job done for the one of that name. It never blocks; false means that too
 // many wait.
 func (t *turns) enter(who string, job func(context.Context)) bool {
 	select {
@@ -36,12 +36,18 @@ func (t *turns) enter(who string, job func(context.Context)) bool {
 	}
 }
 
-// run does the jobs until ctx ends.
+// run does the jobs until ctx ends, and then those that wait, with the ctx that has ended.
 func (t *turns) run(ctx context.Context) error {
 	var all errgroup.Group
 	for _, lane := range t.lanes {
 		all.Go(func() error {
 			for {
+				select {
+				case job := <-lane:
+					job(ctx)
+					continue
+				default:
+				}
 				select {
 				case job := <-lane:
 					job(ctx)

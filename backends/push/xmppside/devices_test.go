@@ -1,9 +1,10 @@
-package app
+package xmppside
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,16 +14,18 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
-	"eventpusher/backends/push/appserver"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/component"
 	"eventpusher/config"
+	"eventpusher/internal/jid"
 	"eventpusher/internal/xmppserver"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/outbox/outboxtest"
 )
+
+const feedComponent, feedHost = "events.example.org", "example.org"
 
 // fullDisk is an outbox that takes nothing while it is full.
 type fullDisk struct {
@@ -38,12 +41,13 @@ func (d *fullDisk) Append(p outbox.Pack) error {
 }
 
 // publishers is a desk with a link, an outbox that may be full, one device at a stand-in
-// for Apple, and the server that publishes.
+// for Google, and the server that publishes.
 type publishers struct {
 	t       *testing.T
 	disk    *fullDisk
-	desk    *deviceDesk
-	apple   *pushtest.Sink
+	desk    *Devices
+	store   devices.Store
+	google  *pushtest.Sink
 	session *xmppserver.Session
 	backend *push.Backend
 	node    string
@@ -58,7 +62,7 @@ func newPublishers(t *testing.T) *publishers {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
-	w := &publishers{t: t, disk: &fullDisk{Embedded: outboxtest.Open(t)}, apple: pushtest.StartSink(t)}
+	w := &publishers{t: t, disk: &fullDisk{Embedded: outboxtest.Open(t)}, google: pushtest.StartSink(t)}
 	cfg, problems := config.Parse(fmt.Appendf(nil, `
 [component]
 address = %q
@@ -71,14 +75,11 @@ path = %q
 [modules.mod_event_pusher.push]
 [[push.app]]
 name = "chat"
-[push.app.apns]
-key = %q
-key_id = "ABC123DEFG"
-team_id = "DEF123GHIJ"
-topics = ["org.example.chat"]
+[push.app.fcm]
+credentials = %q
 url = %q
 cacertfile = %q
-`, server.Addr(), feedComponent, feedHost, t.TempDir(), newP8(t), w.apple.URL, w.apple.CAFile), nil, "")
+`, server.Addr(), feedComponent, feedHost, t.TempDir(), pushtest.ServiceAccount(t, w.google.URL).Reveal(), w.google.URL, w.google.CAFile), nil, "")
 	if cfg == nil {
 		t.Fatal(problems)
 	}
@@ -92,10 +93,12 @@ cacertfile = %q
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.desk, err = newDeviceDesk(cfg, backend, p, log); err != nil {
+	if w.store, err = devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0); err != nil {
 		t.Fatal(err)
 	}
-	link, err := component.New(cfg.Component, cfg.General.Hosts, component.Options{IQ: w.desk.handlers()})
+	backend.Devices().Attach(w.store)
+	w.desk = NewDevices(DevicesOptions{Own: feedComponent, Push: backend, Store: w.store, Served: jid.NewDomains(feedHost), Keep: p.PushAcked})
+	link, err := component.New(cfg.Component, cfg.General.Hosts, component.Options{IQ: w.desk.Handlers()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +108,7 @@ cacertfile = %q
 	go func() { pushed <- p.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		for _, err := range []error{<-linked, <-pushed, backend.Close(), w.desk.Close()} {
+		for _, err := range []error{<-linked, <-pushed, backend.Close(), w.store.Close()} {
 			if err != nil {
 				t.Error(err)
 			}
@@ -114,12 +117,22 @@ cacertfile = %q
 	if w.session, err = server.Accept(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	c, err := devices.NewRegistry(w.desk.store, backend.Devices().Apps()).Register(t.Context(), devices.Request{Kind: "apns", Token: strings.Repeat("c0ffee", 10)})
+	c, err := devices.NewRegistry(w.store, backend.Devices().Apps()).Register(t.Context(), devices.Request{Kind: "fcm", Token: "first"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.backend, w.node, w.payload = backend, c.Node, publishByProsody(c)
+	w.backend, w.node, w.payload = backend, c.Node, payload(c.Node, c.Secret, oneItem)
 	return w
+}
+
+// waits waits until a publish waits to be looked at.
+func (w *publishers) waits() {
+	w.t.Helper()
+	for deadline := time.Now().Add(time.Minute); len(w.desk.publishes.lanes[0]) < 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatal("the publish is not waiting")
+		}
+	}
 }
 
 // run runs the desk until the test ends.
@@ -129,7 +142,7 @@ func (w *publishers) run() { w.t.Cleanup(w.runUntil()) }
 func (w *publishers) runUntil() (end func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- w.desk.run(ctx) }()
+	go func() { ended <- w.desk.Run(ctx) }()
 	return func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -169,12 +182,12 @@ func (w *publishers) answered(want ...string) {
 // there are no more.
 func (w *publishers) delivered(want int) {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); w.apple.Taken() < want; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); w.google.Taken() < want; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("%d of %d were delivered", w.apple.Taken(), want)
+			w.t.Fatalf("%d of %d were delivered", w.google.Taken(), want)
 		}
 	}
-	if n := w.apple.Taken(); n != want {
+	if n := w.google.Taken(); n != want {
 		w.t.Errorf("%d were delivered, want %d", n, want)
 	}
 }
@@ -188,7 +201,7 @@ func TestPublishIsNotKept(t *testing.T) {
 	w.run()
 	w.publish("1")
 	w.answered("1 error wait")
-	if n := w.apple.Taken(); n != 0 {
+	if n := w.google.Taken(); n != 0 {
 		t.Errorf("%d were delivered before they were kept", n)
 	}
 	w.disk.full.Store(false)
@@ -202,8 +215,8 @@ func TestRefusedPublishCounts(t *testing.T) {
 	w.run()
 	w.publish("1")
 	w.answered("1 error")
-	if n := w.desk.push.Counts()["publish_forbidden"]; n != 1 {
-		t.Errorf("counted as %v", w.desk.push.Counts())
+	if n := w.backend.Counts()["publish_forbidden"]; n != 1 {
+		t.Errorf("counted as %v", w.backend.Counts())
 	}
 }
 
@@ -211,7 +224,7 @@ func TestRefusedPublishCounts(t *testing.T) {
 // again at once, and of what was refused nothing is kept.
 func TestPublishQueueIsFull(t *testing.T) {
 	w := newPublishers(t)
-	w.desk.publish = make(chan *publishing, 2)
+	w.desk.publishes = newTurns(1, 2)
 	for _, id := range []string{"1", "2", "3", "4"} {
 		w.publish(id)
 	}
@@ -226,13 +239,14 @@ func TestPublishQueueIsFull(t *testing.T) {
 // TestPublishAtTheEnd: whoever still waits when the desk closes is told to try again.
 func TestPublishAtTheEnd(t *testing.T) {
 	w := newPublishers(t)
+	w.desk.publishes = newTurns(1, 1)
 	w.publish("1")
-	for deadline := time.Now().Add(time.Minute); len(w.desk.publish) < 1; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the publish is not waiting")
-		}
+	w.waits()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := w.desk.Run(ended); err != nil {
+		t.Error(err)
 	}
-	w.desk.turnAway()
 	w.answered("1 error wait")
 	w.delivered(0)
 }
@@ -261,14 +275,14 @@ func (s *hangingStore) Verify(ctx context.Context, node, secret string) (devices
 // hang has the store hang for the device, and registers one for which it does not.
 func (w *publishers) hang() (s *hangingStore, other string) {
 	w.t.Helper()
-	s = &hangingStore{Store: w.desk.store, node: w.node, gate: make(chan struct{})}
+	s = &hangingStore{Store: w.store, node: w.node, gate: make(chan struct{})}
 	registry := devices.NewRegistry(s, w.backend.Devices().Apps())
-	w.desk.server = appserver.New(appserver.Options{Own: feedComponent, Registry: registry})
-	c, err := registry.Register(w.t.Context(), devices.Request{Kind: "apns", Token: strings.Repeat("beef", 10)})
+	w.desk.server = New(Options{Own: feedComponent, Registry: registry})
+	c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: "second"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return s, publishByProsody(c)
+	return s, payload(c.Node, c.Secret, oneItem)
 }
 
 // TestPublishWaitsForStore: a store that takes its time over one device holds up no other,

@@ -1,4 +1,4 @@
-package push
+package xmppside
 
 import (
 	"bytes"
@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"eventpusher/backends/push/internal/complain"
+	"eventpusher/backends/push"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/internal/jid"
 )
 
@@ -31,6 +34,29 @@ const (
 		`<iq xmlns='jabber:client' type='result' id='en&#39;1' from='Alice@localhost' to='alice@localhost/R1'/></forwarded></delegation>`
 )
 
+// registering returns Users with a store.
+func registering(t *testing.T) (delegator, registration.Store) {
+	t.Helper()
+	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	backend := push.New(push.Options{})
+	backend.Attach(store, nil, nil)
+	return delegator{NewUsers(UsersOptions{Push: backend, Hosts: jid.NewDomains("localhost")})}, store
+}
+
+type delegator struct{ *Users }
+
+// answerOf returns the answer to what localhost delegates, empty if that is none of its.
+func (d delegator) answerOf(a *ask) string {
+	if !a.of("localhost") {
+		return ""
+	}
+	return string(a.answer(d.ask(context.Background(), "localhost", a, time.Now())))
+}
+
 func TestDelegated(t *testing.T) {
 	for name, c := range map[string]struct {
 		in, answer string
@@ -40,15 +66,15 @@ func TestDelegated(t *testing.T) {
 		"ejabberd": {fromEjabberd, toEjabberd, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, asMongooseIM)
-			a, err := ReadAsk([]byte(c.in))
+			u, store := registering(t)
+			a, err := readAsk([]byte(c.in))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.answer, string(f.Delegated(context.Background(), "localhost", a, f.now))); diff != "" {
+			if diff := cmp.Diff(c.answer, u.answerOf(a)); diff != "" {
 				t.Error(diff)
 			}
-			list, err := f.store.Services(context.Background(), "alice@localhost")
+			list, err := store.Services(context.Background(), "alice@localhost")
 			if err != nil || len(list) != c.services {
 				t.Errorf("%v, %v", list, err)
 			}
@@ -84,15 +110,15 @@ func TestDelegatedRefuses(t *testing.T) {
 		"addressed to a gap": {inner(`type='set' from='alice@localhost/r1' to='localhost/x'`, anEnable), "<error type='auth'><forbidden "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, asMongooseIM)
-			a, err := ReadAsk([]byte(delegated(c.inner)))
+			u, store := registering(t)
+			a, err := readAsk([]byte(delegated(c.inner)))
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := string(f.Delegated(context.Background(), "localhost", a, f.now))
+			got := u.answerOf(a)
 			want := ""
 			if c.error != "" {
-				to := string(a.To)
+				to := string(a.recipient)
 				if to == "" {
 					to = "alice@localhost"
 				}
@@ -102,7 +128,7 @@ func TestDelegatedRefuses(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
-			if n, err := f.store.Count(context.Background()); n != 0 || err != nil {
+			if n, err := store.Count(context.Background()); n != 0 || err != nil {
 				t.Errorf("%d registrations, %v", n, err)
 			}
 		})
@@ -123,7 +149,7 @@ func TestReadAskRefuses(t *testing.T) {
 		"not forwarded":     `<iq><delegation xmlns='urn:xmpp:delegation:2'>` + sound + `</delegation></iq>`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if a, err := ReadAsk([]byte(in)); err == nil {
+			if a, err := readAsk([]byte(in)); err == nil {
 				t.Errorf("got %+v", a)
 			}
 		})
@@ -133,14 +159,14 @@ func TestReadAskRefuses(t *testing.T) {
 // TestStoreAway: while registrations cannot be stored each client is told to try again, and
 // the log is told once a minute.
 func TestStoreAway(t *testing.T) {
-	f := newFixture(t, asMongooseIM)
 	var log bytes.Buffer
-	f.Backend.complaints = complain.New(slog.New(slog.NewTextHandler(&log, nil)), f.o.Now)
-	f.attach(&slowStore{Store: &brokenStore{f.store}, meanwhile: func() {}})
+	backend := push.New(push.Options{})
+	backend.Attach(&brokenStore{}, nil, nil)
+	u := NewUsers(UsersOptions{Push: backend, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	iq := []byte(`<iq xmlns='jabber:client'><enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='n'/></iq>`)
 	for i := range 120 {
-		refusal := f.Direct(t.Context(), jid.JID(fmt.Sprintf("user%d@example.org/x", i)), iq, f.now)
-		if refusal == nil || *refusal != *Unavailable() {
+		refusal := u.enable(t.Context(), jid.JID(fmt.Sprintf("user%d@example.org/x", i)), iq, time.Now())
+		if refusal == nil || *refusal != (xmpp.Refusal{Type: "wait", Condition: "internal-server-error"}) {
 			t.Fatalf("a client is told %v", refusal)
 		}
 	}

@@ -1,4 +1,4 @@
-package app
+package xmppside
 
 import (
 	"context"
@@ -25,9 +25,9 @@ type explainAnswer struct {
 }
 
 // feeds names those that report on the user's host, as far as this instance has heard.
-func (r *registrar) feeds(user jid.JID) map[string]string {
+func (u *Users) feeds(user jid.JID) map[string]string {
 	feeds := make(map[string]string)
-	for _, h := range r.component.Status().Hosts {
+	for _, h := range u.link.Status().Hosts {
 		if h.Host == user.Domain() {
 			for class, dialect := range h.Authority {
 				feeds[class.String()] = dialect
@@ -37,14 +37,14 @@ func (r *registrar) feeds(user jid.JID) map[string]string {
 	return feeds
 }
 
-// Explain implements control.Push: what the backend says, which feeds report on the
+// Explain says what is known about push for a user, given by his bare JID: what the backend says, which feeds report on the
 // user's host, and what the other instances have decided.
-func (r *registrar) Explain(ctx context.Context, user jid.JID) (push.Explanation, error) {
-	e, err := r.push.Explain(ctx, user)
+func (u *Users) Explain(ctx context.Context, user jid.JID) (push.Explanation, error) {
+	e, err := u.o.Push.Explain(ctx, user)
 	if err != nil {
 		return e, err
 	}
-	if e.Feeds = r.feeds(user); r.relay == nil {
+	if e.Feeds = u.feeds(user); u.o.Relay == nil {
 		return e, nil
 	}
 	question, err := json.Marshal(explainQuestion{Explain: user})
@@ -53,14 +53,14 @@ func (r *registrar) Explain(ctx context.Context, user jid.JID) (push.Explanation
 	}
 	asking, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
-	answers, err := r.relay.AskAll(asking, question)
+	answers, err := u.o.Relay.AskAll(asking, question)
 	if err != nil {
-		r.log.Warn("push: the other instances cannot be asked what they have decided", "err", err)
+		u.o.Log.Warn("push: the other instances cannot be asked what they have decided", "err", err)
 	}
-	e.Silent = r.relay.Standing().Instances - 1
+	e.Silent = u.o.Instances() - 1
 	for _, b := range answers {
 		var a explainAnswer
-		if json.Unmarshal(b, &a) != nil || a.Instance == "" || a.Instance == r.instance {
+		if json.Unmarshal(b, &a) != nil || a.Instance == "" || a.Instance == u.instance {
 			continue
 		}
 		e.Silent--
@@ -72,13 +72,13 @@ func (r *registrar) Explain(ctx context.Context, user jid.JID) (push.Explanation
 
 // answerAll answers what every instance is asked; an empty answer is that of one that
 // cannot.
-func (r *registrar) answerAll(_ context.Context, question []byte) []byte {
+func (u *Users) answerAll(_ context.Context, question []byte) []byte {
 	var q explainQuestion
 	if json.Unmarshal(question, &q) != nil || q.Explain == "" {
 		return nil
 	}
-	b, _ := json.Marshal(explainAnswer{r.instance, push.Explanation{
-		User: q.Explain, Decisions: r.push.Decisions(q.Explain), Feeds: r.feeds(q.Explain),
+	b, _ := json.Marshal(explainAnswer{u.instance, push.Explanation{
+		User: q.Explain, Decisions: u.o.Push.Decisions(q.Explain), Feeds: u.feeds(q.Explain),
 	}}) // texts and times: it cannot fail
 	return b
 }

@@ -1,4 +1,4 @@
-package appserver
+package xmppside
 
 import (
 	"context"
@@ -21,6 +21,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/send/webpush"
+	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -83,15 +84,15 @@ func (f *fixture) register(t testing.TB, owner jid.JID, token string) devices.Cr
 
 // accept takes an IQ as the program does.
 func (f *fixture) accept(from jid.JID, iq []byte) (event.Event, error) {
-	p, err := ReadPublish(from, iq)
+	p, err := readPublish(from, iq)
 	if err != nil {
 		return event.Event{}, err
 	}
-	return f.Accept(context.Background(), p)
+	return f.Server.accept(context.Background(), p)
 }
 
 func outcomeOf(err error) string {
-	var e *Error
+	var e *component.StanzaError
 	switch {
 	case err == nil:
 		return "taken"
@@ -150,9 +151,13 @@ func TestCaptured(t *testing.T) {
 
 // request is a publish as MongooseIM writes it.
 func request(node, secret, items string) string {
-	return "<iq type='set' id='1'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='" + node + "'>" + items + "</publish><publish-options>" +
+	return "<iq type='set' id='1'>" + payload(node, secret, items) + "</iq>"
+}
+
+func payload(node, secret, items string) string {
+	return "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='" + node + "'>" + items + "</publish><publish-options>" +
 		"<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>http://jabber.org/protocol/pubsub#publish-options</value></field><field var='secret'><value>" +
-		secret + "</value></field></x></publish-options></pubsub></iq>"
+		secret + "</value></field></x></publish-options></pubsub>"
 }
 
 const oneItem = "<item><notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='submit'><field var='last-message-body'><value> hi &lt;you&gt; </value></field></x></notification></item>"
@@ -262,7 +267,7 @@ func TestCommands(t *testing.T) {
 	f := newFixture(t)
 	do := func(from jid.JID, iq []byte) string {
 		t.Helper()
-		payload, err := f.Command(t.Context(), from, iq)
+		payload, err := f.command(t.Context(), from, iq)
 		if err != nil {
 			return outcomeOf(err)
 		}
@@ -335,7 +340,7 @@ func TestCommands(t *testing.T) {
 	if got := do(session, commandIQ("register-device", "", formOf("kind", "fcm", "token", "4"))); got != "cancel not-allowed" {
 		t.Errorf("one too many: %s", got)
 	}
-	for _, text := range []string{string(f.Items()), string(Info("register-device"))} {
+	for _, text := range []string{string(f.items()), string(commandInfo("register-device"))} {
 		if !strings.Contains(text, "register-device") || !strings.Contains(text, "Register a device") {
 			t.Errorf("disco: %s", text)
 		}
@@ -356,7 +361,7 @@ func TestStoreFails(t *testing.T) {
 	for command, form := range map[string]string{
 		"register-device": formOf("kind", "fcm", "token", "x"), "unregister-device": formOf("node", c.Node), "list-devices": "",
 	} {
-		if _, err := f.Command(t.Context(), bob+"/phone", commandIQ(command, "", form)); outcomeOf(err) != "wait resource-constraint" {
+		if _, err := f.command(t.Context(), bob+"/phone", commandIQ(command, "", form)); outcomeOf(err) != "wait resource-constraint" {
 			t.Errorf("%s: %v", command, err)
 		}
 	}

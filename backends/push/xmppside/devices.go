@@ -1,0 +1,166 @@
+package xmppside
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"mellium.im/xmpp/disco"
+
+	"eventpusher/backends/push"
+	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
+	"eventpusher/component"
+	"eventpusher/event"
+	"eventpusher/internal/jid"
+)
+
+// Bounds of what is looked at at once and waits behind each: a shared store is asked through
+// the network, and a command may wait for the DNS. Whoever comes when they are reached, or
+// has waited for publishTimeout, is told to try again: a server keeps its registration then.
+const (
+	publishLanes   = 64
+	publishQueue   = 512
+	publishTimeout = 20 * time.Second
+	commandLanes   = 8
+	commandQueue   = 32
+)
+
+// DevicesOptions are what Devices need.
+type DevicesOptions struct {
+	Own    jid.JID       // the component's domain
+	Push   *push.Backend // with devices
+	Store  devices.Store
+	Served jid.Domains // whose users register devices
+	Rooms  jid.Domains // that have rooms
+	// Keep keeps events. kept is called once, by any goroutine: with nil when they are on
+	// disk, else with why they are not. It must not block, and neither does Keep.
+	Keep func(events []event.Event, kept func(error))
+	Log  *slog.Logger
+}
+
+// Devices answers the IQs of an app server (XEP-0357): what servers publish for devices, and
+// the commands by which users register them. It is safe for concurrent use.
+//
+// IQs come from the goroutine that reads the stream, which must not wait for a store.
+type Devices struct {
+	server             *Server
+	keep               func([]event.Event, func(error))
+	publishes, answers *turns
+	// patience is how long a publish may wait until its event is on disk.
+	patience time.Duration
+}
+
+// NewDevices returns Devices.
+func NewDevices(o DevicesOptions) *Devices {
+	return &Devices{
+		server: New(Options{
+			Own: o.Own, Registry: devices.NewRegistry(o.Store, o.Push.Devices().Apps()),
+			Served: has(o.Served), Room: has(o.Rooms), Refused: o.Push.PublishRefused, Log: o.Log,
+		}),
+		keep: o.Keep, publishes: newTurns(publishLanes, publishQueue), answers: newTurns(commandLanes, commandQueue), patience: publishTimeout,
+	}
+}
+
+func has(d jid.Domains) func(domain string) bool {
+	return func(domain string) bool { return d.Has(jid.JID(domain)) }
+}
+
+// Handlers are for component.Options.
+func (d *Devices) Handlers() []component.IQHandler {
+	info, items := xml.Name{Space: disco.NSInfo, Local: "query"}, xml.Name{Space: disco.NSItems, Local: "query"}
+	list := []component.IQHandler{
+		{
+			Name: "publish", Element: xml.Name{Space: nsPubSub, Local: "pubsub"}, Type: component.Set,
+			Identity: component.Identity{Category: "pubsub", Type: "push"}, Features: []string{notify.NS, nsPubSub + "#publish"}, Handle: d.published,
+		},
+		{
+			Name: "command", Element: xml.Name{Space: nsCommands, Local: "command"}, Type: component.Set,
+			Features: []string{nsCommands}, Handle: d.commanded,
+		},
+		{Name: "disco", Element: items, Type: component.Get, Node: nsCommands, Handle: func(q *component.IQ) { _ = q.Result(d.server.items()) }},
+	}
+	for _, c := range commandNames {
+		list = append(list, component.IQHandler{
+			Name: "disco", Element: info, Type: component.Get, Node: c.node, Handle: func(q *component.IQ) { _ = q.Result(commandInfo(q.Node)) },
+		})
+	}
+	return list
+}
+
+// failWith answers with a *component.StanzaError.
+func failWith(q *component.IQ, err error) {
+	var e *component.StanzaError
+	if !errors.As(err, &e) {
+		e = busy()
+	}
+	_ = q.Fail(*e)
+}
+
+// published takes a publish. It is answered once its event is on disk. What is for one
+// device is looked at in order.
+func (d *Devices) published(q *component.IQ) {
+	p, err := readPublish(q.From, q.Raw)
+	if err != nil {
+		failWith(q, err)
+		return
+	}
+	// An IQ takes the first answer only.
+	late := time.AfterFunc(d.patience, func() { failWith(q, busy()) })
+	answer := func(err error) {
+		late.Stop()
+		if err != nil {
+			failWith(q, err)
+			return
+		}
+		_ = q.Result(nil)
+	}
+	job := func(ctx context.Context) {
+		if ctx.Err() != nil {
+			answer(busy())
+			return
+		}
+		e, err := d.server.accept(ctx, p)
+		if err != nil {
+			answer(err)
+			return
+		}
+		d.keep([]event.Event{e}, func(err error) {
+			if err != nil {
+				err = busy()
+			}
+			answer(err)
+		})
+	}
+	if !d.publishes.enter(p.node, job) {
+		answer(busy())
+	}
+}
+
+// commanded takes a command.
+func (d *Devices) commanded(q *component.IQ) {
+	job := func(ctx context.Context) {
+		payload, err := d.server.command(ctx, q.From, q.Raw)
+		if err != nil {
+			failWith(q, err)
+			return
+		}
+		_ = q.Result(payload)
+	}
+	if !d.answers.enter(string(q.From.Bare()), job) {
+		failWith(q, busy())
+	}
+}
+
+// Run answers until ctx ends. Then it tells those that still wait to try again.
+func (d *Devices) Run(ctx context.Context) error {
+	commands := make(chan error, 1)
+	go func() { commands <- d.answers.run(ctx) }()
+	return errors.Join(d.publishes.run(ctx), <-commands)
+}
+
+// API are the paths of the admin listener.
+func (d *Devices) API() map[string]http.Handler { return map[string]http.Handler{Path: d.server} }

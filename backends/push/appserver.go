@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/journal"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -37,22 +38,22 @@ func NewNotification(publisher, own jid.JID, node string, owner jid.JID, s devic
 // nobody can guess, is explained to the device's owner; the rest must not push out what
 // is remembered for others. It is safe for concurrent use.
 func (b *Backend) PublishRefused(ctx context.Context, server jid.JID, node string, why error) {
-	result := publishForbidden
+	result := journal.PublishForbidden
 	if errors.Is(why, devices.ErrUnknown) {
-		result = publishUnknown
+		result = journal.PublishUnknown
 	}
 	b.o.Log.Debug("push: a publish for a device was refused", "server", string(server), "node", node, "err", why)
 	if !errors.Is(why, devices.ErrSecret) || b.o.Devices == nil {
-		b.tally.add(result)
+		b.journal.Count(result)
 		return
 	}
 	about, err := b.o.Devices.Owner(ctx, node)
 	switch {
 	case err != nil: // it has gone meanwhile
-		b.tally.add(result)
+		b.journal.Count(result)
 		return
 	case about == "":
 		about = b.o.Own.Bare() + jid.JID("/"+node)
 	}
-	b.note(about, "", result) // there is no event
+	b.journal.Note(about, "", result) // there is no event
 }

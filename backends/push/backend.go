@@ -15,6 +15,7 @@ import (
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/internal/complain"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/route"
@@ -77,8 +78,7 @@ type Backend struct {
 	unread     *unread.Counts
 	shared     Unread // nil: there is no other instance
 	removals   *removals
-	history    *history
-	tally      tally
+	journal    *journal.Journal
 }
 
 // New returns the backend. It starts nothing. Before the first Publish it has to be
@@ -103,7 +103,7 @@ func New(o Options) *Backend {
 	o.Virtual = folded(o.Virtual)
 	return &Backend{
 		o: o, own: jid.NewDomains(string(o.Own)), messages: newReports(), made: newIDSet(), settled: newReports(), failing: newFailing(), backlog: newBacklog(), complaints: complain.New(o.Log, o.Now), unread: unread.New(),
-		removals: newRemovals(), history: newHistory(), tally: newTally(),
+		removals: newRemovals(), journal: journal.New(o.Log, o.Now),
 	}
 }
 
@@ -155,17 +155,17 @@ func (b *Backend) Wants(e *event.Event) bool {
 	if r == decide.Push {
 		return true
 	}
-	b.note(e.User, e.ID, outcome(r))
+	b.journal.Note(e.User, e.ID, journal.Outcome(r))
 	return false
 }
 
 // Declined implements backends.Declining.
 func (b *Backend) Declined(e *event.Event, err error) {
-	o := withheld
+	o := journal.Withheld
 	if err != nil {
-		o = undecided
+		o = journal.Undecided
 	}
-	b.note(e.User, e.ID, o)
+	b.journal.Note(e.User, e.ID, o)
 }
 
 // Limits implements backends.Backend.
@@ -185,8 +185,12 @@ func (b *Backend) Close() error {
 	return errors.Join(errs...)
 }
 
+// Decisions lists what was decided lately about messages to a user, oldest first. It
+// is safe for concurrent use, as Explain is.
+func (b *Backend) Decisions(user jid.JID) []journal.Decision { return b.journal.Decisions(user) }
+
 // Counts implements backends.Counting: every decision, by its reason.
-func (b *Backend) Counts() map[string]uint64 { return b.tally.counts() }
+func (b *Backend) Counts() map[string]uint64 { return b.journal.Counts() }
 
 // Publish implements backends.Backend. A message becomes one notification for each
 // registration of its recipient; these come back and are sent.

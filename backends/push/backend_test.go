@@ -16,6 +16,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
@@ -228,24 +229,24 @@ func TestAnswers(t *testing.T) {
 		answer error
 		kept   bool
 		again  bool
-		count  outcome
+		count  journal.Outcome
 	}{
-		"result":              {nil, true, false, pushed},
-		"cancel":              {&xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}, false, false, disabled},
-		"cancel, gone":        {&xmpp.Refusal{Type: "cancel", Condition: "gone"}, false, false, disabled},
-		"no such server":      {&xmpp.Refusal{Type: "cancel", Condition: "remote-server-not-found"}, true, false, refused},
-		"nobody there":        {&xmpp.Refusal{Type: "cancel", Condition: "service-unavailable"}, true, false, refused},
-		"not allowed":         {&xmpp.Refusal{Type: "cancel", Condition: "not-allowed"}, true, false, refused},
-		"not found, of auth":  {&xmpp.Refusal{Type: "auth", Condition: "item-not-found"}, true, false, refused},
-		"auth":                {&xmpp.Refusal{Type: "auth", Condition: "forbidden"}, true, false, refused},
-		"modify":              {&xmpp.Refusal{Type: "modify", Condition: "bad-request"}, true, false, refused},
-		"continue":            {&xmpp.Refusal{Type: "continue", Condition: "undefined-condition"}, true, false, refused},
-		"wait":                {&xmpp.Refusal{Type: "wait", Condition: "remote-server-timeout"}, true, true, failed},
-		"no answer":           {fmt.Errorf("no answer: %w", context.DeadlineExceeded), true, true, timedOut},
-		"no link":             {errors.New("not attached"), true, true, failed},
-		"asked for a pause":   {later, true, true, failed},
-		"will never do":       {backends.Permanent(errors.New("too odd")), true, false, refused},
-		"device gone, nested": {fmt.Errorf("x: %w", backends.ErrGone), false, false, disabled},
+		"result":              {nil, true, false, journal.Pushed},
+		"cancel":              {&xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}, false, false, journal.Disabled},
+		"cancel, gone":        {&xmpp.Refusal{Type: "cancel", Condition: "gone"}, false, false, journal.Disabled},
+		"no such server":      {&xmpp.Refusal{Type: "cancel", Condition: "remote-server-not-found"}, true, false, journal.Refused},
+		"nobody there":        {&xmpp.Refusal{Type: "cancel", Condition: "service-unavailable"}, true, false, journal.Refused},
+		"not allowed":         {&xmpp.Refusal{Type: "cancel", Condition: "not-allowed"}, true, false, journal.Refused},
+		"not found, of auth":  {&xmpp.Refusal{Type: "auth", Condition: "item-not-found"}, true, false, journal.Refused},
+		"auth":                {&xmpp.Refusal{Type: "auth", Condition: "forbidden"}, true, false, journal.Refused},
+		"modify":              {&xmpp.Refusal{Type: "modify", Condition: "bad-request"}, true, false, journal.Refused},
+		"continue":            {&xmpp.Refusal{Type: "continue", Condition: "undefined-condition"}, true, false, journal.Refused},
+		"wait":                {&xmpp.Refusal{Type: "wait", Condition: "remote-server-timeout"}, true, true, journal.Failed},
+		"no answer":           {fmt.Errorf("no answer: %w", context.DeadlineExceeded), true, true, journal.TimedOut},
+		"no link":             {errors.New("not attached"), true, true, journal.Failed},
+		"asked for a pause":   {later, true, true, journal.Failed},
+		"will never do":       {backends.Permanent(errors.New("too odd")), true, false, journal.Refused},
+		"device gone, nested": {fmt.Errorf("x: %w", backends.ErrGone), false, false, journal.Disabled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, asMongooseIM)
@@ -368,16 +369,16 @@ func TestNobodyIsTold(t *testing.T) {
 	f.enable(t, "push.example.org", "a", "")
 	for name, c := range map[string]struct {
 		change func(*event.Event)
-		want   outcome
+		want   journal.Outcome
 	}{
-		"online":   {func(e *event.Event) { e.RecipientOffline = false }, outcome(decide.Online)},
-		"unclear":  {func(e *event.Event) { e.RecipientOffline, e.Unverified = false, true }, outcome(decide.Unclear)},
-		"no feed":  {func(e *event.Event) { e.RecipientOffline, e.Dialect = false, "firewall" }, outcome(decide.CannotTell)},
-		"no body":  {func(e *event.Event) { e.Body = "" }, outcome(decide.NoBody)},
-		"headline": {func(e *event.Event) { e.Type = "headline" }, outcome(decide.WrongType)},
-		"too old":  {func(e *event.Event) { e.Time = f.now.Add(-DefaultMaxAge - 1) }, outcome(decide.Expired)},
-		"own":      {func(e *event.Event) { e.From = "bob@example.org/desk" }, outcome(decide.OwnMessage)},
-		"nobody":   {func(e *event.Event) { e.User = "carol@example.org" }, notEnabled},
+		"online":   {func(e *event.Event) { e.RecipientOffline = false }, journal.Outcome(decide.Online)},
+		"unclear":  {func(e *event.Event) { e.RecipientOffline, e.Unverified = false, true }, journal.Outcome(decide.Unclear)},
+		"no feed":  {func(e *event.Event) { e.RecipientOffline, e.Dialect = false, "firewall" }, journal.Outcome(decide.CannotTell)},
+		"no body":  {func(e *event.Event) { e.Body = "" }, journal.Outcome(decide.NoBody)},
+		"headline": {func(e *event.Event) { e.Type = "headline" }, journal.Outcome(decide.WrongType)},
+		"too old":  {func(e *event.Event) { e.Time = f.now.Add(-DefaultMaxAge - 1) }, journal.Outcome(decide.Expired)},
+		"own":      {func(e *event.Event) { e.From = "bob@example.org/desk" }, journal.Outcome(decide.OwnMessage)},
+		"nobody":   {func(e *event.Event) { e.User = "carol@example.org" }, journal.NotEnabled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e := f.message(name)

@@ -11,6 +11,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/route"
@@ -41,10 +42,10 @@ func (b *Backend) deliver(ctx context.Context, e *event.Event) error {
 	if e.Kind == event.Push {
 		send = b.toService
 	}
-	result, err := outcome(decide.Expired), error(nil)
+	result, err := journal.Outcome(decide.Expired), error(nil)
 	switch {
 	case b.settled.has(likeness(e.ID), e):
-		result = duplicate
+		result = journal.Duplicate
 	case b.o.Now().Sub(e.Time) <= b.o.MaxAge:
 		result, err = send(ctx, e)
 	}
@@ -54,68 +55,68 @@ func (b *Backend) deliver(ctx context.Context, e *event.Event) error {
 	if err == nil && e.StanzaID != "" {
 		b.settled.first(likeness(e.ID), e)
 	}
-	b.noteOf(about, cause, result, target{service: string(e.To.Bare()), node: e.To.Resource()})
+	b.journal.NoteOf(about, cause, result, journal.Target{Service: string(e.To.Bare()), Node: e.To.Resource()})
 	return err
 }
 
 // toDevice brings a notification to a device that is registered here.
-func (b *Backend) toDevice(ctx context.Context, e *event.Event) (outcome, error) {
+func (b *Backend) toDevice(ctx context.Context, e *event.Event) (journal.Outcome, error) {
 	if b.o.Devices == nil {
-		return gone, nil
+		return journal.Gone, nil
 	}
 	summary, err := devices.ReadSummary(e.Packet)
 	if err != nil {
-		return failed, backends.Permanent(errors.New("the notification is no XML"))
+		return journal.Failed, backends.Permanent(errors.New("the notification is no XML"))
 	}
 	err = b.o.Devices.Deliver(ctx, e.To.Resource(), &devices.Message{EventID: e.ID, Time: e.Time, Owner: e.User, Summary: summary})
 	switch {
 	case err == nil:
-		return pushed, nil
+		return journal.Pushed, nil
 	case errors.Is(err, devices.ErrCoalesced):
-		return coalesced, nil
+		return journal.Coalesced, nil
 	case errors.Is(err, devices.ErrNoCall):
-		return noCall, nil
+		return journal.NoCall, nil
 	case errors.Is(err, devices.ErrUnknown):
-		return gone, nil
+		return journal.Gone, nil
 	case errors.Is(err, backends.ErrGone):
-		return dead, nil
+		return journal.Dead, nil
 	case errors.Is(err, devices.ErrLimited):
-		return limited, err
+		return journal.Limited, err
 	case errors.As(err, new(*backends.WaitError)):
-		return waiting, err
+		return journal.Waiting, err
 	case errors.Is(err, notify.ErrExpired):
-		return outcome(decide.Expired), nil
+		return journal.Outcome(decide.Expired), nil
 	case errors.As(err, new(*backends.PermanentError)):
 		b.o.Log.Debug("push: a notification will never be delivered", "user", string(e.User), "event", e.ID, "err", err)
-		return refused, nil
+		return journal.Refused, nil
 	}
-	return failed, err
+	return journal.Failed, err
 }
 
 // toService brings a notification to the service of a registration, as it is registered
 // now.
-func (b *Backend) toService(ctx context.Context, e *event.Event) (outcome, error) {
+func (b *Backend) toService(ctx context.Context, e *event.Event) (journal.Outcome, error) {
 	pubsub, node := e.To.Bare(), e.To.Resource()
 	way := b.way(pubsub, e.User.Domain())
 	key := b.route(way, pubsub)
 	if err := b.o.Routes.Resting(key); err != nil {
-		return b.postponed(e, waiting, err)
+		return b.postponed(e, journal.Waiting, err)
 	}
 	services, err := b.store.Services(ctx, e.User)
 	if err != nil {
-		return failed, err
+		return journal.Failed, err
 	}
 	i := slices.IndexFunc(services, func(s registration.Service) bool { return s.PubSub == pubsub && s.Node == node })
 	if i < 0 {
-		return withdrawn, nil
+		return journal.Withdrawn, nil
 	}
 	s := &services[i]
 	sender, to := b.sender(way, s)
 	if sender == nil {
-		return refused, nil
+		return journal.Refused, nil
 	}
 	if b.failing.refuses(e.User, s, b.o.Now()) {
-		return refused, nil
+		return journal.Refused, nil
 	}
 	n := notify.Notification{ID: e.ID, Time: e.Time, TTL: b.o.MaxAge, Element: e.Packet}
 	err = b.o.Routes.Do(ctx, key, string(e.User), func(ctx context.Context) error { return sender.Send(ctx, to, n) })
@@ -144,41 +145,41 @@ func (b *Backend) route(way Way, pubsub jid.JID) route.Key {
 
 // conclude says what the answer to a notification means for it and for its registration. A
 // registration ends if its node is gone, or if nothing but refusals came for long.
-func (b *Backend) conclude(ctx context.Context, e *event.Event, s *registration.Service, err error) (outcome, error) {
+func (b *Backend) conclude(ctx context.Context, e *event.Event, s *registration.Service, err error) (journal.Outcome, error) {
 	var link *xmpp.LinkError
 	switch {
 	case err == nil:
 		b.failing.succeeds(e.User, s)
-		return pushed, nil
+		return journal.Pushed, nil
 	case errors.As(err, new(*backends.WaitError)):
-		return b.postponed(e, waiting, err)
+		return b.postponed(e, journal.Waiting, err)
 	case errors.Is(err, backends.ErrGone):
 		b.failing.succeeds(e.User, s)
-		return b.forget(ctx, e.User, s, disabled)
+		return b.forget(ctx, e.User, s, journal.Disabled)
 	case errors.Is(err, notify.ErrExpired):
-		return outcome(decide.Expired), nil
+		return journal.Outcome(decide.Expired), nil
 	case errors.As(err, new(*backends.PermanentError)):
 		b.o.Log.Debug("push: the service refuses the notification", "user", string(e.User), "service", string(s.PubSub), "err", err)
 		if errors.As(err, new(*xmpp.Refusal)) && b.failing.fails(e.User, s, b.o.Now()) {
-			return b.forget(ctx, e.User, s, disabled)
+			return b.forget(ctx, e.User, s, journal.Disabled)
 		}
-		return refused, nil
+		return journal.Refused, nil
 	case errors.As(err, &link):
-		return failed, fmt.Errorf("push service %s: %w", s.PubSub, link.Err)
+		return journal.Failed, fmt.Errorf("push service %s: %w", s.PubSub, link.Err)
 	case errors.As(err, new(*backends.PausedError)):
 		b.complaints.Add(slog.LevelError, "push: MongoosePush refuses our access; its notifications wait until that is put right", err)
-		return b.postponed(e, failed, err)
+		return b.postponed(e, journal.Failed, err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return b.postponed(e, timedOut, err)
+		return b.postponed(e, journal.TimedOut, err)
 	}
-	return b.postponed(e, failed, err)
+	return b.postponed(e, journal.Failed, err)
 }
 
 // postponed returns what is tried again later, unless so many newer notifications wait for
 // the same registration that they stand for this one.
-func (b *Backend) postponed(e *event.Event, result outcome, err error) (outcome, error) {
+func (b *Backend) postponed(e *event.Event, result journal.Outcome, err error) (journal.Outcome, error) {
 	if b.backlog.superseded(string(e.User)+"\x00"+string(e.To), e.Time) {
-		return coalesced, nil
+		return journal.Coalesced, nil
 	}
 	if errors.As(err, new(*backends.WaitError)) {
 		return result, err

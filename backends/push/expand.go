@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/event"
@@ -31,7 +32,7 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 		reason = decide.Expired
 	}
 	if reason != decide.Push {
-		b.note(e.User, e.ID, outcome(reason))
+		b.journal.Note(e.User, e.ID, journal.Outcome(reason))
 		return nil
 	}
 	first := b.messages.first(n.Key, e)
@@ -40,7 +41,7 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 		return err
 	}
 	if len(services) == 0 {
-		b.note(n.Recipient, e.ID, notEnabled)
+		b.journal.Note(n.Recipient, e.ID, journal.NotEnabled)
 		return nil
 	}
 	b.count(ctx, &n, first, e.Time)
@@ -48,10 +49,10 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 	var failures []error
 	for i := range services {
 		s := &services[i]
-		of := target{string(s.PubSub), s.Node, first}
+		of := journal.Target{Service: string(s.PubSub), Node: s.Node, Message: first}
 		id := notificationID(s, n.Key, first)
 		if !b.made.add(id) {
-			b.noteOf(n.Recipient, e.ID, duplicate, of)
+			b.journal.NoteOf(n.Recipient, e.ID, journal.Duplicate, of)
 			continue
 		}
 		one, result, err := b.forRegistration(ctx, s, &n, e)
@@ -59,10 +60,10 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 		switch {
 		case err != nil:
 			b.made.remove(id)
-			b.noteOf(n.Recipient, e.ID, failed, of)
+			b.journal.NoteOf(n.Recipient, e.ID, journal.Failed, of)
 			failures = append(failures, err)
-		case result != queued:
-			b.noteOf(n.Recipient, e.ID, result, of)
+		case result != journal.Queued:
+			b.journal.NoteOf(n.Recipient, e.ID, result, of)
 		default:
 			list = append(list, one)
 		}
@@ -76,15 +77,15 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 // keep appends the events to the outbox.
 func (b *Backend) keep(ctx context.Context, list []event.Event) error {
 	err := b.forward(ctx, list)
-	result := queued
+	result := journal.Queued
 	if err != nil {
-		result, err = failed, fmt.Errorf("push: notifications could not be kept: %w", err)
+		result, err = journal.Failed, fmt.Errorf("push: notifications could not be kept: %w", err)
 	}
 	for i := range list {
 		if err != nil {
 			b.made.remove(list[i].ID)
 		}
-		b.noteOf(list[i].User, list[i].StanzaID, result, target{service: string(list[i].To.Bare()), node: list[i].To.Resource()})
+		b.journal.NoteOf(list[i].User, list[i].StanzaID, result, journal.Target{Service: string(list[i].To.Bare()), Node: list[i].To.Resource()})
 	}
 	return err
 }
@@ -105,7 +106,7 @@ func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registrat
 
 // forRegistration returns the event for a registration. A result other than queued says why
 // there is none.
-func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, n *decide.Notice, e *event.Event) (event.Event, outcome, error) {
+func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, n *decide.Notice, e *event.Event) (event.Event, journal.Outcome, error) {
 	one := event.Event{
 		Kind: event.Push, Type: e.Type, From: n.Conversation, To: s.PubSub + "/" + jid.JID(s.Node), User: n.Recipient,
 		StanzaID: e.ID, Time: e.Time, Host: n.Recipient.Domain(), Dialect: dialectPush,
@@ -117,25 +118,25 @@ func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, 
 		err := b.o.Devices.Verify(ctx, s.Node, s.Option(optionSecret))
 		switch {
 		case errors.Is(err, devices.ErrUnknown):
-			result, err := b.forget(ctx, n.Recipient, s, disabled)
+			result, err := b.forget(ctx, n.Recipient, s, journal.Disabled)
 			return one, result, err
 		case errors.Is(err, devices.ErrSecret):
-			return one, refused, nil
+			return one, journal.Refused, nil
 		case err != nil:
-			return one, failed, err
+			return one, journal.Failed, err
 		}
 	case ByGateway:
 		if b.o.Gateway == nil {
-			return one, refused, nil
+			return one, journal.Refused, nil
 		}
 		if len(b.o.Lacks(s.Options)) > 0 {
-			return one, incomplete, nil
+			return one, journal.Incomplete, nil
 		}
 		fallthrough
 	default:
 		one.Packet = notify.Element(n.Fields())
 	}
-	return one, queued, nil
+	return one, journal.Queued, nil
 }
 
 // withBadge adds the number of all unread messages, which only we know.
@@ -170,13 +171,13 @@ func digest(parts ...string) string {
 
 // forget removes a registration whose service or device is gone, unless it was renewed
 // since. result is what is noted if it was removed.
-func (b *Backend) forget(ctx context.Context, owner jid.JID, s *registration.Service, result outcome) (outcome, error) {
+func (b *Backend) forget(ctx context.Context, owner jid.JID, s *registration.Service, result journal.Outcome) (journal.Outcome, error) {
 	removed, err := b.store.Remove(ctx, owner, s)
 	switch {
 	case err != nil:
-		return failed, fmt.Errorf("a registration that is gone cannot be removed: %w", err)
+		return journal.Failed, fmt.Errorf("a registration that is gone cannot be removed: %w", err)
 	case !removed:
-		return waiting, backends.Wait(renewedRetry, errRenewed)
+		return journal.Waiting, backends.Wait(renewedRetry, errRenewed)
 	}
 	b.o.Log.Debug("push: a registration was removed, since its device is gone", "user", string(owner), "service", string(s.PubSub))
 	return result, nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"eventpusher/backends/push/journal"
 	"eventpusher/internal/jid"
 )
 
@@ -19,7 +20,7 @@ type Explanation struct {
 	Devices []OwnDevice `json:"devices,omitempty"`
 	// Decisions are the latest that the running instance remembers, oldest first;
 	// nil where none was asked.
-	Decisions []Decision `json:"decisions"`
+	Decisions []journal.Decision `json:"decisions"`
 	// Feeds names the feed that reports each class of facts, such as message, of
 	// the user's host; nil where no instance was asked, empty if none was heard.
 	Feeds map[string]string `json:"feeds,omitempty"`
@@ -31,7 +32,7 @@ type Explanation struct {
 // Merge adds what another instance knows of the same user.
 func (e *Explanation) Merge(other *Explanation) {
 	e.Decisions = append(e.Decisions, other.Decisions...)
-	slices.SortStableFunc(e.Decisions, func(a, b Decision) int { return a.Time.Compare(b.Time) })
+	slices.SortStableFunc(e.Decisions, func(a, b journal.Decision) int { return a.Time.Compare(b.Time) })
 	if len(e.Feeds) == 0 { // who has not got the link hears none
 		e.Feeds = other.Feeds
 	}
@@ -91,7 +92,7 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 	}
 	e := Explanation{User: user, Registrations: make([]Registered, len(services)), Decisions: b.Decisions(user)}
 	if e.Decisions == nil {
-		e.Decisions = []Decision{}
+		e.Decisions = []journal.Decision{}
 	}
 	for i := range services {
 		s := &services[i]
@@ -141,7 +142,7 @@ func (b *Backend) Remove(ctx context.Context, user, service jid.JID, node string
 		return 0, fmt.Errorf("push registrations: %w", err)
 	}
 	if n > 0 {
-		b.tally.add(byOperator)
+		b.journal.Count(journal.ByOperator)
 	}
 	return n, nil
 }

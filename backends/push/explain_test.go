@@ -4,17 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push/decide"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/event"
@@ -43,13 +40,13 @@ func TestExplain(t *testing.T) {
 		Registrations: []Registered{ // the other one's device was gone
 			{Service: "pubsub.example.org", Node: "n2", By: ByGateway},
 		},
-		Decisions: []Decision{
+		Decisions: []journal.Decision{
 			{Time: at, EventID: "e-online", Outcome: "online", Count: 1},
 			{Time: at, EventID: "e-offline", Outcome: "disabled", Service: "push.example.org", Node: "n1", Count: 1},
 			{Time: at, EventID: "e-offline", Outcome: "pushed", Service: "pubsub.example.org", Node: "n2", Count: 1},
 		},
 	}
-	slices.SortFunc(got.Decisions[1:], func(a, b Decision) int { return strings.Compare(a.Outcome, b.Outcome) }) // both at once
+	slices.SortFunc(got.Decisions[1:], func(a, b journal.Decision) int { return strings.Compare(a.Outcome, b.Outcome) }) // both at once
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -91,7 +88,7 @@ func TestRemove(t *testing.T) {
 			if n, err := f.Remove(ctx, "bob@example.org", c.service, c.node); n != c.removed || err != nil {
 				t.Errorf("%d, %v", n, err)
 			}
-			if n := f.Counts()[string(byOperator)]; n != uint64(min(c.removed, 1)) {
+			if n := f.Counts()[string(journal.ByOperator)]; n != uint64(min(c.removed, 1)) {
 				t.Errorf("counted %d times", n)
 			}
 			if diff := cmp.Diff(c.left, f.nodes(t)); diff != "" {
@@ -132,110 +129,12 @@ func TestIncomplete(t *testing.T) {
 	}
 }
 
-// TestHistory: each user's latest decisions are remembered, in their order.
-func TestHistory(t *testing.T) {
-	h := newHistory()
-	f := newFixture(t, asMongooseIM)
-	for i := range 100 {
-		h.add("bob@example.org", fmt.Sprint(i), pushed, target{}, f.now)
-	}
-	h.add("bob@example.org", strings.Repeat("x", 99), failed, target{}, f.now)
-	list := h.list("bob@example.org")
-	if len(list) != historyDecisions || list[0].EventID != "85" || list[historyDecisions-1].EventID != strings.Repeat("x", historyID) {
-		t.Errorf("%v", list)
-	}
-	for i := range 10 * historyPlaces {
-		h.add(jid.JID(fmt.Sprint(i, "@example.org")), "e", pushed, target{}, f.now)
-	}
-	if n := len(h.list("0@example.org")); n > 1 {
-		t.Errorf("%d decisions of a user who has one", n)
-	}
-	if len(h.list("nobody@example.org")) != 0 {
-		t.Error("decisions about nobody")
-	}
-}
-
-// TestHistoryCollapses: what repeats itself takes one place, whatever it repeats.
-func TestHistoryCollapses(t *testing.T) {
-	f := newFixture(t, asMongooseIM)
-	h := newHistory()
-	phone := target{"push.example.org", "phone", "message 1"}
-	tablet := target{"push.example.org", strings.Repeat("ä", historyName), "message 1"}
-	long := strings.Repeat("e", historyID+1)
-	for range 2 * historyDecisions {
-		h.add("bob@example.org", "first", waiting, phone, f.now)
-	}
-	for _, step := range []struct {
-		id string
-		o  outcome
-		of target
-	}{
-		{"first", pushed, tablet},
-		{"first", duplicate, tablet}, // it is tried again because of the phone
-		{"second", duplicate, tablet},
-		{"second", duplicate, phone}, // not told yet, as far as is known here
-		{"third", outcome(decide.Online), target{}},
-		{"third", duplicate, target{}},
-		{"first", waiting, phone},
-		{long, outcome(decide.Online), target{}},
-		{long, outcome(decide.Online), target{}},
-	} {
-		f.now = f.now.Add(time.Second)
-		h.add("bob@example.org", step.id, step.o, step.of, f.now)
-	}
-	got := h.list("bob@example.org")
-	for i := range got {
-		got[i].Time = time.Time{}
-	}
-	want := []Decision{
-		{EventID: "first", Outcome: "pushed", Service: "push.example.org", Node: strings.Repeat("ä", historyName/2), Count: 1},
-		{EventID: "second", Outcome: "duplicate", Service: "push.example.org", Node: "phone", Count: 1},
-		{EventID: "third", Outcome: "online", Count: 1},
-		{EventID: "third", Outcome: "duplicate", Count: 1},
-		{EventID: "first", Outcome: "waiting", Service: "push.example.org", Node: "phone", Count: 2*historyDecisions + 1},
-		{EventID: long[1:], Outcome: "online", Count: 2},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	if last := h.list("bob@example.org")[len(want)-1].Time; !last.Equal(f.now) {
-		t.Errorf("the latest time is %v", last)
-	}
-}
-
-// TestClip: what users choose is kept in whole characters.
-func TestClip(t *testing.T) {
-	for _, c := range []struct{ s, want string }{{"", ""}, {"abc", "abc"}, {"abcd", "abc"}, {"aäöü", "aä"}, {"ab€", "ab"}, {"\x80\x80\x80\x80", ""}} {
-		if got := clip(c.s, 3); got != c.want {
-			t.Errorf("%q: %q instead of %q", c.s, got, c.want)
-		}
-	}
-}
-
-// TestMeanings: every outcome is explained, to who asks and in the documentation.
-func TestMeanings(t *testing.T) {
-	doc, err := os.ReadFile(filepath.Join("..", "..", "docs", "push.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for o := range meanings {
-		if Meaning(string(o)) == "" || !strings.Contains(string(doc), "| `"+string(o)+"` |") {
-			t.Errorf("%s is not explained", o)
-		}
-	}
-	f := newFixture(t, asMongooseIM)
-	for _, r := range []decide.Reason{decide.NotMessage, decide.WrongType, decide.Online, decide.Unclear, decide.CannotTell, decide.Unacked,
-		decide.NoBody, decide.NoStore, decide.OwnMessage, decide.NotOurs, decide.Expired} {
-		f.note("bob@example.org", "e", outcome(r)) // panics for one that is not counted
-	}
-}
-
 // TestDeclined: what the operator's condition withholds, or fails for, is explained too.
 func TestDeclined(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	withheld, failed := f.message("withheld"), f.message("failed")
-	f.Declined(&withheld, nil)
-	f.Declined(&failed, errors.New("int() got a text"))
+	first, second := f.message("withheld"), f.message("failed")
+	f.Declined(&first, nil)
+	f.Declined(&second, errors.New("int() got a text"))
 	var got []string
 	for _, d := range f.Decisions("bob@example.org") {
 		got = append(got, d.EventID+" "+d.Outcome)

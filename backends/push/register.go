@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/internal/jid"
@@ -34,11 +35,11 @@ func (b *Backend) Register(ctx context.Context, session jid.JID, r registration.
 		r.Service.Created, r.Service.Sessions = received, []string{session.Resource()}
 		err = b.store.Enable(ctx, owner, r.Service)
 		if errors.Is(err, registration.ErrTooMany) {
-			b.tally.add(tooMany)
+			b.journal.Count(journal.TooMany)
 			return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
 		}
 		if err == nil {
-			b.tally.add(enabled)
+			b.journal.Count(journal.Enabled)
 			if end, ended := b.removals.covers(owner, received); ended { // while the store was at it
 				if _, err = b.store.Forget(ctx, owner, end); err == nil {
 					return ofNobody()
@@ -54,7 +55,7 @@ func (b *Backend) Register(ctx context.Context, session jid.JID, r registration.
 		return fmt.Errorf("push registrations: %w", err)
 	}
 	if !r.Enable {
-		b.tally.add(byUser)
+		b.journal.Count(journal.ByUser)
 	}
 	return nil
 }
@@ -93,7 +94,7 @@ func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *registration.Ser
 		}
 	}
 	if others >= maxAtDomain {
-		b.tally.add(tooMany)
+		b.journal.Count(journal.TooMany)
 		return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
 	}
 	return nil

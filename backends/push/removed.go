@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"eventpusher/backends/push/journal"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -69,10 +70,10 @@ func (b *Backend) removeAccount(ctx context.Context, e *event.Event) error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
-		b.note(e.User, e.ID, failed)
+		b.journal.Note(e.User, e.ID, journal.Failed)
 		return err
 	}
-	b.note(e.User, e.ID, accountRemoved)
+	b.journal.Note(e.User, e.ID, journal.AccountRemoved)
 	b.o.Log.Debug("push: an account is no more", "user", string(e.User), "registrations", registrations, "devices", devices)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/registration"
 	"eventpusher/config"
 	"eventpusher/internal/app"
@@ -184,7 +185,7 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 	fmt.Fprintln(table, "DECIDED\tEVENT\tSERVICE\tNODE\tTIMES\tOUTCOME\tWHICH MEANS")
 	for _, d := range e.Decisions {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Time.Format(time.RFC3339), d.EventID, printable(d.Service), printable(d.Node),
-			max(d.Count, 1), d.Outcome, push.Meaning(d.Outcome))
+			max(d.Count, 1), d.Outcome, journal.Meaning(d.Outcome))
 	}
 	return table.Flush()
 }

@@ -16,6 +16,7 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/registration"
@@ -202,7 +203,7 @@ func (pushInstance) Explain(_ context.Context, user jid.JID) (push.Explanation, 
 			{Node: "0a1b", App: "chat", Kind: "fcm", Created: time.Unix(1_600_000_000, 0), Registered: time.Unix(1_650_000_000, 0), Used: time.Unix(1_700_000_000, 0)},
 			{Node: "0c", App: "chat", Kind: "webpush", Created: time.Unix(1_600_000_000, 0), Registered: time.Unix(1_600_000_000, 0)},
 		},
-		Decisions: []push.Decision{
+		Decisions: []journal.Decision{
 			{Time: time.Unix(1_700_000_000, 0).UTC(), EventID: "e17", Outcome: "online"},
 			{Time: time.Unix(1_700_000_001, 0).UTC(), EventID: "e18", Outcome: "pushed", Service: "push.example.net", Node: "\x1bn", Count: 3},
 		},

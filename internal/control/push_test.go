@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/journal"
 	"eventpusher/internal/control"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher/outbox/outboxtest"
@@ -47,7 +48,7 @@ func TestPush(t *testing.T) {
 	r := &registrations{explained: push.Explanation{
 		User:          "alice&é@h",
 		Registrations: []push.Registered{{Service: "push.h", Node: "a b&c", Options: []string{"secret"}, By: push.ByIQ}},
-		Decisions:     []push.Decision{{Time: noon, EventID: "e1", Outcome: "online", Service: "push.h", Node: "a b&c", Count: 2}},
+		Decisions:     []journal.Decision{{Time: noon, EventID: "e1", Outcome: "online", Service: "push.h", Node: "a b&c", Count: 2}},
 		Feeds:         map[string]string{"message": "event-feed"},
 	}}
 	dir := t.TempDir()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/internal/control"
 	"eventpusher/internal/harness"
@@ -57,7 +58,7 @@ keep = 'event.kind in ["chat", "stored"]'
 	removed := func(what string) {
 		t.Helper()
 		await(t, what, func() bool {
-			return slices.ContainsFunc(explain("zoe").Decisions, func(d push.Decision) bool { return d.Outcome == "account_removed" })
+			return slices.ContainsFunc(explain("zoe").Decisions, func(d journal.Decision) bool { return d.Outcome == "account_removed" })
 		})
 		if e := explain("zoe"); len(e.Registrations) != 0 {
 			t.Errorf("%s: left are %+v", what, e.Registrations)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/internal/control"
 	"eventpusher/internal/harness"
@@ -365,6 +366,6 @@ func pushExplain(t *testing.T, w *pushWorld, say func(to, text string)) {
 	say(mallory, "and nobody is told")
 	await(t, "nothing registered", func() bool {
 		e, err := c.Explain(t.Context(), mallory)
-		return err == nil && slices.ContainsFunc(e.Decisions, func(d push.Decision) bool { return d.Outcome == "not_enabled" })
+		return err == nil && slices.ContainsFunc(e.Decisions, func(d journal.Decision) bool { return d.Outcome == "not_enabled" })
 	})
 }

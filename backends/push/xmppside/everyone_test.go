@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/registration"
 	"eventpusher/component"
 	"eventpusher/component/trust"
@@ -65,7 +66,7 @@ func TestExplainEverywhere(t *testing.T) {
 	}
 	want := push.Explanation{
 		User: "bob@x", Registrations: []push.Registered{{Service: "push.x", Node: "n", By: push.ByIQ}},
-		Decisions: []push.Decision{{Time: start.Add(2 * time.Second), EventID: "b", Outcome: "online", Count: 1}, {Time: start.Add(3 * time.Second), EventID: "a", Outcome: "online", Count: 1}},
+		Decisions: []journal.Decision{{Time: start.Add(2 * time.Second), EventID: "b", Outcome: "online", Count: 1}, {Time: start.Add(3 * time.Second), EventID: "a", Outcome: "online", Count: 1}},
 		Feeds:     map[string]string{"message": "event-feed"},
 	}
 	for _, silent := range []int{0, 1} {

@@ -1,10 +1,8 @@
-package push
+package journal
 
 import (
 	"cmp"
-	"context"
 	"hash/maphash"
-	"log/slog"
 	"math/bits"
 	"slices"
 	"strings"
@@ -28,7 +26,7 @@ const (
 type Decision struct {
 	Time    time.Time `json:"time"` // the latest
 	EventID string    `json:"event_id"`
-	// Outcome is one of the reasons of Counts.
+	// Outcome is one of those of Counts.
 	Outcome string `json:"outcome"`
 	// Service and Node name the registration that it was about, cut off at 64 bytes;
 	// they are empty where it was about none, or all.
@@ -39,10 +37,10 @@ type Decision struct {
 	Count int `json:"count"`
 }
 
-// target is the registration and the message that a decision is about.
-type target struct {
-	service, node string
-	message       string // the key of the notice: several events are of one message
+// Target is the registration and the message that a decision is about.
+type Target struct {
+	Service, Node string
+	Message       string // several events are of one message
 }
 
 // history remembers the latest decisions for the users latest decided about. It
@@ -75,7 +73,7 @@ type remembered struct {
 	at            int64  // Unix time in microseconds
 	count         int
 	service, node string
-	outcome       outcome
+	outcome       Outcome
 	id            [historyID]byte
 	length        uint8 // of the id
 }
@@ -95,14 +93,14 @@ func (h *history) mix(sum uint64, s string) uint64 {
 // add remembers a decision. One that repeats another is counted with it. What became of a
 // notification takes the place of its being queued. That a service knows of a message says
 // nothing new where its being told is remembered.
-func (h *history) add(user jid.JID, eventID string, o outcome, of target, at time.Time) {
+func (h *history) add(user jid.JID, eventID string, o Outcome, of Target, at time.Time) {
 	p, owner := h.place(user)
-	sum, before := h.mix(h.mix(owner, eventID), string(o)), h.mix(h.mix(owner, eventID), string(queued))
+	sum, before := h.mix(h.mix(owner, eventID), string(o)), h.mix(h.mix(owner, eventID), string(Queued))
 	var message uint64
-	if of != (target{}) {
-		of.service, of.node = clip(of.service, historyName), clip(of.node, historyName)
-		sum, message = h.mix(h.mix(sum, of.service), of.node), maphash.String(h.seed, of.message)
-		before = h.mix(h.mix(before, of.service), of.node)
+	if of != (Target{}) {
+		of.Service, of.Node = clip(of.Service, historyName), clip(of.Node, historyName)
+		sum, message = h.mix(h.mix(sum, of.Service), of.Node), maphash.String(h.seed, of.Message)
+		before = h.mix(h.mix(before, of.Service), of.Node)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +125,7 @@ func (h *history) add(user jid.JID, eventID string, o outcome, of target, at tim
 	if waits >= 0 { // what became of it stands in place of its having waited
 		oldest, message = waits, p.kept.of[waits].message
 	}
-	if o == duplicate && of.message != "" && p.kept.told(owner, message, of) {
+	if o == Duplicate && of.Message != "" && p.kept.told(owner, message, of) {
 		return
 	}
 	p.last++
@@ -135,15 +133,15 @@ func (h *history) add(user jid.JID, eventID string, o outcome, of target, at tim
 	r := &p.kept.of[oldest]
 	*r = remembered{
 		user: owner, message: message, at: at.UnixMicro(), count: 1,
-		service: strings.Clone(of.service), node: strings.Clone(of.node), outcome: o,
+		service: strings.Clone(of.Service), node: strings.Clone(of.Node), outcome: o,
 	}
 	r.length = uint8(copy(r.id[:], eventID))
 }
 
 // told reports whether it is remembered what became of telling a registration of a message.
-func (k *kept) told(user, message uint64, of target) bool {
+func (k *kept) told(user, message uint64, of Target) bool {
 	return slices.ContainsFunc(k.of[:], func(r remembered) bool {
-		return r.user == user && r.message == message && r.service == of.service && r.node == of.node && r.outcome.settled()
+		return r.user == user && r.message == message && r.service == of.Service && r.node == of.Node && r.outcome.settled()
 	})
 }
 
@@ -182,19 +180,3 @@ func (h *history) list(user jid.JID) (list []Decision) {
 	}
 	return list
 }
-
-// note records an outcome that is about no registration, or all.
-func (b *Backend) note(user jid.JID, eventID string, o outcome) { b.noteOf(user, eventID, o, target{}) }
-
-// noteOf records an outcome.
-func (b *Backend) noteOf(user jid.JID, eventID string, o outcome, of target) {
-	b.tally.add(o)
-	b.history.add(user, eventID, o, of, b.o.Now())
-	if ctx := context.Background(); b.o.Log.Enabled(ctx, slog.LevelDebug) {
-		b.o.Log.LogAttrs(ctx, slog.LevelDebug, "push: decided", slog.String("user", string(user)), slog.String("event", eventID), slog.String("outcome", string(o)))
-	}
-}
-
-// Decisions lists what was decided lately about messages to a user, oldest first. It
-// is safe for concurrent use, as Explain is.
-func (b *Backend) Decisions(user jid.JID) []Decision { return b.history.list(user) }

@@ -3,11 +3,11 @@ package app
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/natsrpc"
 )
@@ -45,16 +45,14 @@ func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration
 	if err != nil {
 		return nil, err
 	}
-	return registration.OpenKV(bucket, cfg.Pusher.Push.MaxRegistrations), nil
+	return registration.Open(store.NATS{Bucket: bucket}, cfg.Pusher.Push.MaxRegistrations), nil
 }
 
 // InspectDevices opens the store of the devices that are registered here where no instance
 // runs. The error of one that no instance has made yet is fs.ErrNotExist.
 func InspectDevices(cfg *config.Config) (devices.Store, error) {
 	if cfg.Outbox.Engine != engineNATS {
-		if _, err := os.Stat(filepath.Join(cfg.Outbox.Path, devices.FileName)); err != nil {
-			return nil, fmt.Errorf("push devices: %w", err)
-		}
+		return devices.InspectEmbedded(filepath.Join(cfg.Outbox.Path, devices.FileName))
 	}
 	return openDevices(cfg, slog.New(slog.DiscardHandler))
 }
@@ -69,7 +67,7 @@ func openDevices(cfg *config.Config, log *slog.Logger) (devices.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return devices.OpenKV(bucket, cfg.AppServer.MaxDevices), nil
+	return devices.Open(store.NATS{Bucket: bucket}, cfg.AppServer.MaxDevices), nil
 }
 
 // openBucket opens a bucket beside the shared outbox, by the last part of its name.

@@ -10,25 +10,28 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"eventpusher/backends/push/notify"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
 
-// fill makes n devices in few transactions and returns their nodes and secrets.
-func fill(tb testing.TB, s *Embedded, n int) []Credentials {
+// fill makes n devices and returns their nodes and secrets.
+func fill(tb testing.TB, s *Lists, n int) []Credentials {
 	tb.Helper()
 	all := make([]Credentials, n)
-	before := s.db.MaxBatchDelay
-	s.db.NoSync = true
-	s.db.MaxBatchDelay = 0
-	defer func() { s.db.NoSync, s.db.MaxBatchDelay = false, before }()
+	var workers errgroup.Group
+	workers.SetLimit(256)
 	for i := range all {
-		d := Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: notify.Target{Kind: notify.FCM, Address: config.Secret(fmt.Sprintf("%0160d", i))}}
-		var err error
-		if all[i], err = s.Put(tb.Context(), d, time.Now()); err != nil {
-			tb.Fatal(err)
-		}
+		workers.Go(func() (err error) {
+			d := Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: notify.Target{Kind: notify.FCM, Address: config.Secret(fmt.Sprintf("%0160d", i))}}
+			all[i], err = s.Put(tb.Context(), d, time.Now())
+			return err
+		})
+	}
+	if err := workers.Wait(); err != nil {
+		tb.Fatal(err)
 	}
 	return all
 }

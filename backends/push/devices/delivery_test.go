@@ -336,7 +336,7 @@ func TestUse(t *testing.T) {
 		}
 		for _, step := range []struct{ after, want time.Duration }{{time.Hour, time.Hour}, {2 * time.Hour, time.Hour}, {30 * time.Hour, 30 * time.Hour}} {
 			deliver(f.iphone, step.after.String(), step.after)
-			time.Sleep(touchDelay)
+			time.Sleep(2 * touchDelay) // the store collects changes for a moment
 			synctest.Wait()
 			if got := used(f.iphone); got != step.want {
 				t.Errorf("used %v after the start, want %v", got, step.want)

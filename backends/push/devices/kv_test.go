@@ -16,6 +16,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/backends"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/natsrpc"
@@ -39,12 +40,15 @@ func (k *kvs) bucket(t testing.TB, n int) *natsrpc.Bucket {
 }
 
 // open returns a store in a bucket of its own.
-func (k *kvs) open(t *testing.T, limit int) Store { k.n++; return OpenKV(k.bucket(t, k.n), limit) }
+func (k *kvs) open(t *testing.T, limit int) Store {
+	k.n++
+	return Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit)
+}
 
 // two returns two stores in one bucket, as two instances have them.
-func (k *kvs) two(t *testing.T, limit int) [2]*KV {
+func (k *kvs) two(t *testing.T, limit int) [2]*Lists {
 	k.n++
-	return [2]*KV{OpenKV(k.bucket(t, k.n), limit), OpenKV(k.bucket(t, k.n), limit)}
+	return [2]*Lists{Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit), Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit)}
 }
 
 func TestKV(t *testing.T) {
@@ -171,7 +175,7 @@ func changedTogether(t *testing.T, k *kvs) {
 	stores := k.two(t, 0)
 	at := time.UnixMilli(1_700_000_000_000).UTC()
 	d := Device{Owner: bob, App: "chat", Target: target("one")}
-	put := func(s *KV, d Device, at time.Time) Credentials {
+	put := func(s *Lists, d Device, at time.Time) Credentials {
 		t.Helper()
 		c, err := s.Put(t.Context(), d, at)
 		if err != nil {
@@ -293,7 +297,7 @@ func natsAway(t *testing.T, k *kvs) {
 // time as the program does.
 func BenchmarkKVVerify(b *testing.B) {
 	k := &kvs{nats: harness.NATS(b, harness.NATSOptions{})}
-	s := OpenKV(k.bucket(b, 0), 0)
+	s := Open(store.NATS{Bucket: k.bucket(b, 0)}, 0)
 	var all []Credentials
 	for i := range 200 {
 		c, err := s.Put(b.Context(), Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: target(strings.Repeat("x", 160) + strconv.Itoa(i))}, time.Now())

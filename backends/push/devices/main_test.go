@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newStore(t testing.TB, limit int) *Embedded {
+func newStore(t testing.TB, limit int) *Lists {
 	t.Helper()
 	s, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), limit)
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *sender) bodies() []string {
 // fixture is a Delivery to senders of every kind, and one device of each.
 type fixture struct {
 	*Delivery
-	store           *Embedded
+	store           *Lists
 	apple, google   *sender
 	iphone, android Credentials
 	now             time.Time

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/natsrpc"
 )
@@ -20,13 +21,13 @@ func TestKV(t *testing.T) {
 	nats := harness.NATS(t, harness.NATSOptions{})
 	ctx := context.Background()
 	n := 0
-	open := func(t *testing.T) *KV {
+	open := func(t *testing.T) *Lists {
 		t.Helper()
 		b, err := natsrpc.OpenBucket(natsrpc.Options{URL: nats.URL(), Prefix: fmt.Sprint("T", n), Replicas: 1, Log: slog.New(slog.DiscardHandler)}, "push")
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := OpenKV(b, testLimit)
+		s := Open(store.NATS{Bucket: b}, testLimit)
 		t.Cleanup(func() { s.Close() })
 		return s
 	}

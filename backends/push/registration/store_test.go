@@ -22,7 +22,7 @@ import (
 
 const testLimit = 3
 
-func newEmbedded(t testing.TB) *Embedded {
+func newEmbedded(t testing.TB) *Lists {
 	t.Helper()
 	e, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), testLimit)
 	if err != nil {
@@ -281,47 +281,50 @@ func TestEmbeddedSurvives(t *testing.T) {
 	}
 }
 
-// TestEmbeddedOfOld reads files as they were before services had a time.
+// TestEmbeddedOfOld converts a file in which each service had a key, once.
 func TestEmbeddedOfOld(t *testing.T) {
-	ctx := context.Background()
-	e := newEmbedded(t)
-	err := e.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(servicesBucket)
-		return errors.Join(
-			b.Put(serviceKey("alice@x", "a.example", "1"), []byte(`[{"Name":"x","Value":"y"}]`)),
-			b.Put(serviceKey("alice@x", "b.example", "1"), []byte(`null`)))
-	})
+	ctx, path := context.Background(), filepath.Join(t.TempDir(), FileName)
+	db, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Service{{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}}, {PubSub: "b.example", Node: "1"}}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("services"))
+		for key, value := range map[string]string{
+			"alice@x\x00b.example\x001": `{}`,
+			"alice@x\x00a.example\x001": `{"o":[{"Name":"x","Value":"y"}],"c":1700000000000001,"s":["desk"]}`,
+			"alice@x\x00c.example\x001": `{`,
+			"bob@x\x00a.example\x001":   `{}`,
+		} {
+			err = errors.Join(err, b.Put([]byte(key), []byte(value)))
+		}
+		return err
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := InspectEmbedded(path); err == nil || !strings.Contains(err.Error(), "converts it") {
+		t.Errorf("before it is converted: %v", err)
+	}
+	want := []Service{
+		{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}, Created: created(1700000000000001), Sessions: []string{"desk"}},
+		{PubSub: "b.example", Node: "1"},
+	}
 	for range 2 {
+		e, err := OpenEmbedded(path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		got, err := e.Services(ctx, "alice@x")
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Error(err, diff)
 		}
-		want[1].Sessions = []string{"desk"}
-		if err := e.Enable(ctx, "alice@x", want[1]); err != nil {
-			t.Fatal(err)
+		if n, err := e.Count(ctx); n != 3 || err != nil {
+			t.Errorf("%d services, %v", n, err)
 		}
-	}
-	if n, err := e.Forget(ctx, "alice@x", time.Unix(1, 0)); n != 2 || err != nil {
-		t.Errorf("removed %d, %v", n, err)
-	}
-	err = e.db.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket(servicesBucket).Put(serviceKey("bob@x", "a.example", "1"), []byte("{"))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.Services(ctx, "bob@x"); err == nil {
-		t.Error("a value that is damaged is read")
-	}
-	if err := e.Enable(ctx, "bob@x", Service{PubSub: "b.example", Node: "1"}); err == nil {
-		t.Error("a damaged value counts for nothing")
-	}
-	if err := e.Enable(ctx, "bob@x", Service{PubSub: "a.example", Node: "1"}); err != nil {
-		t.Error("a damaged value cannot be written anew:", err)
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -424,11 +427,8 @@ func residentMiB(b *testing.B) float64 {
 
 func user(i int) jid.JID { return jid.JID(fmt.Sprintf("user%d@example.org", i*7919%100_003)) }
 
-func fill(tb testing.TB, e *Embedded, users int) {
+func fill(tb testing.TB, e *Lists, users int) {
 	tb.Helper()
-	e.db.NoSync = true
-	defer func() { e.db.NoSync = false }()
-	e.db.MaxBatchDelay = 0
 	work := make(chan int)
 	var all sync.WaitGroup
 	for range 256 {

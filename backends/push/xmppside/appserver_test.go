@@ -289,7 +289,7 @@ func TestCommands(t *testing.T) {
 	}
 	done := do(session, commandIQ("register-device", "sessionid='s-1' action='complete'", formOf("kind", "fcm", "app", "chat", "token", "t0k")))
 	match := regexp.MustCompile(`^<command xmlns='http://jabber.org/protocol/commands' node='register-device' sessionid='s-1' status='completed'><x xmlns='jabber:x:data' type='result'>` +
-		`<field var='jid'><value>events.localhost</value></field><field var='node'><value>([0-9a-f]{32})</value></field><field var='secret'><value>([^<]{32})</value></field></x></command>$`).FindStringSubmatch(done)
+		`<field var='jid'><value>events.localhost</value></field><field var='node'><value>([0-9a-f]{64})</value></field><field var='secret'><value>([^<]{32})</value></field></x></command>$`).FindStringSubmatch(done)
 	if match == nil {
 		t.Fatalf("registered: %s", done)
 	}

@@ -7,33 +7,33 @@ import (
 	"slices"
 	"time"
 
-	"eventpusher/backends/push/internal/kvlist"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
-// KV keeps registrations in a bucket of NATS JetStream, one value for each user, for
-// instances that share an outbox there. What Enable and the others have returned
-// without an error is as safe as JetStream makes it. While NATS is away every method
-// fails.
-type KV struct {
-	lists *kvlist.Lists[Service]
+// Lists keeps registrations in one list for each user. What Enable and the others have
+// returned without an error is as safe as its values are.
+type Lists struct {
+	lists *store.Lists[Service]
 	limit int
 }
 
-// OpenKV returns a store in that bucket, which it closes at the end. limit is how many
+var _ Store = (*Lists)(nil)
+
+// Open returns a store in those values, which it closes at the end. limit is how many
 // services a user can have; below one means MaxPerUser.
-func OpenKV(b kvlist.Bucket, limit int) *KV {
+func Open(v store.Values, limit int) *Lists {
 	if limit < 1 {
 		limit = MaxPerUser
 	}
-	return &KV{kvlist.New[Service](b, "push registrations"), limit}
+	return &Lists{store.New[Service](v, "push registrations"), limit}
 }
 
-// userKey is the name of a user's value: keys of NATS have few characters.
+// userKey is the key of a user's list: keys of NATS have few characters.
 func userKey(owner jid.JID) string { return base64.RawURLEncoding.EncodeToString([]byte(owner)) }
 
 // Enable implements Store.
-func (s *KV) Enable(ctx context.Context, owner jid.JID, service Service) error {
+func (s *Lists) Enable(ctx context.Context, owner jid.JID, service Service) error {
 	service.Created = created(micros(service.Created))
 	return s.lists.Change(ctx, userKey(owner), func(list []Service) ([]Service, bool, error) {
 		at, there := slices.BinarySearchFunc(list, service, order)
@@ -64,7 +64,7 @@ func order(a, b Service) int {
 }
 
 // remove deletes the services that match and says how many.
-func (s *KV) remove(ctx context.Context, owner jid.JID, match func(Service) bool) (n int, err error) {
+func (s *Lists) remove(ctx context.Context, owner jid.JID, match func(Service) bool) (n int, err error) {
 	err = s.lists.Change(ctx, userKey(owner), func(list []Service) ([]Service, bool, error) {
 		before := len(list)
 		list = slices.DeleteFunc(list, match)
@@ -75,13 +75,13 @@ func (s *KV) remove(ctx context.Context, owner jid.JID, match func(Service) bool
 }
 
 // Disable implements Store.
-func (s *KV) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error) {
+func (s *Lists) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error) {
 	n, err := s.remove(ctx, owner, func(one Service) bool { return one.PubSub == pubsub && one.Node == node })
 	return n > 0, err
 }
 
 // Remove implements Store.
-func (s *KV) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
+func (s *Lists) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
 	n, err := s.remove(ctx, owner, func(one Service) bool {
 		return one.PubSub == gone.PubSub && one.Node == gone.Node && one.Created.Equal(gone.Created)
 	})
@@ -89,22 +89,22 @@ func (s *KV) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, er
 }
 
 // DisableAll implements Store.
-func (s *KV) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
+func (s *Lists) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
 	return s.remove(ctx, owner, func(one Service) bool { return one.PubSub == pubsub })
 }
 
 // Forget implements Store.
-func (s *KV) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
+func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
 	return s.remove(ctx, owner, func(one Service) bool { return createdUntil(one.Created, until) })
 }
 
 // Services implements Store.
-func (s *KV) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
+func (s *Lists) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
 	return s.lists.Get(ctx, userKey(owner))
 }
 
 // Count implements Store: it reads every user.
-func (s *KV) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
+func (s *Lists) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
 
 // Close implements Store.
-func (s *KV) Close() error { return s.lists.Close() }
+func (s *Lists) Close() error { return s.lists.Close() }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package kvlist
+package store
 
 import (
 	"context"
@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open returns the lists of two instances.
-func open(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *Lists[string]) {
+// openTwo returns the lists of two instances.
+func openTwo(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *Lists[string]) {
 	t.Helper()
 	var lists [2]*Lists[string]
 	for i := range lists {
@@ -29,7 +29,7 @@ func open(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *List
 		if err != nil {
 			t.Fatal(err)
 		}
-		lists[i] = New[string](b, "lists")
+		lists[i] = New[string](NATS{b}, "lists")
 		t.Cleanup(func() { lists[i].Close() })
 	}
 	return lists[0], lists[1]
@@ -44,7 +44,7 @@ func set(list ...string) func([]string) ([]string, bool, error) {
 // the other looks again.
 func TestChange(t *testing.T) {
 	nats := harness.NATS(t, harness.NATSOptions{})
-	one, two := open(t, nats, "CHANGE")
+	one, two := openTwo(t, nats, "CHANGE")
 	for name, tc := range map[string]struct {
 		before, meanwhile, change []string
 	}{
@@ -95,7 +95,7 @@ func TestChange(t *testing.T) {
 
 func TestLists(t *testing.T) {
 	nats := harness.NATS(t, harness.NATSOptions{})
-	one, two := open(t, nats, "LISTS")
+	one, two := openTwo(t, nats, "LISTS")
 	for i := range 3 {
 		if err := one.Change(t.Context(), fmt.Sprint(i), set("a", "b")); err != nil {
 			t.Fatal(err)
@@ -127,7 +127,7 @@ func TestLists(t *testing.T) {
 		t.Errorf("after %d turns: %v", n, err)
 	}
 	// What is no list is an error, and stays.
-	kv, err := one.bucket.KeyValue(t.Context())
+	kv, err := one.values.(NATS).KeyValue(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

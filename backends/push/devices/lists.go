@@ -14,23 +14,23 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	"eventpusher/backends/push/internal/kvlist"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
-// KV keeps devices in a bucket of NATS JetStream, for instances that share an outbox
-// there. While NATS is away every method fails.
-//
-// All devices of an account are one value, so that every change is one write: there is
-// nothing that a crash could leave half done, and the limit holds whoever registers at
-// the same time. The first half of a node says which value has the device; a device
-// without owner has a value of its own, which follows from its address.
-type KV struct {
-	lists *kvlist.Lists[kept]
+// Lists keeps devices. All devices of an account are one value, so that every change is one
+// write: there is nothing that a crash could leave half done, and the limit holds if several
+// register at the same time. The first half of a node says which value has the device; a
+// device without owner has a value of its own, which follows from its address.
+type Lists struct {
+	lists *store.Lists[kept]
 	limit int
+	// moved returns the key of the value that a device of an earlier version has moved to,
+	// empty if there is none; nil: there are no such devices.
+	moved func(node string) string
 }
 
-var _ Store = (*KV)(nil)
+var _ Store = (*Lists)(nil)
 
 // kept is one device of a value.
 type kept struct {
@@ -42,21 +42,21 @@ type kept struct {
 const keySize = 16
 
 // touchesAtOnce is how many values Touch writes at the same time.
-const touchesAtOnce = 8
+const touchesAtOnce = 64
 
-// OpenKV returns a store in that bucket, which it closes at the end. limit is how many
+// Open returns a store in those values, which it closes at the end. limit is how many
 // devices an owner can have; below one means MaxPerOwner. They also have to fit into one
 // message of NATS.
-func OpenKV(b kvlist.Bucket, limit int) *KV {
+func Open(v store.Values, limit int) *Lists {
 	if limit < 1 {
 		limit = MaxPerOwner
 	}
-	return &KV{kvlist.New[kept](b, "push devices"), limit}
+	return &Lists{lists: store.New[kept](v, "push devices"), limit: limit}
 }
 
 // ownerKey names the value of an account.
 func ownerKey(owner jid.JID) string {
-	digest := sha256.Sum256([]byte("owner" + separator + string(owner)))
+	digest := sha256.Sum256([]byte("owner\x00" + string(owner)))
 	return hex.EncodeToString(digest[:keySize])
 }
 
@@ -65,18 +65,23 @@ func (r *record) valueKey() string {
 	if r.Owner != "" {
 		return ownerKey(jid.JID(r.Owner))
 	}
-	digest := sha256.Sum256(append([]byte("target"+separator), r.targetKey()...))
+	digest := sha256.Sum256(append([]byte("target\x00"), r.targetKey()...))
 	return hex.EncodeToString(digest[:keySize])
 }
 
 // keyOf returns the name of the value that has a node; false if there cannot be such a
 // node here.
-func keyOf(node string) (key string, ok bool) {
+func (s *Lists) keyOf(node string) (key string, ok bool) {
 	const digits = "0123456789abcdef"
-	if len(node) != 2*(keySize+nodeSize) || strings.Trim(node, digits) != "" {
+	switch {
+	case strings.Trim(node, digits) != "":
 		return "", false
+	case len(node) == 2*(keySize+nodeSize):
+		return node[:2*keySize], true
+	case len(node) == 2*nodeSize && s.moved != nil:
+		key = s.moved(node)
 	}
-	return node[:2*keySize], true
+	return key, key != ""
 }
 
 // indexOf returns where a node is, below zero if it is not there.
@@ -85,7 +90,7 @@ func indexOf(list []kept, node string) int {
 }
 
 // Put implements Store.
-func (s *KV) Put(ctx context.Context, d Device, now time.Time) (c Credentials, err error) {
+func (s *Lists) Put(ctx context.Context, d Device, now time.Time) (c Credentials, err error) {
 	r, secret := newRecord(&d, now)
 	key, target := r.valueKey(), r.targetKey()
 	fresh := key + newNode()
@@ -114,8 +119,8 @@ func (s *KV) Put(ctx context.Context, d Device, now time.Time) (c Credentials, e
 }
 
 // load returns the record of a node.
-func (s *KV) load(ctx context.Context, node string) (*record, error) {
-	key, ok := keyOf(node)
+func (s *Lists) load(ctx context.Context, node string) (*record, error) {
+	key, ok := s.keyOf(node)
 	if !ok {
 		return nil, ErrUnknown
 	}
@@ -131,7 +136,7 @@ func (s *KV) load(ctx context.Context, node string) (*record, error) {
 }
 
 // Verify implements Store.
-func (s *KV) Verify(ctx context.Context, node, secret string) (Device, error) {
+func (s *Lists) Verify(ctx context.Context, node, secret string) (Device, error) {
 	r, err := s.load(ctx, node)
 	if err != nil {
 		return Device{}, err
@@ -140,7 +145,7 @@ func (s *KV) Verify(ctx context.Context, node, secret string) (Device, error) {
 }
 
 // Get implements Store.
-func (s *KV) Get(ctx context.Context, node string) (Device, error) {
+func (s *Lists) Get(ctx context.Context, node string) (Device, error) {
 	r, err := s.load(ctx, node)
 	if err != nil {
 		return Device{}, err
@@ -149,8 +154,8 @@ func (s *KV) Get(ctx context.Context, node string) (Device, error) {
 }
 
 // Remove implements Store.
-func (s *KV) Remove(ctx context.Context, node string, condition func(*Device) bool) error {
-	key, ok := keyOf(node)
+func (s *Lists) Remove(ctx context.Context, node string, condition func(*Device) bool) error {
+	key, ok := s.keyOf(node)
 	if !ok {
 		return ErrUnknown
 	}
@@ -167,7 +172,7 @@ func (s *KV) Remove(ctx context.Context, node string, condition func(*Device) bo
 }
 
 // Forget implements Store.
-func (s *KV) Forget(ctx context.Context, owner jid.JID, until time.Time) (n int, err error) {
+func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (n int, err error) {
 	if owner == "" {
 		return 0, nil
 	}
@@ -184,10 +189,10 @@ func (s *KV) Forget(ctx context.Context, owner jid.JID, until time.Time) (n int,
 }
 
 // Touch implements Store: it writes each value once, and stops at the first trouble.
-func (s *KV) Touch(ctx context.Context, nodes []string, now time.Time) error {
+func (s *Lists) Touch(ctx context.Context, nodes []string, now time.Time) error {
 	touched := make(map[string][]string) // by key
 	for _, node := range nodes {
-		if key, ok := keyOf(node); ok {
+		if key, ok := s.keyOf(node); ok {
 			touched[key] = append(touched[key], node)
 		}
 	}
@@ -209,7 +214,7 @@ func (s *KV) Touch(ctx context.Context, nodes []string, now time.Time) error {
 }
 
 // List implements Store.
-func (s *KV) List(ctx context.Context, owner jid.JID) ([]Device, error) {
+func (s *Lists) List(ctx context.Context, owner jid.JID) ([]Device, error) {
 	if owner == "" {
 		return nil, nil
 	}
@@ -226,7 +231,7 @@ func (s *KV) List(ctx context.Context, owner jid.JID) ([]Device, error) {
 }
 
 // Count implements Store: it reads every account.
-func (s *KV) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
+func (s *Lists) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
 
 // Close implements Store.
-func (s *KV) Close() error { return s.lists.Close() }
+func (s *Lists) Close() error { return s.lists.Close() }

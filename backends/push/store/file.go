@@ -1,0 +1,126 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// lockTimeout is how long to wait for another process to let go of the file.
+const lockTimeout = 2 * time.Second
+
+var listsBucket = []byte("lists")
+
+// File implements Values in a file of its own. What Change has returned without an error has
+// been synced to the disk. Contexts do not matter to it.
+type File struct{ db *bolt.DB }
+
+var _ Values = (*File)(nil)
+
+// Convert moves what a file of an earlier version has. It is called in one transaction with
+// the open: put adds a value.
+type Convert func(tx *bolt.Tx, put func(key string, value []byte) error) error
+
+// OpenFile opens the file, or begins one. Only one process can have it open.
+func OpenFile(path string, convert Convert) (*File, error) {
+	db, err := open(path, bolt.Options{FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(listsBucket)
+		if err != nil {
+			return err
+		}
+		return convert(tx, func(key string, value []byte) error { return b.Put([]byte(key), value) })
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
+	}
+	return &File{db}, nil
+}
+
+// InspectFile opens the file for reading, while no other process has it open for writing;
+// Change fails. The error of a file that is not there is fs.ErrNotExist.
+func InspectFile(path string) (*File, error) {
+	if _, err := os.Stat(path); err != nil { // bbolt would try to make one
+		return nil, err
+	}
+	db, err := open(path, bolt.Options{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	err = db.View(func(tx *bolt.Tx) error {
+		if tx.Bucket(listsBucket) == nil {
+			return errors.New("an earlier version or something else has made it; the next start of an instance converts it")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
+	}
+	return &File{db}, nil
+}
+
+func open(path string, o bolt.Options) (*bolt.DB, error) {
+	o.Timeout, o.NoStatistics = lockTimeout, true
+	db, err := bolt.Open(path, 0o600, &o)
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("another process has %s open", path)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return db, nil
+}
+
+// Get implements Values.
+func (f *File) Get(_ context.Context, key string) (value []byte, err error) {
+	err = f.db.View(func(tx *bolt.Tx) error {
+		value = bytes.Clone(tx.Bucket(listsBucket).Get([]byte(key)))
+		return nil
+	})
+	return value, err
+}
+
+// Change implements Values. Several changes share one write to the disk.
+func (f *File) Change(_ context.Context, key string, edit func([]byte) ([]byte, error)) error {
+	return f.db.Batch(func(tx *bolt.Tx) error {
+		b := tx.Bucket(listsBucket)
+		value, err := edit(b.Get([]byte(key)))
+		switch {
+		case err != nil:
+			return err
+		case value == nil:
+			return b.Delete([]byte(key))
+		}
+		return b.Put([]byte(key), value)
+	})
+}
+
+// Each implements Values.
+func (f *File) Each(_ context.Context, each func([]byte) error) error {
+	return f.db.View(func(tx *bolt.Tx) error {
+		return tx.Bucket(listsBucket).ForEach(func(_, value []byte) error { return each(value) })
+	})
+}
+
+// Close implements Values.
+func (f *File) Close() error { return f.db.Close() }
+
+// Look returns the value of a key in a bucket that Convert has made, nil if there is none.
+func (f *File) Look(bucket []byte, key string) (value []byte) {
+	_ = f.db.View(func(tx *bolt.Tx) error { // it returns no error of its own
+		if b := tx.Bucket(bucket); b != nil {
+			value = bytes.Clone(b.Get([]byte(key)))
+		}
+		return nil
+	})
+	return value
+}

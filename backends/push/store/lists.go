@@ -1,0 +1,107 @@
+// Package store keeps lists, of registrations and of devices: in a file (bbolt), or in a
+// bucket of NATS JetStream for instances that share an outbox there. NATS has no
+// transactions: what has to change together belongs into one list.
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Values is where lists are kept. All methods are safe for concurrent use. Behind a network
+// they end within seconds, or with ctx.
+type Values interface {
+	// Get returns the value of a key; nil if there is none, which is no error.
+	Get(ctx context.Context, key string) ([]byte, error)
+	// Change replaces the value of a key by what edit makes of it, and returns when that is
+	// kept. nil removes the value. If edit fails nothing changes. edit may be called again.
+	Change(ctx context.Context, key string, edit func(value []byte) ([]byte, error)) error
+	// Each calls f with every value until it fails.
+	Each(ctx context.Context, f func(value []byte) error) error
+	io.Closer
+}
+
+// Lists is one list for each key, as JSON. It is safe for concurrent use.
+type Lists[T any] struct {
+	values Values
+	about  string
+}
+
+// New returns the lists in the values, which Close closes. about says in errors what the
+// lists are of.
+func New[T any](v Values, about string) *Lists[T] { return &Lists[T]{v, about} }
+
+// Get returns the list of a key; nil if there is none, which is no error.
+func (l *Lists[T]) Get(ctx context.Context, key string) ([]T, error) {
+	value, err := l.values.Get(ctx, key)
+	if err != nil {
+		return nil, l.failed(err)
+	}
+	return l.decode(value)
+}
+
+func (l *Lists[T]) decode(value []byte) (list []T, err error) {
+	if value == nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(value, &list); err != nil {
+		return nil, fmt.Errorf("%s: a value cannot be read: %w", l.about, err)
+	}
+	return list, nil
+}
+
+// Change replaces the list of a key by what edit makes of it, unless edit fails or says
+// that nothing has changed. edit is called again if the list was changed meanwhile. An empty
+// list is removed. What Change has done without an error is as safe as the values are.
+func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list []T, changed bool, err error)) error {
+	unchanged := errors.New("unchanged")
+	var own error // of edit
+	err := l.values.Change(ctx, key, func(value []byte) ([]byte, error) {
+		list, err := l.decode(value)
+		changed := false
+		if err == nil {
+			list, changed, err = edit(list)
+		}
+		switch own = err; {
+		case err != nil:
+			return nil, err
+		case !changed:
+			return nil, unchanged
+		case len(list) == 0:
+			return nil, nil
+		}
+		return json.Marshal(list)
+	})
+	switch {
+	case own != nil:
+		return own
+	case err == nil || errors.Is(err, unchanged):
+		return nil
+	}
+	return l.failed(err)
+}
+
+// Count says how many elements all lists have. It reads every list.
+func (l *Lists[T]) Count(ctx context.Context) (n int, err error) {
+	var own error
+	err = l.values.Each(ctx, func(value []byte) error {
+		list, err := l.decode(value)
+		n, own = n+len(list), err
+		return err
+	})
+	switch {
+	case own != nil:
+		return 0, own
+	case err != nil:
+		return 0, l.failed(err)
+	}
+	return n, nil
+}
+
+// Close closes the values.
+func (l *Lists[T]) Close() error { return l.values.Close() }
+
+func (l *Lists[T]) failed(err error) error { return fmt.Errorf("%s: %w", l.about, err) }

@@ -86,6 +86,14 @@ func (s *Server) Script(address string, answers ...Answer) {
 	s.scripts[address] = append(s.scripts[address], answers...)
 }
 
+// Holder returns a function that makes the stand-in answer the next request for the address
+// only when release is closed, with 503.
+func (s *Server) Holder(address string) func(release <-chan struct{}) {
+	return func(release <-chan struct{}) {
+		s.Script(address, Answer{Before: func() { <-release }, Status: http.StatusServiceUnavailable})
+	}
+}
+
 // Connections returns how many connections clients have opened.
 func (s *Server) Connections() int {
 	s.mu.Lock()

@@ -16,6 +16,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/send/sendtest"
 	"eventpusher/config"
 )
 
@@ -509,4 +510,22 @@ func TestBusyDevice(t *testing.T) {
 			t.Errorf("%s: %v", reason, err)
 		}
 	}
+}
+
+// TestContract is what every sender does.
+func TestContract(t *testing.T) {
+	sendtest.Run(t, func(t *testing.T) sendtest.Destination {
+		service, s, _ := start(t, nil)
+		answer := func(status int, reason string) func() {
+			return func() { service.Script(device, pushtest.Answer{Status: status, Body: `{"reason":"` + reason + `"}`}) }
+		}
+		return sendtest.Destination{
+			Sender: s, Target: target(), Notification: notification(),
+			Taken: func() int { return len(service.Requests()) }, Hold: service.Holder(device), Secrets: []string{device, "alice"},
+			Answers: map[string]func(){
+				"gone": answer(410, "Unregistered"), "permanent": answer(400, "PayloadEmpty"), "transient": answer(500, "InternalServerError"),
+				"paused": answer(403, "Forbidden"), "retry_after": answer(429, "TooManyProviderTokenUpdates"), "too_large": answer(413, "PayloadTooLarge"),
+			},
+		}
+	})
 }

@@ -18,6 +18,7 @@ import (
 	"eventpusher/backends/push/internal/provider"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/send/sendtest"
 	"eventpusher/config"
 )
 
@@ -430,4 +431,23 @@ func TestAccountInBasicString(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "'''") || strings.Contains(err.Error(), "BEGIN") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestContract is what every sender does.
+func TestContract(t *testing.T) {
+	sendtest.Run(t, func(t *testing.T) sendtest.Destination {
+		service, s := start(t, time.Hour, nil)
+		answer := func(status int, code string) func() {
+			body := `{"error":{"details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"` + code + `"}]}}`
+			return func() { service.Script(device, pushtest.Answer{Status: status, Body: body}) }
+		}
+		return sendtest.Destination{
+			Sender: s, Target: target(), Notification: notification(),
+			Taken: func() int { return len(service.Requests()) }, Hold: service.Holder(device), Secrets: []string{device, "alice", "ya29"},
+			Answers: map[string]func(){
+				"gone": answer(404, "UNREGISTERED"), "permanent": answer(403, "SENDER_ID_MISMATCH"), "transient": answer(500, "INTERNAL"),
+				"paused": answer(403, ""), "retry_after": answer(429, "QUOTA_EXCEEDED"), "too_large": answer(413, ""),
+			},
+		}
+	})
 }

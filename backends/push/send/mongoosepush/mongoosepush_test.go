@@ -15,6 +15,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/send/sendtest"
 	"eventpusher/config"
 )
 
@@ -317,6 +318,26 @@ func FuzzPath(f *testing.F) {
 		last, below := strings.CutPrefix(u.EscapedPath(), before)
 		if !below || last == "" || strings.ContainsAny(last, "/?#") || u.Path != before+device || u.RawQuery != "" {
 			t.Errorf("%q becomes %s", device, u)
+		}
+	})
+}
+
+// TestContract is what every sender does.
+func TestContract(t *testing.T) {
+	sendtest.Run(t, func(t *testing.T) sendtest.Destination {
+		service, c := start(t, "", "/")
+		answer := func(status int, retryAfter string) func() {
+			return func() {
+				service.Script("d3vice", pushtest.Answer{Status: status, Header: map[string]string{"Retry-After": retryAfter}})
+			}
+		}
+		return sendtest.Destination{
+			Sender: c, Target: to("d3vice", fcm), Notification: told(summary("1", "alice@localhost", "hi")),
+			Taken: func() int { return len(service.Requests()) }, Hold: service.Holder("d3vice"), Secrets: []string{"d3vice", "alice"},
+			Answers: map[string]func(){
+				"gone": answer(410, ""), "permanent": answer(422, ""), "transient": answer(503, ""),
+				"paused": answer(403, ""), "retry_after": answer(429, "8"), "too_large": answer(413, ""),
+			},
 		}
 	})
 }

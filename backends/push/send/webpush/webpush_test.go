@@ -16,6 +16,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/send/sendtest"
 	"eventpusher/config"
 )
 
@@ -367,4 +368,23 @@ func TestNewRefuses(t *testing.T) {
 			t.Errorf("%s: accepted", name)
 		}
 	}
+}
+
+// TestContract is what every sender does.
+func TestContract(t *testing.T) {
+	sendtest.Run(t, func(t *testing.T) sendtest.Destination {
+		service, s := start(t, nil)
+		to := service.Subscribe(t, "/s3cret")
+		answer := func(status int) func() {
+			return func() { service.Script("/s3cret", pushtest.Answer{Status: status}) }
+		}
+		return sendtest.Destination{
+			Sender: s, Target: to, Notification: notification(),
+			Taken: func() int { return len(service.Requests()) }, Hold: service.Holder("/s3cret"),
+			Secrets: []string{"s3cret", "alice", to.P256DH, to.Auth.Reveal(), "vapid"},
+			Answers: map[string]func(){
+				"gone": answer(410), "permanent": answer(401), "transient": answer(500), "retry_after": answer(429), "too_large": answer(413),
+			},
+		}
+	})
 }

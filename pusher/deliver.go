@@ -3,6 +3,8 @@ package pusher
 import (
 	"context"
 	"errors"
+	"hash/maphash"
+	"iter"
 	"strings"
 	"sync"
 	"time"
@@ -69,13 +71,7 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 	}
 
 	d.mu.Lock()
-	ch := d.gate.leave(c.round, c.probe, evidence, func(yield func(uint64) bool) {
-		for _, it := range c.items {
-			if !yield(it.Key) {
-				return
-			}
-		}
-	}, longest, now)
+	ch := d.gate.leave(c.round, c.probe, evidence, d.parties(c, errs, v), longest, now)
 	draining := d.draining
 	d.answered = now
 	if v == reachable {
@@ -115,6 +111,34 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		d.wake.Broadcast()
 		d.mu.Unlock()
 	}
+}
+
+// parties are the keys of a call's events, or, if the service refuses, the senders of
+// those that it has refused.
+func (d *dispatcher) parties(c *call, errs []error, v verdict) iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		for i, it := range c.items {
+			party := it.Key
+			if v == refusing {
+				if backends.Reason(errs[i]) != "paused" {
+					continue
+				}
+				party = maphash.String(d.seed, sender(&c.batch[i]))
+			}
+			if !yield(party) {
+				return
+			}
+		}
+	}
+}
+
+// sender is the user who has caused an event. All that rooms tell counts as one user's, for
+// one user can speak in any number of them.
+func sender(e *event.Event) string {
+	if e.Room != "" && e.From.Bare() == e.Room {
+		return ""
+	}
+	return string(e.From.Bare())
 }
 
 // allParked reports whether all items are of conversations that keep failing.

@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"context"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -26,6 +27,7 @@ type dispatcher struct {
 	log     *slog.Logger
 	maxAge  time.Duration
 	timeout time.Duration
+	seed    maphash.Seed // of senders
 
 	condition *filter.Condition  // nil: always
 	declined  backends.Declining // nil if the backend does not care
@@ -79,7 +81,7 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
 		log:     o.Log.With("backend", b.Name()),
 		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
-		gate: new(gate), ended: make(chan struct{}),
+		gate: new(gate), seed: maphash.MakeSeed(), ended: make(chan struct{}),
 	}
 	d.limits.Lanes = max(d.limits.Lanes, 1)
 	d.limits.Batch = max(d.limits.Batch, 1)

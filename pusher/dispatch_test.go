@@ -20,6 +20,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
 )
@@ -173,6 +174,50 @@ func TestFinalErrorsGoToTheDeadLetters(t *testing.T) {
 	}
 }
 
+// TestOneUserPausesNobody: what two users write, to any number of others and in any number
+// of rooms, is refused, as by a firewall that takes their words for an attack. The backend
+// goes on for the others, and keeps what was refused.
+func TestOneUserPausesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4, Batch: 1}, publish: func(_ context.Context, batch []event.Event) []error {
+			if batch[0].Body == "attack" {
+				return every(len(batch), backends.Paused(errors.New("answered 403 Forbidden")))
+			}
+			return make([]error, len(batch))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		push := func(e event.Event) {
+			e.Body = "attack"
+			p.Push([]event.Event{e})
+		}
+		for i := range 40 {
+			e := by("mallory", fmt.Sprint("m", i))
+			e.To = jid.JID(fmt.Sprintf("user%d@localhost", i))
+			push(e)
+			room := by("mallory", fmt.Sprint("r", i))
+			room.Type, room.Direction, room.Room, room.To = "groupchat", event.Out, jid.JID(fmt.Sprintf("room%d@muc.localhost", i)), "bob@localhost/desk"
+			room.From = room.Room + "/m"
+			push(room)
+		}
+		pass(time.Minute)
+		if s := p.Status().Backends[0]; s.State != pusher.Closed || s.Waiting != 80 || s.DeadLetters != 0 || !strings.Contains(s.LastError, "403") {
+			t.Errorf("%+v", s)
+		}
+		p.Push([]event.Event{by("alice", "a")})
+		pass(time.Second)
+		if n := b.count(); n != 1 {
+			t.Errorf("%d delivered of a user whose events nobody refuses", n)
+		}
+		for _, user := range []string{"bob", "carol"} { // now it refuses everybody
+			push(by(user, user))
+		}
+		pass(time.Minute)
+		if s := p.Status().Backends[0]; s.State != pusher.Paused {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 func TestPausedBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var logged bytes.Buffer
@@ -186,7 +231,7 @@ func TestPausedBackend(t *testing.T) {
 		reg := prometheus.NewRegistry()
 		p := start(t, pusher.Options{Backends: one(b), Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil))})
 		for i := range 50 {
-			p.Push([]event.Event{of(fmt.Sprintf("peer%d", i), fmt.Sprint(i))})
+			p.Push([]event.Event{by(fmt.Sprintf("user%d", i), fmt.Sprint(i))})
 		}
 		pass(10 * time.Minute)
 		tried := b.tried()

@@ -177,6 +177,13 @@ func of(peer, id string) event.Event {
 	return e
 }
 
+// by is a message that a user sends.
+func by(user, id string) event.Event {
+	e := chat("Hi")
+	e.ID, e.From, e.User = id, jid.JID(user+"@localhost/res1"), jid.JID(user+"@localhost")
+	return e
+}
+
 func letters(t *testing.T, d outbox.DeadLetters) []outbox.DeadLetter {
 	t.Helper()
 	all, err := d.List(outbox.LetterFilter{})

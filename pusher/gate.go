@@ -1,18 +1,23 @@
 package pusher
 
-import "time"
+import (
+	"iter"
+	"slices"
+	"time"
+)
 
 // What opens a backend's breaker, and what a closed gate does.
 const (
 	tripFailures = 5                // calls in a row that failed for a reason that passes
-	tripKeys     = 3                // of at least so many keys: one bad conversation is no outage
+	tripParties  = 3                // of at least so many keys: one bad conversation is no outage
 	openFor      = time.Second      // pause before each probe of a dead service
 	pauseFirst   = time.Second      // pause before the first probe of a service that refuses us
 	pauseLongest = 60 * time.Second // it doubles up to this
-	// pauseAfter is how many calls in a row must be refused before the service as a
-	// whole pauses. One event that is refused for what is in it, or one topic of
-	// several, is no reason to hold up the others.
-	pauseAfter = 5
+	// pauseAfter is how many calls in a row must be refused before the backend pauses, and
+	// pauseParties of how many senders at least. A service or a firewall before it may refuse
+	// an event for its text, so the events of one user are no reason to hold up the others.
+	pauseAfter   = 5
+	pauseParties = tripParties
 )
 
 // State is how a backend's gate stands.
@@ -53,13 +58,26 @@ type gate struct {
 	holdUntil time.Time // a longer one that the service asked for
 	probing   bool
 
-	refused     int // calls in a row
+	refused     int      // calls in a row
+	refusedOf   distinct // their senders
 	paused      bool
 	pausedUntil time.Time
 	pauseFor    time.Duration
 
-	failedKeys [tripKeys]uint64 // different keys of the failures in a row
-	failed     int
+	failedOf distinct // the keys of the failures in a row
+}
+
+// distinct counts different values, up to a few.
+type distinct struct {
+	values [tripParties]uint64
+	n      int
+}
+
+func (d *distinct) note(v uint64) {
+	if d.n < len(d.values) && !slices.Contains(d.values[:d.n], v) {
+		d.values[d.n] = v
+		d.n++
+	}
 }
 
 // state returns how the gate stands.
@@ -84,7 +102,7 @@ func (g *gate) trip(now time.Time) {
 // noteFailure notes that a call has failed for a reason that passes.
 func (g *gate) noteFailure(now time.Time) {
 	g.failures++
-	if g.tripped || g.failures >= tripFailures && g.failed >= tripKeys {
+	if g.tripped || g.failures >= tripFailures && g.failedOf.n >= tripParties {
 		g.trip(now)
 	}
 }
@@ -148,9 +166,9 @@ type change struct {
 	counts   bool // the failures of the call count as attempts
 }
 
-// leave notes how a call ended. keys are those of its events; after is the
-// longest pause that the service asked for.
-func (g *gate) leave(round int, probe bool, v verdict, keys func(yield func(uint64) bool), after time.Duration, now time.Time) change {
+// leave notes how a call ended. parties are the keys of its events, or their senders if
+// the verdict is refusing; after is the longest pause that the service asked for.
+func (g *gate) leave(round int, probe bool, v verdict, parties iter.Seq[uint64], after time.Duration, now time.Time) change {
 	before := g.state()
 	if probe {
 		g.probing = false
@@ -159,8 +177,11 @@ func (g *gate) leave(round int, probe bool, v verdict, keys func(yield func(uint
 	case noEvidence:
 	case refusing:
 		g.refused++
+		for sender := range parties {
+			g.refusedOf.note(sender)
+		}
 		switch {
-		case g.refused < pauseAfter && !g.paused:
+		case !g.paused && (g.refused < pauseAfter || g.refusedOf.n < pauseParties):
 		case !g.paused:
 			g.paused, g.pauseFor = true, pauseFirst
 			g.pausedUntil = now.Add(g.pauseFor)
@@ -172,7 +193,7 @@ func (g *gate) leave(round int, probe bool, v verdict, keys func(yield func(uint
 		if probe {
 			g.paused = false
 		}
-		g.failed, g.refused = 0, 0
+		g.failedOf, g.refusedOf, g.refused = distinct{}, distinct{}, 0
 		if round == g.round {
 			g.noteSuccess()
 		}
@@ -180,8 +201,8 @@ func (g *gate) leave(round int, probe bool, v verdict, keys func(yield func(uint
 		if probe && g.paused { // it no longer refuses; the breaker judges the rest
 			g.paused = false
 		}
-		for k := range keys {
-			g.noteKey(k)
+		for key := range parties {
+			g.failedOf.note(key)
 		}
 		if round == g.round {
 			g.noteFailure(now)
@@ -197,16 +218,4 @@ func (g *gate) leave(round int, probe bool, v verdict, keys func(yield func(uint
 		g.holdUntil = time.Time{}
 	}
 	return change{from: before, to: to, counts: before == Closed}
-}
-
-func (g *gate) noteKey(k uint64) {
-	for _, known := range g.failedKeys[:g.failed] {
-		if known == k {
-			return
-		}
-	}
-	if g.failed < len(g.failedKeys) {
-		g.failedKeys[g.failed] = k
-		g.failed++
-	}
 }

@@ -296,7 +296,7 @@ func TestDrainLeavesAHopelessCall(t *testing.T) {
 				}}
 				p := start(t, pusher.Options{Backends: one(b), Outbox: box})
 				for n := range events {
-					p.Push([]event.Event{of(fmt.Sprint("peer", n), fmt.Sprint(n))})
+					p.Push([]event.Event{by(fmt.Sprint("user", n), fmt.Sprint(n))})
 				}
 				pass(time.Second / 2)
 				hang.Store(true)

@@ -76,6 +76,7 @@ type Destination struct {
 	Workers int    // requests at once; default 10
 	Timeout time.Duration
 	TLS     *TLS
+	HTTP    HTTPDestination
 }
 
 // destinationTypes are the types with their keys, beside those that all have.
@@ -84,10 +85,10 @@ var destinationTypes = []struct {
 	fields func(*Destination) []field
 }{
 	{"http", func(d *Destination) []field {
-		return append(secret("url", &d.URL, nil, filled, isHTTPURL),
+		return join(secret("url", &d.URL, nil, filled, isHTTPURL), []field{
 			integer("workers", &d.Workers, int64(10), 1, 1000),
 			duration("timeout", &d.Timeout, "2s", time.Millisecond),
-			section("tls", &d.TLS, (*TLS).fields))
+		}, d.HTTP.fields(), []field{section("tls", &d.TLS, (*TLS).fields)})
 	}},
 }
 
@@ -149,7 +150,7 @@ func (l *loader) destinations(c *Config) {
 		l.require(at.with("type").String(), "write one of "+strings.Join(destinationTypeNames(), ", "), d.Type == "")
 		l.choice(&d.Choice, at)
 		if d.Type == "http" {
-			l.require(at.with("url").String(), `write url = "https://example.org/hook", or url_file`, d.URL == "")
+			l.httpDestination(d, at)
 		}
 		l.tls(d.TLS, at.with("tls").String(), true)
 		l.keepVerifyingAt(at.with("tls"))

@@ -86,7 +86,7 @@ func newDestination(d config.Destination) (backends.Backend, error) {
 	if err != nil { // its text is not shown: it may hold a secret
 		return nil, errors.New("http: url is no URL")
 	}
-	return http.New(http.Options{Name: d.Name, URL: target, Workers: d.Workers, Timeout: d.Timeout, TLS: d.TLS, Choice: d.Choice})
+	return http.New(http.Options{Name: d.Name, URL: target, Workers: d.Workers, Timeout: d.Timeout, TLS: d.TLS, Choice: d.Choice, HTTP: d.HTTP})
 }
 
 // Build returns the backends of [modules.mod_event_pusher]: sns, one for each

@@ -5,6 +5,8 @@ package http
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,10 +15,13 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"eventpusher/backends"
 	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/loopback"
 	"eventpusher/internal/tlsconfig"
 )
 
@@ -39,14 +44,20 @@ type Options struct {
 	Timeout time.Duration // of one request; default 2 s
 	TLS     *config.TLS
 	Choice  config.Choice
+	// HTTP is what only [[destination]] has.
+	HTTP config.HTTPDestination
 }
 
 // Backend posts events to one URL. Each call carries one event.
 type Backend struct {
 	name     string
 	chosen   form.Chosen
-	target   string // as requested
-	shown    string // as errors may show it
+	headers  nethttp.Header // of each request
+	tokens   *tokens        // nil without oauth2
+	signer   signer
+	limiter  *rate.Limiter // nil without a limit
+	target   string        // as requested
+	shown    string        // as errors may show it
 	timeout  time.Duration
 	lanes    int
 	client   *nethttp.Client
@@ -76,7 +87,16 @@ func New(o Options) (*Backend, error) {
 	if b.lanes < 1 {
 		b.lanes = defaultWorkers
 	}
+	if b.signer, err = newSigner(o.HTTP.SigningKeys); err != nil {
+		return nil, fmt.Errorf("http: %w", err)
+	}
+	if o.HTTP.RateLimit > 0 {
+		b.limiter = rate.NewLimiter(rate.Limit(o.HTTP.RateLimit), max(1, o.HTTP.RateLimit/10))
+	}
+	b.headers = headersOf(&o.HTTP)
 	b.transfer = &nethttp.Transport{
+		Proxy:               proxyOf(o.HTTP.Proxy),
+		ForceAttemptHTTP2:   true,
 		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
 		MaxConnsPerHost:     b.lanes,
 		MaxIdleConns:        b.lanes,
@@ -94,7 +114,44 @@ func New(o Options) (*Backend, error) {
 		// A redirect would turn the POST into a GET, or carry it to strangers.
 		CheckRedirect: func(*nethttp.Request, []*nethttp.Request) error { return nethttp.ErrUseLastResponse },
 	}
+	if o.HTTP.OAuth2 != nil {
+		if b.tokens, err = newTokens(o.HTTP.OAuth2, b.client); err != nil {
+			return nil, fmt.Errorf("http: %w", err)
+		}
+	}
 	return b, nil
+}
+
+// headersOf returns the headers that are the same in each request.
+func headersOf(o *config.HTTPDestination) nethttp.Header {
+	h := nethttp.Header{"User-Agent": {"eventpusher"}}
+	for _, own := range o.Headers {
+		h.Set(own.Name, own.Value.Reveal())
+	}
+	if o.BearerToken != "" {
+		h.Set("Authorization", "Bearer "+o.BearerToken.Reveal())
+	}
+	if o.Username != "" {
+		credentials := o.Username + ":" + o.Password.Reveal()
+		h.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(credentials)))
+	}
+	return h
+}
+
+// proxyOf returns how a proxy is found. net/http asks for none on loopback.
+func proxyOf(configured string) func(*nethttp.Request) (*url.URL, error) {
+	switch configured {
+	case "", config.ProxyEnvironment:
+		return nethttp.ProxyFromEnvironment
+	case config.ProxyNone:
+		return nil
+	}
+	return func(req *nethttp.Request) (*url.URL, error) {
+		if loopback.Host(req.URL.Hostname()) {
+			return nil, nil
+		}
+		return url.Parse(configured)
+	}
 }
 
 // Name implements backends.Backend.
@@ -121,22 +178,16 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	if err != nil {
 		return backends.Permanent(fmt.Errorf("http: %w", err))
 	}
+	if b.limiter != nil {
+		if err := b.limiter.Wait(ctx); err != nil {
+			return backends.Wait(time.Second, fmt.Errorf("http: rate_limit: %w", err))
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(m.Body))
+	req, err := b.request(ctx, e, &m)
 	if err != nil {
-		return backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err)))
-	}
-	req.Header.Set("Content-Type", m.ContentType)
-	for _, a := range m.Attributes { // CloudEvents HTTP binding 1.0.2, section 3.1.3
-		req.Header.Set("ce-"+a.Name, headerValue(a.Value))
-	}
-	req.Header.Set("User-Agent", "eventpusher")
-	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
-	// over all attempts.
-	req.Header.Set("webhook-id", e.ID)
-	if epoch := backends.Epoch(ctx); epoch != 0 {
-		req.Header.Set("eventpusher-epoch", strconv.FormatUint(epoch, 10))
+		return err
 	}
 	resp, err := b.client.Do(req)
 	if err != nil {
@@ -146,10 +197,47 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	// Once the status is known the verdict stands; a body that breaks off costs
 	// only the connection.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	if resp.StatusCode == nethttp.StatusUnauthorized && b.tokens != nil && b.tokens.refused(req.Header.Get("Authorization")) {
+		return wrapVerdict(b.shown, errors.New("answered 401 Unauthorized: another access token will be tried"))
+	}
 	if err := verdict(resp, time.Now()); err != nil {
 		return wrapVerdict(b.shown, err)
 	}
 	return nil
+}
+
+// request makes the request of one attempt. Its errors are those of Publish.
+func (b *Backend) request(ctx context.Context, e *event.Event, m *form.Message) (*nethttp.Request, error) {
+	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(m.Body))
+	if err != nil {
+		return nil, backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err)))
+	}
+	for name, values := range b.headers {
+		req.Header[name] = values
+	}
+	req.Header.Set("Content-Type", m.ContentType)
+	for _, a := range m.Attributes { // CloudEvents HTTP binding 1.0.2, section 3.1.3
+		req.Header.Set("ce-"+a.Name, headerValue(a.Value))
+	}
+	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
+	// over all attempts.
+	req.Header.Set("webhook-id", e.ID)
+	if len(b.signer) > 0 {
+		timestamp, signatures := b.signer.sign(e.ID, m.Body, time.Now())
+		req.Header.Set("webhook-timestamp", timestamp)
+		req.Header.Set("webhook-signature", signatures)
+	}
+	if epoch := backends.Epoch(ctx); epoch != 0 {
+		req.Header.Set("eventpusher-epoch", strconv.FormatUint(epoch, 10))
+	}
+	if b.tokens != nil {
+		authorization, err := b.tokens.authorization(ctx)
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Authorization", authorization)
+	}
+	return req, nil
 }
 
 // Close implements backends.Backend.

@@ -60,9 +60,9 @@ func TestVerdict(t *testing.T) {
 	}{
 		{200, "", ""}, {201, "", ""}, {204, "5", ""}, {299, "", ""},
 		{300, "", "paused"}, {301, "", "paused"}, {304, "", "paused"}, {308, "", "paused"},
-		{400, "", "permanent"}, {401, "", "paused"}, {403, "", "paused"}, {404, "", "permanent"}, {405, "9", "permanent"},
-		{408, "", "transient"}, {410, "", "permanent"}, {413, "", "too_large"}, {422, "", "permanent"},
-		{425, "", "transient"}, {429, "", "transient"}, {429, "7", "retry_after"}, {451, "", "permanent"},
+		{400, "", "permanent"}, {401, "", "paused"}, {403, "", "paused"}, {404, "", "paused"}, {405, "9", "paused"},
+		{408, "", "transient"}, {410, "", "paused"}, {414, "", "permanent"}, {415, "", "permanent"}, {418, "", "transient"}, {421, "", "paused"}, {413, "", "too_large"}, {422, "", "permanent"},
+		{425, "", "transient"}, {429, "", "transient"}, {429, "7", "retry_after"}, {451, "", "transient"},
 		{500, "", "transient"}, {501, "", "transient"}, {502, "", "transient"}, {503, "3", "retry_after"},
 		{503, "soon", "transient"}, {504, "0", "transient"}, {599, "", "transient"},
 	} {

@@ -9,20 +9,33 @@ import (
 	"eventpusher/backends"
 )
 
-// verdict says what an answer means for its event: backends.OfStatus, with what the
-// operator can do about it. MongooseIM takes every answer for success; here only
+// verdict says what an answer means. MongooseIM takes every answer for success; here only
 // 2xx is.
+//
+//	400, 413, 414, 415, 422                   about the event: a dead letter
+//	3xx, 401, 403, 404, 405, 410, 421         about the address: paused, everything is kept
+//	all others                                tried again, after Retry-After where it is given
+//
+// So a receiver that is being replaced, and answers 404 meanwhile, loses nothing.
 func verdict(resp *nethttp.Response, now time.Time) error {
 	code := resp.StatusCode
 	err := fmt.Errorf("answered %d %s", code, nethttp.StatusText(code))
-	switch {
-	case code >= 300 && code <= 399:
-		err = fmt.Errorf("%w%s; redirects are not followed: write the final address into the configuration",
-			err, location(resp))
-	case code == nethttp.StatusUnauthorized || code == nethttp.StatusForbidden:
-		err = fmt.Errorf("%w: the receiver refuses our access; check its rules, and the address where it holds its secret", err)
+	switch code {
+	case nethttp.StatusBadRequest, nethttp.StatusRequestURITooLong, nethttp.StatusUnsupportedMediaType, nethttp.StatusUnprocessableEntity:
+		return backends.Permanent(err)
+	case nethttp.StatusUnauthorized, nethttp.StatusForbidden:
+		return backends.Paused(fmt.Errorf("%w: the receiver refuses our access; check its rules, what authenticates us, and the address where it holds a secret", err))
+	case nethttp.StatusNotFound, nethttp.StatusMethodNotAllowed, nethttp.StatusGone, nethttp.StatusMisdirectedRequest:
+		return backends.Paused(fmt.Errorf("%w: nothing takes events at this address; check it, and whether the receiver runs", err))
 	}
-	return backends.OfStatus(code, resp.Header, now, err)
+	if code >= 300 && code <= 399 {
+		err = fmt.Errorf("%w%s; redirects are not followed: write the final address into the configuration", err, location(resp))
+	}
+	err = backends.OfStatus(code, resp.Header, now, err)
+	if code >= 400 && code <= 499 && backends.Reason(err) == "permanent" { // none of those above
+		return fmt.Errorf("answered %d %s", code, nethttp.StatusText(code))
+	}
+	return err
 }
 
 // wrapVerdict puts the address before an error and keeps its classification.

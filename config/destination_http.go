@@ -138,15 +138,6 @@ func (l *loader) httpDestination(d *Destination, at keyPath) {
 	l.require(at.with("url").String(), `write url = "https://example.org/hook", or url_file`, d.URL == "")
 	l.require(at.with("password").String(), "set password or password_file", h.Username != "" && h.Password == "")
 	l.require(at.with("username").String(), "name the user of the password", h.Username == "" && h.Password != "")
-	var ways []string
-	for name, given := range map[string]bool{"username": h.Username != "", "bearer_token": h.BearerToken != "", "oauth2": h.OAuth2 != nil} {
-		if given {
-			ways = append(ways, name)
-		}
-	}
-	if slices.Sort(ways); len(ways) > 1 {
-		l.errorf(at.String(), "authenticates in two ways: "+strings.Join(ways, " and "), "keep one of them")
-	}
 	seen := make(map[string]bool)
 	for i, header := range h.Headers {
 		here := at.with("header").with(position(i))
@@ -168,6 +159,15 @@ func (l *loader) httpDestination(d *Destination, at keyPath) {
 		l.require(here.with("client_secret").String(), "set client_secret or client_secret_file", o.ClientSecret == "")
 	}
 	l.inTheClear(d, at)
+	var ways []string
+	for name, given := range map[string]bool{"username": h.Username != "", "bearer_token": h.BearerToken != "", "oauth2": h.OAuth2 != nil} {
+		if given {
+			ways = append(ways, name)
+		}
+	}
+	if slices.Sort(ways); len(ways) > 1 {
+		l.errorf(at.String(), "authenticates in two ways: "+strings.Join(ways, " and "), "keep one of them")
+	}
 }
 
 // inTheClear warns of what can be read on the way.

@@ -29,6 +29,7 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 		return errFailed
 	}
 	log := logger(p.Stderr, cfg.Log)
+	defer logLibraries(log)()
 	for _, problem := range problems {
 		if problem.Severity == config.Warning {
 			log.Warn("configuration", "key", problem.Path, "problem", problem.Text, "remedy", problem.Remedy)

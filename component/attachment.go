@@ -168,7 +168,7 @@ func (a *attachment) ping(second bool) {
 		to = a.link.cfg.Name + "/" + watchdogResource
 	}
 	a.pings++
-	q := " <iq type='get' id='" + watchdogID + strconv.Itoa(a.pings) + "' from='" + escape(a.link.cfg.Name) + "' to='" + escape(to) + "'><ping xmlns='" + ping.NS + "'/></iq>"
+	q := " <iq type='get' id='" + watchdogID + strconv.Itoa(a.pings) + "' from='" + stanza.Escape(a.link.cfg.Name) + "' to='" + stanza.Escape(to) + "'><ping xmlns='" + ping.NS + "'/></iq>"
 	if a.out.enqueue([]byte(q)) {
 		a.link.metrics.iqs.WithLabelValues("ping_sent").Inc()
 	}

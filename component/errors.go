@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"mellium.im/xmpp/stream"
+
+	"eventpusher/component/trust"
 )
 
 // Reason is why there is no link; its values are also the result label of
@@ -280,10 +282,5 @@ func text(err stream.Error) string {
 	if len(err.Text) == 0 {
 		return ""
 	}
-	const most = 200
-	s := err.Text[0].Value
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	return s
+	return trust.Shortened(err.Text[0].Value)
 }

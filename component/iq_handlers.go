@@ -167,7 +167,7 @@ func (r *responder) ping(q *IQ) { _ = q.Result(nil) }
 func (r *responder) softwareVersion(q *IQ) {
 	var b strings.Builder
 	b.WriteString("<query xmlns='" + version.NS + "'><name>" + software + "</name><version>")
-	b.WriteString(escape(r.version))
+	b.WriteString(stanza.Escape(r.version))
 	b.WriteString("</version></query>")
 	_ = q.Result([]byte(b.String()))
 }

@@ -9,12 +9,10 @@ package component
 import (
 	"context"
 	"crypto/tls"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"time"
 
@@ -62,7 +60,6 @@ type Link struct {
 	requests    *requests
 	subscribers *subscribers
 	backoff     *backoff
-	warnings    *limitedLog
 	failures    *failureLog
 
 	mu     sync.Mutex
@@ -134,12 +131,11 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		cfg: cfg, address: xmppjid.NewUnsafe("", string(name), "").JID, pingTo: hosts[0], dial: dialTCP,
 		sink: o.Sink, metrics: o.Metrics, log: o.Log, now: o.Now,
 		judge: trust.New(trust.Options{
-			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: chosen(&cfg), Metrics: o.Metrics.trust, Log: o.Log,
+			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Authority, Metrics: o.Metrics.trust, Log: o.Log,
 		}),
 		checker:  newChecker(cfg.Name),
 		requests: newRequests(), subscribers: newSubscribers(),
 		backoff:  newBackoff(cfg.ReconnectMin, cfg.ReconnectMax),
-		warnings: &limitedLog{to: o.Log, every: warnEvery},
 		failures: &failureLog{to: o.Log},
 		state:    Stopped, since: time.Now(),
 	}
@@ -160,14 +156,6 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		}
 	}
 	return l, nil
-}
-
-// chosen returns which feed counts for each class by the configuration.
-func chosen(cfg *config.Component) (c trust.Choice) {
-	for class := range c {
-		c[class] = trust.Chosen(cfg.Authority(trust.Class(class).String()))
-	}
-	return c
 }
 
 func withDefaults(c *config.Component) {
@@ -281,9 +269,3 @@ func (l *Link) Kept(positions []eventfeed.Position) { l.sources.Kept(positions) 
 // Refused says that what the Sink has accepted of a source of the event-feed, and has not
 // kept until now, is given up. It may be called by any goroutine, and never blocks.
 func (l *Link) Refused(source string) { l.sources.Refused(source) }
-
-func escape(s string) string {
-	var b strings.Builder
-	xml.EscapeText(&b, []byte(s))
-	return b.String()
-}

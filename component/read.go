@@ -5,7 +5,6 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"mellium.im/xmpp/stream"
 
@@ -116,6 +115,5 @@ func (a *attachment) bad(reason string, kind stanza.FrameKind) {
 	case stanza.TooDeep.String():
 		remedy = "raise [component] max_depth if such stanzas are to make events"
 	}
-	a.link.warnings.log("component: skipped a stanza that cannot be read",
-		slog.String("reason", reason), slog.String("element", kind.String()), slog.String("remedy", remedy))
+	a.link.judge.Warn(a.link.now(), reason, "component: skipped a stanza that cannot be read", "reason", reason, "element", kind, "remedy", remedy)
 }

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"mellium.im/xmpp/component"
+
+	"eventpusher/component/stanza"
 )
 
 // nsStanzas is the namespace of stanza error conditions (RFC 6120 section 8.3.2).
@@ -135,7 +137,7 @@ func unprefixed(e xml.StartElement, name string) string {
 // needs it.
 func appendEscaped(b []byte, s string) []byte {
 	if strings.ContainsAny(s, "<>&'\"\t\n\r") || !utf8.ValidString(s) {
-		return append(b, escape(s)...)
+		return append(b, stanza.Escape(s)...)
 	}
 	return append(b, s...)
 }

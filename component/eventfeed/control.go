@@ -2,11 +2,10 @@ package eventfeed
 
 import (
 	"crypto/rand"
-	"encoding/xml"
 	"strconv"
-	"strings"
 	"time"
 
+	"eventpusher/component/stanza"
 	"eventpusher/internal/jid"
 )
 
@@ -50,7 +49,7 @@ func (s *Sources) sayAll(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, src := range s.byName {
-		if src.gap && !src.owed && now.Sub(src.askedAt) >= gapRetry {
+		if src.gap.open && !src.owed && now.Sub(src.askedAt) >= gapRetry {
 			src.owed = true
 		}
 		src.doubt(now, longSilence)
@@ -74,12 +73,12 @@ func (s *Sources) say(src *source, now time.Time) {
 		src.acked = src.committed.Seq
 		s.metrics.acks.Inc()
 	}
-	if src.wantSnapshot && src.reachable() && !src.owed && (!src.gap || src.unasked()) {
+	if src.wantSnapshot && src.reachable() && !src.owed && (!src.gap.open || src.unasked()) {
 		id, to := rand.Text(), src.host
 		if n := len(src.openings); n > 0 && src.openings[n-1].greeted != nil {
 			to = src.openings[n-1].greeted.host
 		}
-		if s.write(to, "<snapshot xmlns='"+NS+"' source='"+escape(src.name)+"' id='"+id+"'/>") {
+		if s.write(to, "<snapshot xmlns='"+NS+"' source='"+stanza.Escape(src.name)+"' id='"+id+"'/>") {
 			src.wantSnapshot, src.snapshot = false, id
 			if src.asked.IsZero() {
 				src.asked = now
@@ -113,8 +112,8 @@ func (s *Sources) resume(src *source, now time.Time) {
 	s.metrics.resumes.Inc()
 	src.owed, src.greeted = false, nil
 	src.askedAt, src.askAt = now, now.Add(askPause)
-	if src.gap {
-		src.tries++
+	if src.gap.open {
+		src.gap.tries++
 	}
 	if !g.hello.Token { // it does not repeat tokens, so its next element is the first
 		o.token = ""
@@ -156,20 +155,14 @@ func (s *Sources) kept(source string) (Position, bool) {
 func (s *Sources) element(to jid.JID, source, name, epoch string, seq uint64, token string) bool {
 	attrs := ""
 	if epoch != "" {
-		attrs = " epoch='" + escape(epoch) + "' seq='" + strconv.FormatUint(seq, 10) + "'"
+		attrs = " epoch='" + stanza.Escape(epoch) + "' seq='" + strconv.FormatUint(seq, 10) + "'"
 	}
 	if token != "" {
 		attrs += " token='" + token + "'"
 	}
-	return s.write(to, "<"+name+" xmlns='"+NS+"' source='"+escape(source)+"'"+attrs+"/>")
+	return s.write(to, "<"+name+" xmlns='"+NS+"' source='"+stanza.Escape(source)+"'"+attrs+"/>")
 }
 
 func (s *Sources) write(to jid.JID, element string) bool {
-	return s.send([]byte("<message from='" + escape(string(s.name)) + "' to='" + escape(string(to)) + "'>" + element + "</message>"))
-}
-
-func escape(s string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder takes everything
-	return b.String()
+	return s.send([]byte("<message from='" + stanza.Escape(string(s.name)) + "' to='" + stanza.Escape(string(to)) + "'>" + element + "</message>"))
 }

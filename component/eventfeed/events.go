@@ -170,11 +170,11 @@ func (s *Sources) move(src *source, f *stanza.Feed, from, to uint64) verdict {
 		s.spoke(src, f, now)
 	}
 	switch {
-	case v == missing && src.staysMissing(from):
+	case v == missing && src.gap.staysMissing(from):
 		s.skip(src, from-1)
 		v = accepted
-	case v == missing && !src.gap:
-		src.gap, src.owed = true, true
+	case v == missing && !src.gap.open:
+		src.gap.open, src.owed = true, true
 		s.say(src, now)
 	case v == duplicated:
 		src.duplicate++
@@ -194,36 +194,4 @@ func (s *Sources) move(src *source, f *stanza.Feed, from, to uint64) verdict {
 	src.reached(to)
 	src.before, src.pending = src.pending, Position{Source: src.name, Epoch: f.Epoch, Seq: to}
 	return v
-}
-
-// spoke takes note that a source is there. With a token, or the id of the snapshot that it
-// was asked for, it proves that it has said hello itself. s.mu is held.
-func (s *Sources) spoke(src *source, f *stanza.Feed, now time.Time) {
-	back := src.proven && src.gone(now)
-	src.heard, src.doubted, src.asked = now, time.Time{}, time.Time{}
-	proves := f.Epoch == src.epoch && (src.token != "" || src.snapshot != "" && f.ID == src.snapshot)
-	if back || proves && !src.proven {
-		s.introduce(src, now)
-	}
-}
-
-// skip gives up events that stay missing although the module was asked for them again:
-// one that cannot be read must not stop the others. s.mu is held.
-func (s *Sources) skip(src *source, to uint64) {
-	n := to - src.received
-	s.log.Warn("component: events of a source stay missing, they are left out", "source", src.name, "from", src.received+1, "to", to,
-		"unreadable", src.unread, "remedy", "look for dead letters of reason undecodable; without any, see the log of the server's feed module")
-	s.metrics.skipped.Add(float64(n))
-	s.hole(src, n)
-	src.received, src.untold, src.news = to, true, Missed
-}
-
-// hole counts events that were lost. s.mu is held.
-func (s *Sources) hole(src *source, n uint64) {
-	src.holes++
-	src.lost += n
-	src.wantSnapshot = true
-	s.metrics.holes.Inc()
-	s.metrics.lost.Add(float64(n))
-	s.nudge()
 }

@@ -3,6 +3,7 @@ package eventfeed
 import (
 	"time"
 
+	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
@@ -86,4 +87,17 @@ type Undecodable struct {
 	Bytes []byte
 	// Received is when the component read it.
 	Received time.Time
+}
+
+// undecodable makes what cannot be decoded ready for the sink.
+func undecodable(env *stanza.Envelope, at Position, b []byte, reason string, now time.Time) *Undecodable {
+	outer := &env.Outer
+	u := &Undecodable{
+		At: at, From: outer.From, To: outer.To, Element: outer.Kind.String(), Reason: reason,
+		Bytes: b[:min(len(b), MaxUndecodable)], Received: now,
+	}
+	if at.Source != "" {
+		u.User = env.Feed.User
+	}
+	return u
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"eventpusher/component/stanza"
-	"eventpusher/component/trust"
 	"eventpusher/internal/jid"
 )
 
@@ -14,12 +13,6 @@ const (
 	ackEvents = 100                    // so many committed events are acknowledged at once
 	ackDelay  = 200 * time.Millisecond // fewer after that time
 	askPause  = 2 * time.Second        // between two resumes that a failure made necessary
-	gapRetry  = 10 * time.Second       // until a missing event is asked for again
-	gapTries  = 2                      // so often, before a missing event is left out
-	// doubtPause is how long a source in doubt may take before it is asked whether it is
-	// there. One that has said nothing for longSilence is in doubt.
-	doubtPause  = 2 * time.Second
-	longSilence = 10 * time.Minute
 	// maxOpenings is how many resumes of a source wait for the first element with their
 	// token.
 	maxOpenings = 8
@@ -30,22 +23,10 @@ const (
 //
 // Sources.mu guards all of it.
 type source struct {
-	name  string
-	heard time.Time // when anything of it came last
-
-	// What it said of itself last, and on this connection: since is zero if it has not
-	// said hello on it. host takes what we say.
-	greeting
-	since time.Time
-	quiet bool // nothing of it was accepted since the hello
-	again int  // how often the hello was repeated since
-	// proven: the module itself has said that hello, and its hosts count. Another component
-	// of the server can say one, but hears no answer.
-	proven bool
-	// doubted is since when there is reason to doubt that the module is there: a hello, long
-	// silence, or another feed that is heard while this one is not. asked is when it was asked
-	// for a snapshot. Both are zero if an element came since.
-	doubted, asked time.Time
+	name       string
+	heard      time.Time // when anything of it came last
+	greeting             // what it said of itself last; host takes what we say
+	connection           // what holds for this connection
 
 	// The sequence as far as it was handed over: the epoch and its last number. fresh
 	// says that nothing of the epoch was handed over yet, empty that there was nothing
@@ -62,30 +43,39 @@ type source struct {
 	committed Position // the last one that is known to be on disk
 	acked     uint64   // the last number of inEpoch that the source was told
 
+	untold       bool // the reader has yet to tell the sink news
+	news         Continuity
+	snapshot     string // id of the one that was asked for and has not ended
+	wantSnapshot bool   // one is to be asked for
+
+	judged                                string // epoch whose unknown loss was counted
+	holes, lost, unknownLosses, duplicate uint64
+}
+
+// connection is what is known of a source on one connection.
+type connection struct {
+	since time.Time // when it said hello, zero if it has not
+	quiet bool      // nothing of it was accepted since the hello
+	again int       // how often the hello was repeated since
+	// proven: the module itself has said that hello, and its hosts count. Another component
+	// of the server can say one, but hears no answer.
+	proven bool
+	// doubted is since when there is reason to doubt that the module is there: a hello, long
+	// silence, or another feed that is heard while this one is not. asked is when it was asked
+	// for a snapshot. Both are zero if an element came since.
+	doubted, asked time.Time
+
 	// owed: it is to be sent a resume, as soon as nothing is pending and at askAt at the
 	// earliest. greeted is the hello that this resume answers, nil if it answers none.
 	owed           bool
 	greeted        *greeting
 	askAt, askedAt time.Time
-	// answered: a sequence is open on this connection. The module repeats token on its
-	// elements, unless that is empty.
+	// answered: a sequence is open. The module repeats token on its elements, unless that
+	// is empty.
 	answered bool
 	token    string
-	openings []opening // resumes of this connection whose token was not heard yet
-
-	gap      bool   // a number is missing
-	tries    int    // how many resumes the gap has cost
-	answers  int    // how many answers to them have begun
-	behind   uint64 // the last number that came behind the gap
-	unread   bool   // a stanza of the source's host that hid its number came since then
-	untold   bool   // the reader has yet to tell the sink news
-	news     Continuity
-	snapshot string // id of the one that was asked for and has not ended
-	// wantSnapshot: one is to be asked for.
-	wantSnapshot bool
-
-	judged                                string // epoch whose unknown loss was counted
-	holes, lost, unknownLosses, duplicate uint64
+	openings []opening // resumes whose token was not heard yet
+	gap      gap
 }
 
 // greeting is a hello.
@@ -151,7 +141,7 @@ func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, now time.
 		src.since, src.again = now, 0
 	}
 	src.quiet, src.answered = true, false
-	src.closeGap()
+	src.gap = gap{}
 	src.wantSnapshot = src.wantSnapshot || g.continuity != Complete || cold || src.snapshot != ""
 	src.snapshot = ""
 	return g, repeated
@@ -282,38 +272,11 @@ func (src *source) settle(at Position) {
 
 // reached moves the sequence on to a number that was accepted.
 func (src *source) reached(seq uint64) {
-	if src.gap && src.greeted == nil && !src.refused {
+	if src.gap.open && src.greeted == nil && !src.refused {
 		src.owed = false // the missing number has come by itself
 	}
 	src.received, src.fresh, src.quiet = max(src.received, seq), false, false
-	src.closeGap()
-}
-
-// closeGap forgets what was missing.
-func (src *source) closeGap() {
-	src.gap, src.tries, src.answers, src.behind, src.unread = false, 0, 0, 0, false
-}
-
-// staysMissing takes note of a number behind the gap and reports whether the answers to our
-// resumes leave the gap. The numbers on their way to us rise, so one that does not rise begins
-// an answer; what came before it will come again. A module that goes on without ever
-// answering is not waited for.
-func (src *source) staysMissing(from uint64) bool {
-	begins := src.tries > 0 && from <= src.behind
-	src.behind = from
-	if begins {
-		src.answers++
-	}
-	return begins && (src.answers >= gapTries || src.unread) || src.tries > 2*gapTries
-}
-
-// disconnected forgets what holds for one connection only.
-func (src *source) disconnected() {
-	src.since, src.quiet = time.Time{}, false
-	src.owed, src.greeted, src.answered, src.proven = false, nil, false, false
-	src.doubted, src.asked = time.Time{}, time.Time{}
-	src.token, src.openings = "", nil
-	src.closeGap()
+	src.gap = gap{}
 }
 
 // idle reports whether nothing of the source waits to be kept.
@@ -330,31 +293,7 @@ func (src *source) unacked() uint64 {
 // reachable reports whether the module listens: it was told where to go on.
 func (src *source) reachable() bool { return src.answered || len(src.openings) > 0 }
 
-// has reports whether it says that a host, as configured, is one of its own.
-func (src *source) has(host jid.JID, served jid.Domains) bool {
-	return slices.ContainsFunc(src.hello.Hosts, func(its jid.JID) bool { return served.Configured(its) == host })
-}
-
-// gone reports whether it was asked for a snapshot and said nothing for trust.Patience. While
-// its events wait to be kept, its window may be full.
-func (src *source) gone(now time.Time) bool {
-	return !src.asked.IsZero() && now.Sub(src.asked) >= trust.Patience && src.idle()
-}
-
-// there reports whether it has introduced itself on this connection and is not gone.
-func (src *source) there(now time.Time) bool { return !src.since.IsZero() && !src.gone(now) }
-
 // due reports whether it has to be told something, now or later.
 func (src *source) due() bool {
-	return src.owed || src.gap || src.unacked() > 0 || src.wantSnapshot && src.reachable() || src.unasked()
+	return src.owed || src.gap.open || src.unacked() > 0 || src.wantSnapshot && src.reachable() || src.unasked()
 }
-
-// doubt takes note that nothing came of it for so long.
-func (src *source) doubt(now time.Time, silence time.Duration) {
-	if src.doubted.IsZero() && !src.since.IsZero() && now.Sub(src.heard) >= silence {
-		src.doubted = now
-	}
-}
-
-// unasked reports whether it is in doubt and yet to be asked whether it is there.
-func (src *source) unasked() bool { return !src.doubted.IsZero() && src.asked.IsZero() }

@@ -95,7 +95,7 @@ func (s *Sources) Detached() {
 	defer s.mu.Unlock()
 	s.send, s.attached = nil, time.Time{}
 	for _, src := range s.byName {
-		src.disconnected()
+		src.connection = connection{}
 	}
 }
 
@@ -125,7 +125,7 @@ func (s *Sources) unreadable(host jid.JID) {
 	defer s.mu.Unlock()
 	for _, src := range s.byName {
 		if src.reachable() && (src.host == host || slices.Contains(src.hello.Hosts, host)) {
-			src.unread = true
+			src.gap.unread = true
 		}
 	}
 }
@@ -135,8 +135,8 @@ func (s *Sources) unreadable(host jid.JID) {
 func (s *Sources) take(env *stanza.Envelope, b []byte, reason string, now time.Time) {
 	f, host := env.Feed, env.Outer.From
 	if !s.judge.Module(env, s.announced(f, host), now) {
-		if f.Element == stanza.FeedHello && env.Outer.Kind == stanza.Message && env.Outer.Type != "error" {
-			s.strange(host, now)
+		if f.Element == stanza.FeedHello && host.Local() == "" && host.IsBare() && env.Outer.Type != "error" {
+			s.metrics.unserved.Inc() // of a host; users can say anything
 		}
 		return
 	}
@@ -158,23 +158,15 @@ func (s *Sources) take(env *stanza.Envelope, b []byte, reason string, now time.T
 	case unexpected, malformed:
 		s.judge.Warn(now, "", "component: skipped an element of the event-feed", "result", verdictNames[v], "host", host, "source", f.Source)
 	case unproven:
-		s.judge.Warn(now, "", "component: refused an element of the event-feed without a token", "host", host, "source", f.Source,
-			"remedy", "another component of the server may be speaking in the host's name; "+
-				"if its feed module was set back to an older version, install the current one, or restart eventpusher with [component] feed_token = \"optional\"")
+		s.judge.Complain(now, "", "component: refused an element of the event-feed without a token",
+			"another component of the server may be speaking in the host's name; "+
+				"if its feed module was set back to an older version, install the current one, or restart eventpusher with [component] feed_token = \"optional\"",
+			"host", host, "source", f.Source)
 	case surplus:
-		s.judge.Warn(now, "", "component: there are too many sources of the event-feed at once, another one is not heard", "host", host, "source", f.Source, "most", maxSources,
-			"remedy", "another component of the server may be making sources up; let only the server's modules speak in the host's name")
+		s.judge.Complain(now, "", "component: there are too many sources of the event-feed at once, another one is not heard",
+			"another component of the server may be making sources up; let only the server's modules speak in the host's name",
+			"host", host, "source", f.Source, "most", maxSources)
 	}
-}
-
-// strange counts a hello from a host that is not ours.
-func (s *Sources) strange(host jid.JID, now time.Time) {
-	if host.Local() != "" || !host.IsBare() {
-		return // a user's
-	}
-	s.metrics.unserved.Inc()
-	s.judge.Warn(now, "", "component: a feed module introduces itself from a host that is not served here, so it is not heard", "host", host,
-		"remedy", "if the host belongs to your server, list it in general.hosts, or in component.forwarders if only its module is to be heard")
 }
 
 // announced reports whether the source has said that the host is one of its own, or
@@ -212,8 +204,8 @@ func (s *Sources) hello(f *stanza.Feed, host jid.JID, now time.Time) verdict {
 	}
 	g, repeated := src.greet(f, host, kept, now)
 	if src.again >= 3 {
-		s.judge.Warn(now, src.name, "component: a feed module repeats its introduction, so our answers do not reach it", "source", src.name, "host", host,
-			"remedy", "see whether the name of the component that the module is configured with is ours, and the server's log")
+		s.judge.Complain(now, src.name, "component: a feed module repeats its introduction, so our answers do not reach it",
+			"see whether the name of the component that the module is configured with is ours, and the server's log", "source", src.name, "host", host)
 	}
 	if s.options.Silent && !repeated {
 		s.introduce(src, now) // it will not be heard
@@ -231,28 +223,9 @@ func (s *Sources) introduce(src *source, now time.Time) {
 	s.log.Info("component: a source of the event-feed is there", "source", src.name, "host", string(src.host),
 		"server", trust.Shortened(src.hello.Server), "kept", src.hello.Next-src.hello.First, "continuity", src.greeting.continuity.String())
 	if unserved := s.judge.Announced(src.hello.Hosts, now); len(unserved) > 0 {
-		s.judge.Warn(now, src.name, "component: the source has hosts that are not served here, their events are left out",
-			"source", src.name, "hosts", unserved, "remedy", "list them in general.hosts, or rooms' in component.muc_hosts, if they are to count")
+		s.judge.Complain(now, src.name, "component: the source has hosts that are not served here, their events are left out",
+			"list them in general.hosts, or rooms' in component.muc_hosts, if they are to count", "source", src.name, "hosts", unserved)
 	}
-}
-
-// silent reports whether no source of a host is there any more. Those of which nothing came
-// for trust.Patience are asked, since the judge has heard another feed: a module that was
-// unloaded says nothing.
-func (s *Sources) silent(host jid.JID, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	silent := true
-	for _, src := range s.byName {
-		if src.since.IsZero() || src.quiet || !src.has(host, s.judge.Hosts()) {
-			continue // a hello alone may be anybody's
-		}
-		if src.doubt(now, trust.Patience); src.unasked() {
-			s.nudge()
-		}
-		silent = silent && src.gone(now)
-	}
-	return silent
 }
 
 // source returns the source of that name, a new one if need be, in place of one of which
@@ -322,17 +295,4 @@ func (s *Sources) settled(src *source) {
 	} else if src.due() {
 		s.nudge()
 	}
-}
-
-// undecodable makes what cannot be decoded ready for the sink.
-func undecodable(env *stanza.Envelope, at Position, b []byte, reason string, now time.Time) *Undecodable {
-	outer := &env.Outer
-	u := &Undecodable{
-		At: at, From: outer.From, To: outer.To, Element: outer.Kind.String(), Reason: reason,
-		Bytes: b[:min(len(b), MaxUndecodable)], Received: now,
-	}
-	if at.Source != "" {
-		u.User = env.Feed.User
-	}
-	return u
 }

@@ -224,7 +224,7 @@ func TestHelloFromAnUnservedHost(t *testing.T) {
 			d.from(host, "<hello NS source='s' epoch='e' first='1' next='4' hosts='other.example'/>")
 		}
 		d.want()
-		if n := strings.Count(d.log.String(), "introduces itself from a host that is not served"); n != 1 || d.count("unserved_hellos", "") != 2 {
+		if n := strings.Count(d.log.String(), "a host sends elements of the event-feed and is not a forwarder"); n != 1 || d.count("unserved_hellos", "") != 2 {
 			t.Errorf("%v counted, logged %s", d.count("unserved_hellos", ""), d.log.String())
 		}
 	})

@@ -1,6 +1,17 @@
 package stanza
 
-import "unicode/utf8"
+import (
+	"encoding/xml"
+	"strings"
+	"unicode/utf8"
+)
+
+// Escape returns text as character data or the value of an attribute that is written.
+func Escape(text string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(text)) // a Builder takes everything
+	return b.String()
+}
 
 // text checks the character data from i on and returns where it ends, at a '<'.
 // plain says that it stands for itself: no reference, no carriage return.

@@ -10,41 +10,23 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// Nobody stands for a feed where none is to count.
-const Nobody = Feed(numFeeds)
-
 // Patience is how long a feed that counted may be silent, after the connection was set up
 // or after it was asked whether it is there. Then another one that is heard takes its place.
 const Patience = 20 * time.Second
-
-// Choice says for each class which feed counts: one of them, Nobody, or 0 for the best
-// that is heard.
-type Choice [numClasses]Feed
-
-// Chosen returns the entry of a Choice for what config.Component.Authority says.
-func Chosen(name string) Feed {
-	if name == "" {
-		return 0
-	}
-	if f, ok := ParseFeed(name); ok {
-		return f
-	}
-	return Nobody
-}
 
 // authorities knows the authority of each host and class: the configured feed, or the
 // best one heard. It goes on to count on the next connection, unless it is not heard there.
 //
 // One goroutine asks; any may take a snapshot.
 type authorities struct {
-	configured Choice
+	configured [numClasses]Feed                       // numFeeds: none is to count; 0: the best that is heard
 	silent     func(host jid.JID, now time.Time) bool // nil: the event-feed never falls silent
 	metrics    *Metrics
 	log        *slog.Logger
 
-	mu    sync.Mutex // held by the asking goroutine only where it writes
-	since time.Time  // when the connection was set up
-	hosts map[jid.JID]*hostFeeds
+	mu     sync.Mutex             // held by the asking goroutine only where it writes
+	since  time.Time              // when the connection was set up
+	byHost map[jid.JID]*hostFeeds // in each form of its name
 }
 
 type hostFeeds struct {
@@ -52,33 +34,47 @@ type hostFeeds struct {
 	authority [numClasses]Feed
 	// heard says which feeds reported anything, now which of them on this connection.
 	heard, now [numFeeds]bool
+	// What the host lets the component do on this connection: presence is that of all its
+	// sessions (XEP-0356), the rest is for the status.
+	presence              bool
+	privileges, delegated []string
 }
 
 func newAuthorities(o *Options) *authorities {
-	a := &authorities{configured: o.Feeds, metrics: o.Metrics, log: o.Log, hosts: make(map[jid.JID]*hostFeeds)}
+	a := &authorities{metrics: o.Metrics, log: o.Log, byHost: make(map[jid.JID]*hostFeeds)}
+	for c := range numClasses {
+		if o.Feeds == nil || o.Feeds(c.String()) == "" {
+			continue
+		}
+		a.configured[c] = Feed(numFeeds)
+		if i := slices.Index(feedNames[EventFeed:], o.Feeds(c.String())); i >= 0 {
+			a.configured[c] = EventFeed + Feed(i)
+		}
+	}
 	served := make(map[jid.JID]*hostFeeds)
 	for form, name := range jid.NewDomains(o.Hosts...).Forms() {
 		if served[name] == nil {
 			served[name] = &hostFeeds{name: name}
 		}
-		a.hosts[form] = served[name]
+		a.byHost[form] = served[name]
 	}
 	return a
 }
 
-// connected begins a connection, on which nothing was heard yet.
+// connected begins a connection, on which nothing was heard yet. Privileges are forgotten,
+// since servers grant them again.
 func (a *authorities) connected(now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.since = now
-	for _, h := range a.hosts {
-		h.now = [numFeeds]bool{}
+	for _, h := range a.byHost {
+		h.now, h.presence, h.privileges, h.delegated = [numFeeds]bool{}, false, nil, nil
 	}
 }
 
 // hear takes note that a feed was heard on a host.
 func (a *authorities) hear(host jid.JID, f Feed) *hostFeeds {
-	h := a.hosts[host]
+	h := a.byHost[host]
 	if h != nil && h.now[f] {
 		return h
 	}
@@ -86,7 +82,7 @@ func (a *authorities) hear(host jid.JID, f Feed) *hostFeeds {
 	defer a.mu.Unlock()
 	if h == nil { // an operator's forwarder that is not a served host
 		h = &hostFeeds{name: jid.JID(strings.Clone(string(host)))}
-		a.hosts[h.name] = h
+		a.byHost[h.name] = h
 	}
 	h.heard[f], h.now[f] = true, true
 	for c := range numClasses {
@@ -161,10 +157,21 @@ func (a *authorities) gone(h *hostFeeds, f Feed, now time.Time) bool {
 	return !h.now[f]
 }
 
-// of returns the authority of a host for a class, 0 if there is none. It belongs to
-// the goroutine that asks.
-func (a *authorities) of(host jid.JID, c Class) Feed {
-	if h := a.hosts[host]; h != nil {
+// Silent sets how the judge learns that the event-feed has fallen silent on a host on which
+// it counts. silent is asked whenever another feed is refused there, and must not block.
+func (a *authorities) Silent(silent func(host jid.JID, now time.Time) bool) { a.silent = silent }
+
+// TellsMessages reports whether a feed that tells of all messages of a host's users counts
+// for it. It belongs to the goroutine that judges.
+func (a *authorities) TellsMessages(host jid.JID) bool {
+	f := a.Authority(host, Messages)
+	return f != 0 && f.reports(Messages) && f != Direct
+}
+
+// Authority returns the feed that counts for a class of facts of a host, 0 if there is
+// none. It belongs to the goroutine that judges.
+func (a *authorities) Authority(host jid.JID, c Class) Feed {
+	if h := a.byHost[host]; h != nil {
 		return h.authority[c]
 	}
 	return 0
@@ -172,7 +179,7 @@ func (a *authorities) of(host jid.JID, c Class) Feed {
 
 // deaf reports whether no served host was ever heard. It belongs to the goroutine that asks.
 func (a *authorities) deaf() bool {
-	for _, h := range a.hosts {
+	for _, h := range a.byHost {
 		if h.heard != [numFeeds]bool{} {
 			return false
 		}
@@ -180,16 +187,17 @@ func (a *authorities) deaf() bool {
 	return true
 }
 
-// unheard lists the hosts, in order of their names, on which the event-feed counts, by
-// configuration or because it was heard before, and is gone. The metric of the authority
-// is 0 for them.
-func (a *authorities) unheard(now time.Time) (hosts []jid.JID) {
+// Unheard lists the hosts, in order of their names, on which the event-feed counts, by
+// configuration or because it was heard before, and is not heard: not on a connection that
+// has lasted for Patience, or not any more. The metric of the authority is 0 for them. Any
+// goroutine may call it.
+func (a *authorities) Unheard(now time.Time) (hosts []jid.JID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.since.IsZero() || now.Sub(a.since) < Patience {
 		return nil
 	}
-	for host, h := range a.hosts {
+	for host, h := range a.byHost {
 		if h.now[EventFeed] || h.name != host {
 			continue
 		}
@@ -207,45 +215,4 @@ func (a *authorities) unheard(now time.Time) (hosts []jid.JID) {
 	}
 	slices.Sort(hosts)
 	return hosts
-}
-
-// HostStatus says how one host is heard.
-type HostStatus struct {
-	Host string `json:"host"`
-	// Authority names the feed that counts for each class of fact; classes of
-	// which nothing was heard yet are missing.
-	Authority map[Class]string `json:"authority"`
-	// Heard lists the feeds that reported anything, best first.
-	Heard []string `json:"heard"`
-	// Privileges are what the host lets the component do on this connection (XEP-0356),
-	// such as "presence managed_entity"; Delegated the namespaces that it has left to
-	// the component (XEP-0355).
-	Privileges []string `json:"privileges,omitempty"`
-	Delegated  []string `json:"delegated,omitempty"`
-}
-
-// snapshot lists the hosts in order of their names.
-func (a *authorities) snapshot() []HostStatus {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	list := make([]HostStatus, 0, len(a.hosts))
-	for host, h := range a.hosts {
-		if h.name != host {
-			continue // the other form of one that is listed
-		}
-		out := HostStatus{Host: string(host), Authority: make(map[Class]string), Heard: []string{}}
-		for c := range numClasses {
-			if d := h.authority[c]; d != 0 {
-				out.Authority[c] = d.String()
-			}
-		}
-		for f := EventFeed; f <= Direct; f++ {
-			if h.heard[f] {
-				out.Heard = append(out.Heard, f.String())
-			}
-		}
-		list = append(list, out)
-	}
-	slices.SortFunc(list, func(x, y HostStatus) int { return strings.Compare(x.Host, y.Host) })
-	return list
 }

@@ -149,7 +149,7 @@ func TestWarningsAreBounded(t *testing.T) {
 	var log bytes.Buffer
 	j := New(Options{Component: "events.localhost", Log: slog.New(slog.NewTextHandler(&log, nil))})
 	for i := range 4 * maxWarnings {
-		j.Warn(when, strconv.Itoa(i), "component: made up", "source", strings.Repeat("é", i), "remedy", "none")
+		j.Complain(when, strconv.Itoa(i), "component: made up", "none", "source", strings.Repeat("é", i))
 	}
 	if n := strings.Count(log.String(), "\n"); n != maxWarnings+1 || len(j.Complaints()) != n {
 		t.Errorf("%d lines, %d complaints, want %d", n, len(j.Complaints()), maxWarnings+1)
@@ -157,7 +157,8 @@ func TestWarningsAreBounded(t *testing.T) {
 	if n := log.Len() / maxWarnings; n > 400 {
 		t.Errorf("%d bytes a line", n)
 	}
-	j.Warn(when.Add(warnEvery), "another", "component: made up", "remedy", "some")
+	j.Complain(when.Add(warnEvery), "another", "component: made up", "some")
+	j.Warn(when.Add(warnEvery), "", "component: not listed")
 	if got := j.Complaints(); len(got) != 1 || got[0] != (Complaint{"made up", "some"}) {
 		t.Errorf("%d complaints after a minute, the first %v", len(got), got[0])
 	}

@@ -44,9 +44,18 @@ func (w *warnings) forget() {
 }
 
 // Warn logs a warning at most once a minute for what it is about; about may be empty. attrs
-// are keys and values as slog takes them. One with the key "remedy" is listed by Complaints.
-// Long strings are shortened. Any goroutine may call it; it does not block.
+// are keys and values as slog takes them; long values are shortened. Any goroutine may call
+// it; it does not block.
 func (w *warnings) Warn(now time.Time, about, message string, attrs ...any) {
+	w.warn(now, about, message, "", attrs)
+}
+
+// Complain is Warn about what an operator can mend: remedy says how, and Complaints lists it.
+func (w *warnings) Complain(now time.Time, about, message, remedy string, attrs ...any) {
+	w.warn(now, about, message, remedy, attrs)
+}
+
+func (w *warnings) warn(now time.Time, about, message, remedy string, attrs []any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := message + about
@@ -64,20 +73,18 @@ func (w *warnings) Warn(now time.Time, about, message string, attrs ...any) {
 	if now.Sub(g.logged) < warnEvery {
 		return
 	}
-	g.logged, g.Complaint = now, Complaint{Text: strings.TrimPrefix(message, "component: ")}
+	*g = warning{Complaint{strings.TrimPrefix(message, "component: "), remedy}, now}
 	for i := 0; i+1 < len(attrs); i += 2 {
-		if attrs[i] == "remedy" {
-			g.Remedy = fmt.Sprint(attrs[i+1])
-			continue
-		}
 		attrs[i+1] = Shortened(fmt.Sprint(attrs[i+1]))
 		g.Text += fmt.Sprintf(", %s %s", attrs[i], attrs[i+1])
+	}
+	if remedy != "" {
+		attrs = append(attrs, "remedy", remedy)
 	}
 	w.log.Warn(message, attrs...)
 }
 
-// Complaints lists the warnings of this connection that name a remedy. Any goroutine may
-// call it.
+// Complaints lists what was complained of on this connection. Any goroutine may call it.
 func (w *warnings) Complaints() (list []Complaint) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -125,9 +132,9 @@ func (j *Judge) complain(v Verdict, f Feed, from jid.JID, now time.Time) {
 	server := from.Local() == "" && from.IsBare() && from != ""
 	if f == Direct && v == foreign {
 		// A stranger's own stanza, unless no host of ours was ever heard.
-		server = !server && j.authority.deaf()
+		server = !server && j.deaf()
 	}
 	if server {
-		j.Warn(now, "", c.text, "host", from.Domain(), "remedy", c.remedy)
+		j.Complain(now, "", c.text, c.remedy, "host", from.Domain())
 	}
 }

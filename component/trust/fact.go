@@ -45,16 +45,6 @@ func (f Feed) String() string {
 	return feedNames[0]
 }
 
-// ParseFeed returns the feed of that name, and false if there is none.
-func ParseFeed(name string) (Feed, bool) {
-	for f := EventFeed; f <= Direct; f++ {
-		if feedNames[f] == name {
-			return f, true
-		}
-	}
-	return 0, false
-}
-
 // reports says whether a feed can report facts of a class.
 func (f Feed) reports(c Class) bool {
 	switch f {

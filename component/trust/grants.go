@@ -4,60 +4,54 @@ import (
 	"encoding/xml"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"eventpusher/component/stanza"
 	"eventpusher/internal/jid"
 )
 
-// grants are the permissions that hosts have given on this connection, for the status.
-// It is safe for concurrent use.
-type grants struct {
-	mu         sync.Mutex
-	privileges map[jid.JID][]string
-	delegated  map[jid.JID][]string
-}
-
-// maxGrants bounds what is kept of one host.
+// maxGrants bounds what is kept of one host for the status.
 const maxGrants = 32
 
-func (g *grants) reset() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.privileges, g.delegated = make(map[jid.JID][]string), make(map[jid.JID][]string)
-}
-
-// privilege takes an advertisement of XEP-0356, which replaces the one before.
-func (g *grants) privilege(host jid.JID, p *stanza.Privileges) {
+// privileges takes note of an advertisement of XEP-0356, which replaces the one before.
+// Only a served host that is also a forwarder can grant, in a message from its bare domain.
+func (j *Judge) privileges(env *stanza.Envelope, now time.Time) {
+	outer := &env.Outer
+	switch {
+	case outer.Kind != stanza.Message || !j.forwarders.Has(outer.From) || !j.hosts.Has(outer.From) || outer.To != j.name:
+		j.metrics.count(Privilege, untrustedPriv)
+		j.complain(untrustedPriv, Privilege, outer.From, now)
+		return
+	case outer.Type == "error":
+		j.metrics.count(Privilege, errorStanza)
+		return
+	}
+	j.metrics.count(Privilege, Trusted)
 	var list []string
-	for _, perm := range p.Permissions[:min(maxGrants, len(p.Permissions))] {
-		if perm.Type != "none" {
+	presence := false
+	for _, perm := range env.Privilege.Permissions {
+		// The presence of all sessions comes with managed_entity, or roster, which includes
+		// it (XEP-0356 section 7).
+		presence = presence || perm.Access == "presence" && (perm.Type == "managed_entity" || perm.Type == "roster")
+		if perm.Type != "none" && len(list) < maxGrants {
 			list = append(list, strings.TrimSpace(perm.Access+" "+perm.Type))
 		}
 	}
 	slices.Sort(list)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.privileges[host] = list
+	h := j.byHost[outer.From]
+	if presence != h.presence {
+		j.log.Info("component: the host's privileges changed", "host", string(outer.From), "presence", presence)
+	}
+	j.authorities.mu.Lock()
+	defer j.authorities.mu.Unlock()
+	h.presence, h.privileges = presence, list
 }
 
-// delegate takes note of a delegated namespace (XEP-0355).
-func (g *grants) delegate(host jid.JID, namespace string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if list := g.delegated[host]; !slices.Contains(list, namespace) && len(list) < maxGrants {
-		g.delegated[host] = append(list, namespace)
-	}
-}
-
-// fill adds the grants to the status of their hosts.
-func (g *grants) fill(hosts []HostStatus) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for i := range hosts {
-		host := jid.JID(hosts[i].Host)
-		hosts[i].Privileges, hosts[i].Delegated = slices.Clone(g.privileges[host]), slices.Clone(g.delegated[host])
-	}
+// Granted reports whether the host has granted the presence of its sessions on this
+// connection (XEP-0356). It belongs to the goroutine that judges.
+func (j *Judge) Granted(host jid.JID) bool {
+	h := j.byHost[host]
+	return h != nil && h.presence
 }
 
 // Delegations takes note of what a served host says to have delegated to the
@@ -79,12 +73,17 @@ func (j *Judge) Delegations(s *stanza.Stanza, forward stanza.ForwardState) {
 	if xml.Unmarshal([]byte(s.Raw), &message) != nil {
 		return
 	}
+	h := j.byHost[s.From]
+	j.authorities.mu.Lock()
+	defer j.authorities.mu.Unlock()
 	for _, d := range message.Delegations {
 		if !strings.HasPrefix(d.XMLName.Space, "urn:xmpp:delegation:") {
 			continue
 		}
-		for _, namespace := range d.Delegated {
-			j.grants.delegate(j.hosts.Configured(s.From), strings.Clone(namespace.Namespace))
+		for _, n := range d.Delegated {
+			if !slices.Contains(h.delegated, n.Namespace) && len(h.delegated) < maxGrants {
+				h.delegated = append(h.delegated, strings.Clone(n.Namespace))
+			}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package trust
 
 import (
 	"log/slog"
-	"strings"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -20,13 +19,11 @@ type Judge struct {
 	forwarders jid.Domains
 	hosts      jid.Domains
 	mucHosts   jid.Domains
-	granted    map[jid.JID]bool // hosts that granted presence (XEP-0356) on this connection
-	grants     grants
-	authority  *authorities
 	told       *told
 	metrics    *Metrics
 	log        *slog.Logger
 	fact       Fact // what was returned last
+	*authorities
 	warnings
 }
 
@@ -39,9 +36,11 @@ type Options struct {
 	Forwarders []string
 	// Hosts are the served domains, MUCHosts their conference domains.
 	Hosts, MUCHosts []string
-	Feeds           Choice
-	Metrics         *Metrics     // nil counts nowhere
-	Log             *slog.Logger // nil is silent
+	// Feeds returns the name of the feed that counts for a class, as config.Component.Authority
+	// does. Without it, or with an empty name, the best one that is heard counts.
+	Feeds   func(class string) string
+	Metrics *Metrics     // nil counts nowhere
+	Log     *slog.Logger // nil is silent
 }
 
 // New returns a Judge that has heard nothing yet.
@@ -55,39 +54,16 @@ func New(o Options) *Judge {
 	j := &Judge{
 		name: jid.Prepare(o.Component), forwarders: jid.NewDomains(o.Forwarders...),
 		hosts: jid.NewDomains(o.Hosts...), mucHosts: jid.NewDomains(o.MUCHosts...),
-		granted: make(map[jid.JID]bool), authority: newAuthorities(&o), told: newTold(), metrics: o.Metrics, log: o.Log,
-		warnings: warnings{log: o.Log},
+		authorities: newAuthorities(&o), told: newTold(), metrics: o.Metrics, log: o.Log, warnings: warnings{log: o.Log},
 	}
-	j.grants.reset()
-	j.warnings.forget()
+	j.forget()
 	return j
 }
 
-// Reconnected begins a connection. Privileges are forgotten, since servers grant them
-// again on every connection, and feeds have to be heard anew.
+// Reconnected begins a connection. Feeds have to be heard anew, and warnings are given anew.
 func (j *Judge) Reconnected(now time.Time) {
-	j.authority.connected(now)
-	clear(j.granted)
-	j.grants.reset()
-	j.warnings.forget() // each connection is complained of anew
-}
-
-// Status says how each host is heard.
-func (j *Judge) Status() []HostStatus {
-	hosts := j.authority.snapshot()
-	j.grants.fill(hosts)
-	return hosts
-}
-
-// Authority returns the feed that counts for a class of facts of a host, 0 if there is
-// none. It belongs to the goroutine that judges.
-func (j *Judge) Authority(host jid.JID, c Class) Feed { return j.authority.of(host, c) }
-
-// TellsMessages reports whether a feed that tells of all messages of a host's users counts
-// for it. It belongs to the goroutine that judges.
-func (j *Judge) TellsMessages(host jid.JID) bool {
-	f := j.authority.of(host, Messages)
-	return f != 0 && f.reports(Messages) && f != Direct
+	j.connected(now)
+	j.forget()
 }
 
 // Hosts returns the served hosts.
@@ -125,7 +101,7 @@ func (j *Judge) Stanza(env *stanza.Envelope, now time.Time) *Fact {
 	default:
 		v = j.direct(outer)
 	}
-	if v == Trusted && !j.authority.admit(subject, class(s), feed, now) {
+	if v == Trusted && !j.admit(subject, class(s), feed, now) {
 		v = notAuthoritative
 	}
 	j.metrics.count(feed, v)
@@ -226,49 +202,11 @@ func (j *Judge) direct(s *stanza.Stanza) Verdict {
 	return Trusted
 }
 
-// privileges takes note of an advertisement of XEP-0356. Only a served host that
-// is also a forwarder can grant, in a message from its bare domain.
-func (j *Judge) privileges(env *stanza.Envelope, now time.Time) {
-	outer := &env.Outer
-	switch {
-	case outer.Kind != stanza.Message || !j.forwarders.Has(outer.From) || !j.hosts.Has(outer.From) || outer.To != j.name:
-		j.metrics.count(Privilege, untrustedPriv)
-		j.complain(untrustedPriv, Privilege, outer.From, now)
-		return
-	case outer.Type == "error":
-		j.metrics.count(Privilege, errorStanza)
-		return
-	}
-	j.metrics.count(Privilege, Trusted)
-	grant := grantsPresence(env.Privilege)
-	if grant != j.granted[outer.From] {
-		j.log.Info("component: the host's privileges changed", "host", string(outer.From), "presence", grant)
-	}
-	host := jid.JID(strings.Clone(string(outer.From))) // kept, unlike the stanza
-	j.granted[host] = grant
-	j.grants.privilege(j.hosts.Configured(host), env.Privilege)
-}
-
-// Granted reports whether the host has granted the presence of its sessions on this
-// connection (XEP-0356). It belongs to the goroutine that judges.
-func (j *Judge) Granted(host jid.JID) bool { return j.granted[host] }
-
 // privileged reports whether s is what a server sends under the presence
 // privilege (XEP-0356 section 7): the presence of one of its sessions to our bare
 // domain. A user can direct a presence of the same shape at us, but only his own.
 func (j *Judge) privileged(s *stanza.Stanza) bool {
 	return s.Kind == stanza.Presence && (s.Type == "" || s.Type == "unavailable") &&
 		s.To == j.name && s.From.Local() != "" && s.From.Resource() != "" &&
-		j.granted[jid.JID(s.From.Domain())]
-}
-
-// grantsPresence reports whether the presence of all the host's sessions comes
-// with it: type managed_entity, or roster, which includes it (XEP-0356 section 7).
-func grantsPresence(p *stanza.Privileges) bool {
-	for _, perm := range p.Permissions {
-		if perm.Access == "presence" && (perm.Type == "managed_entity" || perm.Type == "roster") {
-			return true
-		}
-	}
-	return false
+		j.Granted(jid.JID(s.From.Domain()))
 }

@@ -40,19 +40,10 @@ func newRig(hosts []string, feeds ...string) *rig {
 	}
 	return &rig{
 		Judge: New(Options{
-			Component: "events.localhost", Forwarders: slices.Concat(hosts, rooms), Hosts: hosts, MUCHosts: rooms, Feeds: choice(feeds), Metrics: NewMetrics(reg),
+			Component: "events.localhost", Forwarders: slices.Concat(hosts, rooms), Hosts: hosts, MUCHosts: rooms, Feeds: (&config.Component{Feeds: feeds}).Authority, Metrics: NewMetrics(reg),
 		}),
 		registry: reg, decoder: stanza.NewDecoder(stanza.Limits{}),
 	}
-}
-
-// choice is what the entries of [component] feeds mean.
-func choice(feeds []string) (c Choice) {
-	cfg := config.Component{Feeds: feeds}
-	for class := range numClasses {
-		c[class] = Chosen(cfg.Authority(class.String()))
-	}
-	return c
 }
 
 // classify returns "dialect copy host kind from to" of the fact, or "".

@@ -31,10 +31,6 @@ func (j *Judge) Forwards(host jid.JID) bool { return j.forwarders.Has(host) }
 // Serves reports whether what a feed says about the host counts.
 func (j *Judge) Serves(host jid.JID) bool { return j.forwarders.Has(host) && j.local(host) }
 
-// Silent sets how the judge learns that the event-feed has fallen silent on a host on which
-// it counts. silent is asked whenever another feed is refused there, and must not block.
-func (j *Judge) Silent(silent func(host jid.JID, now time.Time) bool) { j.authority.silent = silent }
-
 // Announced makes the event-feed the authority for the served ones of these hosts, and
 // returns the others.
 func (j *Judge) Announced(hosts []jid.JID, now time.Time) (unserved []jid.JID) {
@@ -43,15 +39,11 @@ func (j *Judge) Announced(hosts []jid.JID, now time.Time) (unserved []jid.JID) {
 			unserved = append(unserved, host)
 			continue
 		}
-		j.authority.admit(host, Messages, EventFeed, now)
-		j.authority.admit(host, Presence, EventFeed, now)
+		j.admit(host, Messages, EventFeed, now)
+		j.admit(host, Presence, EventFeed, now)
 	}
 	return unserved
 }
-
-// Unheard lists the hosts on which the event-feed counts and is not heard: not on a
-// connection that has lasted for Patience, or not any more. Any goroutine may call it.
-func (j *Judge) Unheard(now time.Time) []jid.JID { return j.authority.unheard(now) }
 
 // Report returns the fact that a report of the event-feed stands for, nil if it does not
 // count; either way it is counted. Untranslatable says that the report lacks what its
@@ -80,7 +72,7 @@ func (j *Judge) report(env *stanza.Envelope, now time.Time) Verdict {
 	switch {
 	case bracket: // of a snapshot of all hosts; the module sends it from any of them
 		*s = stanza.Stanza{From: r.User}
-		if j.Serves(host) && !j.authority.admit(host, Presence, EventFeed, now) {
+		if j.Serves(host) && !j.admit(host, Presence, EventFeed, now) {
 			return notAuthoritative
 		}
 		return Trusted
@@ -110,7 +102,7 @@ func (j *Judge) report(env *stanza.Envelope, now time.Time) Verdict {
 		}
 	}
 	// The end of an account is of no class: no other feed tells of it.
-	if r.Kind != stanza.AccountRemoved && !j.authority.admit(host, reportClass(r.Kind), EventFeed, now) {
+	if r.Kind != stanza.AccountRemoved && !j.admit(host, reportClass(r.Kind), EventFeed, now) {
 		return notAuthoritative
 	}
 	if r.Kind == stanza.MessageSent || r.Kind == stanza.MessageReceived {

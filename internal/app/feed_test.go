@@ -364,7 +364,7 @@ func position(t *testing.T, dir string) int {
 // TestDirectOffline is stock ejabberd with a roster subscription: a dropped connection
 // shows in the direct feed alone, while everything else comes by service_log.
 func TestDirectOffline(t *testing.T) {
-	feeds := trust.New(trust.Options{Component: feedComponent, Forwarders: []string{feedHost}, Hosts: []string{feedHost}, Feeds: trust.Choice{trust.Messages: trust.ServiceLog, trust.Presence: trust.ServiceLog, trust.Offline: trust.Direct}})
+	feeds := trust.New(trust.Options{Component: feedComponent, Forwarders: []string{feedHost}, Hosts: []string{feedHost}, Feeds: (&config.Component{Feeds: []string{"service_log", "direct:offline"}}).Authority})
 	tr := translator.New(translator.Options{Hosts: []string{feedHost}, Component: feedComponent})
 	d := stanza.NewDecoder(stanza.Limits{})
 	var got []string

@@ -6,29 +6,6 @@ import (
 	"time"
 )
 
-// warnEvery is how often a flood of bad stanzas is mentioned.
-const warnEvery = 10 * time.Second
-
-// limitedLog logs a warning that may come with every stanza at most once in a
-// while, and then says how many were left out. One goroutine at a time.
-type limitedLog struct {
-	to      *slog.Logger
-	every   time.Duration
-	last    time.Time
-	skipped int
-}
-
-func (w *limitedLog) log(message string, attrs ...slog.Attr) {
-	now := time.Now()
-	if !w.last.IsZero() && now.Sub(w.last) < w.every {
-		w.skipped++
-		return
-	}
-	attrs = append(attrs, slog.Int("not_logged_before", w.skipped))
-	w.last, w.skipped = now, 0
-	w.to.LogAttrs(context.Background(), slog.LevelWarn, message, attrs...)
-}
-
 // failureEvery is how often the same failure of the link is mentioned.
 const failureEvery = time.Minute
 

@@ -346,3 +346,74 @@ func TestClusterDeadLetters(t *testing.T) {
 		t.Errorf("replayed %q after the start", got)
 	}
 }
+
+// TestClusterMove gives what waits for a backend that nobody has configured any more to
+// another one, by a command at either instance, while both run.
+func TestClusterMove(t *testing.T) {
+	const messages = 40
+	c := newCluster(t)
+	edit := func(old, now string) {
+		for _, n := range c.nodes {
+			text, err := os.ReadFile(n.config)
+			if err == nil {
+				err = os.WriteFile(n.config, bytes.ReplaceAll(text, []byte(old), []byte(now)), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	edit(c.sink.URL(), "http://127.0.0.1:1") // nobody is there
+	c.nodes[0].start()
+	session := c.accept()
+	c.nodes[1].start()
+	for _, n := range c.nodes {
+		n.has(8)
+	}
+	c.load(session, 1, 1, messages)
+	c.waiting("backends", messages)
+	for _, n := range c.nodes {
+		n.end(syscall.SIGTERM)
+	}
+	edit("http://127.0.0.1:1", c.sink.URL())
+	edit(`name = "sink"`, `name = "renamed"`)
+	for _, n := range c.nodes {
+		n.start()
+	}
+	session = c.accept()
+	for _, n := range c.nodes {
+		n.has(8)
+	}
+	c.waiting("unconfigured", messages)
+	if out := c.nodes[1].command("outbox", "move", "sink", "renamed"); !strings.Contains(out, "from sink to renamed") {
+		t.Errorf("move: %s", out)
+	}
+	c.all(1, messages)
+	c.load(session, 2, 1, messages)
+	c.all(2, messages)
+	c.waiting("backends", 0)
+}
+
+// waiting waits until so many events wait in both instances for the backends of that class.
+func (c *cluster) waiting(class string, events int) {
+	c.t.Helper()
+	await(c.t, fmt.Sprint(events, " events to wait"), func() bool {
+		sum := 0
+		for _, n := range c.nodes {
+			_, body := n.get("/api/status")
+			var s struct {
+				Pusher map[string][]struct {
+					Waiting  int `json:"waiting"`
+					InFlight int `json:"in_flight"`
+				}
+			}
+			if json.Unmarshal([]byte(body), &s) != nil {
+				return false
+			}
+			for _, b := range s.Pusher[class] {
+				sum += b.Waiting + b.InFlight
+			}
+		}
+		return sum == events
+	})
+}

@@ -80,9 +80,6 @@ func (p *part) start(s *setup) error {
 	if err := p.fit(ctx, s); err != nil {
 		return err
 	}
-	if p.ctx.Err() != nil {
-		p.e.drop(p, "") // it was lost meanwhile, and whoever dropped it has not seen all lanes
-	}
 	return p.ctx.Err()
 }
 
@@ -136,6 +133,9 @@ func (p *part) fit(ctx context.Context, s *setup) error {
 		l.r.notify()
 	}
 	p.lanes = lanes
+	if p.ctx.Err() != nil {
+		p.e.drop(p, "") // it was lost meanwhile, and whoever dropped it has not seen all lanes
+	}
 	signal(p.e.parts.replays)
 	return nil
 }

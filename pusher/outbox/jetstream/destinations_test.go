@@ -167,6 +167,48 @@ func TestBackendOfAnotherInstance(t *testing.T) {
 	})
 }
 
+// TestReadersComeAndGo closes and opens readers of two instances under load, while partitions
+// move between them, and expects every event, in order within its conversation.
+func TestReadersComeAndGo(t *testing.T) {
+	t.Parallel()
+	const peers, events = 23, 10
+	o := options(t, harness.NATS(t, harness.NATSOptions{}), "a", "b")
+	var j journal
+	all := []*instance{open(t, o), open(t, o)}
+	all[0].hold()
+	sent := 0
+	for round := range 24 {
+		for _, i := range all {
+			w := i.work("a", j.note)
+			all[0].append(pack(2, numbered(sent, events, peers)...))
+			sent += events
+			w.end()
+			if err := i.readers["a"].Close(); err != nil {
+				t.Fatal(err)
+			}
+			all[0].append(pack(2, numbered(sent, events, peers)...))
+			sent += events
+			i.read("a")
+		}
+		switch round % 6 {
+		case 2:
+			all[1].owns(2)
+		case 5: // partitions come to it while its readers come and go
+			all[1].close()
+			all[1] = open(t, o)
+		}
+	}
+	for _, i := range all {
+		w := i.work("a", j.note)
+		defer w.end()
+	}
+	await(t, "all events", func() bool { return len(different(j.all())) == sent })
+	checkOrder(t, different(j.all()), peers)
+	if again := len(j.all()) - sent; again > 0 {
+		t.Errorf("%d events were delivered again", again)
+	}
+}
+
 // TestRetiring: an instance that retires keeps what it has, and acquires nothing more.
 func TestRetiring(t *testing.T) {
 	t.Parallel()

@@ -115,20 +115,26 @@ func open(t testing.TB, o jetstream.Options) *instance {
 		}
 	})
 	for _, b := range o.Backends {
-		wake := make(chan struct{}, 1)
-		i.wake[b] = wake
-		r, err := e.Reader(b, func() {
-			select {
-			case wake <- struct{}{}:
-			default:
-			}
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		i.readers[b] = r
+		i.read(b)
 	}
 	return i
+}
+
+// read opens the reader of a backend.
+func (i *instance) read(backend string) {
+	i.t.Helper()
+	wake := make(chan struct{}, 1)
+	i.wake[backend] = wake
+	r, err := i.Reader(backend, func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	i.readers[backend] = r
 }
 
 // hold has the instance hold the link, as appending needs it, until it is closed.

@@ -105,14 +105,8 @@ func (j *Judge) report(env *stanza.Envelope, now time.Time) Verdict {
 	if r.Kind != stanza.AccountRemoved && !j.admit(host, reportClass(r.Kind), EventFeed, now) {
 		return notAuthoritative
 	}
-	if r.Kind == stanza.MessageSent || r.Kind == stanza.MessageReceived {
-		at := r.At
-		if at.IsZero() {
-			at = now
-		}
-		if j.told.take(s, at) {
-			return notAuthoritative // the feed that counted before has reported it
-		}
+	if (r.Kind == stanza.MessageSent || r.Kind == stanza.MessageReceived) && j.told.before(s, r, now) {
+		return notAuthoritative
 	}
 	return Trusted
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -229,16 +230,17 @@ func (s *stream) WaitFor(parts ...string) string {
 	return s.Wait(fmt.Sprintf("%q", parts), Containing(parts...))
 }
 
-// Containing matches elements that contain all the parts. Servers differ in
-// their quotes, so a part is best the value of an attribute or some text.
+// Containing matches elements that contain all the parts, each as whole words: the id
+// "g2" is not found in "g20AAA", with which ids that ejabberd makes begin. Servers differ
+// in their quotes, so a part is best the value of an attribute or some text.
 func Containing(parts ...string) func(string) bool {
+	word := regexp.MustCompile(`^\b|\b$`) // of a part that begins or ends with a letter or digit
+	all := make([]*regexp.Regexp, len(parts))
+	for i, part := range parts {
+		all[i] = regexp.MustCompile(word.ReplaceAllLiteralString(regexp.QuoteMeta(part), `\b`))
+	}
 	return func(text string) bool {
-		for _, part := range parts {
-			if !strings.Contains(text, part) {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(all, func(part *regexp.Regexp) bool { return !part.MatchString(text) })
 	}
 }
 

@@ -174,3 +174,35 @@ func TestStore(t *testing.T) {
 		t.Errorf("from: %+v, %v", list, err)
 	}
 }
+
+// TestLastOfMany reads more subjects, and more bytes, than a server returns at once.
+func TestLastOfMany(t *testing.T) {
+	nc := dial(t, harness.NATS(t, harness.NATSOptions{}).URL())
+	makeStream(t, nc, js.StreamConfig{Name: "M", Subjects: []string{"m.>"}, MaxMsgsPerSubject: 1, AllowDirect: true})
+	s := &natsrpc.Store{NC: nc, Stream: "M"}
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	write := func(class string, n, size int) {
+		for i := range n {
+			if _, err := s.Write(ctx, natsrpc.NewMsg(fmt.Sprintf("m.%s.%d", class, i), make([]byte, size))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	write("large", 20, 500_000)
+	write("few", 3, 1)
+	check := func(want int, filters ...string) {
+		t.Helper()
+		list, err := s.Last(ctx, filters...)
+		subjects := make(map[string]bool)
+		for _, r := range list {
+			subjects[r.Subject] = true
+		}
+		if err != nil || len(list) != want || len(subjects) != want {
+			t.Errorf("%v: %d records of %d subjects, want %d: %v", filters, len(list), len(subjects), want, err)
+		}
+	}
+	check(23, "m.large.*", "m.few.*", "m.nothing")
+	write("many", 1100, 1)
+	check(1103, "m.many.*", "m.few.*", "m.nothing")
+}

@@ -40,55 +40,96 @@ type directRequest struct {
 	MultiLast []string `json:"multi_last,omitempty"`
 }
 
-// Last returns the last record of each subject that matches one of the filters, as one
-// replica has them at one moment: it may be behind its leader. There may be 1024 at most.
-func (s *Store) Last(ctx context.Context, filters ...string) ([]Record, error) {
-	return s.direct(ctx, &directRequest{MultiLast: filters})
+// Last returns the last record of each subject that matches one of the filters, in the order
+// of their sequences. They are as one replica has them at one moment, which may be behind
+// its leader. Only if there are more than 1024 are they of several moments: then the stream
+// must keep one record a subject.
+func (s *Store) Last(ctx context.Context, filters ...string) (all []Record, err error) {
+	all, err = s.all(ctx, directRequest{MultiLast: filters})
+	if !errors.Is(err, errTooMany) {
+		return all, err
+	}
+	all = nil
+	for _, filter := range filters {
+		list, err := s.all(ctx, directRequest{Next: filter, Batch: fewEnough})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	return all, nil
+}
+
+// What a server that has more is asked for at once.
+const (
+	fewEnough   = 256     // records
+	smallEnough = 4 << 20 // bytes, about: a server disconnects whom it owes too much
+)
+
+// all returns everything that a direct get finds, in as many turns as it takes.
+func (s *Store) all(ctx context.Context, q directRequest) (all []Record, err error) {
+	q.MaxBytes = smallEnough
+	for q.Seq = 1; ; q.Seq = all[len(all)-1].Seq + 1 {
+		list, more, err := s.direct(ctx, &q)
+		if err != nil {
+			return nil, err
+		}
+		if all = append(all, list...); !more || len(list) == 0 {
+			return all, nil
+		}
+	}
 }
 
 // From returns the records from a sequence on that match the filter (empty: all), in order,
 // at most so many and about so many bytes.
 func (s *Store) From(ctx context.Context, seq uint64, filter string, records, bytes int) ([]Record, error) {
-	return s.direct(ctx, &directRequest{Seq: max(seq, 1), Next: filter, Batch: records, MaxBytes: bytes})
+	list, _, err := s.direct(ctx, &directRequest{Seq: max(seq, 1), Next: filter, Batch: records, MaxBytes: bytes})
+	return list, err
 }
 
-// direct sends a direct get and collects the answers.
-func (s *Store) direct(ctx context.Context, q *directRequest) (list []Record, err error) {
+// errTooMany says that more subjects match than a server returns the last records of.
+var errTooMany = errors.New("more than 1024 subjects")
+
+// direct sends a direct get and collects the answers. more says that they are not all.
+func (s *Store) direct(ctx context.Context, q *directRequest) (list []Record, more bool, err error) {
 	body, err := json.Marshal(q)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, RequestTimeout)
 	defer cancel()
 	inbox := s.NC.NewInbox()
 	sub, err := s.NC.SubscribeSync(inbox)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection is closed
 	if err := s.NC.PublishRequest("$JS.API.DIRECT.GET."+s.Stream, inbox, body); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	for {
 		m, err := sub.NextMsgWithContext(ctx)
+		if errors.Is(err, nats.ErrNoResponders) {
+			err = ErrUnavailable
+		}
+		var r Record
+		if err == nil {
+			switch status := m.Header.Get("Status"); status {
+			case "":
+				r, err = record(m)
+			case "204", "404":
+				pending := m.Header.Get("Nats-Num-Pending")
+				return list, pending != "" && pending != "0", nil
+			case "413":
+				err = errTooMany
+			default:
+				err = fmt.Errorf("the server says %s %s", status, m.Header.Get("Description"))
+			}
+		}
 		if err != nil {
-			if errors.Is(err, nats.ErrNoResponders) {
-				err = ErrUnavailable
-			}
-			return nil, fmt.Errorf("read %s: %w", s.Stream, err)
+			return nil, false, fmt.Errorf("read %s: %w", s.Stream, err)
 		}
-		switch status := m.Header.Get("Status"); status {
-		case "":
-			r, err := record(m)
-			if err != nil {
-				return nil, fmt.Errorf("read %s: %w", s.Stream, err)
-			}
-			list = append(list, r)
-		case "204", "404":
-			return list, nil
-		default:
-			return nil, fmt.Errorf("read %s: the server says %s %s", s.Stream, status, m.Header.Get("Description"))
-		}
+		list = append(list, r)
 	}
 }
 

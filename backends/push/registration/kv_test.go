@@ -4,8 +4,10 @@ package registration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +35,20 @@ func TestKV(t *testing.T) {
 	}
 	t.Run("as every store", func(t *testing.T) {
 		storeSuite(t, func(t *testing.T) Store { n++; return open(t) })
+	})
+	t.Run("too large for a message", func(t *testing.T) {
+		n++
+		s := open(t)
+		long := notify.Field{Name: "x", Value: strings.Repeat("y", 700<<10)}
+		if err := s.Enable(ctx, "alice@x", Service{PubSub: "a.example", Node: "1", Options: []notify.Field{long}}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Enable(ctx, "alice@x", Service{PubSub: "a.example", Node: "2", Options: []notify.Field{long}}); !errors.Is(err, ErrTooMany) {
+			t.Errorf("error: %v", err)
+		}
+		if list, err := s.Services(ctx, "alice@x"); err != nil || len(list) != 1 {
+			t.Errorf("%d services, %v", len(list), err)
+		}
 	})
 	t.Run("shared, and kept over a restart of the server", func(t *testing.T) {
 		n++

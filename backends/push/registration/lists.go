@@ -4,15 +4,19 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"slices"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
 // Lists keeps registrations in one list for each user. What Enable and the others have
-// returned without an error is as safe as its values are.
+// returned without an error is as safe as its values are. In NATS all services of a user
+// have to fit into one message.
 type Lists struct {
 	lists *store.Lists[Service]
 	limit int
@@ -35,7 +39,7 @@ func userKey(owner jid.JID) string { return base64.RawURLEncoding.EncodeToString
 // Enable implements Store.
 func (s *Lists) Enable(ctx context.Context, owner jid.JID, service Service) error {
 	service.Created = created(micros(service.Created))
-	return s.lists.Change(ctx, userKey(owner), func(list []Service) ([]Service, bool, error) {
+	err := s.lists.Change(ctx, userKey(owner), func(list []Service) ([]Service, bool, error) {
 		at, there := slices.BinarySearchFunc(list, service, order)
 		session := service.asking()
 		for i := range list {
@@ -56,6 +60,10 @@ func (s *Lists) Enable(ctx context.Context, owner jid.JID, service Service) erro
 		}
 		return list, true, nil
 	})
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return ErrTooMany
+	}
+	return err
 }
 
 // order is that of Services.

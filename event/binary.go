@@ -49,10 +49,7 @@ func AppendBinary(dst []byte, e *Event) []byte {
 	dst = binary.AppendVarint(dst, e.Time.Unix())
 	dst = binary.AppendUvarint(dst, uint64(e.Time.Nanosecond()))
 	dst = binary.AppendVarint(dst, int64(e.SessionCount))
-	for _, text := range [...]string{
-		e.ID, e.Type, string(e.From), string(e.To), string(e.User), string(e.Room),
-		e.Body, e.StanzaID, e.Host, e.Dialect, e.Packet, e.Replaces,
-	} {
+	for _, text := range e.texts() {
 		dst = appendText(dst, text)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(e.Metadata)))
@@ -66,6 +63,29 @@ func AppendBinary(dst []byte, e *Event) []byte {
 	copy(dst[start+n:], dst[start:len(dst)-n])
 	copy(dst[start:], length[:n])
 	return dst
+}
+
+// BinarySize returns how many bytes AppendBinary takes for e at most, which is about as many
+// as it takes.
+func BinarySize(e *Event) int {
+	const fixed, length, entry = 64, 5, 16 // without texts and metadata; of one text; of one entry of the metadata
+	size := fixed
+	for _, text := range e.texts() {
+		size += length + len(text)
+	}
+	for key, value := range e.Metadata {
+		text, _ := value.(string)
+		size += entry + len(key) + len(text)
+	}
+	return size
+}
+
+// texts returns the fields that are texts.
+func (e *Event) texts() [12]string {
+	return [...]string{
+		e.ID, e.Type, string(e.From), string(e.To), string(e.User), string(e.Room),
+		e.Body, e.StanzaID, e.Host, e.Dialect, e.Packet, e.Replaces,
+	}
 }
 
 // flags returns the fields that are one bit, the lowest bit first.

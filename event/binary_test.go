@@ -201,3 +201,18 @@ func BenchmarkBinary(b *testing.B) {
 		}
 	})
 }
+
+// BinarySize is never less than what AppendBinary writes, and not much more.
+func TestBinarySize(t *testing.T) {
+	e := Event{
+		ID: "1", Kind: Chat, Type: "chat", From: "a@h/r", To: "b@h", User: "a@h", Body: strings.Repeat("b", 300), Packet: strings.Repeat("p", 70_000),
+		Time: time.Unix(math.MaxInt32, 999_999_999), SessionCount: math.MaxInt,
+		Metadata: Metadata{"text": strings.Repeat("m", 200), "least": int64(math.MinInt64), "float": 1.5, "true": true, "": ""},
+	}
+	for name, e := range map[string]*Event{"an event": &e, "an empty event": {Time: time.Unix(math.MinInt64, 0), SessionCount: math.MinInt}} {
+		is, most := len(AppendBinary(nil, e)), BinarySize(e)
+		if is > most || most > is+200 {
+			t.Errorf("%s takes %d bytes, at most %d", name, is, most)
+		}
+	}
+}

@@ -2,9 +2,11 @@ package pusher
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
+	"eventpusher/event"
 	"eventpusher/pusher/outbox"
 )
 
@@ -100,6 +102,7 @@ func (p *Pusher) commit(list []*batch) ([]outbox.Position, error) {
 		letters []outbox.DeadLetter
 	)
 	for _, b := range list {
+		p.fit(b)
 		letters = append(letters, b.letters...)
 		pack.Positions = latest(pack.Positions, b.positions)
 	}
@@ -127,6 +130,48 @@ func (p *Pusher) commit(list []*batch) ([]outbox.Position, error) {
 		p.appended(err) // a feed that waits is no failure
 	}
 	return pack.Positions, err
+}
+
+// fit makes what the outbox cannot keep small enough. Of dead letters only the addresses
+// stay. Events become dead letters, one for each of their backends, and no backend gets them.
+func (p *Pusher) fit(b *batch) {
+	limit := p.box.Largest()
+	for i := range b.letters {
+		if d := &b.letters[i]; d.Event != nil && event.BinarySize(d.Event) > limit {
+			d.Event, d.Err = stub(d.Event), d.Err+"; "+tooLarge(d.Event, limit)
+		}
+	}
+	now := time.Now()
+	for i := range b.entries {
+		e, subscribers := b.entries[i].Event, b.entries[i].Subscribers
+		if subscribers == 0 || event.BinarySize(e) <= limit {
+			continue
+		}
+		for _, d := range p.all() {
+			if subscribers.Has(d.reader.Number()) {
+				b.letters = append(b.letters, outbox.DeadLetter{
+					Event: stub(e), Backend: d.name, Reason: reasonTooLarge, Err: tooLarge(e, limit), Accepted: now, Died: now,
+				})
+			}
+		}
+		b.entries[i].Subscribers = 0
+		if held, ok := p.largeLog.allow(now, time.Second); ok {
+			p.log.Error("an event is too large for the outbox: it becomes a dead letter", "event_id", e.ID, "err", tooLarge(e, limit), "since_last_line", held)
+		}
+	}
+}
+
+// stub returns an event without what can be large.
+func stub(e *event.Event) *event.Event {
+	return &event.Event{
+		ID: e.ID, Kind: e.Kind, Type: e.Type, Direction: e.Direction, From: e.From, To: e.To, User: e.User, Room: e.Room,
+		HasBody: e.HasBody, Class: e.Class, Encrypted: e.Encrypted, Time: e.Time, Host: e.Host, Dialect: e.Dialect,
+	}
+}
+
+// tooLarge says why an event became a dead letter.
+func tooLarge(e *event.Event, limit int) string {
+	return fmt.Sprintf("the event takes %d bytes and the outbox keeps %d at most: packet and body are left out here. Lower [component] max_stanza_size, or raise max_payload of nats-server", event.BinarySize(e), limit)
 }
 
 // buried counts letters that the outbox has taken.

@@ -57,7 +57,7 @@ func (d *dispatcher) publish(ctx context.Context, batch []event.Event) (errs []e
 
 // isFinal reports whether an event with such an error belongs to the dead letters.
 func isFinal(reason string) bool {
-	return reason == "permanent" || reason == "too_large" || reason == "gone"
+	return reason == "permanent" || reason == reasonTooLarge || reason == "gone"
 }
 
 // finish settles a call: it tells the gate how it went, then the outbox what

@@ -1,10 +1,13 @@
 package pusher_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -481,6 +484,58 @@ func TestReplayHonoursItsLimitOnce(t *testing.T) {
 		pass(time.Second)
 		if left := len(letters(t, box.DeadLetters())); left != 4 || b.count() != 4 {
 			t.Errorf("%d left, %d delivered", left, b.count())
+		}
+	})
+}
+
+// smallDisk keeps small events only, and fails a few times.
+type smallDisk struct {
+	*slowDisk
+	largest int
+}
+
+func (s *smallDisk) Largest() int { return s.largest }
+
+// An event that the outbox cannot keep becomes one dead letter for each backend, with a log
+// line and a count, however often the outbox refuses the rest.
+func TestEventThatIsTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failures := 3
+		box := &smallDisk{largest: 2000, slowDisk: newSlowDisk(t, func(outbox.Pack) error {
+			if failures--; failures >= 0 {
+				return errors.New("the disk fails")
+			}
+			return nil
+		})}
+		a, b := &fakeBackend{name: "a"}, &fakeBackend{name: "b"}
+		var logged bytes.Buffer
+		reg := prometheus.NewRegistry()
+		p := start(t, pusher.Options{
+			Outbox: box, Backends: []backends.Backend{a, b}, Metrics: pusher.NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&logged, nil)),
+		})
+		big := of("bob", "big")
+		big.Packet = strings.Repeat("x", 2000)
+		p.Push([]event.Event{of("bob", "1"), big, of("bob", "2")})
+		pass(time.Minute)
+		for _, backend := range []*fakeBackend{a, b} {
+			if got := backend.ids(); !slices.Equal(got, []string{"1", "2"}) {
+				t.Errorf("%s got %v", backend.name, got)
+			}
+		}
+		list := letters(t, box.DeadLetters())
+		if len(list) != 2 || list[0].Backend == list[1].Backend {
+			t.Errorf("letters %+v", list)
+		}
+		for _, d := range list {
+			if d.Reason != "too_large" || d.Event.ID != "big" || d.Event.Packet != "" {
+				t.Errorf("letter %+v", d)
+			}
+			if n := value(t, reg, "eventpusher_dead_letters_total{backend="+d.Backend+",reason=too_large}"); n != 1 {
+				t.Errorf("%v letters of %s are counted", n, d.Backend)
+			}
+		}
+		if n := strings.Count(logged.String(), "too large for the outbox"); n != 1 {
+			t.Errorf("%d log lines", n)
 		}
 	})
 }

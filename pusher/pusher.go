@@ -26,8 +26,12 @@ const (
 	DefaultPublishTimeout = 60 * time.Second
 )
 
-// reasonFilter is the reason of dead letters whose filter failed.
-const reasonFilter = "filter"
+// The reasons of dead letters whose filter failed, and of those that the outbox, or the
+// service, does not take because of their size.
+const (
+	reasonFilter   = "filter"
+	reasonTooLarge = "too_large"
+)
 
 // Options say what a Pusher works with.
 type Options struct {
@@ -74,6 +78,8 @@ type Pusher struct {
 	entries []outbox.Entry
 	letters []outbox.DeadLetter
 	at      [1]outbox.Position // the position of the batch being handed over
+
+	largeLog throttle // of events that are too large
 
 	closed  atomic.Bool // Drain has begun, or Run has ended
 	failure atomic.Pointer[error]

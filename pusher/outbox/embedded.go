@@ -146,6 +146,9 @@ func (e *Embedded) Append(p Pack) error {
 	return nil
 }
 
+// Largest implements Outbox: the event fits into a pack beside others and all positions.
+func (e *Embedded) Largest() int { return segment.MaxPayload / 2 }
+
 // encode writes the pack of the wanted events to buf. It returns the pack's header, and
 // how many events of each reader the log holds after it.
 func (e *Embedded) encode(news []Position) (h packHeader, after [MaxReaders]uint64) {

@@ -68,6 +68,9 @@ type Outbox interface {
 	// for a reader, and does not keep the slices. A pack with positions may be
 	// refused with ErrFull, to be offered again later.
 	Append(p Pack) error
+	// Largest returns how many bytes an event may take, by event.BinarySize. It may change.
+	// If a pack has a larger event, Append may fail, each time. It is safe for concurrent use.
+	Largest() int
 	// Positions returns how far each source had come in what has been accepted, in
 	// the order of their names, of the MaxPositions that have moved last. It is safe
 	// for concurrent use.

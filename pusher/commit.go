@@ -163,10 +163,14 @@ func (p *Pusher) fit(b *batch) {
 
 // stub returns an event without what can be large.
 func stub(e *event.Event) *event.Event {
-	return &event.Event{
-		ID: e.ID, Kind: e.Kind, Type: e.Type, Direction: e.Direction, From: e.From, To: e.To, User: e.User, Room: e.Room,
-		HasBody: e.HasBody, Class: e.Class, Encrypted: e.Encrypted, Time: e.Time, Host: e.Host, Dialect: e.Dialect,
+	cut := *e
+	cut.Packet, cut.Body, cut.Metadata = "", "", nil
+	for _, id := range []*string{&cut.StanzaID, &cut.Replaces} {
+		if len(*id) > longestError { // the client has chosen it
+			*id = ""
+		}
 	}
+	return &cut
 }
 
 // tooLarge says why an event became a dead letter.

@@ -92,6 +92,34 @@ func (n *NATSServer) Pause() { n.t.Helper(); n.must("pause", n.s.freeze(true)) }
 // Resume lets a paused server go on.
 func (n *NATSServer) Resume() { n.t.Helper(); n.must("resume", n.s.freeze(false)) }
 
+// Save restarts the server and remembers what is on its disk then. powerCut kills the server
+// and starts it with that again, as if nothing had reached the disk since. It can be limited
+// to some streams.
+func (n *NATSServer) Save() (powerCut func(streams ...string)) {
+	n.t.Helper()
+	n.Stop()
+	data := filepath.Join(n.s.dir, "data")
+	saved := filepath.Join(n.t.TempDir(), "data")
+	n.must("copy the data of", os.CopyFS(saved, os.DirFS(data)))
+	n.Start()
+	return func(streams ...string) {
+		n.t.Helper()
+		n.Kill()
+		parts := []string{"."}
+		if len(streams) > 0 {
+			parts = nil
+		}
+		for _, s := range streams {
+			parts = append(parts, filepath.Join("jetstream", "$G", "streams", s))
+		}
+		for _, part := range parts {
+			n.must("remove data of", os.RemoveAll(filepath.Join(data, part)))
+			n.must("put back data of", os.CopyFS(filepath.Join(data, part), os.DirFS(filepath.Join(saved, part))))
+		}
+		n.Start()
+	}
+}
+
 func (n *NATSServer) must(verb string, err error) {
 	n.t.Helper()
 	if err != nil {

@@ -69,6 +69,8 @@ type Options struct {
 	Leases [rights]Lease
 	// Watch are further filters whose records Changed gets with each snapshot.
 	Watch []string
+	// Own returns the mark of this instance, which its heartbeats carry. It must not block.
+	Own func() uint64
 	// Changed is called after each snapshot, by one goroutine. It may block for a moment.
 	Changed func(View)
 	Log     *slog.Logger
@@ -88,6 +90,7 @@ type Cluster struct {
 
 	mu        sync.Mutex
 	confirmed time.Duration // when the last confirmed heartbeat was sent; 0: none
+	beatSeq   uint64        // of its record
 	gens      [rights]uint64
 	members   map[string]*member
 	link      record
@@ -114,6 +117,7 @@ type heartbeat struct {
 	Name     string   `json:"name"`
 	Uses     []string `json:"uses"`
 	Retiring bool     `json:"retiring,omitempty"`
+	Mark     uint64   `json:"mark"` // never falls
 }
 
 // record says who holds the link.
@@ -175,27 +179,37 @@ func (c *Cluster) sendHeartbeat(ctx context.Context) {
 	if leaving {
 		return
 	}
-	data, _ := json.Marshal(heartbeat{c.o.Name, c.o.Uses(), retiring}) // texts: it cannot fail
+	data, _ := json.Marshal(heartbeat{c.o.Name, c.o.Uses(), retiring, c.o.Own()}) // it cannot fail
 	sent := c.now()
 	ctx, cancel := context.WithTimeout(ctx, 2*c.beat())
 	defer cancel()
-	if _, err := c.o.Store.Write(ctx, natsrpc.NewMsg(c.memberSubject(c.id), data, natsrpc.Expires(forgotten))); err == nil {
-		c.confirm(sent)
+	if seq, err := c.o.Store.Write(ctx, natsrpc.NewMsg(c.memberSubject(c.id), data, natsrpc.Expires(forgotten))); err == nil {
+		c.confirm(sent, seq)
 	}
 }
 
 // confirm notes that a heartbeat sent at that time is stored. A right that has lapsed since
 // the last one begins anew: what was held by it is gone.
-func (c *Cluster) confirm(sent time.Duration) {
+//
+// If the sequences come again, the servers have lost the end of the stream in a power cut,
+// and records there that were confirmed. So all begins anew.
+func (c *Cluster) confirm(sent time.Duration, seq uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
+	cut := seq <= c.beatSeq
 	for r := range c.gens {
-		if c.confirmed == 0 || now-c.confirmed >= c.o.Leases[r].Stop {
+		if cut || c.confirmed == 0 || now-c.confirmed >= c.o.Leases[r].Stop {
 			c.gens[r]++
 		}
 	}
-	c.confirmed = max(c.confirmed, sent)
+	if cut {
+		c.linkSeq = 0
+		for _, m := range c.members {
+			m.seq = 0
+		}
+	}
+	c.confirmed, c.beatSeq = max(c.confirmed, sent), seq
 }
 
 // Grant returns a number for a right that this instance has now; Valid tells how long.
@@ -280,8 +294,10 @@ func (c *Cluster) heard(id string, r *natsrpc.Record) {
 	m := c.known(id)
 	m.there = true
 	if r.Seq > m.seq {
+		mark := m.Mark
 		m.seq, m.silent = r.Seq, 0
-		_ = json.Unmarshal(r.Data, &m.heartbeat) // names, for people
+		_ = json.Unmarshal(r.Data, &m.heartbeat) // if it is damaged, the heart beats all the same
+		m.Mark = max(m.Mark, mark)
 	}
 }
 
@@ -317,6 +333,16 @@ func (c *Cluster) Size() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.aliveLocked())
+}
+
+// Mark returns the greatest mark of all instances.
+func (c *Cluster) Mark() (mark uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.members {
+		mark = max(mark, m.Mark)
+	}
+	return mark
 }
 
 // Retire says to all instances that this one is about to leave: it keeps what it has, but no

@@ -29,16 +29,20 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// next is the sequence of the next record.
+func (b *bench) next() uint64 { b.seq++; return b.seq }
+
 func (b *bench) put(subject string, content any) {
 	data, err := json.Marshal(content)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.seq++
-	b.state[subject] = natsrpc.Record{Subject: subject, Seq: b.seq, Data: data}
+	b.state[subject] = natsrpc.Record{Subject: subject, Seq: b.next(), Data: data}
 }
 
-func (b *bench) beat(id string) { b.put("p.member."+id, heartbeat{Name: id, Uses: []string{"a"}}) }
+func (b *bench) beat(id string) {
+	b.put("p.member."+id, heartbeat{Name: id, Uses: []string{"a"}, Mark: b.seq})
+}
 
 // pass lets time pass with a snapshot each quarter of a second, during which these
 // instances send heartbeats.
@@ -129,7 +133,7 @@ func TestRightsLapse(t *testing.T) {
 	if _, ok := b.Grant(Deliver); ok {
 		t.Error("a right before the first heartbeat is confirmed")
 	}
-	b.confirm(b.clock)
+	b.confirm(b.clock, b.next())
 	deliver, ok := b.Grant(Deliver)
 	link, ok2 := b.Grant(Link)
 	if !ok || !ok2 {
@@ -138,7 +142,7 @@ func TestRightsLapse(t *testing.T) {
 	for range 20 { // each sent a second before it is confirmed
 		sent := b.clock
 		b.clock += time.Second
-		b.confirm(sent)
+		b.confirm(sent, b.next())
 	}
 	if !b.Valid(Deliver, deliver) || !b.Valid(Link, link) {
 		t.Error("a right lapses although heartbeats are confirmed")
@@ -148,7 +152,7 @@ func TestRightsLapse(t *testing.T) {
 		t.Error("without heartbeats deliveries stop after 7 s and the link after 12 s")
 	}
 	// The instance was paused: the heartbeat after that does not bring back what was held.
-	b.confirm(b.clock)
+	b.confirm(b.clock, b.next())
 	if b.Valid(Deliver, deliver) || !b.Valid(Link, link) {
 		t.Error("a right that has lapsed is valid again")
 	}
@@ -156,9 +160,40 @@ func TestRightsLapse(t *testing.T) {
 		t.Error("no new right after a pause")
 	}
 	b.clock += time.Hour
-	b.confirm(b.clock)
+	b.confirm(b.clock, b.next())
 	if b.Valid(Link, link) {
 		t.Error("a link that has lapsed is valid again")
+	}
+}
+
+// After a power cut of all servers the sequences come again. What was held before is gone,
+// and heartbeats with smaller sequences count.
+func TestSequencesComeAgain(t *testing.T) {
+	b := newBench(t)
+	b.seq = 10_000
+	b.confirm(b.clock, b.next())
+	b.put("p.link", record{Owner: "x", Name: "x"})
+	b.pass(2*time.Second, "x", "y")
+	deliver, _ := b.Grant(Deliver)
+	link, _ := b.Grant(Link)
+	mark := b.Mark()
+	b.seq = 100
+	b.put("p.link", record{Owner: "y", Name: "y"})
+	b.confirm(b.clock, b.next())
+	if b.Valid(Deliver, deliver) || b.Valid(Link, link) {
+		t.Error("rights of before the power cut are valid")
+	}
+	if _, ok := b.Grant(Deliver); !ok {
+		t.Error("no new right")
+	}
+	if v := b.pass(9*time.Second, "x", "y"); !slices.Equal(v.Alive, []string{"x", "y"}) || b.Expired("x", Deliver) {
+		t.Errorf("alive: %v", v.Alive)
+	}
+	if s := b.Standing(); s.Leader != "y" {
+		t.Errorf("standing: %+v", s)
+	}
+	if b.Mark() != mark || mark < 10_000 {
+		t.Errorf("the mark was %d and is %d", mark, b.Mark())
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,11 +71,11 @@ func (e *Engine) acquire(n int, r natsrpc.Record, gen uint64) {
 func (p *part) start(s *setup) error {
 	ctx, cancel := context.WithTimeout(p.ctx, 6*requestTimeout)
 	defer cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.readList(ctx, s); err != nil {
 		return err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.reg.progress == nil {
 		p.reg.progress = make(map[registration]outbox.Progress)
 	}
@@ -176,69 +178,64 @@ func (p *part) newLane(s *setup, r *reader, reg registered, parked map[uint8][]o
 	return l
 }
 
-// readList reads which events are parked. A replica that has our register has everything
-// that a predecessor got in before.
-func (p *part) readList(ctx context.Context, s *setup) error {
+// fenced reads the last records of subjects of the partition. A replica may lag. One that has
+// our register has everything that was written before. p.mu is held.
+func (p *part) fenced(ctx context.Context, s *setup, subjects ...string) ([]natsrpc.Record, error) {
+	ours := s.names.part(p.n)
 	for {
-		records, err := s.state.Last(ctx, s.names.part(p.n), s.names.parkedList(p.n))
+		list, err := s.state.Last(ctx, append(subjects, ours)...)
 		if err != nil {
-			return fmt.Errorf("outbox: %w", err)
+			return nil, fmt.Errorf("outbox: %w", err)
 		}
-		current, list := false, []byte(nil)
-		for _, r := range records {
-			if r.Subject == s.names.part(p.n) {
-				current = r.Seq >= p.epoch
-			} else {
-				list = r.Data
-			}
-		}
-		if current {
-			if len(list) == 0 {
-				return nil
-			}
-			p.list, err = decodeParkedList(list)
-			return err
+		if i := slices.IndexFunc(list, func(r natsrpc.Record) bool { return r.Subject == ours }); i >= 0 && list[i].Seq >= p.seq {
+			return slices.Delete(list, i, i+1), nil
 		}
 		if pause(ctx, saveInterval); ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
 
-// readParked reads the parked events of some backends that are listed, by their numbers. A
-// replica may lag, so it asks again for those that are missing.
+// readList reads which events are parked.
+func (p *part) readList(ctx context.Context, s *setup) error {
+	records, err := p.fenced(ctx, s, s.names.parkedList(p.n))
+	if err == nil && len(records) > 0 && len(records[0].Data) > 0 {
+		p.list, err = decodeParkedList(records[0].Data)
+	}
+	return err
+}
+
+// parkedStep is how many parked events are read at once. The server answers for 1024
+// subjects at most.
+const parkedStep = 256
+
+// readParked reads the parked events of some backends that are listed, by their numbers.
 func (p *part) readParked(ctx context.Context, s *setup, of func(registration) bool) (map[uint8][]outbox.Restored, error) {
-	found := make(map[uint8][]outbox.Restored)
-	listed := make(map[outbox.ParkedID]int)
+	attempts := make(map[string]int)
 	for b, list := range p.list {
 		if !of(b) {
 			continue
 		}
-		for number, attempts := range list {
-			listed[outbox.EventID(b.number, number)] = attempts
+		for number, n := range list {
+			attempts[s.names.parked(p.n, outbox.EventID(b.number, number))] = n
 		}
 	}
-	for deadline := time.Now().Add(2 * requestTimeout); len(listed) > 0; {
-		err := scan(ctx, s.state, s.names.parkedOf(p.n)+">", 1, func(r *natsrpc.Record) (bool, error) {
-			one, err := readParked(s.names, r)
-			attempts, ok := listed[one.ID]
-			if err == nil && ok {
-				delete(listed, one.ID)
-				one.Attempts = attempts
-				found[one.ID.Reader()] = append(found[one.ID.Reader()], one)
-			}
-			return true, nil // others were freed
-		})
+	found, lost := make(map[uint8][]outbox.Restored), len(attempts)
+	for subjects := range slices.Chunk(slices.Sorted(maps.Keys(attempts)), parkedStep) {
+		records, err := p.fenced(ctx, s, subjects...)
 		if err != nil {
 			return nil, err
 		}
-		if len(listed) > 0 && time.Now().After(deadline) {
-			p.e.log.Error("parked events are lost: somebody has deleted them, or the servers have lost them", "partition", p.n, "events", len(listed))
-			break
+		for i := range records {
+			if one, err := readParked(s.names, &records[i]); err == nil {
+				one.Attempts = attempts[records[i].Subject]
+				found[one.ID.Reader()] = append(found[one.ID.Reader()], one)
+				lost--
+			}
 		}
-		if len(listed) > 0 {
-			pause(ctx, time.Second/4)
-		}
+	}
+	if lost > 0 {
+		p.e.log.Error("parked events are lost: they were deleted in NATS, or the servers have lost them", "partition", p.n, "events", lost)
 	}
 	for _, list := range found {
 		sortRestored(list)

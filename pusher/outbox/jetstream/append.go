@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"eventpusher/event"
 	"eventpusher/internal/natsrpc"
@@ -21,14 +24,15 @@ import (
 // at a time: of several under way, the later ones could find their expectation fulfilled
 // although the first was refused.
 type writer struct {
-	known atomic.Pointer[[]outbox.Position] // for whoever must not wait for a request
+	known atomic.Pointer[[]outbox.Position]  // for callers that must not wait for a request
+	end   atomic.Pointer[context.CancelFunc] // ends the term of this instance
 
 	mu   sync.Mutex // Append against Lead
 	last uint64     // the last sequence of the log
 	kept []outbox.Position
-	// tried are the messages whose fate is unknown. All of them expect last, so one at
-	// most is stored, and once something is they never will be.
-	tried map[uint64]*message
+	// tried is a message that may be stored right after last, now or later; nil: there is
+	// none. Nothing else is appended before that is decided.
+	tried *message
 	// stored are the events of Appends that have failed although a part was stored. The
 	// caller offers them again.
 	stored map[*event.Event]struct{}
@@ -38,6 +42,7 @@ type writer struct {
 // message is one message of the log on its way.
 type message struct {
 	commit
+	own    bool // not of the holder of the link
 	data   []byte
 	events []*event.Event
 }
@@ -45,8 +50,7 @@ type message struct {
 var (
 	errNotHolder = errors.New("outbox: this instance does not hold the link to the XMPP server")
 	errDeposed   = errors.New("outbox: another instance has acquired the link to the XMPP server")
-	// errAgain says that a part of the pack is stored, so that it has to be made anew.
-	errAgain = errors.New("outbox: stored in part")
+	errCut       = errors.New("outbox: NATS has lost the end of the log; appending goes on when the next term has begun")
 )
 
 // partitionOf divides keys among partitions, the same way in every instance.
@@ -56,14 +60,19 @@ func partitionOf(key string, partitions int) int {
 	return int(h.Sum32() % uint32(partitions))
 }
 
-// largest is the size up to which an event fits into a message.
-func (e *Engine) largest() int { return int(e.nc.MaxPayload()) - headroom }
+// Largest implements outbox.Outbox: the event and all positions fit into one message of the
+// server.
+func (e *Engine) Largest() int {
+	if e.set.Load() == nil {
+		return math.MaxInt // Append fails
+	}
+	return int(e.nc.MaxPayload()) - headroom - len(outbox.AppendPositions(nil, *e.writer.known.Load()))
+}
 
-// Append implements outbox.Outbox. Only the instance that holds the link appends, but for
-// what does not come from there: replayed events, notifications that a push backend makes. If NATS does not answer Append returns an error within seconds. If the
-// pack is offered again, nothing of it is stored twice.
-//
-// An event that is too large for a message of this server becomes a dead letter at once.
+// Append implements outbox.Outbox. Only the instance that holds the link appends what comes
+// from there. Any instance appends replayed events, and notifications that a push backend
+// makes. If NATS does not answer, Append returns an error within seconds. If the pack is
+// offered again, nothing of it is stored twice.
 func (e *Engine) Append(p outbox.Pack) error {
 	err := e.append(&p)
 	if errors.Is(err, outbox.ErrFull) || errors.Is(err, errNotHolder) || errors.Is(err, errDeposed) {
@@ -84,30 +93,50 @@ func (e *Engine) append(p *outbox.Pack) error {
 	ctx, cancel := context.WithTimeout(e.ctx, e.o.answer())
 	defer cancel()
 	term := e.cluster.Holding()
-	if term == 0 {
-		return e.appendOwn(ctx, s, p)
+	own := term == 0
+	if own && !ownPack(p) {
+		return errNotHolder
+	}
+	if w.tried != nil { // this pack may have its events, too
+		if err := e.store(ctx, s, w.tried); w.tried != nil {
+			return notTaken(err)
+		}
 	}
 	for {
-		list, large, bytes := e.messages(s, p, term)
-		if err := e.size.room(bytes, len(p.Positions) > 0, e.o.MaxSize); err != nil {
-			return err
+		if own {
+			last, seq, err := s.newest(ctx)
+			if err == nil && seq < e.cache.last() {
+				err = errCut
+			}
+			if err != nil {
+				return notTaken(err)
+			}
+			w.last, w.kept, term = seq, last.positions, last.term
 		}
-		if err := e.Bury(large...); err != nil {
-			return err
+		list, bytes := e.messages(s, p, term)
+		for _, m := range list {
+			m.own = own
 		}
-		err := e.storeAll(ctx, s, list)
-		if errors.Is(err, errAgain) {
-			continue
+		if !own {
+			if err := e.size.room(bytes, len(p.Positions) > 0, e.o.MaxSize); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return fmt.Errorf("outbox: NATS does not take events: %w", natsrpc.Explain(err))
+		switch err := e.storeAll(ctx, s, list); {
+		case err == nil:
+			e.size.grow(bytes)
+			for i := range p.Entries {
+				delete(w.stored, p.Entries[i].Event)
+			}
+			return nil
+		case !own || !errors.Is(err, errDeposed):
+			return notTaken(err)
 		}
-		e.size.grow(bytes)
-		for i := range p.Entries {
-			delete(w.stored, p.Entries[i].Event)
-		}
-		return nil
 	}
+}
+
+func notTaken(err error) error {
+	return fmt.Errorf("outbox: NATS does not take events: %w", natsrpc.Explain(err))
 }
 
 func (e *Engine) storeAll(ctx context.Context, s *setup, list []*message) error {
@@ -119,14 +148,11 @@ func (e *Engine) storeAll(ctx context.Context, s *setup, list []*message) error 
 	return nil
 }
 
-// store appends one message. w.mu is held.
+// store appends one message. If it fails and the message may be stored all the same, it
+// stays in tried. w.mu is held.
 func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 	w := &e.writer
-	for {
-		if w.tried == nil {
-			w.tried = make(map[uint64]*message)
-		}
-		w.tried[m.id] = m // each time: it may come after another instance's message now
+	for w.tried = m; ; {
 		last := w.last
 		try, cancel := context.WithTimeout(ctx, time.Second)
 		seq, err := s.log.Write(try, natsrpc.NewMsg(s.names.logSubject(), m.data, natsrpc.AfterStream(w.last)))
@@ -135,13 +161,15 @@ func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 			e.decided(seq, m)
 			return nil
 		}
+		if errors.Is(err, nats.ErrMaxPayload) { // the server takes less than it did
+			w.tried = nil
+			return err
+		}
 		if ctx.Err() != nil || e.connection.get() != nil {
 			return err
 		}
-		if stored, found := e.lookAtLog(ctx, s, m.term); found != nil || stored == m {
+		if stored, found := e.lookAtLog(ctx, s, m); stored || found != nil {
 			return found
-		} else if stored != nil {
-			return errAgain // of an earlier Append
 		}
 		if w.last == last { // else the others would always be faster
 			pause(ctx, 20*time.Millisecond)
@@ -149,38 +177,40 @@ func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 	}
 }
 
-// lookAtLog looks at what follows last. It returns the message of ours that does, nil if
-// nothing does yet, or errDeposed. What other instances have replayed in our term it passes.
-func (e *Engine) lookAtLog(ctx context.Context, s *setup, term uint64) (*message, error) {
+// lookAtLog looks at what follows last, and reports whether it is the message. The error is
+// errDeposed if the message can never be stored. The holder of the link passes over messages
+// of other instances. These have to make theirs anew then, with the positions of the holder.
+func (e *Engine) lookAtLog(ctx context.Context, s *setup, m *message) (stored bool, err error) {
 	w := &e.writer
 	for again := false; ; again = true {
 		r, ok, err := s.log.At(ctx, w.last+1)
 		if err != nil {
-			return nil, nil // not to be known yet
+			return false, nil // not to be known yet
 		}
-		if ok { // what is tried can be nowhere else
+		if ok { // the message can be nowhere else
 			c, err := decodeCommit(r.Data)
 			if err != nil {
-				return nil, err
+				return false, err
 			}
-			if m := w.tried[c.id]; m != nil {
+			if c.id == m.id {
 				e.decided(r.Seq, m)
-				return m, nil
+				return true, nil
 			}
 		}
 		newest, end, err := s.newest(ctx)
 		switch {
 		case err != nil || end <= w.last:
-			return nil, nil // the same
-		case newest.term != term:
-			return nil, errDeposed
+			return false, nil // the same; if the log stays shorter, checkEnd ends the term
+		case newest.term != m.term || ok && m.own:
+			w.tried = nil
+			return false, errDeposed
 		case !ok && !again:
 			continue // it may have come since; or it was delivered and trimmed
 		}
-		w.last, w.tried = end, nil
+		w.last = end
 		e.reach(end)
 		e.wakeReaders()
-		return nil, nil
+		return false, nil
 	}
 }
 
@@ -202,12 +232,11 @@ func (e *Engine) decided(seq uint64, m *message) {
 }
 
 // messages makes the messages of what is wanted of a pack and not stored yet, usually one.
-// It returns those events apart that no message can hold. Only the last message has the new
-// positions.
-func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*message, large []outbox.DeadLetter, bytes int64) {
+// Only the last message has the new positions.
+func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*message, bytes int64) {
 	w := &e.writer
 	now := time.Now()
-	limit := e.largest()
+	limit := e.Largest()
 	m, body := &message{}, w.body[:0]
 	flush := func(positions []outbox.Position) {
 		m.commit.term, m.id, m.accepted, m.positions = term, rand.Uint64(), now, positions
@@ -227,11 +256,7 @@ func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*messag
 		partition := partitionOf(one.Event.Key(), e.o.Partitions)
 		before := len(body)
 		body = appendEntry(body, partition, numbers, one.Event)
-		if size := len(body) - before; size > limit {
-			body = body[:before]
-			large = append(large, e.tooLarge(one, size, limit, now)...)
-			continue
-		} else if len(body) > limit && before > 0 || len(m.entries) == maxEntries {
+		if len(body) > limit && before > 0 || len(m.entries) == maxEntries {
 			tail := slices.Clone(body[before:])
 			body = body[:before]
 			flush(w.kept)
@@ -249,7 +274,7 @@ func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*messag
 	if cap(w.body) > 8<<20 {
 		w.body = nil
 	}
-	return list, large, bytes
+	return list, bytes
 }
 
 // numbers turns the bits of readers into those of the registry.
@@ -264,56 +289,13 @@ func (e *Engine) numbers(subscribers outbox.Subscribers) (numbers outbox.Subscri
 	return numbers
 }
 
-// appendOwn appends events that do not come from the link, while another instance holds it. It takes over term and positions from the last message.
-func (e *Engine) appendOwn(ctx context.Context, s *setup, p *outbox.Pack) error {
-	for _, one := range p.Entries {
-		if !ownEvent(one.Event) {
-			return errNotHolder
-		}
-	}
-	if len(p.Positions) > 0 {
-		return errNotHolder
-	}
-	for {
-		last, seq, err := s.newest(ctx)
-		if err != nil {
-			return err
-		}
-		e.writer.last, e.writer.kept, e.writer.tried = seq, last.positions, nil
-		list, large, _ := e.messages(s, p, last.term)
-		if err := e.Bury(large...); err != nil {
-			return err
-		}
-		if err = e.storeAll(ctx, s, list); err == nil || ctx.Err() != nil || !errors.Is(err, errDeposed) && !errors.Is(err, errAgain) {
-			if err == nil {
-				e.writer.stored = nil
-			}
-			return err
-		}
-	}
+// ownPack reports whether all of a pack comes from an instance's own deliveries.
+func ownPack(p *outbox.Pack) bool {
+	return len(p.Positions) == 0 && !slices.ContainsFunc(p.Entries, func(one outbox.Entry) bool { return !ownEvent(one.Event) })
 }
 
 // ownEvent reports whether an event comes from an instance's own deliveries, and not from the
 // link: it was replayed, or is a notification that its push backend has made of another event.
 func ownEvent(e *event.Event) bool {
 	return e.Replayed || e.Kind == event.Push || e.Kind == event.Notification && e.StanzaID != ""
-}
-
-// reasonTooLarge is the reason of backends for what they cannot take.
-const reasonTooLarge = "too_large"
-
-// tooLarge makes dead letters of an event, one for each backend, without the stanza that
-// made it large.
-func (e *Engine) tooLarge(one outbox.Entry, size, limit int, now time.Time) (list []outbox.DeadLetter) {
-	cut := *one.Event
-	cut.Packet, cut.Body, cut.Metadata = "", "", nil
-	for bit, d := range e.destinations() {
-		if one.Subscribers.Has(bit) {
-			list = append(list, outbox.DeadLetter{
-				Event: &cut, Backend: d.name, Reason: reasonTooLarge, Accepted: cut.Time, Died: now,
-				Err: fmt.Sprintf("the event has %d bytes and NATS takes %d: raise max_payload of nats-server, or lower [component] max_stanza_size; packet and body were left out here", size, limit),
-			})
-		}
-	}
-	return list
 }

@@ -30,6 +30,7 @@ const (
 // read and decode each once. Safe for concurrent use.
 type cache struct {
 	mu         sync.Mutex
+	had        uint64     // the last sequence that was ever there
 	tail, back stretch    // what this instance has appended, and what it has read
 	fetch      sync.Mutex // one direct get at a time: the others find its answer
 }
@@ -76,6 +77,14 @@ func (c *cache) put(seq uint64, m *commit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tail.add(cached{seq, bytes, m})
+	c.had = max(c.had, seq)
+}
+
+// last returns the last sequence of the log that this instance has read or appended.
+func (c *cache) last() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.had
 }
 
 // from returns the messages from a sequence on, nil if the first is not there.
@@ -115,6 +124,7 @@ func (e *Engine) read(ctx context.Context, seq uint64) ([]cached, error) {
 		e.cache.mu.Lock()
 		for _, m := range list {
 			e.cache.back.add(m)
+			e.cache.had = max(e.cache.had, m.seq)
 		}
 		e.cache.mu.Unlock()
 	}

@@ -76,6 +76,7 @@ type Engine struct {
 	parts  parts
 	tip    atomic.Uint64 // the last sequence of the log, as far as is known
 	size   size
+	short  atomic.Int64 // since when the log ends too early, in nanoseconds; 0: it does not
 	// undecodable is when a letter without an event was buried last, in nanoseconds.
 	undecodable atomic.Int64
 
@@ -87,7 +88,7 @@ type setup struct{ *layout }
 
 // failures are the reasons for which the engine does not work as it should.
 type failures struct {
-	connection, appending, saving, sizing fault
+	connection, appending, seizing, saving, sizing fault
 }
 
 // fault remembers the latest error until things work again.
@@ -133,6 +134,7 @@ func Open(o Options) (*Engine, error) {
 		Store: &natsrpc.Store{NC: e.nc, Stream: n.state()}, Prefix: n.cluster(), Name: o.Instance, Uses: func() []string { return *e.uses.Load() },
 		Leases:  [...]cluster.Lease{cluster.Link: o.linkLease(), cluster.Deliver: o.deliverLease()},
 		Watch:   []string{n.parts() + "*"},
+		Own:     e.cache.last,
 		Changed: e.seen, Log: o.Log,
 	})
 	e.Questions = &natsrpc.Questions{NC: e.nc, Prefix: o.Prefix, Cluster: e.cluster}
@@ -223,9 +225,10 @@ func (e *Engine) listen() {
 		case <-e.ctx.Done():
 			return
 		case m := <-heard:
-			signal(e.parts.replays)
 			if seq, err := strconv.ParseUint(string(m.Data), 10, 64); err == nil {
 				e.reach(seq)
+			} else {
+				signal(e.parts.replays)
 			}
 		case <-tick.C:
 			for _, r := range *e.readers.Load() {
@@ -257,7 +260,7 @@ func (e *Engine) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
 
 // Err implements outbox.Outbox.
 func (e *Engine) Err() error {
-	errs := []error{e.connection.get(), e.appending.get(), e.saving.get(), e.sizing.get()}
+	errs := []error{e.connection.get(), e.appending.get(), e.seizing.get(), e.saving.get(), e.sizing.get()}
 	for _, r := range *e.readers.Load() {
 		errs = append(errs, r.failure.get())
 	}

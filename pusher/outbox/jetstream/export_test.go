@@ -3,6 +3,9 @@ package jetstream
 import (
 	"context"
 	"fmt"
+
+	"eventpusher/internal/natsrpc"
+	"eventpusher/pusher/outbox"
 )
 
 // Crash ends an Engine as a killed process would end it: nothing is saved or released any
@@ -77,4 +80,28 @@ func (e *Engine) Lapse() (resume func()) {
 		e.drop(p, "")
 	}
 	return func() { open(true) }
+}
+
+// LogPositions returns the positions of the last message of the log.
+func (e *Engine) LogPositions() ([]outbox.Position, error) {
+	c, _, err := e.set.Load().newest(context.Background())
+	if err != nil {
+		return nil, err
+	}
+	return c.positions, nil
+}
+
+// Parked returns how many parked events the servers keep, listed or not.
+func (e *Engine) Parked() (n int) {
+	s := e.set.Load()
+	err := scan(context.Background(), s.state, s.names.prefix+".state.parked.>", 1, func(r *natsrpc.Record) (bool, error) {
+		if len(r.Data) > 0 {
+			n++
+		}
+		return true, nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	return n
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/config"
@@ -327,23 +326,6 @@ func TestDeadLettersAndReplay(t *testing.T) {
 	}
 }
 
-func TestEventThatIsTooLarge(t *testing.T) {
-	t.Parallel()
-	server := harness.NATS(t, harness.NATSOptions{Extra: "max_payload: 65536\n"})
-	i := open(t, options(t, server, "a"))
-	i.owns(4)
-	big := chat("x", "big")
-	big.Packet = strings.Repeat("x", 70_000)
-	i.append(pack(1, chat("x", "1"), big, chat("x", "2")))
-	if got := i.deliver("a", 2); !slices.Equal(got, []string{"1", "2"}) {
-		t.Errorf("delivered %v", got)
-	}
-	list, err := i.DeadLetters().List(outbox.LetterFilter{})
-	if err != nil || len(list) != 1 || list[0].Event.ID != "big" || list[0].Reason != "too_large" || list[0].Backend != "a" || !strings.Contains(list[0].Err, "max_payload") {
-		t.Errorf("dead letters: %+v, %v", list, err)
-	}
-}
-
 func TestForget(t *testing.T) {
 	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
@@ -493,15 +475,7 @@ func useBucket(t *testing.T, o jetstream.Options, name string) {
 func TestEarlierStreams(t *testing.T) {
 	t.Parallel()
 	server := harness.NATS(t, harness.NATSOptions{})
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	j, err := js.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := streams(t, server)
 	for n, name := range []string{"TEST_LOG_00", "TEST_LOG_01", "TEST_PARKED"} {
 		if _, err := j.CreateStream(t.Context(), js.StreamConfig{Name: name, Subjects: []string{fmt.Sprint("TEST.log.", n)}}); err != nil {
 			t.Fatal(err)
@@ -511,7 +485,7 @@ func TestEarlierStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	var earlier *jetstream.EarlierError
-	_, err = jetstream.Open(options(t, server, "a"))
+	_, err := jetstream.Open(options(t, server, "a"))
 	if !errors.As(err, &earlier) || !slices.Equal(earlier.Streams, []string{"TEST_LOG_01 (1 messages)"}) || !strings.Contains(err.Error(), "nats stream rm") {
 		t.Errorf("error: %v", err)
 	}

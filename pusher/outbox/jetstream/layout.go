@@ -123,14 +123,22 @@ func openLayout(ctx context.Context, nc *nats.Conn, j js.JetStream, o *Options, 
 			return nil, err
 		}
 	}
+	n := names{o.Prefix}
+	store := func(name string) *natsrpc.Store { return &natsrpc.Store{NC: nc, Stream: name} }
+	l := &layout{names: n, js: j, log: store(n.log()), state: store(n.state()), letters: store(n.letters())}
 	for _, c := range o.streams() {
+		if create && c.Name == n.log() { // the numbers of one that was deleted must not come again
+			last, err := l.highest(ctx)
+			if err != nil {
+				return nil, err
+			}
+			c.FirstSeq = last + 1
+		}
 		if err := openStream(ctx, j, c, create); err != nil {
 			return nil, err
 		}
 	}
-	n := names{o.Prefix}
-	store := func(name string) *natsrpc.Store { return &natsrpc.Store{NC: nc, Stream: name} }
-	return &layout{names: n, js: j, log: store(n.log()), state: store(n.state()), letters: store(n.letters())}, nil
+	return l, nil
 }
 
 // openStream opens a stream, or creates it, and checks its settings.

@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -10,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"eventpusher/event"
@@ -63,6 +66,31 @@ func logger(t testing.TB) *slog.Logger {
 		l.mu.Unlock()
 	})
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelInfo}))
+}
+
+// streams returns a way to the streams of a server.
+func streams(t testing.TB, server *harness.NATSServer) js.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	j, err := js.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// counting returns a log that sends to said at each line that begins with message.
+func counting(message string, said chan<- struct{}) *slog.Logger {
+	return slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.MessageKey && strings.HasPrefix(a.Value.String(), message) {
+			said <- struct{}{}
+		}
+		return a
+	}}))
 }
 
 // chat is an event of the conversation of a user with peer.

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/cluster"
 )
@@ -69,10 +71,11 @@ type part struct {
 
 	dirty, urgent chan struct{} // something is to be saved: soon, now
 
-	mu    sync.Mutex // one save at a time
-	seq   uint64     // of the register
-	reg   register   // as it was saved last
-	list  parkedList // as it was saved last
+	mu    sync.Mutex  // one save at a time
+	seq   uint64      // of the register
+	reg   register    // as it was saved last
+	list  parkedList  // as it was saved last
+	freed []*nats.Msg // tombstones that are still to be written
 	lanes []*lane
 }
 

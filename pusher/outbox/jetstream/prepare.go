@@ -25,7 +25,7 @@ func (e *Engine) prepare() error {
 	}
 	e.log.Info("outbox opened", "prefix", e.o.Prefix, "server", e.nc.ConnectedUrlRedacted(), "version", e.nc.ConnectedServerVersion(),
 		"partitions", m.Partitions, "replicas", e.o.Replicas, "took", time.Since(began).Round(time.Millisecond))
-	if n := e.largest(); n < 1<<20-headroom {
+	if n := int(e.nc.MaxPayload()) - headroom; n < 1<<20-headroom {
 		e.log.Warn("NATS takes only small messages: larger events become dead letters", "max_event_bytes", n, "remedy", "raise max_payload of nats-server")
 	}
 	e.openMu.Lock()

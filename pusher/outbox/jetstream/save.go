@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -72,19 +73,30 @@ type saveJob struct {
 func (p *part) save(ctx context.Context, giving bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for again := giving; again; again = len(p.freed) > 0 { // the next owner does not know of them
+		if err := p.saveOnce(ctx, false); err != nil {
+			return err
+		}
+	}
+	return p.saveOnce(ctx, giving)
+}
+
+// saveOnce is one write of save. p.mu is held.
+func (p *part) saveOnce(ctx context.Context, giving bool) error {
 	var jobs []saveJob
 	for _, l := range p.lanes {
 		if cut, changed := l.w.Cut(); changed {
 			jobs = append(jobs, saveJob{l, cut})
 		}
 	}
-	if len(jobs) == 0 && !giving {
+	if len(jobs) == 0 && len(p.freed) == 0 && !giving {
 		return nil
 	}
 	s := p.e.set.Load()
 	p.reg.commits++
 	next, list := p.after(jobs, giving)
-	if err := p.write(ctx, s, p.messages(s, jobs, list), &next); err != nil {
+	ahead, freed := p.messages(s, jobs, list)
+	if err := p.write(ctx, s, ahead, append(slices.Clip(p.freed), freed...), &next); err != nil {
 		for i := range jobs {
 			jobs[i].l.w.Undo(&jobs[i].cut)
 		}
@@ -101,6 +113,9 @@ func (p *part) save(ctx context.Context, giving bool) error {
 			l.r.notify()
 		}
 		signal(l.r.wake)
+	}
+	if len(p.freed) > 0 {
+		signal(p.urgent)
 	}
 	return nil
 }
@@ -143,37 +158,39 @@ func (p *part) after(jobs []saveJob, giving bool) (next register, list parkedLis
 	return next, list
 }
 
-// messages are what has to be stored with the register.
-func (p *part) messages(s *setup, jobs []saveJob, list parkedList) (all []*nats.Msg) {
+// messages returns what has to be stored before the register or with it, the list last, and
+// the tombstones of parked events that are gone, which must not be stored before.
+func (p *part) messages(s *setup, jobs []saveJob, list parkedList) (ahead, freed []*nats.Msg) {
 	for i := range jobs {
 		c := &jobs[i].cut
-		freed := make(map[outbox.ParkedID]bool)
+		gone := make(map[outbox.ParkedID]bool)
 		for _, id := range c.Freed {
-			freed[id] = true
+			gone[id] = true
 			// An empty message replaces the event, and goes by itself.
-			all = append(all, natsrpc.NewMsg(s.names.parked(p.n, id), nil, natsrpc.Expires(time.Second)))
+			freed = append(freed, natsrpc.NewMsg(s.names.parked(p.n, id), nil, natsrpc.Expires(time.Second)))
 		}
 		for j := range c.Parked {
-			if !freed[c.Parked[j].ID] {
-				all = append(all, parkedMessage(s.names, p.n, &c.Parked[j]))
+			if !gone[c.Parked[j].ID] {
+				ahead = append(ahead, parkedMessage(s.names, p.n, &c.Parked[j]))
 			}
 		}
 		for j := range c.Letters {
-			all = append(all, letterMessage(s.names, fmt.Sprint(p.n), &c.Letters[j]))
+			ahead = append(ahead, letterMessage(s.names, fmt.Sprint(p.n), &c.Letters[j]))
 		}
 	}
 	if list != nil {
-		all = append(all, natsrpc.NewMsg(s.names.parkedList(p.n), list.append(nil)))
+		ahead = append(ahead, natsrpc.NewMsg(s.names.parkedList(p.n), list.append(nil)))
 	}
-	return all
+	return ahead, freed
 }
 
 // maxBatchBytes bounds a batch, about.
 const maxBatchBytes = 8 << 20
 
-// write stores the messages and then the register. If there are very many the first ones go
-// ahead: without list and register they say nothing yet.
-func (p *part) write(ctx context.Context, s *setup, all []*nats.Msg, next *register) error {
+// write stores the messages and then the register. If there are very many, the first ones
+// go ahead: without list and register they say nothing yet. Tombstones that do not fit any
+// more are left for the next save.
+func (p *part) write(ctx context.Context, s *setup, all, freed []*nats.Msg, next *register) error {
 	for {
 		n, bytes := 0, 0
 		for ; n < len(all) && n < natsrpc.MaxBatch && bytes < maxBatchBytes; n++ {
@@ -185,6 +202,8 @@ func (p *part) write(ctx context.Context, s *setup, all []*nats.Msg, next *regis
 		reg := p.reg
 		if last {
 			reg = *next
+			n = min(natsrpc.MaxBatch-n, len(freed))
+			batch = append(batch, freed[:n]...)
 		}
 		reg.commits = p.reg.commits
 		batch = append(batch, natsrpc.NewMsg(s.names.part(p.n), reg.append(nil), natsrpc.AfterSubject(p.seq)))
@@ -199,7 +218,7 @@ func (p *part) write(ctx context.Context, s *setup, all []*nats.Msg, next *regis
 			p.seq = seq
 		}
 		if last {
-			next.commits = reg.commits
+			next.commits, p.freed = reg.commits, freed[n:]
 			return nil
 		}
 		p.reg.commits++

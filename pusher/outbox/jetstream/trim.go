@@ -76,7 +76,7 @@ func (e *Engine) trim() (over bool, err error) {
 		r.tellDue.Store(true)
 		signal(r.wake)
 	}
-	grown := e.size.grown.Load()
+	grown, known := e.size.grown.Load(), e.known()
 	stream, err := s.js.Stream(ctx, s.names.log())
 	if err != nil {
 		return false, fmt.Errorf("outbox: stream %s: %w", s.names.log(), natsrpc.Explain(err))
@@ -84,6 +84,7 @@ func (e *Engine) trim() (over bool, err error) {
 	state := stream.CachedInfo().State
 	e.size.measured.Store(int64(state.Bytes))
 	e.size.grown.Add(-grown)
+	e.checkEnd(known, state.LastSeq)
 	over = int64(state.Bytes) > e.o.MaxSize
 	if last := e.undecodable.Load(); last != 0 && time.Since(time.Unix(0, last)) < copied {
 		if err := s.boundUndecodable(ctx); err != nil {

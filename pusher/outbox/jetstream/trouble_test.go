@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"eventpusher/event"
@@ -72,15 +71,7 @@ func TestParkedEventThatWasDeleted(t *testing.T) {
 	if err := i.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	j, err := js.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := streams(t, server)
 	s, err := j.Stream(t.Context(), "TEST_STATE")
 	if err != nil {
 		t.Fatal(err)
@@ -111,15 +102,7 @@ func TestParkedEventsExpire(t *testing.T) {
 	if err := i.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	expired := 0
-	await(t, "two parked events to expire", func() bool {
-		n, err := i.readers["a"].Expire(time.Now().Add(time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		expired += n
-		return expired == 2
-	})
+	i.expire(2)
 	if err := i.Flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -166,39 +149,6 @@ func TestFullWindowOfFailures(t *testing.T) {
 		case <-time.After(time.Until(deadline)):
 			t.Fatal("the healthy conversation waits for those that have failed")
 		}
-	}
-}
-
-// After a power cut the log may end before what its backends had settled. Its numbers must
-// not come again: what is appended then would count as settled.
-func TestLogThatEndsBeforeTheFloors(t *testing.T) {
-	t.Parallel()
-	server := harness.NATS(t, harness.NATSOptions{})
-	o := options(t, server, "a")
-	i := open(t, o)
-	i.owns(4)
-	for n := range 20 {
-		i.append(pack(1, numbered(10*n, 10, 10)...))
-	}
-	i.deliver("a", 200)
-	i.close()
-	nc, err := nats.Connect(server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	j, err := js.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := j.DeleteStream(t.Context(), "TEST_EVENTS"); err != nil {
-		t.Fatal(err)
-	}
-	i = open(t, o)
-	i.owns(4)
-	i.append(pack(1, numbered(1000, 10, 10)...))
-	if got := i.deliver("a", 10); len(different(got)) != 10 {
-		t.Errorf("delivered %v", got)
 	}
 }
 

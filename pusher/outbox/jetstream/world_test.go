@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -316,6 +317,7 @@ type proxy struct {
 	l      net.Listener
 	target string
 	cut    atomic.Bool
+	lose   atomic.Pointer[string] // before an answer with this text passes, the way is cut
 	mu     sync.Mutex
 	conns  map[net.Conn]bool
 	over   sync.WaitGroup
@@ -362,7 +364,7 @@ func (p *proxy) serve(c net.Conn) {
 	p.mu.Unlock()
 	done := make(chan struct{})
 	go func() { _, _ = io.Copy(up, c); up.Close(); c.Close(); close(done) }()
-	_, _ = io.Copy(c, up)
+	_, _ = io.Copy(&answers{p, c}, up)
 	c.Close()
 	up.Close()
 	<-done
@@ -370,6 +372,20 @@ func (p *proxy) serve(c net.Conn) {
 	defer p.mu.Unlock()
 	delete(p.conns, c)
 	delete(p.conns, up)
+}
+
+// answers are what comes back on a way.
+type answers struct {
+	p *proxy
+	c net.Conn
+}
+
+func (a *answers) Write(b []byte) (int, error) {
+	if lose := a.p.lose.Load(); lose != nil && bytes.Contains(b, []byte(*lose)) {
+		a.p.setCut(true)
+		return 0, net.ErrClosed
+	}
+	return a.c.Write(b)
 }
 
 // setCut cuts the way, or opens it again.

@@ -122,6 +122,7 @@ func TestAskMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := two.lead(&holders, t)
+	await(t, "the second to know the first", func() bool { return two.Standing().Leader != "" })
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	failed := make(chan error, 1)

@@ -228,14 +228,19 @@ type Outbox struct {
 
 // NATS is [outbox.nats].
 type NATS struct {
-	URL             string        // of one or more servers, separated by commas; default nats://localhost:4222
-	CredentialsFile string        // of a NATS user; it excludes Username
-	Username        string        // with Password
-	Password        Secret        //
-	Stream          string        // prefix of all streams, buckets and subjects; default EVENTPUSHER
-	Replicas        int           // of each stream; default 1
-	Partitions      int           // fixed once the streams exist; default 16
-	Takeover        time.Duration // silence after which another instance acquires the link; default 15 s
+	NATSServers
+	Stream     string        // prefix of all streams, buckets and subjects; default EVENTPUSHER
+	Replicas   int           // of each stream; default 1
+	Partitions int           // fixed once the streams exist; default 16
+	Takeover   time.Duration // silence after which another instance acquires the link; default 15 s
+}
+
+// NATSServers says which NATS servers to use, and as whom.
+type NATSServers struct {
+	URL             string // of one or more servers, separated by commas; default nats://localhost:4222
+	CredentialsFile string // of a NATS user; it excludes Username
+	Username        string // with Password
+	Password        Secret
 	TLS             *TLS
 }
 

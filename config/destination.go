@@ -68,7 +68,7 @@ func (l *loader) choice(c *Choice, at keyPath) {
 // Destination is one [[destination]].
 type Destination struct {
 	Name string // in logs, metrics and the outbox; required
-	Type string // http; required
+	Type string // http or nats; required
 	Choice
 
 	// Of type http.
@@ -77,19 +77,23 @@ type Destination struct {
 	Timeout time.Duration
 	TLS     *TLS
 	HTTP    HTTPDestination
+
+	NATS NATSDestination // of type nats
 }
 
 // destinationTypes are the types with their keys, beside those that all have.
 var destinationTypes = []struct {
 	name   string
+	own    bool // MongooseIM has nothing of the kind: the default of format is json
 	fields func(*Destination) []field
 }{
-	{"http", func(d *Destination) []field {
+	{"http", false, func(d *Destination) []field {
 		return join(secret("url", &d.URL, nil, filled, isHTTPURL), []field{
 			integer("workers", &d.Workers, int64(10), 1, 1000),
 			duration("timeout", &d.Timeout, "2s", time.Millisecond),
 		}, d.HTTP.fields(), []field{section("tls", &d.TLS, (*TLS).fields)})
 	}},
+	{"nats", true, func(d *Destination) []field { return d.NATS.fields() }},
 }
 
 func destinationTypeNames() (names []string) {
@@ -128,6 +132,9 @@ func destinationKeys(all []field, entries map[string]any) (known []field, others
 			continue
 		}
 		known = slices.Concat(all[:len(d.common())], all[first:first+n])
+		if t.own {
+			withoutMongooseIM(known)
+		}
 		others = make(map[string]string)
 		for _, f := range all {
 			if !slices.ContainsFunc(known, func(own field) bool { return own.name == f.name }) {
@@ -137,6 +144,16 @@ func destinationKeys(all []field, entries map[string]any) (known []field, others
 		return known, others
 	}
 	return all, nil
+}
+
+// withoutMongooseIM leaves out the form that only MongooseIM's backends have.
+func withoutMongooseIM(fields []field) {
+	for i := range fields {
+		if f := &fields[i]; f.name == "format" {
+			own := choice(f.name, new(string), FormatJSON, FormatJSON, FormatCloudEvents, FormatCloudEventsBinary, FormatTemplate)
+			f.def, f.check = own.def, own.check
+		}
+	}
 }
 
 // destinations checks [[destination]].
@@ -153,6 +170,9 @@ func (l *loader) destinations(c *Config) {
 			l.httpDestination(d, at)
 		}
 		l.tls(d.TLS, at.with("tls").String(), true)
+		if d.Type == "nats" {
+			l.destinationNATS(&d.NATS, at)
+		}
 		l.keepVerifyingAt(at.with("tls"))
 	}
 }

@@ -71,7 +71,7 @@ func TestDefault(t *testing.T) {
 		AppServer: AppServer{MaxDevices: 16, Burst: 3, Interval: 20 * time.Second},
 		Outbox: Outbox{
 			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second, OnDamage: "stop",
-			NATS: NATS{URL: "nats://localhost:4222", Stream: "EVENTPUSHER", Replicas: 1, Partitions: 16, Takeover: 15 * time.Second},
+			NATS: NATS{NATSServers: NATSServers{URL: "nats://localhost:4222"}, Stream: "EVENTPUSHER", Replicas: 1, Partitions: 16, Takeover: 15 * time.Second},
 		},
 		Log: Log{Level: slog.LevelInfo, Format: "text"},
 	}

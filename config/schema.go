@@ -93,19 +93,21 @@ func (o *Outbox) fields() []field {
 }
 
 func (n *NATS) fields() []field {
+	return append(n.NATSServers.fields(),
+		text("stream", &n.Stream, "EVENTPUSHER", isStreamName),
+		integer("replicas", &n.Replicas, int64(1), 1, 5),
+		integer("partitions", &n.Partitions, int64(16), 1, 64),
+		duration("takeover", &n.Takeover, "15s", 5*time.Second))
+}
+
+func (n *NATSServers) fields() []field {
 	return join([]field{
 		text("url", &n.URL, "nats://localhost:4222", isNATSURL),
 		text("credentials_file", &n.CredentialsFile, nil, nonEmpty),
 		text("username", &n.Username, nil, nonEmpty),
 	},
 		secret("password", &n.Password, nil, nonEmpty),
-		[]field{
-			text("stream", &n.Stream, "EVENTPUSHER", isStreamName),
-			integer("replicas", &n.Replicas, int64(1), 1, 5),
-			integer("partitions", &n.Partitions, int64(16), 1, 64),
-			duration("takeover", &n.Takeover, "15s", 5*time.Second),
-			section("tls", &n.TLS, (*TLS).fields),
-		})
+		[]field{section("tls", &n.TLS, (*TLS).fields)})
 }
 
 func (a *Admin) fields() []field {

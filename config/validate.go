@@ -107,23 +107,30 @@ func (l *loader) filters(filters []Filter) {
 }
 
 func (l *loader) outbox(c *Config) {
-	n, used := &c.Outbox.NATS, c.Outbox.Engine == "nats"
-	n.CredentialsFile = l.file(n.CredentialsFile, "outbox.nats.credentials_file", used)
-	l.tls(n.TLS, "outbox.nats.tls", used)
+	l.natsServers(&c.Outbox.NATS.NATSServers, keyPath{"outbox", "nats"}, c.Outbox.Engine == "nats")
+}
+
+func (l *loader) natsServers(n *NATSServers, at keyPath, used bool) {
+	n.CredentialsFile = l.file(n.CredentialsFile, at.with("credentials_file").String(), used)
+	l.tls(n.TLS, at.with("tls").String(), used)
 	if !used {
 		return
 	}
-	l.require("outbox.nats.password", "set password, password_file or "+keyPath{"outbox", "nats", "password"}.variable()+", the password of username",
-		n.Username != "" && n.Password == "")
-	l.require("outbox.nats.username", "name the user of the password", n.Username == "" && n.Password != "")
+	remedy, section := "set password or password_file, the password of username", "a [destination.tls] below it"
+	if at[0] == "outbox" { // not in an array, so the environment can set it
+		remedy = "set password, password_file or " + at.with("password").variable() + ", the password of username"
+		section = "[" + at.with("tls").String() + "]"
+	}
+	l.require(at.with("password").String(), remedy, n.Username != "" && n.Password == "")
+	l.require(at.with("username").String(), "name the user of the password", n.Username == "" && n.Password != "")
 	if n.CredentialsFile != "" && n.Username != "" {
-		l.errorf("outbox.nats.username", "stands beside credentials_file, and only one of them can be used", "remove one of them")
+		l.errorf(at.with("username").String(), "stands beside credentials_file, and only one of them can be used", "remove one of them")
 	}
 	for one := range strings.SplitSeq(n.URL, ",") {
 		u, bad := parseURL(strings.TrimSpace(one), natsSchemes...)
 		if bad == nil && n.TLS == nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback.Host(u.Hostname()) {
-			l.warn("outbox.nats.url", quote(u.Host)+" is reached over the network without TLS: every message is readable on the way",
-				"add [outbox.nats.tls], or write tls:// and let the server speak TLS")
+			l.warn(at.with("url").String(), quote(u.Host)+" is reached over the network without TLS: every message is readable on the way",
+				"add "+section+", or write tls:// and let the server speak TLS")
 			break
 		}
 	}

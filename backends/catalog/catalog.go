@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/http"
+	"eventpusher/backends/nats"
 	"eventpusher/backends/push"
 	"eventpusher/backends/rabbit"
 	"eventpusher/backends/sns"
@@ -60,8 +61,8 @@ func parts(cfg *config.Config) []part {
 		}})
 	}
 	for i, d := range cfg.Destinations {
-		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(*slog.Logger, backends.Compile) (backends.Backend, error) {
-			return newDestination(d)
+		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(log *slog.Logger, _ backends.Compile) (backends.Backend, error) {
+			return newDestination(d, log)
 		}})
 	}
 	return all
@@ -81,7 +82,15 @@ func newHandler(cfg *config.Config, name string, h config.HTTPHandler) (backends
 }
 
 // newDestination builds the backend of a [[destination]].
-func newDestination(d config.Destination) (backends.Backend, error) {
+func newDestination(d config.Destination, log *slog.Logger) (backends.Backend, error) {
+	switch d.Type {
+	case "nats":
+		return nats.New(d, log)
+	}
+	return newHTTP(d)
+}
+
+func newHTTP(d config.Destination) (backends.Backend, error) {
 	target, err := url.Parse(d.URL.Reveal())
 	if err != nil { // its text is not shown: it may hold a secret
 		return nil, errors.New("http: url is no URL")

@@ -201,6 +201,12 @@ func TestCheckOfChoices(t *testing.T) {
 		{"everything", func(c *config.Config) {
 			c.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "http://localhost", Choice: config.Choice{Events: []string{"all"}, Format: "json"}}}
 		}, nil, ""},
+		{"nats, whose default is json", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "queue", Type: "nats", NATS: config.NATSDestination{Subject: "events.{{.sort}}", NATSServers: config.NATSServers{URL: "nats://localhost"}}, Choice: config.Choice{Events: []string{"all"}}}}
+		}, nil, ""},
+		{"nats with a wrong subject", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "queue", Type: "nats", NATS: config.NATSDestination{Subject: "events..a", NATSServers: config.NATSServers{URL: "nats://localhost"}}}}
+		}, nil, "destination[1]: empty token"},
 		{"no words", func(c *config.Config) {
 			c.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "http://localhost", Choice: config.Choice{Events: []string{"user_status"}}}}
 		}, nil, "destination[1]: has no words for user_status.online"},

@@ -110,7 +110,7 @@ func stopgaps(cfg *config.Config, earlier []config.Problem) *config.Config {
 	c.Destinations = slices.Clone(c.Destinations)
 	for i := range c.Destinations {
 		if d := &c.Destinations[i]; config.HasError(earlier, config.DestinationPath(i)+".tls") {
-			d.TLS = nil
+			d.TLS, d.NATS.TLS = nil, nil
 		}
 	}
 	return &c

@@ -3,7 +3,9 @@ package form
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"eventpusher/event"
@@ -62,4 +64,18 @@ func (structured) Write(e *event.Event) (Message, error) {
 	b.WriteString(`"datacontenttype":"application/json","data":`)
 	body, err := appendJSON(b.Bytes(), e)
 	return Message{ContentType: structuredType, Body: append(body, '}')}, err
+}
+
+// HeaderValue encodes a CloudEvents attribute for a header (HTTP binding 1.0.2, section
+// 3.1.3.2): what is not printable ASCII, blanks, quotes and percent signs.
+func HeaderValue(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

@@ -32,10 +32,16 @@ type Message struct {
 type Attribute struct{ Name, Value string }
 
 // newForm returns the form that a configuration chooses. mongooseim is that of the type of
-// destination.
+// destination, nil if MongooseIM has no such type; then the default is json.
 func newForm(c config.Choice, mongooseim Form) (Form, error) {
 	switch c.Format {
 	case config.FormatMongooseIM, "":
+		if mongooseim == nil && c.Format == "" {
+			return jsonForm{}, nil
+		}
+		if mongooseim == nil {
+			return nil, fmt.Errorf("MongooseIM has no such destination, so there is no format %q", c.Format)
+		}
 		return mongooseim, nil
 	case config.FormatJSON:
 		return jsonForm{}, nil
@@ -69,7 +75,7 @@ func Choose(c config.Choice, mongooseim Form, usual ...string) (chosen Chosen, e
 		return chosen, err
 	}
 	if chosen.Form, err = newForm(c, mongooseim); err != nil {
-		return chosen, fmt.Errorf("template: %w", err)
+		return chosen, fmt.Errorf("format: %w", err)
 	}
 	for _, e := range chosen.Events.Samples() {
 		if !chosen.Form.Takes(&e) {

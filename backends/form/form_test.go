@@ -75,6 +75,20 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// TestWithoutMongooseIM: where MongooseIM has no such destination, the default is json.
+func TestWithoutMongooseIM(t *testing.T) {
+	chosen, err := form.Choose(config.Choice{}, nil, "chat.in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := write(t, chosen.Form, &all(t)[0]); !strings.HasPrefix(string(m.Body), `{"version":1,`) {
+		t.Errorf("%s", m.Body)
+	}
+	if _, err := form.Choose(config.Choice{Format: config.FormatMongooseIM}, nil, "chat.in"); err == nil {
+		t.Error("mongooseim is taken")
+	}
+}
+
 // TestCloudEvents reads both modes with the official library.
 func TestCloudEvents(t *testing.T) {
 	for _, format := range []string{config.FormatCloudEvents, config.FormatCloudEventsBinary} {
@@ -173,6 +187,38 @@ func TestRefused(t *testing.T) {
 		if _, err := form.Choose(tc.c, form.Payload(event.FullJID), "chat.in"); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%+v: %v, want %q", tc.c, err, tc.want)
 		}
+	}
+}
+
+// TestLine: values are escaped, the words of our own are not.
+func TestLine(t *testing.T) {
+	quote := func(s string) string { return "<" + strings.ReplaceAll(s, ".", "%") + ">" }
+	for source, want := range map[string]string{
+		"fixed.text": "fixed.text",
+		"e.{{.sort}}.{{.user}}{{if .room}}.{{.room}}{{end}}":                                 "e.chat.in.<alice@example%org>",
+		`{{with .body}}{{.}}{{end}}{{if eq .sort "chat.in"}}!{{end}}{{printf "%s.x" .type}}`: "<" + strings.ReplaceAll(evil, ".", "%") + ">!<chat%x>",
+	} {
+		l, err := form.NewLine(source, quote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := l.Write(&all(t)[0]); err != nil || got != want || l.Fixed() != (source == want) || l.Source() != source {
+			t.Errorf("%s: %q, %v, want %q", source, got, err, want)
+		}
+	}
+	for _, source := range []string{"{{.sort", "{{raw .body}}", "{{json .body}}"} {
+		if _, err := form.NewLine(source, quote); err == nil {
+			t.Errorf("%s is taken", source)
+		}
+	}
+	l, err := form.NewLine("{{.metadata.secret.deeper}}", quote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := all(t)[0]
+	e.Metadata = event.Metadata{"secret": "hunter2"}
+	if _, err := l.Write(&e); backends.Reason(err) != "permanent" || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -41,19 +41,25 @@ func newTemplate(text, contentType string) (Form, error) {
 	if t.json {
 		escape = escapeJSON
 	}
-	t.template, err = template.New("template").Option("missingkey=error").Funcs(template.FuncMap{
+	t.template, err = parseTemplate(text, template.FuncMap{
 		"json": encodeJSON, "raw": func(v any) raw { return raw(fmt.Sprint(v)) }, escapeName: escape,
-	}).Parse(text)
+	})
+	return t, err
+}
+
+// parseTemplate reads a template and puts the function escapeName behind each value.
+func parseTemplate(text string, functions template.FuncMap) (*template.Template, error) {
+	t, err := template.New("template").Option("missingkey=error").Funcs(functions).Parse(text)
 	if err != nil {
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "template: "))
 	}
-	for _, defined := range t.template.Templates() {
+	for _, defined := range t.Templates() {
 		escapeAll(defined.Root)
 	}
 	return t, nil
 }
 
-// raw is text that is not escaped.
+// raw is text that is not escaped: what the template says is safe, and words of our own.
 type raw string
 
 func escapeJSON(v any) string {
@@ -136,7 +142,7 @@ func fieldsOf(e *event.Event) map[string]any {
 		metadata = map[string]any{}
 	}
 	return map[string]any{
-		"version": jsonVersion, "id": e.ID, "kind": e.Kind.String(), "type": e.Type, "direction": e.Direction.String(), "sort": e.Sort(),
+		"version": jsonVersion, "id": e.ID, "kind": e.Kind.String(), "type": e.Type, "direction": e.Direction.String(), "sort": raw(e.Sort()),
 		"from": string(e.From), "to": string(e.To), "user": string(e.User), "room": string(e.Room),
 		"body": e.Body, "has_body": e.HasBody, "class": e.Class.String(), "encrypted": e.Encrypted, "fallback": e.Fallback, "replaces": e.Replaces,
 		"online": e.Online, "recipient_offline": e.RecipientOffline, "session_count": e.SessionCount, "stanza_id": e.StanzaID,

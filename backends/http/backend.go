@@ -217,7 +217,7 @@ func (b *Backend) request(ctx context.Context, e *event.Event, m *form.Message) 
 	}
 	req.Header.Set("Content-Type", m.ContentType)
 	for _, a := range m.Attributes { // CloudEvents HTTP binding 1.0.2, section 3.1.3
-		req.Header.Set("ce-"+a.Name, headerValue(a.Value))
+		req.Header.Set("ce-"+a.Name, form.HeaderValue(a.Value))
 	}
 	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
 	// over all attempts.

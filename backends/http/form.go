@@ -1,9 +1,7 @@
 package http
 
 import (
-	"fmt"
 	"net/url"
-	"strings"
 
 	"eventpusher/backends/form"
 	"eventpusher/event"
@@ -65,18 +63,4 @@ func isFormField(key string) bool {
 		}
 	}
 	return false
-}
-
-// headerValue encodes a CloudEvents attribute for a header (HTTP binding 1.0.2, section
-// 3.1.3.2): what is not printable ASCII, blanks, quotes and percent signs.
-func headerValue(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c <= ' ' || c >= 0x7f || c == '"' || c == '%' {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }

@@ -77,7 +77,7 @@ func Dial(o *Options, lost, back func()) (nc *nats.Conn, reachable bool, err err
 	switch {
 	case err == nil:
 		return nc, true, nil
-	case lasting(err):
+	case Lasting(err):
 		return nil, false, fmt.Errorf("connect to NATS: %w", Explain(err))
 	}
 	o.Log.Warn("NATS cannot be reached; it will be tried again until it can", "url", o.URL, "err", err)
@@ -88,8 +88,8 @@ func Dial(o *Options, lost, back func()) (nc *nats.Conn, reachable bool, err err
 	return nc, false, nil
 }
 
-// lasting reports whether an error of connecting is one of the configuration.
-func lasting(err error) bool {
+// Lasting reports whether an error of connecting is one of the configuration.
+func Lasting(err error) bool {
 	for _, e := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired,
 		nats.ErrSecureConnRequired, nats.ErrSecureConnWanted, nats.ErrNkeysNotSupported} {
 		if errors.Is(err, e) {

@@ -197,6 +197,7 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	// Once the status is known the verdict stands; a body that breaks off costs
 	// only the connection.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxDrain)
+	backends.Answer(ctx, func() string { return described(resp) })
 	if resp.StatusCode == nethttp.StatusUnauthorized && b.tokens != nil && b.tokens.refused(req.Header.Get("Authorization")) {
 		return wrapVerdict(b.shown, errors.New("answered 401 Unauthorized: another access token will be tried"))
 	}

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	nethttp "net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
 
 	"eventpusher/backends"
 )
@@ -36,6 +38,29 @@ func verdict(resp *nethttp.Response, now time.Time) error {
 		return fmt.Errorf("answered %d %s", code, nethttp.StatusText(code))
 	}
 	return err
+}
+
+// shownHeaders are those of an answer that say something about deliveries, and hold no
+// secrets.
+var shownHeaders = []string{"Content-Type", "Content-Length", "Date", "Retry-After", "Server", "Via", "X-Request-Id", "Www-Authenticate", "Allow"}
+
+// described is the status line and headers of an answer.
+func described(resp *nethttp.Response) string {
+	lines := []string{resp.Proto + " " + resp.Status}
+	for _, name := range shownHeaders {
+		for _, value := range resp.Header.Values(name) {
+			lines = append(lines, name+": "+strings.Map(func(r rune) rune {
+				if unicode.IsPrint(r) {
+					return r
+				}
+				return -1
+			}, value))
+		}
+	}
+	if to := location(resp); to != "" {
+		lines = append(lines, "redirects"+to)
+	}
+	return strings.Join(lines, "\n  ")
 }
 
 // wrapVerdict puts the address before an error and keeps its classification.

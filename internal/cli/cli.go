@@ -46,6 +46,8 @@ type options struct {
 	count   int
 	rate    float64
 	letters letterFlags
+	to      string // of send
+	kind    string
 	args    []string
 }
 
@@ -60,6 +62,7 @@ func commands() []command {
 		{"run", "", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
 		{"check", "", "read the configuration and list every problem in it", configFlag, runCheck},
 		{"doctor", "", "examine the running instance, the link, the feeds and the services; publishes nothing", doctorFlags, runDoctor},
+		{"send", "", "send one made-up event to a destination, and show what it answers", sendFlags, runSend},
 		{"demo", "", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
 		{"dlq list", "", "list dead letters: events that a backend will not take", listFlags, runLettersList},
 		{"dlq show", "NUMBER...", "show dead letters whole", showFlags, runLettersShow},

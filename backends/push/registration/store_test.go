@@ -203,6 +203,30 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 			t.Errorf("removed %d that were renewed", n)
 		}
 	})
+	t.Run("remove unless it was enabled again", func(t *testing.T) {
+		s := fresh(t)
+		at := func(one Service, seconds int64) Service { one.Created = time.Unix(seconds, 1000).UTC(); return one }
+		remove := func(one Service, expected bool) {
+			t.Helper()
+			removed, err := s.Remove(ctx, "alice@x", &one)
+			must(t, err)
+			if removed != expected {
+				t.Errorf("removed %v: %v", one.Created, removed)
+			}
+		}
+		add(t, s, "alice@x", at(a, 1), at(a2, 1))
+		add(t, s, "bob@x", at(a, 1))
+		add(t, s, "alice@x", at(a, 2))
+		remove(at(a, 1), false)
+		want(t, s, "alice@x", at(a, 2), at(a2, 1))
+		remove(at(a, 2), true)
+		remove(at(a, 2), false)
+		want(t, s, "alice@x", at(a2, 1))
+		want(t, s, "bob@x", at(a, 1))
+		add(t, s, "alice@x", b) // nobody knows when
+		remove(b, true)
+		want(t, s, "alice@x", at(a2, 1))
+	})
 	t.Run("long names", func(t *testing.T) {
 		s := fresh(t)
 		long := Service{PubSub: jid.JID(strings.Repeat("p", maxName)), Node: strings.Repeat("ü", maxName/2)}

@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // Values is where lists are kept. All methods are safe for concurrent use. Behind a network
@@ -24,23 +27,78 @@ type Values interface {
 	io.Closer
 }
 
+// cached is how many lists of a file are kept in memory.
+const cached = 4096
+
 // Lists is one list for each key, as JSON. It is safe for concurrent use.
 type Lists[T any] struct {
 	values Values
 	about  string
+
+	mu      sync.Mutex
+	changes int                         // grows with each
+	cache   *simplelru.LRU[string, []T] // nil: other processes change the values
 }
 
 // New returns the lists in the values, which Close closes. about says in errors what the
-// lists are of.
-func New[T any](v Values, about string) *Lists[T] { return &Lists[T]{v, about} }
+// lists are of. Lists of a File are cached, since only this process changes them.
+func New[T any](v Values, about string) *Lists[T] {
+	l := &Lists[T]{values: v, about: about}
+	if _, own := v.(*File); own {
+		l.cache, _ = simplelru.NewLRU[string, []T](cached, nil) // it fails for no size but one below 1
+	}
+	return l
+}
 
-// Get returns the list of a key; nil if there is none, which is no error.
+// Get returns the list of a key, which the caller must not change; nil if there is none,
+// which is no error.
 func (l *Lists[T]) Get(ctx context.Context, key string) ([]T, error) {
+	list, before, ok := l.look(key)
+	if ok {
+		return list, nil
+	}
 	value, err := l.values.Get(ctx, key)
 	if err != nil {
 		return nil, l.failed(err)
 	}
-	return l.decode(value)
+	if list, err = l.decode(value); err == nil {
+		l.keep(key, list, before)
+	}
+	return list, err
+}
+
+// look returns what is cached, and how many changes there were.
+func (l *Lists[T]) look(key string) (list []T, changes int, ok bool) {
+	if l.cache == nil {
+		return nil, 0, false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list, ok = l.cache.Get(key)
+	return list, l.changes, ok
+}
+
+// keep caches a list, unless something has changed since before.
+func (l *Lists[T]) keep(key string, list []T, before int) {
+	if l.cache == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.changes == before {
+		l.cache.Add(key, list)
+	}
+}
+
+// changed forgets what is cached for a key, once its value has changed.
+func (l *Lists[T]) changed(key string) {
+	if l.cache == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changes++
+	l.cache.Remove(key)
 }
 
 func (l *Lists[T]) decode(value []byte) (list []T, err error) {
@@ -57,6 +115,7 @@ func (l *Lists[T]) decode(value []byte) (list []T, err error) {
 // that nothing has changed. edit is called again if the list was changed meanwhile. An empty
 // list is removed. What Change has done without an error is as safe as the values are.
 func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list []T, changed bool, err error)) error {
+	defer l.changed(key)
 	unchanged := errors.New("unchanged")
 	var own error // of edit
 	err := l.values.Change(ctx, key, func(value []byte) ([]byte, error) {

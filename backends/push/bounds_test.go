@@ -19,7 +19,7 @@ func formField(name, value string) string {
 		"<field var='" + name + "'><value>" + value + "</value></field></x>"
 }
 
-// TestBounds: what a plain user may register. docs/push.md has the table.
+// TestBounds: what a plain user may register. docs/push-apps.md has the table.
 func TestBounds(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	f.o.Served = jid.NewDomains("example.org")

@@ -17,10 +17,10 @@ import (
 	"eventpusher/config"
 )
 
-// TestDocumentedPayloads: what docs/push.md says that applications receive is what the
+// TestDocumentedPayloads: what docs/push-apps.md says that applications receive is what the
 // providers get.
 func TestDocumentedPayloads(t *testing.T) {
-	docs, err := os.ReadFile(filepath.FromSlash("../../../docs/push.md"))
+	docs, err := os.ReadFile(filepath.FromSlash("../../../docs/push-apps.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestDocumentedPayloads(t *testing.T) {
 	for _, payload := range sent {
 		payload = regexp.MustCompile(`"apns-expiration":"\d+"`).ReplaceAllString(payload, `"apns-expiration":"1767229200"`)
 		if !bytes.Contains(docs, []byte("\n"+payload+"\n")) {
-			t.Errorf("docs/push.md has not got\n%s", payload)
+			t.Errorf("docs/push-apps.md has not got\n%s", payload)
 		}
 	}
 }

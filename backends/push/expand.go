@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 
@@ -161,12 +160,12 @@ func likeness(id string) string { return id[:len(id)/2] }
 
 // digest returns 64 bits of a SHA-256 in hexadecimal.
 func digest(parts ...string) string {
-	h := sha256.New()
+	b := make([]byte, 0, 128)
 	for _, part := range parts {
-		_, _ = io.WriteString(h, part) // a hash takes everything
-		_, _ = h.Write([]byte{0})
+		b = append(append(b, part...), 0)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:8])
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8])
 }
 
 // forget removes a registration whose service or device is gone, unless it was renewed

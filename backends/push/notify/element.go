@@ -14,7 +14,12 @@ const formSummary = "urn:xmpp:push:summary"
 // Element returns the notification element of a summary, as MongooseIM writes it. Without
 // fields it has no form.
 func Element(fields []Field) string {
+	size := 256 // about what is around the fields
+	for i := range fields {
+		size += 48 + len(fields[i].Name) + len(fields[i].Value)
+	}
 	var b bytes.Buffer
+	b.Grow(size)
 	b.WriteString("<notification xmlns='" + NS + "'>")
 	if len(fields) > 0 {
 		dataform.Write(&b, dataform.Submit, formSummary, len(fields), func(i int) (string, string) { return fields[i].Name, fields[i].Value })

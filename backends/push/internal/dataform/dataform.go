@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"strings"
+	"unicode/utf8"
 
 	"eventpusher/internal/plainxml"
 )
@@ -110,6 +111,18 @@ func (f *Form) Value(name string) string {
 	return ""
 }
 
+// escape writes a text. Most need no escape, which saves a copy.
+func escape(b *bytes.Buffer, text string) {
+	plain := func(c rune) bool {
+		return c >= ' ' && c < utf8.RuneSelf && c != '&' && c != '<' && c != '>' && c != '\'' && c != '"'
+	}
+	if strings.ContainsFunc(text, func(c rune) bool { return !plain(c) }) {
+		_ = xml.EscapeText(b, []byte(text)) // a buffer takes everything
+		return
+	}
+	b.WriteString(text)
+}
+
 // Write writes a form with n fields. An empty purpose leaves FORM_TYPE out.
 func Write(b *bytes.Buffer, kind, purpose string, n int, field func(i int) (name, value string)) {
 	b.WriteString("<x xmlns='" + NS + "' type='" + kind + "'>")
@@ -119,9 +132,9 @@ func Write(b *bytes.Buffer, kind, purpose string, n int, field func(i int) (name
 	for i := range n {
 		name, value := field(i)
 		b.WriteString("<field var='")
-		_ = xml.EscapeText(b, []byte(name)) // a buffer takes everything
+		escape(b, name)
 		b.WriteString("'><value>")
-		_ = xml.EscapeText(b, []byte(value))
+		escape(b, value)
 		b.WriteString("</value></field>")
 	}
 	b.WriteString("</x>")

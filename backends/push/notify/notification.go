@@ -59,8 +59,14 @@ type Notification struct {
 	Element string
 }
 
-// NS is the namespace of push notifications (XEP-0357).
-const NS = "urn:xmpp:push:0"
+const (
+	// NS is the namespace of push notifications (XEP-0357).
+	NS = "urn:xmpp:push:0"
+	// NSPubSub is the namespace of the requests that publish them (XEP-0060).
+	NSPubSub = "http://jabber.org/protocol/pubsub"
+	// FormOptions is the FORM_TYPE of publish-options (XEP-0060 section 7.1.5).
+	FormOptions = NSPubSub + "#publish-options"
+)
 
 // Field is one field of a form (XEP-0004).
 type Field struct{ Name, Value string }

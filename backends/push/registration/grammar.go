@@ -6,13 +6,9 @@ import (
 
 	xmppjid "mellium.im/xmpp/jid"
 
+	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
-)
-
-const (
-	// formPublish is the FORM_TYPE of the one form that enable may carry.
-	formPublish = "http://jabber.org/protocol/pubsub#publish-options"
 )
 
 // Bounds of a request. MongooseIM's table has 250 characters for each name; a
@@ -40,13 +36,13 @@ type Request struct {
 type Element struct {
 	name  xml.Name
 	attr  []xml.Attr
-	forms []form
+	forms []dataform.Form
 }
 
 // UnmarshalXML implements xml.Unmarshaler. It takes any element.
 func (e *Element) UnmarshalXML(d *xml.Decoder, start xml.StartElement) error {
 	var children struct {
-		Forms []form `xml:"jabber:x:data x"`
+		Forms []dataform.Form `xml:"jabber:x:data x"`
 	}
 	if err := d.DecodeElement(&children, &start); err != nil {
 		return err
@@ -81,7 +77,7 @@ func (e *Element) Request() (Request, error) {
 	}
 	r.Service.Node, r.AllNodes = node, !given
 	if r.Enable && len(e.forms) > 0 {
-		if r.Service.Options, err = e.forms[0].options(); err != nil {
+		if r.Service.Options, err = options(&e.forms[0]); err != nil {
 			return Request{}, err
 		}
 	}
@@ -97,42 +93,29 @@ func attribute(list []xml.Attr, name string) (string, bool) {
 	return "", false
 }
 
-// form is a data form (XEP-0004) as far as enable may use it.
-type form struct {
-	Attr   []xml.Attr `xml:",any,attr"`
-	Fields []struct {
-		Attr   []xml.Attr `xml:",any,attr"`
-		Values []string   `xml:"jabber:x:data value"`
-	} `xml:"jabber:x:data field"`
-}
-
 // options returns the fields of a submitted publish-options form.
-func (f *form) options() ([]notify.Field, error) {
-	if kind, _ := attribute(f.Attr, "type"); kind != "submit" {
-		return nil, ErrBadRequest
-	}
+func options(f *dataform.Form) ([]notify.Field, error) {
 	var list []notify.Field
 	purpose, size := "", 0
 	for _, field := range f.Fields {
-		name, ok := attribute(field.Attr, "var")
-		if !ok {
+		switch {
+		case field.Name == "":
 			continue
-		}
-		if len(field.Values) != 1 {
+		case len(field.Values) != 1:
 			return nil, ErrBadRequest
 		}
 		value := field.Values[0]
-		if name == "FORM_TYPE" {
+		if field.Name == dataform.FormType {
 			if purpose != "" && purpose != value {
 				return nil, ErrBadRequest
 			}
 			purpose = value
 			continue
 		}
-		size += len(name) + len(value)
-		list = set(list, notify.Field{Name: name, Value: value})
+		size += len(field.Name) + len(value)
+		list = set(list, notify.Field{Name: field.Name, Value: value})
 	}
-	if purpose != formPublish || len(list) > maxFields || size > maxForm {
+	if f.Type != dataform.Submit || purpose != notify.FormOptions || len(list) > maxFields || size > maxForm {
 		return nil, ErrBadRequest
 	}
 	return list, nil

@@ -28,7 +28,7 @@ type Values interface {
 }
 
 // cached is how many lists of a file are kept in memory.
-const cached = 4096
+const cached = 1 << 13
 
 // Lists is one list for each key, as JSON. It is safe for concurrent use.
 type Lists[T any] struct {

@@ -74,8 +74,8 @@ func (d *Devices) Handlers() []component.IQHandler {
 	info, items := xml.Name{Space: disco.NSInfo, Local: "query"}, xml.Name{Space: disco.NSItems, Local: "query"}
 	list := []component.IQHandler{
 		{
-			Name: "publish", Element: xml.Name{Space: nsPubSub, Local: "pubsub"}, Type: component.Set,
-			Identity: component.Identity{Category: "pubsub", Type: "push"}, Features: []string{notify.NS, nsPubSub + "#publish"}, Handle: d.published,
+			Name: "publish", Element: xml.Name{Space: notify.NSPubSub, Local: "pubsub"}, Type: component.Set,
+			Identity: component.Identity{Category: "pubsub", Type: "push"}, Features: []string{notify.NS, notify.NSPubSub + "#publish"}, Handle: d.published,
 		},
 		{
 			Name: "command", Element: xml.Name{Space: nsCommands, Local: "command"}, Type: component.Set,

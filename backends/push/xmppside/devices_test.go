@@ -278,11 +278,15 @@ func (w *publishers) hang() (s *hangingStore, other string) {
 	s = &hangingStore{Store: w.store, node: w.node, gate: make(chan struct{})}
 	registry := devices.NewRegistry(s, w.backend.Devices().Apps())
 	w.desk.server = New(Options{Own: feedComponent, Registry: registry})
-	c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: "second"})
-	if err != nil {
-		w.t.Fatal(err)
+	for i := 0; ; i++ { // until it has a lane of its own
+		c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: fmt.Sprint("second", i)})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if w.desk.publishes.lane(c.Node) != w.desk.publishes.lane(w.node) {
+			return s, payload(c.Node, c.Secret, oneItem)
+		}
 	}
-	return s, payload(c.Node, c.Secret, oneItem)
 }
 
 // TestPublishWaitsForStore: a store that takes its time over one device holds up no other,

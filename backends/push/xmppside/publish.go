@@ -17,9 +17,6 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// nsPubSub is the namespace of the requests that publish (XEP-0060).
-const nsPubSub = "http://jabber.org/protocol/pubsub"
-
 // busy is the answer to what may be repeated in a while. Servers keep a registration
 // that was answered so, while an error of another type ends it: at ejabberd at once,
 // at Prosody after some of them (push_max_errors).

@@ -50,17 +50,17 @@ func readPlain(iq string) (q published, ok bool) {
 	if r.Next() != plainxml.Start {
 		return q, false
 	}
-	ok = dataform.Only(r, nsPubSub, "pubsub", func() bool {
+	ok = dataform.Only(r, notify.NSPubSub, "pubsub", func() bool {
 		options := 0
 		return dataform.Children(r, func() bool {
 			switch {
-			case r.Is(nsPubSub, "publish"):
+			case r.Is(notify.NSPubSub, "publish"):
 				if q.PubSub.Publish != nil {
 					return false
 				}
 				q.PubSub.Publish = &publish{Node: strings.Clone(r.Attr("node"))}
 				return q.PubSub.Publish.read(r)
-			case r.Is(nsPubSub, "publish-options"):
+			case r.Is(notify.NSPubSub, "publish-options"):
 				options++
 				return options == 1 && dataform.Only(r, dataform.NS, "x", func() bool { return q.PubSub.Options.Form.Read(r) })
 			}
@@ -72,7 +72,7 @@ func readPlain(iq string) (q published, ok bool) {
 
 func (p *publish) read(r *plainxml.Reader) bool {
 	return dataform.Children(r, func() bool {
-		if !r.Is(nsPubSub, "item") {
+		if !r.Is(notify.NSPubSub, "item") {
 			return r.Skip()
 		}
 		p.Items = append(p.Items, item{})

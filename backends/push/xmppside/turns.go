@@ -29,11 +29,16 @@ func newTurns(lanes, depth int) *turns {
 // many wait.
 func (t *turns) enter(who string, job func(context.Context)) bool {
 	select {
-	case t.lanes[maphash.String(t.seed, who)%uint64(len(t.lanes))] <- job:
+	case t.lane(who) <- job:
 		return true
 	default:
 		return false
 	}
+}
+
+// lane returns what the jobs of the one of that name wait in, with those of some others.
+func (t *turns) lane(who string) chan func(context.Context) {
+	return t.lanes[maphash.String(t.seed, who)%uint64(len(t.lanes))]
 }
 
 // run does the jobs until ctx ends, and then those that wait, with the ctx that has ended.

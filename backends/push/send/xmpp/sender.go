@@ -17,12 +17,6 @@ import (
 	"eventpusher/internal/jid"
 )
 
-const (
-	nsPubSub = "http://jabber.org/protocol/pubsub"
-	// formOptions is the FORM_TYPE of XEP-0060 section 7.1.5.
-	formOptions = "http://jabber.org/protocol/pubsub#publish-options"
-)
-
 // Timeout is how long a push service may take for its answer. Services keep to it.
 const Timeout = 20 * time.Second
 
@@ -124,12 +118,12 @@ func (r *Refusal) verdict(err error) error {
 // client has given any.
 func payload(t *notify.Target, n *notify.Notification) []byte {
 	var b bytes.Buffer
-	b.WriteString("<pubsub xmlns='" + nsPubSub + "'><publish node='")
+	b.WriteString("<pubsub xmlns='" + notify.NSPubSub + "'><publish node='")
 	_ = xml.EscapeText(&b, []byte(t.Node)) // a buffer takes everything
 	b.WriteString("'><item>" + n.Element + "</item></publish>")
 	if len(t.Options) > 0 {
 		b.WriteString("<publish-options>")
-		dataform.Write(&b, dataform.Submit, formOptions, len(t.Options), func(i int) (string, string) { return t.Options[i].Name, t.Options[i].Value })
+		dataform.Write(&b, dataform.Submit, notify.FormOptions, len(t.Options), func(i int) (string, string) { return t.Options[i].Name, t.Options[i].Value })
 		b.WriteString("</publish-options>")
 	}
 	b.WriteString("</pubsub>")

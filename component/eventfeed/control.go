@@ -95,7 +95,7 @@ func (s *Sources) say(src *source, now time.Time) {
 // nothing is pending, so what the outbox has is all that it will have.
 func (s *Sources) resume(src *source, now time.Time) {
 	o := opening{greeted: src.greeted, token: rand.Text()}
-	o.kept, _ = s.kept(src.name)
+	o.kept = s.kept(src.name)
 	g := &src.greeting
 	if src.greeted != nil {
 		g = src.greeted
@@ -140,14 +140,14 @@ func (s *Sources) opened(src *source, o *opening, epoch string, first uint64) {
 		"source", src.name, "epoch_before", o.kept.Epoch, "last_kept", o.kept.Seq, "epoch", epoch)
 }
 
-// kept returns the position of a source on disk, false if there is none.
-func (s *Sources) kept(source string) (Position, bool) {
+// kept returns the position of a source on disk, zero if there is none.
+func (s *Sources) kept(source string) Position {
 	for _, at := range s.sink.Positions() {
 		if at.Source == source {
-			return at, true
+			return at
 		}
 	}
-	return Position{}, false
+	return Position{}
 }
 
 // element sends an element that names a place in the sequence and reports whether it was

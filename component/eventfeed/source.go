@@ -115,12 +115,12 @@ func (src *source) place(epoch string, from, to uint64, lost bool) verdict {
 }
 
 // greet takes a hello and reports whether it says nothing new, since modules repeat it
-// until they have heard the answer. kept is the position on disk, nil if there is
-// none or something is pending.
+// until they have heard the answer. kept is the position on disk, zero if
+// there is none or something is pending.
 //
 // Of a module that repeats tokens the sequence that is open stays so until the first
 // element with the new token: before that, somebody else may have said hello in its name.
-func (src *source) greet(f *stanza.Feed, host jid.JID, kept *Position, now time.Time) (g *greeting, repeated bool) {
+func (src *source) greet(f *stanza.Feed, host jid.JID, kept Position, now time.Time) (g *greeting, repeated bool) {
 	repeated = src.quiet && !src.since.IsZero() && f.Epoch == src.epoch
 	cold := src.inEpoch == ""
 	g = &greeting{host: host, epoch: f.Epoch, hello: f.Hello, continuity: src.continuity(f, kept)}
@@ -152,11 +152,11 @@ func (src *source) adopt(g *greeting) { src.greeting, src.proven = *g, false }
 
 // continuity says what a hello means: whether what follows goes on behind what this
 // process, or another one since, has handed over.
-func (src *source) continuity(f *stanza.Feed, kept *Position) Continuity {
+func (src *source) continuity(f *stanza.Feed, kept Position) Continuity {
 	cold := src.inEpoch == ""
 	// Another process has handed over what came before, and reported its sessions.
-	whole := kept != nil && kept.Complete && continues(&f.Hello, f.Epoch, kept.Epoch, kept.Seq)
-	others := kept != nil && (kept.Epoch != src.inEpoch || kept.Seq > src.received ||
+	whole := kept.Complete && continues(&f.Hello, f.Epoch, kept.Epoch, kept.Seq)
+	others := kept.Epoch != "" && (kept.Epoch != src.inEpoch || kept.Seq > src.received ||
 		src.refused && src.committed.Epoch != "" && (kept.Epoch != src.committed.Epoch || kept.Seq != src.committed.Seq))
 	switch {
 	case cold && whole, !cold && !src.refused && !others && continues(&f.Hello, f.Epoch, src.inEpoch, src.received):

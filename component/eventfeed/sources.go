@@ -118,9 +118,6 @@ func (s *Sources) Damaged(env *stanza.Envelope, b []byte, reason string, now tim
 // unreadable notes that a stanza of a host, or the element of a source in it, could not
 // be read: perhaps it was an event whose number will be missing.
 func (s *Sources) unreadable(host jid.JID) {
-	if !s.judge.Forwards(host) {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, src := range s.byName {
@@ -196,11 +193,9 @@ func (s *Sources) hello(f *stanza.Feed, host jid.JID, now time.Time) verdict {
 	if src == nil {
 		return surplus
 	}
-	var kept *Position
+	var kept Position
 	if src.idle() { // else it is this process that has taken the last events
-		if at, ok := s.kept(f.Source); ok {
-			kept = &at
-		}
+		kept = s.kept(f.Source)
 	}
 	g, repeated := src.greet(f, host, kept, now)
 	if src.again >= 3 {

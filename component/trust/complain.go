@@ -47,15 +47,11 @@ func (w *warnings) forget() {
 // are keys and values as slog takes them; long values are shortened. Any goroutine may call
 // it; it does not block.
 func (w *warnings) Warn(now time.Time, about, message string, attrs ...any) {
-	w.warn(now, about, message, "", attrs)
+	w.Complain(now, about, message, "", attrs...)
 }
 
 // Complain is Warn about what an operator can mend: remedy says how, and Complaints lists it.
 func (w *warnings) Complain(now time.Time, about, message, remedy string, attrs ...any) {
-	w.warn(now, about, message, remedy, attrs)
-}
-
-func (w *warnings) warn(now time.Time, about, message, remedy string, attrs []any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	key := message + about

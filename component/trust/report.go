@@ -25,9 +25,6 @@ func (j *Judge) Module(env *stanza.Envelope, announced bool, now time.Time) bool
 	return false
 }
 
-// Forwards reports whether a host is a forwarder.
-func (j *Judge) Forwards(host jid.JID) bool { return j.forwarders.Has(host) }
-
 // Serves reports whether what a feed says about the host counts.
 func (j *Judge) Serves(host jid.JID) bool { return j.forwarders.Has(host) && j.local(host) }
 

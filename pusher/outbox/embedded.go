@@ -60,26 +60,8 @@ type Embedded struct {
 	flushers []chan error
 	buried   []DeadLetter
 
-	saveErr   failure
-	appendErr failure
-}
-
-// failure remembers the latest error until things work again.
-type failure struct{ err atomic.Pointer[error] }
-
-// set reports whether the state changed.
-func (f *failure) set(err error) bool {
-	if err == nil {
-		return f.err.Swap(nil) != nil
-	}
-	return f.err.Swap(&err) == nil
-}
-
-func (f *failure) get() error {
-	if p := f.err.Load(); p != nil {
-		return *p
-	}
-	return nil
+	saveErr   Failure
+	appendErr Failure
 }
 
 // readers returns the readers opened so far.
@@ -127,7 +109,7 @@ func (e *Embedded) Append(p Pack) error {
 		return err
 	}
 	first, err := e.seg.Append(e.buf, len(e.wanted))
-	if e.appendErr.set(err); err != nil {
+	if e.appendErr.Set(err); err != nil {
 		return fmt.Errorf("outbox: %w", err)
 	}
 	next := first + uint64(len(e.wanted))
@@ -209,9 +191,9 @@ func (e *Embedded) Durable() bool { return true }
 
 // Err implements Outbox.
 func (e *Embedded) Err() error {
-	errs := []error{e.appendErr.get(), e.saveErr.get()}
+	errs := []error{e.appendErr.Get(), e.saveErr.Get()}
 	for _, r := range e.readers() {
-		errs = append(errs, r.failure.get())
+		errs = append(errs, r.failure.Get())
 	}
 	return errors.Join(errs...)
 }

@@ -61,7 +61,7 @@ func (r *embeddedReader) feed() {
 		for r.open() {
 			again, err := f.refill()
 			if err != nil {
-				if r.failure.set(err) {
+				if r.failure.Set(err) {
 					r.engine.log.Error("the events that wait for a backend cannot be read; it gets nothing until they can", "backend", r.backend, "err", err)
 				}
 				f.close()
@@ -171,7 +171,7 @@ func (f *feeder) refill() (again bool, err error) {
 		r.arrived(next)
 	}
 	r.mu.Unlock()
-	r.failure.set(nil)
+	r.failure.Set(nil)
 	r.notify()
 	return true, nil
 }

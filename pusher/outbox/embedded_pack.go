@@ -47,12 +47,12 @@ func appendAppended(dst []byte, counts *[MaxReaders]uint64) []byte {
 	return dst
 }
 
-func (d *decoder) appended() (counts [MaxReaders]uint64) {
-	for range d.count() {
-		id := d.byte()
-		n := d.uvarint()
+func (d *Decoder) appended() (counts [MaxReaders]uint64) {
+	for range d.Count() {
+		id := d.Byte()
+		n := d.Uvarint()
 		if id >= MaxReaders {
-			d.fail()
+			d.Fail()
 			break
 		}
 		counts[id] = n
@@ -71,29 +71,27 @@ func appendEntry(dst []byte, readers Subscribers, e *event.Event) []byte {
 type packReader struct {
 	header packHeader
 	events int // that are still to come
-	d      decoder
+	d      *Decoder
 }
 
 func readPack(payload []byte) (*packReader, error) {
-	p := &packReader{d: decoder{b: payload}}
-	if v := p.d.byte(); v != packVersion {
+	p := &packReader{d: NewDecoder(payload)}
+	if v := p.d.Byte(); v != packVersion {
 		return nil, fmt.Errorf("%w: pack of version %d, known is %d", errDamaged, v, packVersion)
 	}
-	p.header.accepted = p.d.time()
+	p.header.accepted = p.d.Time()
 	p.header.appended = p.d.appended()
 	p.header.positions = p.d.positions()
-	p.events = p.d.count()
-	return p, p.d.err()
+	p.events = p.d.Count()
+	return p, p.d.Err()
 }
 
 // next returns the readers that want the next event, and the event encoded.
 func (p *packReader) next() (readers Subscribers, encoded []byte, err error) {
-	readers = Subscribers(p.d.uvarint())
-	all := p.d.b
-	n := len(p.d.bytes())
-	encoded = all[:len(all)-len(p.d.b)]
-	if p.d.damaged || n == 0 {
-		return 0, nil, errDamaged
+	readers = Subscribers(p.d.Uvarint())
+	encoded = p.d.Encoded()
+	if err := p.d.Err(); err != nil {
+		return 0, nil, err
 	}
 	p.events--
 	return readers, encoded, nil

@@ -21,7 +21,7 @@ type embeddedReader struct {
 	wake    chan struct{} // for feed
 	closing chan struct{} // closed by Close
 	fed     chan struct{} // closed when feed has returned
-	failure failure       // what keeps feed from reading
+	failure Failure       // what keeps feed from reading
 
 	// Of mu:
 	tail       uint64 // events below it are in the log
@@ -155,7 +155,7 @@ func (r *embeddedReader) Stats() Stats {
 	s := r.stats()
 	s.Waiting = r.remaining + r.parkedCount - s.InFlight
 	s.Shed, s.Lost = r.shed, r.lost
-	s.Coming = s.Coming || r.behind() && r.halfEmpty() && r.failure.get() == nil
+	s.Coming = s.Coming || r.behind() && r.halfEmpty() && r.failure.Get() == nil
 	return s
 }
 

@@ -37,10 +37,10 @@ func (e *Embedded) saveLoop() {
 		err := e.save(false)
 		switch {
 		case err != nil:
-			if e.saveErr.set(err) {
+			if e.saveErr.Set(err) {
 				e.log.Error("the outbox cannot save what was delivered; deliveries stop until it can", "err", err)
 			}
-		case e.saveErr.set(nil):
+		case e.saveErr.Set(nil):
 			e.log.Info("the outbox saves again what was delivered")
 		}
 		pause := time.Duration(0)

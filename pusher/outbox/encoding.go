@@ -21,54 +21,63 @@ func appendTime(dst []byte, t time.Time) []byte {
 	return binary.AppendVarint(dst, t.UnixNano())
 }
 
-// decoder takes values off the front of b. After the first damage it returns
-// zero values, so that it has to be asked only once, at the end.
-type decoder struct {
+// Decoder takes values off the front of bytes that an engine has written. After the first
+// damage it returns zero values, so that it has to be asked only once, at the end.
+type Decoder struct {
 	b       []byte
 	damaged bool
 }
 
-func (d *decoder) err() error {
+// NewDecoder returns a Decoder of b.
+func NewDecoder(b []byte) *Decoder { return &Decoder{b: b} }
+
+// Err returns an error if something was damaged.
+func (d *Decoder) Err() error {
 	if d.damaged {
 		return errDamaged
 	}
 	return nil
 }
 
-func (d *decoder) fail() {
+// Fail says that what comes next makes no sense.
+func (d *Decoder) Fail() {
 	d.b, d.damaged = nil, true
 }
 
-func (d *decoder) uvarint() uint64 {
+// Uvarint returns an unsigned varint.
+func (d *Decoder) Uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
 	if n <= 0 {
-		d.fail()
+		d.Fail()
 		return 0
 	}
 	d.b = d.b[n:]
 	return v
 }
 
-func (d *decoder) varint() int64 {
+// Varint returns a signed varint.
+func (d *Decoder) Varint() int64 {
 	v, n := binary.Varint(d.b)
 	if n <= 0 {
-		d.fail()
+		d.Fail()
 		return 0
 	}
 	d.b = d.b[n:]
 	return v
 }
 
-func (d *decoder) time() time.Time {
-	if ns := d.varint(); ns != 0 {
+// Time returns what appendTime wrote.
+func (d *Decoder) Time() time.Time {
+	if ns := d.Varint(); ns != 0 {
 		return time.Unix(0, ns).UTC()
 	}
 	return time.Time{}
 }
 
-func (d *decoder) byte() byte {
+// Byte returns one byte.
+func (d *Decoder) Byte() byte {
 	if len(d.b) == 0 {
-		d.fail()
+		d.Fail()
 		return 0
 	}
 	v := d.b[0]
@@ -76,11 +85,22 @@ func (d *decoder) byte() byte {
 	return v
 }
 
-// bytes returns a length and so many bytes, which stay part of the input.
-func (d *decoder) bytes() []byte {
-	n := d.uvarint()
+// Uint64 returns eight bytes as a number, the most significant first.
+func (d *Decoder) Uint64() uint64 {
+	if len(d.b) < 8 {
+		d.Fail()
+		return 0
+	}
+	v := binary.BigEndian.Uint64(d.b)
+	d.b = d.b[8:]
+	return v
+}
+
+// Bytes returns so many bytes as a length before them says. They stay part of the input.
+func (d *Decoder) Bytes() []byte {
+	n := d.Uvarint()
 	if n > uint64(len(d.b)) {
-		d.fail()
+		d.Fail()
 		return nil
 	}
 	v := d.b[:n]
@@ -88,14 +108,24 @@ func (d *decoder) bytes() []byte {
 	return v
 }
 
-func (d *decoder) text() string { return string(d.bytes()) }
+// Text returns a text that stands behind its length.
+func (d *Decoder) Text() string { return string(d.Bytes()) }
 
-// count returns a number of things that take at least one byte each.
-func (d *decoder) count() int {
-	n := d.uvarint()
+// Count returns a number of things that take at least one byte each.
+func (d *Decoder) Count() int {
+	n := d.Uvarint()
 	if n > uint64(len(d.b)) {
-		d.fail()
+		d.Fail()
 		return 0
 	}
 	return int(n)
+}
+
+// Encoded returns the next event as event.AppendBinary wrote it. It stays part of the input.
+func (d *Decoder) Encoded() []byte {
+	all := d.b
+	if len(d.Bytes()) == 0 {
+		d.Fail()
+	}
+	return all[:len(all)-len(d.b)]
 }

@@ -23,9 +23,9 @@ func AppendPositions(dst []byte, list []Position) []byte { return appendPosition
 
 // DecodePositions decodes what AppendPositions wrote.
 func DecodePositions(b []byte) ([]Position, error) {
-	d := decoder{b: b}
+	d := NewDecoder(b)
 	list := d.positions()
-	return list, d.err()
+	return list, d.Err()
 }
 
 // AppendCut encodes how far a reader has come.

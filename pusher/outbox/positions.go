@@ -87,11 +87,11 @@ func appendPositions(dst []byte, list []Position) []byte {
 // spaces.
 const earlierPrefix = "sessions "
 
-func (d *decoder) positions() []Position {
+func (d *Decoder) positions() []Position {
 	var list []Position
 	var complete []string // as kept by earlier versions
-	for range d.count() {
-		p := Position{Source: d.text(), Epoch: d.text(), Seq: d.uvarint()}
+	for range d.Count() {
+		p := Position{Source: d.Text(), Epoch: d.Text(), Seq: d.Uvarint()}
 		if d.damaged {
 			return nil
 		}

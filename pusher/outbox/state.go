@@ -58,8 +58,8 @@ func openState(path string) (database, error) {
 			}
 			return tx.Bucket(bucketMeta).Put(keyFormat, binary.AppendUvarint(nil, stateVersion))
 		}
-		d := decoder{b: meta.Get(keyFormat)}
-		if v := d.uvarint(); d.damaged || v > stateVersion {
+		d := NewDecoder(meta.Get(keyFormat))
+		if v := d.Uvarint(); d.Err() != nil || v > stateVersion {
 			return &FormatError{Path: path, Version: v}
 		}
 		return indexUnread(tx)
@@ -95,17 +95,17 @@ func (r *readerRecord) append(dst []byte) []byte {
 }
 
 func decodeReader(b []byte) (readerRecord, error) {
-	d := decoder{b: b}
-	r := readerRecord{id: d.byte(), Progress: Progress{Floor: d.uvarint(), Top: d.uvarint()}, done: d.uvarint(), shed: d.uvarint(), lost: d.uvarint()}
+	d := NewDecoder(b)
+	r := readerRecord{id: d.Byte(), Progress: Progress{Floor: d.Uvarint(), Top: d.Uvarint()}, done: d.Uvarint(), shed: d.Uvarint(), lost: d.Uvarint()}
 	last := r.Floor
-	for range d.count() {
-		last += d.uvarint()
+	for range d.Count() {
+		last += d.Uvarint()
 		r.Pending = append(r.Pending, last)
 	}
 	if r.id >= MaxReaders {
-		d.fail()
+		d.Fail()
 	}
-	return r, d.err()
+	return r, d.Err()
 }
 
 // loadReaders returns what is kept of all backends.
@@ -141,7 +141,7 @@ func loadEnd(tx *bolt.Tx) (endRecord, error) {
 	if b == nil {
 		return endRecord{next: 1}, nil
 	}
-	d := decoder{b: b}
-	e := endRecord{next: d.uvarint(), appended: d.appended(), positions: d.positions()}
-	return e, d.err()
+	d := NewDecoder(b)
+	e := endRecord{next: d.Uvarint(), appended: d.appended(), positions: d.positions()}
+	return e, d.Err()
 }

@@ -41,9 +41,9 @@ func loadTotals(tx *bolt.Tx) (letterTotals, error) {
 	if b == nil {
 		return letterTotals{}, nil
 	}
-	d := decoder{b: b}
-	t := letterTotals{kept: d.uvarint(), bytes: d.uvarint(), lost: d.uvarint()}
-	return t, d.err()
+	d := NewDecoder(b)
+	t := letterTotals{kept: d.Uvarint(), bytes: d.Uvarint(), lost: d.Uvarint()}
+	return t, d.Err()
 }
 
 func (t *letterTotals) save(tx *bolt.Tx) error {
@@ -101,12 +101,12 @@ func appendLetter(dst []byte, d *DeadLetter) []byte {
 }
 
 func decodeLetter(k, v []byte) (DeadLetter, error) {
-	d := decoder{b: v}
+	d := NewDecoder(v)
 	l := DeadLetter{
-		ID: binary.BigEndian.Uint64(k), Backend: d.text(), Reason: d.text(), Err: d.text(),
-		Attempts: int(d.uvarint()), Accepted: d.time(), Died: d.time(),
+		ID: binary.BigEndian.Uint64(k), Backend: d.Text(), Reason: d.Text(), Err: d.Text(),
+		Attempts: int(d.Uvarint()), Accepted: d.Time(), Died: d.Time(),
 	}
-	err := d.err()
+	err := d.Err()
 	if err == nil {
 		l.Event, err = decodeEvent(d.b)
 	}

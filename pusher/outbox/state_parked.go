@@ -88,9 +88,9 @@ func (t ParkedTry) save(tx *bolt.Tx) error {
 
 // parkedHead decodes everything but the event.
 func parkedHead(v []byte) (accepted time.Time, attempts int, key, encoded []byte, err error) {
-	d := decoder{b: v}
-	accepted, attempts, key = d.time(), int(d.uvarint()), d.bytes()
-	return accepted, attempts, key, d.b, d.err()
+	d := NewDecoder(v)
+	accepted, attempts, key = d.Time(), int(d.Uvarint()), d.Bytes()
+	return accepted, attempts, key, d.b, d.Err()
 }
 
 // loadParked returns one parked event, or ErrLost.

@@ -76,9 +76,9 @@ func (e *Engine) Largest() int {
 func (e *Engine) Append(p outbox.Pack) error {
 	err := e.append(&p)
 	if errors.Is(err, outbox.ErrFull) || errors.Is(err, errNotHolder) || errors.Is(err, errDeposed) {
-		e.appending.set(nil) // the engine works
+		e.appending.Set(nil) // the engine works
 	} else {
-		e.appending.set(err)
+		e.appending.Set(err)
 	}
 	return err
 }
@@ -86,7 +86,7 @@ func (e *Engine) Append(p outbox.Pack) error {
 func (e *Engine) append(p *outbox.Pack) error {
 	s, w := e.set.Load(), &e.writer
 	if s == nil {
-		return e.connection.get()
+		return e.connection.Get()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -165,7 +165,7 @@ func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 			w.tried = nil
 			return err
 		}
-		if ctx.Err() != nil || e.connection.get() != nil {
+		if ctx.Err() != nil || e.connection.Get() != nil {
 			return err
 		}
 		if stored, found := e.lookAtLog(ctx, s, m); stored || found != nil {

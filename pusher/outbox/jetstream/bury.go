@@ -11,7 +11,6 @@ import (
 // unreached are the dead letters while NATS has not been reached.
 type unreached struct{ why error }
 
-func (u unreached) Add(outbox.DeadLetter) error                           { return u.why }
 func (u unreached) List(outbox.LetterFilter) ([]outbox.DeadLetter, error) { return nil, u.why }
 func (u unreached) Get(uint64) (outbox.DeadLetter, error)                 { return outbox.DeadLetter{}, u.why }
 func (u unreached) Drop(outbox.LetterFilter) (int, error)                 { return 0, u.why }
@@ -21,14 +20,14 @@ func (e *Engine) DeadLetters() outbox.DeadLetters {
 	if s := e.set.Load(); s != nil {
 		return &Letters{ctx: e.ctx, layout: s.layout}
 	}
-	return unreached{e.connection.get()}
+	return unreached{e.connection.Get()}
 }
 
 // Replay implements outbox.Outbox.
 func (e *Engine) Replay(f outbox.LetterFilter) (int, error) {
 	s := e.set.Load()
 	if s == nil {
-		return 0, e.connection.get()
+		return 0, e.connection.Get()
 	}
 	return (&Letters{ctx: e.ctx, layout: s.layout}).Replay(f)
 }
@@ -38,7 +37,7 @@ func (e *Engine) Replay(f outbox.LetterFilter) (int, error) {
 func (e *Engine) Bury(letters ...outbox.DeadLetter) error {
 	s := e.set.Load()
 	if len(letters) > 0 && s == nil {
-		return e.connection.get()
+		return e.connection.Get()
 	}
 	term := e.cluster.Holding()
 	for i := range letters {

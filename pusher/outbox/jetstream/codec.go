@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"time"
 
@@ -12,9 +11,6 @@ import (
 
 // formatVersion is the format of everything in the streams; 1 was that of earlier streams.
 const formatVersion = 2
-
-// errDamaged says that bytes in a stream make no sense.
-var errDamaged = errors.New("outbox: damaged record")
 
 // FormatError says that a record was written by a newer eventpusher.
 type FormatError struct {
@@ -27,65 +23,13 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("outbox: the streams of %s have format %d and this eventpusher knows formats up to %d: run the version that wrote them", e.Prefix, e.Version, formatVersion)
 }
 
-// decoder takes values off the front of b. After the first damage it returns zero values,
-// so that it has to be asked only once, at the end.
-type decoder struct {
-	b   []byte
-	bad bool
-}
-
-func (d *decoder) fail() { d.b, d.bad = nil, true }
-
-func (d *decoder) err() error {
-	if d.bad {
-		return errDamaged
+// decode returns a Decoder of what comes after the first byte, the version.
+func decode(b []byte) (*outbox.Decoder, error) {
+	d := outbox.NewDecoder(b)
+	if v := d.Byte(); v > formatVersion {
+		return nil, &FormatError{Version: int(v)}
 	}
-	return nil
-}
-
-func (d *decoder) uvarint() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
-		d.fail()
-		return 0
-	}
-	d.b = d.b[n:]
-	return v
-}
-
-// bytes returns n bytes, which stay part of the input.
-func (d *decoder) bytes(n uint64) []byte {
-	if n > uint64(len(d.b)) {
-		d.fail()
-		return nil
-	}
-	v := d.b[:n]
-	d.b = d.b[n:]
-	return v
-}
-
-// text returns a length and so many bytes.
-func (d *decoder) text() []byte { return d.bytes(d.uvarint()) }
-
-// count returns a number of things that take at least one byte each.
-func (d *decoder) count() int {
-	n := d.uvarint()
-	if n > uint64(len(d.b)) {
-		d.fail()
-		return 0
-	}
-	return int(n)
-}
-
-// version checks the first byte.
-func (d *decoder) version() error {
-	switch v := d.bytes(1); {
-	case d.bad:
-		return errDamaged
-	case v[0] > formatVersion:
-		return &FormatError{Version: int(v[0])}
-	}
-	return nil
+	return d, d.Err()
 }
 
 func appendText[T []byte | string](dst []byte, s T) []byte {
@@ -129,35 +73,20 @@ func appendEntry(dst []byte, partition int, readers outbox.Subscribers, e *event
 
 // decodeCommit reads a message of the log. The entries keep parts of b.
 func decodeCommit(b []byte) (*commit, error) {
-	d := decoder{b: b}
-	if err := d.version(); err != nil {
+	d, err := decode(b)
+	if err != nil {
 		return nil, err
 	}
-	c := &commit{term: d.uvarint()}
-	if id := d.bytes(8); id != nil {
-		c.id = binary.BigEndian.Uint64(id)
-	}
-	c.accepted = time.Unix(0, int64(d.uvarint())).UTC()
-	positions := d.text()
-	if d.bad {
-		return nil, errDamaged
-	}
-	var err error
-	if c.positions, err = outbox.DecodePositions(positions); err != nil {
+	c := &commit{term: d.Uvarint(), id: d.Uint64(), accepted: time.Unix(0, int64(d.Uvarint())).UTC()}
+	if c.positions, err = outbox.DecodePositions(d.Bytes()); err != nil {
 		return nil, err
 	}
-	c.entries = make([]entry, d.count())
+	c.entries = make([]entry, d.Count())
 	for i := range c.entries {
 		e := &c.entries[i]
-		if p := d.bytes(1); p != nil {
-			e.partition = int(p[0])
-		}
-		e.readers = outbox.Subscribers(d.uvarint())
-		all := d.b
-		d.text()
-		e.encoded = all[:len(all)-len(d.b)]
+		e.partition, e.readers, e.encoded = int(d.Byte()), outbox.Subscribers(d.Uvarint()), d.Encoded()
 	}
-	return c, d.err()
+	return c, d.Err()
 }
 
 // registration tells a backend from others that have had its number.
@@ -189,29 +118,24 @@ func (r *register) append(dst []byte) []byte {
 	return dst
 }
 
-func (d *decoder) registration() (b registration) {
-	if n := d.bytes(9); n != nil {
-		b = registration{n[0], binary.BigEndian.Uint64(n[1:])}
-	}
-	return b
-}
+func decodeRegistration(d *outbox.Decoder) registration { return registration{d.Byte(), d.Uint64()} }
 
 func decodeRegister(b []byte) (r register, err error) {
-	d := decoder{b: b}
-	if err := d.version(); err != nil {
+	d, err := decode(b)
+	if err != nil {
 		return r, err
 	}
-	r.owner, r.epoch, r.commits = string(d.text()), d.uvarint(), d.uvarint()
+	r.owner, r.epoch, r.commits = d.Text(), d.Uvarint(), d.Uvarint()
 	r.progress = make(map[registration]outbox.Progress)
-	for range d.count() {
-		backend := d.registration()
-		cut, err := outbox.DecodeCut(d.text())
+	for range d.Count() {
+		backend := decodeRegistration(d)
+		cut, err := outbox.DecodeCut(d.Bytes())
 		if err != nil {
 			return r, err
 		}
 		r.progress[backend] = cut.Progress
 	}
-	return r, d.err()
+	return r, d.Err()
 }
 
 // parkedList says which events of a backend are parked in a partition, and how often each
@@ -235,18 +159,18 @@ func (l parkedList) append(dst []byte) []byte {
 
 func decodeParkedList(b []byte) (parkedList, error) {
 	l := make(parkedList)
-	d := decoder{b: b}
-	if err := d.version(); err != nil {
+	d, err := decode(b)
+	if err != nil {
 		return nil, err
 	}
-	for range d.count() {
-		backend := d.registration()
+	for range d.Count() {
+		backend := decodeRegistration(d)
 		list := make(map[uint64]int)
-		for range d.count() {
-			number := d.uvarint()
-			list[number] = int(d.uvarint())
+		for range d.Count() {
+			number := d.Uvarint()
+			list[number] = int(d.Uvarint())
 		}
 		l[backend] = list
 	}
-	return l, d.err()
+	return l, d.Err()
 }

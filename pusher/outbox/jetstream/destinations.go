@@ -219,7 +219,7 @@ func (e *Engine) Merge(from, to string) (int, error) {
 func (e *Engine) change(backend string, do func(ctx context.Context, s *setup) (int, error)) (int, error) {
 	s := e.set.Load()
 	if s == nil {
-		return 0, e.connection.get()
+		return 0, e.connection.Get()
 	}
 	if e.reader(backend) != nil {
 		return 0, fmt.Errorf("outbox: the backend is in use: %s", backend)

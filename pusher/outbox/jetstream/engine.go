@@ -88,25 +88,7 @@ type setup struct{ *layout }
 
 // failures are the reasons for which the engine does not work as it should.
 type failures struct {
-	connection, appending, seizing, saving, sizing fault
-}
-
-// fault remembers the latest error until things work again.
-type fault struct{ err atomic.Pointer[error] }
-
-// set reports whether the state changed.
-func (f *fault) set(err error) bool {
-	if err == nil {
-		return f.err.Swap(nil) != nil
-	}
-	return f.err.Swap(&err) == nil
-}
-
-func (f *fault) get() error {
-	if p := f.err.Load(); p != nil {
-		return *p
-	}
-	return nil
+	connection, appending, seizing, saving, sizing outbox.Failure
 }
 
 // errNotReached is the state before the first contact.
@@ -122,7 +104,7 @@ func Open(o Options) (*Engine, error) {
 	e.table.Store(new([]*destination))
 	e.setReaders(nil, o.Backends)
 	e.ctx, e.stop = context.WithCancel(context.Background())
-	e.connection.set(errNotReached)
+	e.connection.Set(errNotReached)
 	e.parts.init()
 	var reachable bool
 	var err error
@@ -159,14 +141,14 @@ func Open(o Options) (*Engine, error) {
 
 // lost is called when the connection is gone.
 func (e *Engine) lost() {
-	e.connection.set(errors.New("outbox: the connection to NATS is lost"))
+	e.connection.Set(errors.New("outbox: the connection to NATS is lost"))
 	e.notifyAll()
 }
 
 // back is called when it is there again.
 func (e *Engine) back() {
 	if e.set.Load() != nil {
-		e.connection.set(nil)
+		e.connection.Set(nil)
 	}
 	for _, r := range *e.readers.Load() {
 		r.lookDue.Store(true)
@@ -260,9 +242,9 @@ func (e *Engine) OnParkedFull(f func(backend string)) { e.full.Store(&f) }
 
 // Err implements outbox.Outbox.
 func (e *Engine) Err() error {
-	errs := []error{e.connection.get(), e.appending.get(), e.seizing.get(), e.saving.get(), e.sizing.get()}
+	errs := []error{e.connection.Get(), e.appending.Get(), e.seizing.Get(), e.saving.Get(), e.sizing.Get()}
 	for _, r := range *e.readers.Load() {
-		errs = append(errs, r.failure.get())
+		errs = append(errs, r.failure.Get())
 	}
 	return errors.Join(errs...)
 }

@@ -22,12 +22,12 @@ func (r *reader) feed() {
 		more, err := r.feedOnce(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			if r.failure.set(err) {
+			if r.failure.Set(err) {
 				r.engine.log.Warn("the events that wait for a backend cannot be read; it will be tried again", "backend", r.backend, "err", err)
 			}
 			pause(ctx, time.Second/4)
 		case err == nil:
-			r.failure.set(nil)
+			r.failure.Set(nil)
 		}
 		if more || ctx.Err() != nil {
 			continue

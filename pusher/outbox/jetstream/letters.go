@@ -27,8 +27,6 @@ const (
 	// that hold no event: they have a bound of their own, for users can cause them.
 	nobody      = "-"
 	undecodable = "undecodable"
-	// maxUndecodable bounds the latter.
-	maxUndecodable = 1000
 )
 
 // letterMessage is a dead letter as it is kept. Its subject is made of what it is about, so
@@ -99,16 +97,6 @@ func (l *Letters) Server() string {
 func (l *Letters) Close() error {
 	if l.nc != nil {
 		l.nc.Close()
-	}
-	return nil
-}
-
-// Add implements outbox.DeadLetters; the letter is kept when it returns.
-func (l *Letters) Add(d outbox.DeadLetter) error {
-	ctx, cancel := context.WithTimeout(l.ctx, requestTimeout)
-	defer cancel()
-	if _, err := l.layout.state.Write(ctx, letterMessage(l.layout.names, nobody, &d)); err != nil {
-		return fmt.Errorf("outbox: dead letter: %w", natsrpc.Explain(err))
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (e *Engine) prepare() error {
 	if err != nil {
 		return err
 	}
-	e.connection.set(nil)
+	e.connection.Set(nil)
 	close(e.isSet)
 	e.running.Go(func() { e.cluster.Run(e.ctx) })
 	e.running.Go(e.listen)
@@ -60,12 +60,12 @@ func (e *Engine) keepPreparing() {
 			return
 		case !natsrpc.Temporary(err):
 			e.never.Store(&err)
-			e.connection.set(err)
+			e.connection.Set(err)
 			close(e.isSet)
 			return
 		case err.Error() != said:
 			said = err.Error()
-			e.connection.set(err)
+			e.connection.Set(err)
 			e.log.Warn("the outbox is not ready yet; it will be tried again", "err", err)
 		}
 	}

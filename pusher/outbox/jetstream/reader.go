@@ -22,7 +22,7 @@ type reader struct {
 	ctx      context.Context // of feed
 	stop     context.CancelFunc
 	fed      chan struct{} // closed when feed has returned
-	failure  fault
+	failure  outbox.Failure
 
 	turn    atomic.Uint32 // which lane is asked first
 	tellDue atomic.Bool   // feed is to tell the windows how far it is
@@ -99,7 +99,7 @@ func (r *reader) Number() int { return r.bit }
 // connection nothing is handed out: that it was delivered could not be recorded.
 func (r *reader) Take(dst []*outbox.Item, limit int, probe bool) (taken []*outbox.Item, next time.Time, more bool) {
 	gen, ok := r.engine.cluster.Grant(cluster.Deliver)
-	if !ok || r.engine.connection.get() != nil {
+	if !ok || r.engine.connection.Get() != nil {
 		return dst, next, false
 	}
 	had := len(dst)
@@ -186,7 +186,7 @@ func (r *reader) RetryNow() {
 func (r *reader) Stats() outbox.Stats {
 	sum := outbox.Stats{Shed: r.shed.Load(), Lost: r.lost.Load()}
 	gen, ok := r.engine.cluster.Grant(cluster.Deliver)
-	able := ok && r.engine.connection.get() == nil
+	able := ok && r.engine.connection.Get() == nil
 	tip := r.engine.tip.Load()
 	for _, l := range *r.lanes.Load() {
 		s := l.w.Stats()

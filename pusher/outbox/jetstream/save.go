@@ -48,14 +48,14 @@ func (p *part) saveLoop() {
 		case errors.Is(err, errNotOurs):
 			p.e.drop(p, "another instance has acquired it")
 		case err != nil:
-			if p.e.saving.set(err) {
+			if p.e.saving.Set(err) {
 				p.e.log.Error("the outbox cannot save what was delivered; deliveries stop until it can", "err", err)
 			}
 			if !wait(savePause, nil) {
 				return
 			}
 			signal(p.urgent)
-		case p.e.saving.set(nil):
+		case p.e.saving.Set(nil):
 			p.e.log.Info("the outbox saves again what was delivered")
 		}
 	}

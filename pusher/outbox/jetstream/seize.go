@@ -177,7 +177,7 @@ func (e *Engine) Lead(ctx context.Context, lead func(ctx context.Context) error)
 		defer stop()
 		// The log first: from then on no predecessor can append.
 		err := e.seize(holding, term)
-		if e.seizing.set(err) && err != nil {
+		if e.seizing.Set(err) && err != nil {
 			e.log.Warn("the link cannot be acquired yet", "err", err)
 		}
 		if err != nil { // another instance may be able to

@@ -58,7 +58,7 @@ func (e *Engine) sizeLoop() {
 			continue
 		}
 		over, err := e.trim()
-		if e.ctx.Err() == nil && e.sizing.set(err) && err != nil {
+		if e.ctx.Err() == nil && e.sizing.Set(err) && err != nil {
 			e.log.Warn("the log cannot be trimmed", "err", err)
 		}
 		if over {
@@ -119,7 +119,7 @@ func (e *Engine) trim() (over bool, err error) {
 func (l *layout) boundUndecodable(ctx context.Context) error {
 	s, err := l.js.Stream(ctx, l.names.letters())
 	if err == nil {
-		err = s.Purge(ctx, js.WithPurgeSubject(l.names.lettersOf(undecodable)+">"), js.WithPurgeKeep(maxUndecodable))
+		err = s.Purge(ctx, js.WithPurgeSubject(l.names.lettersOf(undecodable)+">"), js.WithPurgeKeep(outbox.MaxUndecodable))
 	}
 	if err != nil {
 		return fmt.Errorf("outbox: trim %s: %w", l.names.letters(), natsrpc.Explain(err))

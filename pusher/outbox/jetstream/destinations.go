@@ -124,7 +124,7 @@ func (e *Engine) follow(ctx context.Context) (meta, error) {
 	defer e.openMu.Unlock()
 	s := e.set.Load()
 	m, seq, err := s.readMeta(ctx)
-	if err == nil && seq > e.metaSeq {
+	if err == nil && seq != e.metaSeq { // it is smaller after a power cut of the servers
 		err = e.enter(ctx, s, m, seq)
 	}
 	return m, err

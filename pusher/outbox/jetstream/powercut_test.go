@@ -131,6 +131,34 @@ func TestPowerCutOfEverything(t *testing.T) {
 	}
 }
 
+// A backend that was added shortly before a power cut of everything is there afterwards.
+func TestPowerCutAfterABackendWasAdded(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, patient(t, server))
+	i.owns(4)
+	i.hold()
+	powerCut := server.Save()
+	await(t, "a healthy engine", func() bool { return i.Err() == nil })
+	r, err := i.Reader("new", func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.readers["new"] = r
+	powerCut()
+	await(t, "both backends", func() bool {
+		list, err := i.Backends()
+		return err == nil && len(list) == 2
+	})
+	i.insist(pack(2, chat("x", "1")))
+	i.owns(4)
+	for _, backend := range []string{"a", "new"} {
+		if got := i.deliver(backend, 1); got[0] != "1" {
+			t.Errorf("%s got %v", backend, got)
+		}
+	}
+}
+
 // A stream that was deleted begins after what its backends had settled.
 func TestDeletedLog(t *testing.T) {
 	t.Parallel()

@@ -404,6 +404,29 @@ func TestAnswers(t *testing.T) {
 	same(t, "and on", take(p, 1), "b0")
 }
 
+// An acknowledgement of what a repeated resume has the module send again is not ignored as
+// one that does not fit.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	s := start(t, "")
+	alice := s.Login(t, "alice", "r1") // event 1
+	for range 6 {                      // more than goes out at once
+		alice.Sendf("<message to='nobody@localhost' type='headline'><body>%s</body></message>", strings.Repeat("x", 100_000))
+	}
+	alice.Ping()
+	p := attach(t, s)
+	p.ack = 0
+	p.hello()
+	p.resumeNothing()
+	take(p, 7)
+	said := fmt.Sprintf("xmlns='urn:eventpusher:feed:1' source='%s' epoch='%s'", p.source, p.epoch)
+	p.send("<message from='events.localhost' to='localhost'><resume %s seq='1'%s/></message>"+
+		"<message from='events.localhost' to='localhost'><ack %s seq='7'/></message>", said, p.tokenAttribute(), said)
+	p.last = 1
+	take(p, 6)
+	probe(alice, "none", "kind='ignored'")
+}
+
 // The token of the last resume of a connection is in all that follows it there, so that
 // nobody else can say it.
 func TestToken(t *testing.T) {

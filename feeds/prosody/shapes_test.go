@@ -158,5 +158,5 @@ func TestShapes(t *testing.T) {
 			}
 		}
 	}
-	b.alice.IQ("set", "localhost", "<do xmlns='urn:test:probe' what='no_errors'/>")
+	b.alice.IQ("set", "localhost", "<do xmlns='urn:test:probe' what='none' kind='errors'/>")
 }

@@ -134,11 +134,13 @@ return function (lib)
 
 	function answers.ack(feed, attr)
 		local seq = number(attr.seq);
-		if attr.epoch ~= feed.epoch or not seq or seq > feed.sent then
+		if attr.epoch ~= feed.epoch or not seq or seq >= feed.ring.next then
 			return false;
 		end
-		feed:free(seq);
-		feed:pump();
+		if seq <= feed.sent then -- else a resume has overtaken it; the next ack says the same
+			feed:free(seq);
+			feed:pump();
+		end
 		return true;
 	end
 

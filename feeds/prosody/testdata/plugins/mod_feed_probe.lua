@@ -88,9 +88,10 @@ function actions.statistics()
 	assert(events > 50, "no figures");
 end
 
--- Whether a hook of the module has failed since the start.
-function actions.no_errors()
-	assert(modulemanager.get_module("*", "event_feed").module.environment.module.save().feed.counts.errors == 0);
+-- Whether nothing of that kind was counted since the start: errors of hooks, or control
+-- messages that were ignored.
+function actions.none(attr)
+	assert(modulemanager.get_module("*", "event_feed").module.environment.module.save().feed.counts[attr.kind] == 0);
 end
 
 -- A control message that comes from the host itself.

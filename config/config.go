@@ -65,16 +65,20 @@ type SNS struct {
 	PresenceUpdatesTopic string // empty: not published
 	PMMessagesTopic      string
 	MUCMessagesTopic     string
-	Host                 string // sns_host: bare host (https) or URL
+	Host                 string // sns_host: bare host (https) or URL; empty: Amazon's for the region
 	Region               string
-	AccessKeyID          string
+	AccessKeyID          string // empty: the SDK looks for credentials
 	SecretAccessKey      Secret
+	SessionToken         Secret // of temporary credentials
+	RoleARN              string // role to assume with the credentials
+	ExternalID           string // what the role's owner asks for beside
 	AccountID            string
 	MUCHost              string        // muc_host: only rooms of this host feed the MUC topic; empty: every groupchat; @HOST@ stands for a served host
 	PoolSize             int           // parallel calls, at most MaxSNSCalls; default 100
 	PublishRetryCount    int           // default 2
 	PublishRetryTime     time.Duration // default 50 ms
 	MessageStructureJSON bool          // message_structure_json: ask SNS to read the message as JSON per protocol, as MongooseIM does; default false
+	Topic                string        // of a [[destination]]: one for all events, an ARN, or a name in Region and AccountID
 	Choice
 }
 
@@ -96,6 +100,7 @@ type Rabbit struct {
 	Presence  *Exchange // no topics
 	Chat      *Exchange
 	GroupChat *Exchange
+	All       *Exchange // of a [[destination]]: one for all events; the others are nil
 	// Unroutable is what becomes of a message that no queue takes: drop (default;
 	// counted), retry or dead_letter. It takes Mandatory and ConfirmsEnabled.
 	Unroutable string
@@ -109,6 +114,11 @@ type Exchange struct {
 	Durable   bool   // default false
 	SentTopic string
 	RecvTopic string
+	// Declare is what is done about an exchange before it is used: active (default: it is
+	// declared unless it is there), passive (it has to be there) or none (nothing is asked).
+	Declare           string
+	AlternateExchange string // declared with it; empty: whatever is there
+	AutoDelete        bool   // declared with it
 }
 
 // Push is [modules.mod_event_pusher.push].
@@ -175,6 +185,11 @@ type RabbitPool struct {
 	// meanwhile what no queue takes is tried again. Default 60 s; 0: not at all.
 	Settle time.Duration
 	TLS    *TLS
+
+	Addresses      []string      // host:port of the nodes of a cluster, tried in this order; nil: Host and Port
+	SASL           string        // plain (default: Username and Password) or external (the client certificate)
+	Heartbeat      time.Duration // silence after which both ask whether the other is there; default 10 s, at least 1 s
+	ConnectionName string        // what the broker shows; default eventpusher
 }
 
 // RDBMSPool is [outgoing_pools.rdbms.default].

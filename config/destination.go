@@ -68,17 +68,39 @@ func (l *loader) choice(c *Choice, at keyPath) {
 // Destination is one [[destination]].
 type Destination struct {
 	Name string // in logs, metrics and the outbox; required
-	Type string // http or nats; required
+	Type string // http, nats, rabbit or sns; required
 	Choice
+	TLS *TLS // of types http and rabbit
 
 	// Of type http.
 	URL     Secret // with everything; who knows it can often post
 	Workers int    // requests at once; default 10
 	Timeout time.Duration
-	TLS     *TLS
 	HTTP    HTTPDestination
 
 	NATS NATSDestination // of type nats
+
+	// Of type rabbit: what is published, to one exchange, and by which connection.
+	Rabbit   Rabbit
+	Exchange Exchange
+	Broker   RabbitPool
+
+	SNS SNS // of type sns; it has one Topic
+}
+
+// RabbitSection returns the destination of type rabbit in the terms of MongooseIM's section.
+func (d *Destination) RabbitSection() (Rabbit, RabbitPool) {
+	section, pool := d.Rabbit, d.Broker
+	section.Choice, section.All = d.Choice, &d.Exchange
+	pool.TLS, pool.ConfirmsEnabled, pool.Mandatory, pool.ReconnectDelay = d.TLS, true, true, 2*time.Second
+	return section, pool
+}
+
+// SNSSection returns the destination of type sns in the terms of MongooseIM's section.
+func (d *Destination) SNSSection() SNS {
+	section := d.SNS
+	section.Choice = d.Choice
+	return section
 }
 
 // destinationTypes are the types with their keys, beside those that all have.
@@ -94,6 +116,8 @@ var destinationTypes = []struct {
 		}, d.HTTP.fields(), []field{section("tls", &d.TLS, (*TLS).fields)})
 	}},
 	{"nats", true, func(d *Destination) []field { return d.NATS.fields() }},
+	{"rabbit", false, (*Destination).rabbitFields},
+	{"sns", false, func(d *Destination) []field { return d.SNS.destinationFields() }},
 }
 
 func destinationTypeNames() (names []string) {
@@ -166,8 +190,13 @@ func (l *loader) destinations(c *Config) {
 		}
 		l.require(at.with("type").String(), "write one of "+strings.Join(destinationTypeNames(), ", "), d.Type == "")
 		l.choice(&d.Choice, at)
-		if d.Type == "http" {
+		switch d.Type {
+		case "http":
 			l.httpDestination(d, at)
+		case "rabbit":
+			l.rabbitDestination(d, at)
+		case "sns":
+			l.snsDestination(&d.SNS, at)
 		}
 		l.tls(d.TLS, at.with("tls").String(), true)
 		if d.Type == "nats" {

@@ -229,7 +229,7 @@ func TestEverySecretHasATwin(t *testing.T) {
 	slices.Sort(twins)
 	want := []string{
 		"admin.token_file", "component.secret_file", "component.tls.password_file",
-		"modules.mod_event_pusher.sns.secret_access_key_file", "outbox.nats.password_file", "outbox.nats.tls.password_file",
+		"modules.mod_event_pusher.sns.secret_access_key_file", "modules.mod_event_pusher.sns.session_token_file", "outbox.nats.password_file", "outbox.nats.tls.password_file",
 		"outgoing_pools.rabbit.event_pusher.connection.password_file", "outgoing_pools.rabbit.event_pusher.connection.tls.password_file",
 		"outgoing_pools.rdbms.default.connection.password_file", "outgoing_pools.rdbms.default.connection.tls.password_file",
 	}

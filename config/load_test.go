@@ -49,11 +49,12 @@ func TestMinimal(t *testing.T) {
 	want.Component.MUCHosts = []string{"conference.example.org", "muc.example.org"}
 	want.Component.Forwarders = []string{"example.org", "conference.example.org", "muc.example.org"}
 	want.General.Hosts = []string{"example.org"}
-	want.Pusher.Rabbit = &Rabbit{Presence: &Exchange{Name: "presence", Type: "topic", Durable: true}, Unroutable: "drop", Choice: Choice{Format: FormatMongooseIM, ContentType: "application/json"}}
+	want.Pusher.Rabbit = &Rabbit{Presence: &Exchange{Name: "presence", Type: "topic", Durable: true, Declare: "active"}, Unroutable: "drop", Choice: Choice{Format: FormatMongooseIM, ContentType: "application/json"}}
 	want.Pools.Rabbit = &RabbitPool{
 		PoolOptions: PoolOptions{Scope: "global", Workers: 10, Strategy: "best_worker", CallTimeout: 5 * time.Second},
 		Host:        "localhost", Port: 5672, Username: "guest", Password: "guest", VirtualHost: "/",
 		ConfirmsEnabled: true, ReconnectDelay: 2 * time.Second, Persistent: true, Mandatory: true, Window: 256, Settle: time.Minute,
+		SASL: "plain", Heartbeat: 10 * time.Second, ConnectionName: "eventpusher",
 	}
 	if diff := cmp.Diff(&want, c); diff != "" {
 		t.Errorf("configuration (-want +got):\n%s", diff)

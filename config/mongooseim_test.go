@@ -60,9 +60,9 @@ func TestWholeMongooseIMFile(t *testing.T) {
 			{PoolName: "web.Hooks", Path: "archive", Choice: usual},
 		}},
 		Rabbit: &Rabbit{
-			Presence:   &Exchange{Name: "presence", Type: "topic"},
-			Chat:       &Exchange{Name: "chat_msg", Type: "topic", Durable: true, SentTopic: "sent", RecvTopic: "chat_msg_recv"},
-			GroupChat:  &Exchange{Name: "groupchat_msg", Type: "topic", SentTopic: "groupchat_msg_sent", RecvTopic: "groupchat_msg_recv"},
+			Presence:   &Exchange{Name: "presence", Type: "topic", Declare: "active"},
+			Chat:       &Exchange{Name: "chat_msg", Type: "topic", Durable: true, SentTopic: "sent", RecvTopic: "chat_msg_recv", Declare: "active"},
+			GroupChat:  &Exchange{Name: "groupchat_msg", Type: "topic", SentTopic: "groupchat_msg_sent", RecvTopic: "groupchat_msg_recv", Declare: "active"},
 			Unroutable: "drop",
 			Choice:     usual,
 		},
@@ -94,7 +94,7 @@ func TestWholeMongooseIMFile(t *testing.T) {
 			Host:        "rabbit.example.org", Port: 5672, Username: "mongoose", Password: "rabbit-secret", VirtualHost: "/xmpp",
 			ReconnectAttempts: 3, ReconnectDelay: 500 * time.Millisecond,
 			Persistent: true, Mandatory: true, Window: 256, Settle: time.Minute,
-			TLS: &TLS{VerifyMode: "peer", Versions: []string{"tlsv1.2", "tlsv1.3"}},
+			TLS: &TLS{VerifyMode: "peer", Versions: []string{"tlsv1.2", "tlsv1.3"}}, SASL: "plain", Heartbeat: 10 * time.Second, ConnectionName: "eventpusher",
 		},
 		RDBMS: &RDBMSPool{
 			PoolOptions: with(func(p *PoolOptions) { p.Workers = 5 }),

@@ -43,9 +43,8 @@ func (s *SNS) fields() []field {
 		text("muc_messages_topic", &s.MUCMessagesTopic, nil),
 		text("sns_host", &s.Host, nil, isServiceHost),
 		text("region", &s.Region, nil, filled),
-		text("access_key_id", &s.AccessKeyID, nil, filled),
 	},
-		secret("secret_access_key", &s.SecretAccessKey, nil, filled),
+		s.awsFields(),
 		[]field{
 			text("account_id", &s.AccountID, nil, filled),
 			stockModule("plugin_module", "mod_event_pusher_sns_defaults"),
@@ -83,6 +82,9 @@ func exchangeFields(name string) func(*Exchange) []field {
 			text("name", &e.Name, name, nonEmpty),
 			text("type", &e.Type, "topic", nonEmpty),
 			boolean("durable", &e.Durable, false),
+			choice("declare", &e.Declare, "active", "active", "passive", "none"), // ours, as the next two
+			text("alternate_exchange", &e.AlternateExchange, nil, nonEmpty),
+			boolean("auto_delete", &e.AutoDelete, false),
 		}
 	}
 }
@@ -167,12 +169,23 @@ func (p *RabbitPool) fields() []field {
 			// Ours, beside confirms_enabled.
 			boolean("persistent", &p.Persistent, true),
 			boolean("mandatory", &p.Mandatory, true),
-			integer("window", &p.Window, int64(256), 1, 65535),
-			duration("settle", &p.Settle, "60s", 0),
 			section("tls", &p.TLS, (*TLS).fields),
-		})...)
+			texts("addresses", &p.Addresses, nil, isDialAddress),
+		}, p.connection())...)
 	connection.remedies = oldRabbitKeys()
 	return append(p.PoolOptions.fields(), connection)
+}
+
+// connection are the keys, all of them ours, of a connection to RabbitMQ that
+// [[destination]] has too.
+func (p *RabbitPool) connection() []field {
+	return []field{
+		integer("window", &p.Window, int64(256), 1, 65535),
+		duration("settle", &p.Settle, "60s", 0),
+		choice("sasl", &p.SASL, "plain", "plain", "external"),
+		duration("heartbeat", &p.Heartbeat, "10s", time.Second),
+		text("connection_name", &p.ConnectionName, "eventpusher", nonEmpty),
+	}
 }
 
 func (p *RDBMSPool) fields() []field {

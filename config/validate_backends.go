@@ -30,11 +30,9 @@ func (l *loader) sns(s *SNS, hosts []string) {
 	required := func(key, value, remedy string) {
 		l.require(at.with(key).String(), remedy, value == "")
 	}
-	required("sns_host", s.Host, `write sns_host = "sns.eu-west-1.amazonaws.com", say`)
 	required("region", s.Region, `write region = "eu-west-1", say`)
-	required("access_key_id", s.AccessKeyID, "write the identifier of the AWS access key")
 	required("account_id", s.AccountID, `write the AWS account that owns the topics, as a string of 12 digits`)
-	required("secret_access_key", string(s.SecretAccessKey), "set secret_access_key, secret_access_key_file or "+at.with("secret_access_key").variable())
+	l.awsKeys(s, at)
 	if s.PresenceUpdatesTopic == "" && s.PMMessagesTopic == "" && s.MUCMessagesTopic == "" {
 		l.warn(at.String(), "no topic is given, so nothing is published to SNS",
 			"write presence_updates_topic, pm_messages_topic or muc_messages_topic")
@@ -132,6 +130,9 @@ func (l *loader) rabbit(c *Config) {
 		return
 	}
 	l.choice(&r.Choice, at)
+	for key, x := range exchanges {
+		l.declaration(x, at.with(key))
+	}
 	const pool = "outgoing_pools.rabbit.event_pusher"
 	if c.Pools.Rabbit == nil && !l.isSettled(pool) {
 		remedy := "add [" + pool + "]; it may be empty, for a broker on localhost with the defaults"

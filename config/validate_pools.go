@@ -15,6 +15,7 @@ func (l *loader) pools(c *Config) {
 		l.poolOptions(at, &p.PoolOptions)
 		l.tls(p.TLS, at.with("connection").with("tls").String(), c.usesRabbitPool())
 		l.keepVerifying(at)
+		l.broker(p, p.TLS, at.with("connection"))
 	}
 	if p := c.Pools.RDBMS; p != nil {
 		l.checkRDBMSPool(c, p)

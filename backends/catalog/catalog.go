@@ -36,7 +36,7 @@ func parts(cfg *config.Config) []part {
 	var all []part
 	if c := cfg.Pusher.SNS; c != nil {
 		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			return sns.New(*c, cfg.General.Hosts, log)
+			return sns.New(sns.Options{Name: sns.Name, Section: *c, Hosts: cfg.General.Hosts, Log: log})
 		}})
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
@@ -52,7 +52,7 @@ func parts(cfg *config.Config) []part {
 			if cfg.Pools.Rabbit == nil {
 				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
 			}
-			return rabbit.New(*c, *cfg.Pools.Rabbit, log)
+			return rabbit.New(rabbit.Options{Name: rabbit.Name, Section: *c, Pool: *cfg.Pools.Rabbit, Log: log})
 		}})
 	}
 	if c := cfg.Pusher.Push; c != nil {
@@ -61,7 +61,7 @@ func parts(cfg *config.Config) []part {
 		}})
 	}
 	for i, d := range cfg.Destinations {
-		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(log *slog.Logger, _ backends.Compile) (backends.Backend, error) {
+		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return newDestination(d, log)
 		}})
 	}
@@ -86,6 +86,11 @@ func newDestination(d config.Destination, log *slog.Logger) (backends.Backend, e
 	switch d.Type {
 	case "nats":
 		return nats.New(d, log)
+	case "rabbit":
+		section, pool := d.RabbitSection()
+		return rabbit.New(rabbit.Options{Name: d.Name, Section: section, Pool: pool, Log: log})
+	case "sns":
+		return sns.New(sns.Options{Name: d.Name, Section: d.SNSSection(), Log: log})
 	}
 	return newHTTP(d)
 }

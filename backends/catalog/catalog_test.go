@@ -87,6 +87,44 @@ func TestFormerNames(t *testing.T) {
 	}
 }
 
+// TestDestinationsOfBrokers: any number of each type, under the names of the operator, and each
+// with one exchange or topic for all that it gets.
+func TestDestinationsOfBrokers(t *testing.T) {
+	bus := config.Destination{Type: "rabbit", Choice: config.Choice{Events: []string{"all"}, Format: "json"}, Exchange: config.Exchange{Name: "events"}}
+	topic := config.Destination{Type: "sns", Choice: bus.Choice, SNS: config.SNS{Topic: "arn:aws:sns:eu-west-1:1:t", Region: "eu-west-1", AccessKeyID: "AKIA", SecretAccessKey: "s"}}
+	cfg := &config.Config{Destinations: []config.Destination{bus, bus, topic, topic}}
+	names := []string{"here", "there", "aws", "aws2"}
+	for i := range cfg.Destinations {
+		cfg.Destinations[i].Name = names[i]
+	}
+	built, err := catalog.Build(cfg, discard, nil)
+	if err != nil || len(built) != len(names) {
+		t.Fatalf("%v, %v", built, err)
+	}
+	all, err := event.ParseSelection([]string{"all"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range built {
+		if b.Name() != names[i] {
+			t.Errorf("%s, want %s", b.Name(), names[i])
+		}
+		for _, e := range all.Samples() {
+			if !b.Wants(&e) {
+				t.Errorf("%s does not want %s", b.Name(), e.Sort())
+			}
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	// What config complains of is not reported again.
+	cfg.Destinations = []config.Destination{{Name: "a", Type: "rabbit"}, {Name: "b", Type: "sns"}}
+	if got := catalog.Check(cfg, nil, nil, nil); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
 // A service that is down at start, or does not answer, delays nothing.
 func TestBuildDialsNothing(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -87,9 +87,9 @@ func reached(p part, b backends.Backend, possible func(backend string, e *event.
 // of, so that the rest can be built.
 func stopgaps(cfg *config.Config, earlier []config.Problem) *config.Config {
 	c := *cfg
-	if s := c.Pusher.SNS; s != nil && s.Host == "" {
+	if s := c.Pusher.SNS; s != nil && s.Region == "" {
 		copied := *s
-		copied.Host = "stopgap.invalid"
+		copied.Region = "eu-west-1"
 		c.Pusher.SNS = &copied
 	}
 	c.Pools.HTTP = maps.Clone(c.Pools.HTTP)
@@ -109,8 +109,15 @@ func stopgaps(cfg *config.Config, earlier []config.Problem) *config.Config {
 	}
 	c.Destinations = slices.Clone(c.Destinations)
 	for i := range c.Destinations {
-		if d := &c.Destinations[i]; config.HasError(earlier, config.DestinationPath(i)+".tls") {
+		d := &c.Destinations[i]
+		if config.HasError(earlier, config.DestinationPath(i)+".tls") {
 			d.TLS, d.NATS.TLS = nil, nil
+		}
+		if d.Exchange.Name == "" {
+			d.Exchange.Name = "stopgap"
+		}
+		if d.SNS.Topic == "" {
+			d.SNS.Topic, d.SNS.Region = "stopgap", "eu-west-1"
 		}
 	}
 	return &c

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,7 @@ import (
 	"eventpusher/event"
 )
 
-// Name is what the backend is called in configuration, logs and metrics.
+// Name is what the backend of MongooseIM's section is called in logs, metrics and the outbox.
 const Name = "rabbit"
 
 const (
@@ -30,6 +31,14 @@ const (
 	maxLanes = 2
 )
 
+// Options are what one destination needs.
+type Options struct {
+	Name    string
+	Section config.Rabbit // what is published, and to which exchanges
+	Pool    config.RabbitPool
+	Log     *slog.Logger
+}
+
 // Backend publishes over one connection, with a channel for each lane.
 //
 // It connects for Prepare, when something is to be published and no connection is
@@ -37,10 +46,11 @@ const (
 // every new channel before it is used. What becomes of a message that no queue
 // takes is in judgeReturn.
 type Backend struct {
+	name      string
 	exchanges config.Rabbit
 	chosen    form.Chosen
 	pool      config.RabbitPool
-	address   string
+	address   string // all of them, to be shown
 	lanes     int
 	batch     int
 	dialer    dialer
@@ -77,46 +87,50 @@ var (
 
 var errClosed = errors.New("rabbit: backend is closed")
 
-// New returns the backend for the given exchanges and pool. It connects to
-// nothing.
-func New(exchanges config.Rabbit, pool config.RabbitPool, log *slog.Logger) (*Backend, error) {
-	for _, x := range configured(&exchanges) {
-		if x.Name == "" || len(x.Name) > maxShortString {
-			return nil, fmt.Errorf("rabbit: the name of an exchange has %d bytes; 1 to %d are allowed", len(x.Name), maxShortString)
-		}
-	}
-	chosen, err := form.Choose(exchanges.Choice, form.Payload(event.FullJID), "user_status", "chat", "groupchat")
-	if err != nil {
-		return nil, fmt.Errorf("rabbit: %w", err)
+// New returns the backend of a destination. It connects to nothing. The error says what is
+// wrong with the options.
+func New(o Options) (*Backend, error) {
+	pool := o.Pool
+	if len(pool.Addresses) == 0 {
+		pool.Addresses = []string{net.JoinHostPort(pool.Host, strconv.Itoa(pool.Port))}
 	}
 	if pool.Window < 1 {
 		pool.Window = defaultWindow
 	}
 	b := &Backend{
-		exchanges: exchanges,
-		chosen:    chosen,
+		name:      o.Name,
+		exchanges: o.Section,
 		pool:      pool,
-		address:   net.JoinHostPort(pool.Host, strconv.Itoa(pool.Port)),
+		address:   strings.Join(pool.Addresses, ", "),
 		lanes:     min(maxLanes, pool.Window),
-		log:       log,
+		log:       o.Log,
 		ending:    make(chan struct{}),
+	}
+	for _, x := range b.configured() {
+		if x.Name == "" || len(x.Name) > maxShortString {
+			return nil, fmt.Errorf("rabbit: the name of an exchange has %d bytes; 1 to %d are allowed", len(x.Name), maxShortString)
+		}
+	}
+	var err error
+	if b.chosen, err = form.Choose(o.Section.Choice, form.Payload(event.FullJID), "user_status", "chat", "groupchat"); err != nil {
+		return nil, fmt.Errorf("rabbit: %w", err)
 	}
 	if pool.Workers > 0 {
 		b.lanes = min(b.lanes, pool.Workers)
 	}
 	b.batch = pool.Window / b.lanes
-	if b.dialer, err = newDialer(pool, b.address); err != nil {
+	if b.dialer, err = newDialer(pool); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
 // Name implements backends.Backend.
-func (b *Backend) Name() string { return Name }
+func (b *Backend) Name() string { return b.name }
 
 // Wants implements backends.Backend: an exchange has to be configured for e as well.
 func (b *Backend) Wants(e *event.Event) bool {
-	return b.chosen.Wants(e) && exchangeFor(&b.exchanges, e) != nil
+	return b.chosen.Wants(e) && b.exchangeFor(e) != nil
 }
 
 // Limits implements backends.Backend: the lanes together keep at most the

@@ -35,7 +35,7 @@ func BenchmarkPublish(b *testing.B) {
 		}
 	}
 	defer admin.QueueDelete(x.Name, false, false, false)
-	backend, err := rabbit.New(config.Rabbit{Chat: x}, poolFor(b, broker, broker.Addr()), discard)
+	backend, err := rabbit.New(rabbit.Options{Name: rabbit.Name, Section: config.Rabbit{Chat: x}, Pool: poolFor(b, broker, broker.Addr()), Log: discard})
 	if err != nil {
 		b.Fatal(err)
 	}

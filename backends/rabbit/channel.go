@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"eventpusher/backends"
+	"eventpusher/config"
 	"eventpusher/event"
 )
 
@@ -32,12 +35,12 @@ func (ch *channel) publish(ctx context.Context, batch []event.Event, errs []erro
 	release := context.AfterFunc(ctx, ch.session.cut)
 	var broken error
 	for i := range batch {
-		x := exchangeFor(&b.exchanges, &batch[i])
+		x := b.exchangeFor(&batch[i])
 		if x == nil {
 			errs[i] = backends.Permanent(errors.New("rabbit: no exchange is configured for this event"))
 			continue
 		}
-		key, err := routingKey(x, &batch[i])
+		key, err := b.routingKey(x, &batch[i])
 		if err != nil {
 			errs[i] = err
 			continue
@@ -84,7 +87,7 @@ func (ch *channel) settle(ctx context.Context, batch []event.Event, confirms []*
 			case <-confirm.Done():
 			case <-ctx.Done():
 				usable = false
-				errs[i] = fmt.Errorf("rabbit: no confirm from %s: %w", ch.session.backend.address, ctx.Err())
+				errs[i] = fmt.Errorf("rabbit: no confirm from %s: %w", ch.session.address, ctx.Err())
 				continue
 			}
 		}
@@ -95,7 +98,7 @@ func (ch *channel) settle(ctx context.Context, batch []event.Event, confirms []*
 			usable = false
 			errs[i] = ch.failure(ctx, broken, sizes[i])
 		default:
-			errs[i] = fmt.Errorf("rabbit: %s refused the message (basic.nack)", ch.session.backend.address)
+			errs[i] = fmt.Errorf("rabbit: %s refused the message (basic.nack)", ch.session.address)
 		}
 	}
 	ch.takeReturns(batch, errs)
@@ -134,7 +137,7 @@ func (ch *channel) countReturns() {
 // failure says why a channel failed an event of the given payload size: err, or
 // what the broker gave as reason.
 func (ch *channel) failure(ctx context.Context, err error, size int) error {
-	address := ch.session.backend.address
+	address := ch.session.address
 	if ctx.Err() != nil {
 		return fmt.Errorf("rabbit: publishing to %s: %w", address, ctx.Err())
 	}
@@ -156,11 +159,28 @@ func (ch *channel) failure(ctx context.Context, err error, size int) error {
 	if refused, ok := refusedSize(ch.reason); ok && refused == size {
 		return backends.Permanent(fmt.Errorf("rabbit: %s refuses a message of %d bytes: %w", address, size, backends.ErrTooLarge))
 	}
-	err = fmt.Errorf("rabbit: publishing to %s: %w", address, ch.reason)
-	if ch.reason.Code == amqp.AccessRefused {
-		return backends.Paused(fmt.Errorf("%w; grant user %q the write permission", err, ch.session.backend.pool.Username))
+	return ch.session.backend.refusal(fmt.Errorf("rabbit: publishing to %s: %w", address, ch.reason), ch.reason)
+}
+
+// refusal is err, whose reason the broker gave when it closed a channel in the middle of
+// publishing.
+func (b *Backend) refusal(err error, reason *amqp.Error) error {
+	switch {
+	case reason.Code == amqp.AccessRefused && strings.Contains(reason.Reason, "internal exchange"):
+		return backends.Paused(fmt.Errorf("%w; name another exchange", err))
+	case reason.Code == amqp.AccessRefused:
+		return backends.Paused(fmt.Errorf("%w; grant %s the write permission", err, b.dialer.user()))
+	case reason.Code == amqp.NotFound && b.assumes(reason.Reason):
+		return backends.Paused(fmt.Errorf("%w; create the exchange, or write declare = %q", err, declareActive))
 	}
 	return err
+}
+
+// assumes reports whether a reason is about an exchange that is used without being declared.
+func (b *Backend) assumes(reason string) bool {
+	return slices.ContainsFunc(b.configured(), func(x *config.Exchange) bool {
+		return x.Declare == declareNone && strings.Contains(reason, "'"+x.Name+"'")
+	})
 }
 
 // refusedSize returns the size of the message that made RabbitMQ close a channel.

@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,31 +18,56 @@ import (
 )
 
 const (
-	heartbeat = 10 * time.Second
 	// connectTimeout covers TCP, TLS and the AMQP handshake. It is longer than the
 	// 3 seconds that RabbitMQ waits before it hangs up on wrong credentials.
-	connectTimeout = 10 * time.Second
+	connectTimeout   = 10 * time.Second
+	defaultHeartbeat = 10 * time.Second
 	// writeTimeout ends writes to a broker that has stopped reading.
 	writeTimeout = 20 * time.Second
 )
 
-// dialer opens connections to one broker.
+// dialer opens connections to one broker, which may have several nodes.
 type dialer struct {
+	pool  config.RabbitPool
+	nodes []node
+}
+
+type node struct {
 	address string
-	pool    config.RabbitPool
 	tls     *tls.Config
 }
 
-func newDialer(pool config.RabbitPool, address string) (dialer, error) {
-	d := dialer{address: address, pool: pool}
-	if pool.TLS == nil {
-		return d, nil
-	}
-	var err error
-	if d.tls, err = tlsconfig.Client(pool.TLS, pool.Host); err != nil {
-		return d, fmt.Errorf("rabbit: %w", err)
+// link is an open connection; raw is what cuts it off.
+type link struct {
+	address string
+	conn    *amqp.Connection
+	raw     net.Conn
+}
+
+func newDialer(pool config.RabbitPool) (dialer, error) {
+	d := dialer{pool: pool}
+	for _, address := range pool.Addresses {
+		n := node{address: address}
+		if pool.TLS != nil {
+			host, _, err := net.SplitHostPort(address)
+			if err == nil {
+				n.tls, err = tlsconfig.Client(pool.TLS, host)
+			}
+			if err != nil {
+				return d, fmt.Errorf("rabbit: %w", err)
+			}
+		}
+		d.nodes = append(d.nodes, n)
 	}
 	return d, nil
+}
+
+// user names in a sentence who logs in.
+func (d dialer) user() string {
+	if d.pool.SASL == saslExternal {
+		return "the user of the client certificate"
+	}
+	return fmt.Sprintf("user %q", d.pool.Username)
 }
 
 // wire bounds each write: a broker that stops reading, hung or under an alarm,
@@ -55,63 +81,119 @@ func (w wire) Write(p []byte) (int, error) {
 	return w.Conn.Write(p)
 }
 
-// dial connects and logs in within ctx; the net.Conn is what cuts the connection off.
-func (d dialer) dial(ctx context.Context) (*amqp.Connection, net.Conn, error) {
+// dial connects and logs in within ctx, at the first node that takes it. Each has an equal
+// share of the time that is left. The error is the first that only an operator can mend, else
+// it has those of all nodes.
+func (d dialer) dial(ctx context.Context) (link, error) {
+	deadline, limited := ctx.Deadline()
+	var failed error
+	for i, n := range d.nodes {
+		trying, cancel := ctx, context.CancelFunc(func() {})
+		if limited {
+			trying, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(len(d.nodes)-i))
+		}
+		l, err := d.login(trying, n)
+		cancel()
+		switch {
+		case err == nil:
+			return l, nil
+		case failed == nil || backends.Reason(err) == "paused" && backends.Reason(failed) != "paused":
+			failed = err
+		case backends.Reason(failed) != "paused":
+			failed = fmt.Errorf("%w; %w", failed, err)
+		}
+	}
+	return link{}, failed
+}
+
+func (d dialer) login(ctx context.Context, n node) (link, error) {
 	var nd net.Dialer
-	raw, err := nd.DialContext(ctx, "tcp", d.address)
+	raw, err := nd.DialContext(ctx, "tcp", n.address)
 	if err != nil {
-		return nil, nil, fmt.Errorf("rabbit: %w", err)
+		return link{}, fmt.Errorf("rabbit: %w", err)
 	}
 	conn := raw
-	if d.tls != nil {
-		secured := tls.Client(raw, d.tls)
+	if n.tls != nil {
+		secured := tls.Client(raw, n.tls)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			raw.Close()
-			return nil, nil, fmt.Errorf("rabbit: TLS with %s: %w (does this port speak TLS? RabbitMQ's usually is 5671)", d.address, err)
+			return link{}, fmt.Errorf("rabbit: TLS with %s: %w%s", n.address, err, tlsHint(err))
 		}
 		conn = secured
 	}
 	// The library's handshake knows no context: closing the socket ends it.
 	release := context.AfterFunc(ctx, func() { raw.Close() })
-	properties := amqp.NewConnectionProperties()
-	properties.SetClientConnectionName("eventpusher")
-	c, err := amqp.Open(wire{conn}, amqp.Config{
-		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: d.pool.Username, Password: d.pool.Password.Reveal()}},
-		Vhost:      d.pool.VirtualHost,
-		Heartbeat:  heartbeat,
-		Locale:     "en_US",
-		Properties: properties,
-	})
+	c, err := amqp.Open(wire{conn}, d.parameters())
 	if !release() && ctx.Err() != nil {
 		// What the library makes of the closed socket (often "wrong credentials")
 		// would mislead.
 		raw.Close()
-		return nil, nil, fmt.Errorf("rabbit: no answer to the login at %s: %w", d.address, ctx.Err())
+		return link{}, fmt.Errorf("rabbit: no answer to the login at %s: %w", n.address, ctx.Err())
 	}
 	if err != nil {
 		raw.Close()
-		return nil, nil, d.explain(err)
+		return link{}, d.explain(n, err)
 	}
-	return c, raw, nil
+	return link{address: n.address, conn: c, raw: raw}, nil
+}
+
+// tlsHint says what else may be wrong where the other side does not speak TLS.
+func tlsHint(err error) string {
+	var strange tls.RecordHeaderError
+	if errors.As(err, &strange) {
+		return " (does this port speak TLS? RabbitMQ's usually is 5671)"
+	}
+	return ""
+}
+
+// saslExternal is the value of config.RabbitPool.SASL with which the client certificate logs
+// in (SASL EXTERNAL, RFC 4422 appendix A).
+const saslExternal = "external"
+
+// parameters are those of the AMQP handshake.
+func (d dialer) parameters() amqp.Config {
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName(cmp.Or(d.pool.ConnectionName, "eventpusher"))
+	c := amqp.Config{
+		SASL:       []amqp.Authentication{&amqp.PlainAuth{Username: d.pool.Username, Password: d.pool.Password.Reveal()}},
+		Vhost:      d.pool.VirtualHost,
+		Heartbeat:  cmp.Or(d.pool.Heartbeat, defaultHeartbeat),
+		Locale:     "en_US",
+		Properties: properties,
+	}
+	if d.pool.SASL == saslExternal {
+		c.SASL = []amqp.Authentication{&amqp.ExternalAuth{}}
+	}
+	return c
 }
 
 // explain says in one sentence why a login was refused, and what to do.
-func (d dialer) explain(err error) error {
+func (d dialer) explain(n node, err error) error {
 	var e *amqp.Error
 	if !errors.As(err, &e) {
-		return fmt.Errorf("rabbit: login at %s: %w", d.address, err)
+		return fmt.Errorf("rabbit: login at %s: %w", n.address, err)
 	}
 	switch {
-	case errors.Is(err, amqp.ErrCredentials), e.Code == amqp.AccessRefused && !errors.Is(err, amqp.ErrVhost) && !errors.Is(err, amqp.ErrSASL):
+	case errors.Is(err, amqp.ErrSASL) && d.pool.SASL == saslExternal:
+		return backends.Paused(fmt.Errorf("rabbit: %s does not offer the login by certificate: enable the plugin rabbitmq_auth_mechanism_ssl and add EXTERNAL to auth_mechanisms (%w)",
+			n.address, err))
+	case d.refusesLogin(err, e) && d.pool.SASL == saslExternal:
+		return backends.Paused(fmt.Errorf("rabbit: %s refuses the login by certificate: add a user of the certificate's name (ssl_cert_login_from says which of its names) (%w)",
+			n.address, err))
+	case d.refusesLogin(err, e):
 		return backends.Paused(fmt.Errorf("rabbit: %s refuses the login of user %q: check username and password of the pool (%w)",
-			d.address, d.pool.Username, err))
+			n.address, d.pool.Username, err))
 	case errors.Is(err, amqp.ErrVhost), e.Code == amqp.NotAllowed && !strings.Contains(e.Reason, "limit"):
-		return backends.Paused(fmt.Errorf("rabbit: user %q gets no access to virtual host %q at %s: create it, or grant the user access (%w)",
-			d.pool.Username, d.pool.VirtualHost, d.address, err))
-	case d.tls == nil && !e.Server:
-		return fmt.Errorf("rabbit: login at %s: %w (if this port speaks TLS, configure the pool's tls)", d.address, err)
+		return backends.Paused(fmt.Errorf("rabbit: %s gets no access to virtual host %q at %s: create it, or grant the user access (%w)",
+			d.user(), d.pool.VirtualHost, n.address, err))
+	case n.tls == nil && !e.Server:
+		return fmt.Errorf("rabbit: login at %s: %w (if this port speaks TLS, configure the pool's tls)", n.address, err)
 	}
-	return fmt.Errorf("rabbit: login at %s: %w", d.address, err)
+	return fmt.Errorf("rabbit: login at %s: %w", n.address, err)
+}
+
+func (d dialer) refusesLogin(err error, e *amqp.Error) bool {
+	return errors.Is(err, amqp.ErrCredentials) || e.Code == amqp.AccessRefused && !errors.Is(err, amqp.ErrVhost) && !errors.Is(err, amqp.ErrSASL)
 }
 
 // attempt is one try to connect.
@@ -160,9 +242,9 @@ func (b *Backend) session(ctx context.Context) (*session, error) {
 func (b *Backend) connect(ctx context.Context, a *attempt) {
 	defer b.tasks.Done()
 	defer a.cancel()
-	conn, raw, err := b.dialer.dial(ctx)
+	l, err := b.dialer.dial(ctx)
 	if err == nil {
-		a.session = newSession(b, conn, raw)
+		a.session = newSession(b, l)
 	}
 	a.err = err
 
@@ -180,7 +262,7 @@ func (b *Backend) connect(ctx context.Context, a *attempt) {
 		b.connections.Add(1)
 		a.session.reborn, b.down = b.down, false
 		b.current = a.session
-		b.log.Info("connected to RabbitMQ", "backend", b.Name(), "address", b.address)
+		b.log.Info("connected to RabbitMQ", "backend", b.Name(), "address", l.address)
 	}
 	b.mu.Unlock()
 	close(a.done)

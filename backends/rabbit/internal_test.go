@@ -26,8 +26,9 @@ func TestExchangeFor(t *testing.T) {
 		GroupChat: &config.Exchange{Name: "groupchat_msg", SentTopic: "gsent", RecvTopic: "grecv"},
 	}
 	message := func(kind string, d event.Direction) event.Event {
-		return event.Event{Kind: event.Chat, Type: kind, Direction: d, From: "alice@localhost/r", To: "room@muc.localhost/Nick", HasBody: true}
+		return event.Event{Kind: event.Chat, Type: kind, Direction: d, From: "alice@localhost/r", To: "room@muc.localhost/Nick", User: "alice@localhost", HasBody: true}
 	}
+	one := config.Rabbit{All: &config.Exchange{Name: "events"}}
 	noBody := message("chat", event.In)
 	noBody.HasBody = false
 	for _, tc := range []struct {
@@ -50,19 +51,22 @@ func TestExchangeFor(t *testing.T) {
 		{"stored", all, event.Event{Kind: event.Stored, Type: "chat", HasBody: true}, "", ""},
 		{"the end of an account", all, event.Event{Kind: event.Removed, From: "alice@localhost", User: "alice@localhost"}, "", ""},
 		{"missed", all, event.Event{Kind: event.Missed, Type: "groupchat", HasBody: true}, "", ""},
+		{"one for everything", one, message("groupchat", event.Out), "events", "groupchat.out.alice@localhost"},
+		{"one for everything, a status", one, event.Event{Kind: event.UserStatus, Online: true, User: "alice@localhost"}, "events", "user_status.online.alice@localhost"},
+		{"one for everything, of another sort", one, event.Event{Kind: event.Unack, HasBody: true}, "", ""},
 		{"no presence section", config.Rabbit{Chat: all.Chat}, event.Event{Kind: event.UserStatus}, "", ""},
 		{"no chat section", config.Rabbit{Presence: all.Presence}, message("chat", event.In), "", ""},
 		{"no groupchat section", config.Rabbit{Chat: all.Chat}, message("groupchat", event.In), "", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b, err := New(tc.c, config.RabbitPool{}, slog.New(slog.DiscardHandler))
+			b, err := New(Options{Name: Name, Section: tc.c, Pool: config.RabbitPool{}, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer b.Close()
 			var x *config.Exchange
 			if b.Wants(&tc.e) {
-				x = exchangeFor(&tc.c, &tc.e)
+				x = b.exchangeFor(&tc.e)
 			}
 			if (x == nil) != (tc.exchange == "") {
 				t.Fatalf("exchange %v, want %q", x, tc.exchange)
@@ -70,7 +74,7 @@ func TestExchangeFor(t *testing.T) {
 			if x == nil {
 				return
 			}
-			if key, err := routingKey(x, &tc.e); x.Name != tc.exchange || key != tc.key || err != nil {
+			if key, err := b.routingKey(x, &tc.e); x.Name != tc.exchange || key != tc.key || err != nil {
 				t.Errorf("%s %s %v, want %s %s", x.Name, key, err, tc.exchange, tc.key)
 			}
 		})
@@ -85,7 +89,7 @@ func TestRoutingKeyLimit(t *testing.T) {
 		want   string
 	}{{255, ""}, {256, "permanent"}} {
 		e := event.Event{Kind: event.Chat, Direction: event.In, From: jid.JID(strings.Repeat("x", tc.length-len(suffix)) + "@localhost/r")}
-		if key, err := routingKey(x, &e); backends.Reason(err) != tc.want {
+		if key, err := new(Backend).routingKey(x, &e); backends.Reason(err) != tc.want {
 			t.Errorf("key of %d bytes: %v, want %q", len(key), err, tc.want)
 		}
 	}
@@ -93,7 +97,7 @@ func TestRoutingKeyLimit(t *testing.T) {
 
 func TestNewRefusesNames(t *testing.T) {
 	for _, name := range []string{"", strings.Repeat("x", 256)} {
-		if _, err := New(config.Rabbit{Chat: &config.Exchange{Name: name}}, config.RabbitPool{}, slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := New(Options{Name: Name, Section: config.Rabbit{Chat: &config.Exchange{Name: name}}, Pool: config.RabbitPool{}, Log: slog.New(slog.DiscardHandler)}); err == nil {
 			t.Errorf("an exchange with a name of %d bytes is accepted", len(name))
 		}
 	}
@@ -103,7 +107,7 @@ func TestLimitsKeepTheWindow(t *testing.T) {
 	for _, tc := range []struct{ window, workers, lanes, batch int }{
 		{0, 0, 2, 128}, {256, 10, 2, 128}, {256, 1, 1, 256}, {1, 10, 1, 1}, {3, 10, 2, 1},
 	} {
-		b, err := New(config.Rabbit{}, config.RabbitPool{Window: tc.window, PoolOptions: config.PoolOptions{Workers: tc.workers}}, nil)
+		b, err := New(Options{Name: Name, Section: config.Rabbit{}, Pool: config.RabbitPool{Window: tc.window, PoolOptions: config.PoolOptions{Workers: tc.workers}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +118,7 @@ func TestLimitsKeepTheWindow(t *testing.T) {
 }
 
 func TestExplainLogin(t *testing.T) {
-	d := dialer{address: "localhost:5672", pool: config.RabbitPool{Username: "joe", VirtualHost: "/chat", Password: "hunter2"}}
+	d := dialer{pool: config.RabbitPool{Username: "joe", VirtualHost: "/chat", Password: "hunter2"}}
 	for _, tc := range []struct {
 		name         string
 		err          error
@@ -131,7 +135,7 @@ func TestExplainLogin(t *testing.T) {
 		{"other", errors.New("odd"), "transient", "odd"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := d.explain(tc.err)
+			err := d.explain(node{address: "localhost:5672"}, tc.err)
 			if backends.Reason(err) != tc.want || !strings.Contains(err.Error(), tc.detail) || strings.Contains(err.Error(), "hunter2") {
 				t.Errorf("%v (%q), want %q with %q", err, backends.Reason(err), tc.want, tc.detail)
 			}
@@ -161,7 +165,7 @@ func TestRefusedSize(t *testing.T) {
 func TestFailureBlamesTheMessageThatIsTooLarge(t *testing.T) {
 	closed := make(chan *amqp.Error, 1)
 	closed <- &amqp.Error{Code: 406, Reason: "PRECONDITION_FAILED - message size 20 is larger than configured max size 16"}
-	ch := &channel{session: &session{backend: &Backend{address: "localhost:5672"}}, closed: closed}
+	ch := &channel{session: &session{backend: new(Backend), address: "localhost:5672"}, closed: closed}
 	for size, want := range map[int]string{20: "too_large", 19: "transient"} {
 		if err := ch.failure(t.Context(), amqp.ErrClosed, size); backends.Reason(err) != want {
 			t.Errorf("size %d: %v (%q), want %q", size, err, backends.Reason(err), want)
@@ -173,7 +177,7 @@ func TestFailureBlamesTheMessageThatIsTooLarge(t *testing.T) {
 func TestFailureNamesTheMissingPermission(t *testing.T) {
 	closed := make(chan *amqp.Error, 1)
 	closed <- &amqp.Error{Code: 403, Reason: "ACCESS_REFUSED - write access to exchange 'presence' in vhost '/' refused for user 'joe'"}
-	ch := &channel{session: &session{backend: &Backend{pool: config.RabbitPool{Username: "joe"}}}, closed: closed}
+	ch := &channel{session: &session{backend: &Backend{dialer: dialer{pool: config.RabbitPool{Username: "joe"}}}}, closed: closed}
 	if err := ch.failure(t.Context(), amqp.ErrClosed, 1); backends.Reason(err) != "paused" || !strings.Contains(err.Error(), `grant user "joe" the write permission`) {
 		t.Errorf("%v (%q), want paused with the permission that is missing", err, backends.Reason(err))
 	}
@@ -183,10 +187,10 @@ func TestFailureNamesTheMissingPermission(t *testing.T) {
 func connected(t *testing.T) (b *Backend, s *session, batch []event.Event) {
 	t.Helper()
 	broker := harness.SharedRabbitMQ(t)
-	b, err := New(config.Rabbit{Chat: &config.Exchange{Name: "internal", Type: "topic"}}, config.RabbitPool{
+	b, err := New(Options{Name: Name, Section: config.Rabbit{Chat: &config.Exchange{Name: "internal", Type: "topic"}}, Pool: config.RabbitPool{
 		Host: broker.Host, Port: broker.Port, Username: broker.Username, Password: config.Secret(broker.Password),
 		VirtualHost: broker.VHost, ConfirmsEnabled: true,
-	}, slog.New(slog.DiscardHandler))
+	}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +252,7 @@ func TestBlockedBroker(t *testing.T) {
 
 // Attempts to connect keep reconnect.delay between them.
 func TestReconnectDelay(t *testing.T) {
-	b, err := New(config.Rabbit{}, config.RabbitPool{Host: "127.0.0.1", Port: 1, ReconnectDelay: 1 << 60}, slog.New(slog.DiscardHandler))
+	b, err := New(Options{Name: Name, Section: config.Rabbit{}, Pool: config.RabbitPool{Host: "127.0.0.1", Port: 1, ReconnectDelay: 1 << 60}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +282,7 @@ func listen(t *testing.T) (net.Listener, int) {
 // A login that nobody answers ends with Close.
 func TestCloseWhileConnecting(t *testing.T) {
 	l, port := listen(t)
-	b, err := New(config.Rabbit{}, config.RabbitPool{Host: "127.0.0.1", Port: port}, slog.New(slog.DiscardHandler))
+	b, err := New(Options{Name: Name, Section: config.Rabbit{}, Pool: config.RabbitPool{Host: "127.0.0.1", Port: port}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,17 +19,17 @@ var _ backends.Probing = (*Backend)(nil)
 // each exchange, and where that exists, whether it is the configured one and may be
 // published to.
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
-	conn, raw, err := b.dialer.dial(ctx)
+	l, err := b.dialer.dial(ctx)
 	if err != nil {
 		return []finding.Finding{finding.Failf(b.Name(), "", "%s", withoutName(err))}
 	}
 	// The library's calls know no context; cutting the connection ends them.
-	release := context.AfterFunc(ctx, func() { raw.Close() })
+	release := context.AfterFunc(ctx, func() { l.raw.Close() })
 	defer release()
-	defer conn.Close()
-	list := []finding.Finding{finding.Okf(b.Name(), "%s takes the login of user %q for virtual host %q", b.address, b.pool.Username, b.pool.VirtualHost)}
-	for _, x := range configured(&b.exchanges) {
-		list = append(list, b.probeExchange(conn, x))
+	defer l.conn.Close()
+	list := []finding.Finding{finding.Okf(b.Name(), "%s takes the login of %s for virtual host %q", l.address, b.dialer.user(), b.pool.VirtualHost)}
+	for _, x := range b.configured() {
+		list = append(list, b.probeExchange(l.conn, x))
 	}
 	return list
 }
@@ -38,34 +38,34 @@ func (b *Backend) probeExchange(conn *amqp.Connection, x *config.Exchange) findi
 	fail := func(err error) finding.Finding {
 		var e *amqp.Error
 		if errors.As(err, &e) && e.Code == amqp.AccessRefused {
-			return finding.Failf(b.Name(), fmt.Sprintf("grant user %q the configure permission on it", b.pool.Username), "exchange %q may not be asked for", x.Name)
+			return finding.Failf(b.Name(), fmt.Sprintf("grant %s the configure permission on it", b.dialer.user()), "exchange %q may not be asked for", x.Name)
 		}
 		return finding.Failf(b.Name(), "", "exchange %q: %s", x.Name, withoutName(err))
 	}
-	// Each question has a channel of its own, since the broker closes that of who
-	// asks amiss.
 	err := onChannel(conn, func(ch *amqp.Channel) error {
 		return ch.ExchangeDeclarePassive(x.Name, x.Type, x.Durable, false, false, false, nil)
 	})
 	var e *amqp.Error
 	switch {
+	case errors.As(err, &e) && e.Code == amqp.NotFound && !declares(x):
+		return finding.Failf(b.Name(), fmt.Sprintf("create it, or write declare = %q", declareActive), "exchange %q is not there", x.Name)
 	case errors.As(err, &e) && e.Code == amqp.NotFound:
 		return finding.Warnf(b.Name(), "start eventpusher, then bind queues to it; or declare it yourself", "exchange %q is not there yet; a start declares it", x.Name)
 	case err != nil:
 		return fail(err)
 	}
 	// Of one that exists this only compares, and creates nothing.
-	err = onChannel(conn, func(ch *amqp.Channel) error {
-		return ch.ExchangeDeclare(x.Name, x.Type, x.Durable, false, false, false, nil)
-	})
-	if err != nil {
-		return finding.Failf(b.Name(), "", "%s", withoutName(explainDeclare(b, x, err)))
+	if declares(x) {
+		err = onChannel(conn, func(ch *amqp.Channel) error { return declareExchange(ch, x) })
+		if err != nil && !fits(x, true, err) {
+			return finding.Failf(b.Name(), "", "%s", withoutName(b.explainDeclare(x, err)))
+		}
 	}
 	switch may, err := mayPublish(conn, x.Name); {
 	case err != nil:
 		return fail(err)
 	case may == refused:
-		return finding.Failf(b.Name(), fmt.Sprintf("grant user %q the write permission on it", b.pool.Username), "exchange %q is there and may not be published to", x.Name)
+		return finding.Failf(b.Name(), fmt.Sprintf("grant %s the write permission on it", b.dialer.user()), "exchange %q is there and may not be published to", x.Name)
 	case may == unknown:
 		return finding.Okf(b.Name(), "exchange %q is there as configured; this broker does not say whether it may be published to", x.Name)
 	}
@@ -109,7 +109,7 @@ func mayPublish(conn *amqp.Connection, exchange string) (permission, error) {
 	return unknown, e
 }
 
-// onChannel calls f with a channel of its own.
+// onChannel calls f with a channel of its own, since the broker closes that of who asks amiss.
 func onChannel(conn *amqp.Connection, f func(*amqp.Channel) error) error {
 	ch, err := conn.Channel()
 	if err != nil {

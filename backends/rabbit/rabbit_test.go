@@ -62,7 +62,7 @@ func newBackend(t testing.TB, x config.Rabbit, pool config.RabbitPool, log *slog
 	if log == nil {
 		log = discard
 	}
-	b, err := rabbit.New(x, pool, log)
+	b, err := rabbit.New(rabbit.Options{Name: rabbit.Name, Section: x, Pool: pool, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestConformance(t *testing.T) {
 		return backendtest.Service{
 			Address: broker.Addr(),
 			New: func(address string, log *slog.Logger) (backends.Backend, error) {
-				return rabbit.New(config.Rabbit{Chat: x}, poolFor(t, broker, address), log)
+				return rabbit.New(rabbit.Options{Name: rabbit.Name, Section: config.Rabbit{Chat: x}, Pool: poolFor(t, broker, address), Log: log})
 			},
 			Deliveries: func() []backendtest.Delivery {
 				var all []backendtest.Delivery
@@ -300,7 +300,7 @@ func TestWhatTheOperatorMustMend(t *testing.T) {
 		{"unknown vhost", func(p *config.RabbitPool, _ *config.Exchange) { p.VirtualHost = "nowhere" }, `virtual host "nowhere"`},
 		{"exchange of another type", func(_ *config.RabbitPool, x *config.Exchange) { x.Name = other.Name }, other.Name},
 		{"exchange type unknown", func(_ *config.RabbitPool, x *config.Exchange) { x.Type = "x-nonsense" }, "x-nonsense"},
-		{"exchange of the broker's own", func(_ *config.RabbitPool, x *config.Exchange) { x.Name = "amq.mine" }, "configure permission"},
+		{"exchange of the broker's own", func(_ *config.RabbitPool, x *config.Exchange) { x.Name = "amq.mine" }, "choose a name"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			pool, x := poolFor(t, broker, broker.Addr()), exchange()

@@ -8,7 +8,6 @@ import (
 	"eventpusher/backends"
 	"eventpusher/config"
 	"eventpusher/event"
-	"eventpusher/internal/jid"
 )
 
 // maxShortString is what AMQP 0-9-1 section 4.2.5.3 allows for names and keys.
@@ -16,9 +15,12 @@ const maxShortString = 255
 
 // exchangeFor returns the exchange for e, nil where none is configured
 // (mod_event_pusher_rabbit.erl): one for what is about users, one for rooms, one for all
-// other messages.
-func exchangeFor(c *config.Rabbit, e *event.Event) *config.Exchange {
+// other messages; or one for everything.
+func (b *Backend) exchangeFor(e *event.Event) *config.Exchange {
+	c := &b.exchanges
 	switch {
+	case c.All != nil:
+		return c.All
 	case e.Kind == event.UserStatus, e.Kind == event.Removed:
 		return c.Presence
 	case e.Type == "groupchat":
@@ -27,25 +29,30 @@ func exchangeFor(c *config.Rabbit, e *event.Event) *config.Exchange {
 	return c.Chat
 }
 
-// routingKey returns MongooseIM's routing key: the bare JID of the user, with
-// the topic of the direction for messages; what becomes of one later has that of those
-// that arrive. The dots of a domain make words of a topic of their own.
-func routingKey(x *config.Exchange, e *event.Event) (string, error) {
-	var user jid.JID
-	var topic string
-	switch {
-	case e.Kind == event.UserStatus, e.Kind == event.Removed:
-		user = e.From
-	case e.Direction == event.In:
-		user, topic = e.From, "."+x.SentTopic
-	default:
-		user, topic = e.To, "."+x.RecvTopic
+// routingKey returns the routing key of e. That of an exchange for everything is the sort of
+// event and the user: chat.in.alice@example.org.
+func (b *Backend) routingKey(x *config.Exchange, e *event.Event) (string, error) {
+	key := mongooseIMKey(x, e)
+	if x == b.exchanges.All {
+		key = e.Sort() + "." + string(e.User)
 	}
-	key := string(user.Bare()) + topic
 	if len(key) > maxShortString {
 		return "", backends.Permanent(fmt.Errorf("rabbit: routing key for exchange %q has %d bytes, AMQP allows %d", x.Name, len(key), maxShortString))
 	}
 	return key, nil
+}
+
+// mongooseIMKey returns MongooseIM's routing key: the bare JID of the user, with
+// the topic of the direction for messages; what becomes of one later has that of those
+// that arrive. The dots of a domain make words of a topic of their own.
+func mongooseIMKey(x *config.Exchange, e *event.Event) string {
+	switch {
+	case e.Kind == event.UserStatus, e.Kind == event.Removed:
+		return string(e.From.Bare())
+	case e.Direction == event.In:
+		return string(e.From.Bare()) + "." + x.SentTopic
+	}
+	return string(e.To.Bare()) + "." + x.RecvTopic
 }
 
 // message returns what is published for e. CloudEvents attributes are headers, named as

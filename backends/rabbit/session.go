@@ -16,6 +16,7 @@ const closeTimeout = 2 * time.Second
 // session is one connection and the channels on it that nobody uses now.
 type session struct {
 	backend *Backend
+	address string
 	conn    *amqp.Connection
 	raw     net.Conn
 	idle    chan *channel
@@ -29,10 +30,10 @@ type session struct {
 	cause  error // why the connection is gone
 }
 
-func newSession(b *Backend, conn *amqp.Connection, raw net.Conn) *session {
-	s := &session{backend: b, conn: conn, raw: raw, idle: make(chan *channel, b.lanes), gone: make(chan struct{}), since: time.Now()}
-	blocked := conn.NotifyBlocked(make(chan amqp.Blocking, 8))
-	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
+func newSession(b *Backend, l link) *session {
+	s := &session{backend: b, address: l.address, conn: l.conn, raw: l.raw, idle: make(chan *channel, b.lanes), gone: make(chan struct{}), since: time.Now()}
+	blocked := l.conn.NotifyBlocked(make(chan amqp.Blocking, 8))
+	closed := l.conn.NotifyClose(make(chan *amqp.Error, 1))
 	b.tasks.Add(1)
 	go s.watch(blocked, closed)
 	return s
@@ -53,7 +54,7 @@ func (s *session) watch(blocked <-chan amqp.Blocking, closed <-chan *amqp.Error)
 			s.setBlocked(note)
 		case e := <-closed: // nil after an orderly close
 			if e != nil {
-				s.backend.log.Warn("connection to RabbitMQ lost", "backend", s.backend.Name(), "address", s.backend.address, "err", e)
+				s.backend.log.Warn("connection to RabbitMQ lost", "backend", s.backend.Name(), "address", s.address, "err", e)
 				s.mu.Lock()
 				s.cause = e
 				s.mu.Unlock()
@@ -97,7 +98,7 @@ func (s *session) waitUnblocked(ctx context.Context) error {
 	case <-s.gone:
 		return s.lost()
 	case <-ctx.Done():
-		return fmt.Errorf("rabbit: %s takes no messages for now (%s): %w", s.backend.address, reason, ctx.Err())
+		return fmt.Errorf("rabbit: %s takes no messages for now (%s): %w", s.address, reason, ctx.Err())
 	}
 }
 
@@ -108,7 +109,7 @@ func (s *session) lost() error {
 	if s.cause == nil {
 		return errClosed
 	}
-	return fmt.Errorf("rabbit: connection to %s lost: %w", s.backend.address, s.cause)
+	return fmt.Errorf("rabbit: connection to %s lost: %w", s.address, s.cause)
 }
 
 // cut ends the connection at once, whatever is blocked on it.
@@ -164,7 +165,7 @@ func (s *session) open(ctx context.Context) (*channel, error) {
 	defer release()
 	ch, err := s.setUp()
 	if err != nil && ctx.Err() != nil {
-		return nil, fmt.Errorf("rabbit: opening a channel at %s: %w", s.backend.address, ctx.Err())
+		return nil, fmt.Errorf("rabbit: opening a channel at %s: %w", s.address, ctx.Err())
 	}
 	return ch, err
 }
@@ -173,17 +174,17 @@ func (s *session) setUp() (*channel, error) {
 	b := s.backend
 	raw, err := s.conn.Channel()
 	if err != nil {
-		return nil, fmt.Errorf("rabbit: opening a channel at %s: %w", b.address, err)
+		return nil, fmt.Errorf("rabbit: opening a channel at %s: %w", s.address, err)
 	}
 	ch := &channel{session: s, amqp: raw, closed: raw.NotifyClose(make(chan *amqp.Error, 1))}
-	if err := s.declare(raw); err != nil {
+	if err := s.declare(); err != nil {
 		s.discard(raw)
 		return nil, err
 	}
 	if b.pool.ConfirmsEnabled {
 		if err := raw.Confirm(false); err != nil {
 			s.discard(raw)
-			return nil, fmt.Errorf("rabbit: asking %s for confirms: %w", b.address, err)
+			return nil, fmt.Errorf("rabbit: asking %s for confirms: %w", s.address, err)
 		}
 	}
 	// The library hands over a return before it goes on to the confirm that follows

@@ -7,16 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/sns"
 	"github.com/aws/aws-sdk-go-v2/service/sns/types"
 
@@ -26,7 +22,7 @@ import (
 	"eventpusher/event"
 )
 
-// Name is what the backend is called in configuration, logs and metrics.
+// Name is what the backend of MongooseIM's section is called in logs, metrics and the outbox.
 const Name = "sns"
 
 const (
@@ -38,14 +34,24 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-// Backend publishes to up to three topics. The JSON goes out as the message
+// Options are what one destination needs.
+type Options struct {
+	Name    string
+	Section config.SNS
+	Hosts   []string // served domains, for @HOST@ in muc_host
+	Log     *slog.Logger
+}
+
+// Backend publishes to up to three topics, or to one. The JSON goes out as the message
 // itself unless message_structure_json asks for MongooseIM's form, which Amazon
 // refuses for want of a default entry.
 type Backend struct {
+	name          string
 	topics        topics
 	chosen        form.Chosen
 	structure     *string
 	region        string
+	roleARN       string
 	shownEndpoint string
 	limits        backends.Limits
 	client        *sns.Client
@@ -62,13 +68,10 @@ var (
 	_ backends.Counting = (*Backend)(nil)
 )
 
-// New returns the backend for c; hosts are the served domains, for @HOST@ in
-// muc_host. It connects to nothing and takes credentials only from c.
-func New(c config.SNS, hosts []string, log *slog.Logger) (*Backend, error) {
-	endpoint, err := endpointURL(c.Host)
-	if err != nil {
-		return nil, err
-	}
+// New returns the backend of a destination. It connects to nothing. The error says what is
+// wrong with the options.
+func New(o Options) (*Backend, error) {
+	c := o.Section
 	chosen, err := form.Choose(c.Choice, form.Payload(event.BareJID), "user_status", "chat.in", "groupchat.in")
 	if err != nil {
 		return nil, fmt.Errorf("sns: %w", err)
@@ -76,17 +79,11 @@ func New(c config.SNS, hosts []string, log *slog.Logger) (*Backend, error) {
 	if c.Choice.Format == config.FormatCloudEventsBinary {
 		return nil, errors.New("sns: format cloudevents_binary has no place for its attributes here: write cloudevents")
 	}
-	b := &Backend{
-		topics:        newTopics(&c, hosts),
-		chosen:        chosen,
-		region:        c.Region,
-		shownEndpoint: endpoint.Scheme + "://" + endpoint.Host,
-		log:           log,
-	}
 	lanes := maxLanes
 	if c.PoolSize > 0 {
 		lanes = min(c.PoolSize, maxLanes)
 	}
+	b := &Backend{name: o.Name, chosen: chosen, log: o.Log, roleARN: c.RoleARN}
 	b.limits = backends.Limits{
 		Lanes:        lanes,
 		Batch:        batchSize,
@@ -96,44 +93,16 @@ func New(c config.SNS, hosts []string, log *slog.Logger) (*Backend, error) {
 	if c.MessageStructureJSON {
 		b.structure = aws.String("json")
 	}
-	b.transfer = &http.Transport{
-		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
-		MaxConnsPerHost:     lanes,
-		MaxIdleConns:        lanes,
-		MaxIdleConnsPerHost: lanes,
-		IdleConnTimeout:     30 * time.Second,
-		TLSHandshakeTimeout: callTimeout,
+	if err := b.connect(&c); err != nil {
+		return nil, fmt.Errorf("sns: %w", err)
 	}
-	b.client = sns.New(sns.Options{
-		Region:       c.Region,
-		BaseEndpoint: aws.String(endpoint.String()),
-		Credentials:  credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey.Reveal(), ""),
-		Retryer:      aws.NopRetryer{}, // retries are the pusher's
-		AppID:        "eventpusher",
-		HTTPClient: &http.Client{
-			Transport:     b.transfer,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	})
+	c.Region = b.region
+	b.topics = newTopics(&c, o.Hosts)
 	return b, nil
 }
 
-// endpointURL reads sns_host: a host name, meant as https, or a URL whose scheme,
-// port and path are used. MongooseIM documents the latter but takes only the
-// former.
-func endpointURL(host string) (*url.URL, error) {
-	if !strings.Contains(host, "://") {
-		host = "https://" + host
-	}
-	u, err := url.Parse(host)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, errors.New("sns: sns_host must be a host name such as sns.eu-west-1.amazonaws.com, or an http or https URL")
-	}
-	return &url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}, nil
-}
-
 // Name implements backends.Backend.
-func (b *Backend) Name() string { return Name }
+func (b *Backend) Name() string { return b.name }
 
 // Wants implements backends.Backend: a topic has to be configured for e as well.
 func (b *Backend) Wants(e *event.Event) bool { return b.chosen.Wants(e) && b.topics.of(e) != "" }

@@ -35,7 +35,7 @@ func BenchmarkPublish(b *testing.B) {
 		io.WriteString(w, answer.String())
 	}))
 	defer server.Close()
-	backend, err := sns.New(options(server.URL), nil, slog.New(slog.DiscardHandler))
+	backend, err := sns.New(sns.Options{Name: sns.Name, Section: options(server.URL), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func emulated(t *testing.T, e *harness.SNSEmulator, change func(*config.SNS)) *s
 	if change != nil {
 		change(&c)
 	}
-	b, err := sns.New(c, []string{"localhost"}, slog.New(slog.DiscardHandler))
+	b, err := sns.New(sns.Options{Name: sns.Name, Section: c, Hosts: []string{"localhost"}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,8 +74,8 @@ func TestTopicOfEvent(t *testing.T) {
 		{"no presence topic", config.SNS{PMMessagesTopic: "pm"}, event.Event{Kind: event.UserStatus}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tc.c.Host = "localhost"
-			b, err := New(tc.c, []string{"localhost", "example.org"}, slog.New(slog.DiscardHandler))
+			tc.c.Host, tc.c.Region = "localhost", "eu-west-1"
+			b, err := New(Options{Name: Name, Section: tc.c, Hosts: []string{"localhost", "example.org"}, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -21,7 +21,7 @@ var _ backends.Probing = (*Backend)(nil)
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	var list []finding.Finding
 	asked := make(map[string]bool)
-	for _, topic := range []string{b.topics.presence, b.topics.pm, b.topics.muc} {
+	for _, topic := range []string{b.topics.all, b.topics.presence, b.topics.pm, b.topics.muc} {
 		if topic == "" || asked[topic] {
 			continue
 		}
@@ -41,9 +41,12 @@ func (b *Backend) probeTopic(ctx context.Context, topic string) finding.Finding 
 	if err == nil {
 		return finding.Okf(b.Name(), "topic %s is there; whether this key may publish to it shows with the first event", topic)
 	}
+	if none := b.withoutCredentials(err); none != nil {
+		return finding.Failf(b.Name(), "", "topic %s: %s", topic, none)
+	}
 	var api smithy.APIError
 	if !errors.As(err, &api) || api.ErrorCode() == unknownCode {
-		return finding.Failf(b.Name(), "check sns_host and the network", "topic %s: %s", topic, b.shorten(err))
+		return finding.Failf(b.Name(), "check the region and the network ("+b.shownEndpoint+")", "topic %s: %s", topic, b.shorten(err))
 	}
 	code := api.ErrorCode()
 	text := fmt.Sprintf("topic %s: %s", topic, describe(code, api.ErrorMessage()))

@@ -47,7 +47,7 @@ func startBackend(t testing.TB, change func(*config.SNS)) (*fakeSNS, *sns.Backen
 	if change != nil {
 		change(&c)
 	}
-	b, err := sns.New(c, []string{"localhost", "example.org"}, slog.New(slog.DiscardHandler))
+	b, err := sns.New(sns.Options{Name: sns.Name, Section: c, Hosts: []string{"localhost", "example.org"}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestConformance(t *testing.T) {
 		return backendtest.Service{
 			Address: f.address(),
 			New: func(address string, log *slog.Logger) (backends.Backend, error) {
-				return sns.New(options("http://"+address), []string{"localhost"}, log)
+				return sns.New(sns.Options{Name: sns.Name, Section: options("http://" + address), Hosts: []string{"localhost"}, Log: log})
 			},
 			Deliveries: func() []backendtest.Delivery {
 				var all []backendtest.Delivery
@@ -358,7 +358,7 @@ func TestEpoch(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	var logged bytes.Buffer
 	f := startFake(t)
-	b, err := sns.New(options(f.server.URL), nil, slog.New(slog.NewTextHandler(&logged, nil)))
+	b, err := sns.New(sns.Options{Name: sns.Name, Section: options(f.server.URL), Log: slog.New(slog.NewTextHandler(&logged, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -406,7 +406,7 @@ func TestCallTimesOutByContext(t *testing.T) {
 	f := startFake(t)
 	proxy := backendtest.StartProxy(t, f.address())
 	proxy.Hang()
-	b, err := sns.New(options("http://"+proxy.Address()), nil, slog.New(slog.DiscardHandler))
+	b, err := sns.New(sns.Options{Name: sns.Name, Section: options("http://" + proxy.Address()), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

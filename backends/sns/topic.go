@@ -10,6 +10,7 @@ import (
 
 // topics are the ARNs that events go to, empty where none is configured.
 type topics struct {
+	all               string // of everything
 	presence, pm, muc string
 	mucHosts          *jid.Domains // nil: rooms of every host
 }
@@ -17,6 +18,7 @@ type topics struct {
 // newTopics builds the ARNs; hosts are what @HOST@ in muc_host stands for.
 func newTopics(c *config.SNS, hosts []string) topics {
 	t := topics{
+		all:      topicARN(c, c.Topic),
 		presence: topicARN(c, c.PresenceUpdatesTopic),
 		pm:       topicARN(c, c.PMMessagesTopic),
 		muc:      topicARN(c, c.MUCMessagesTopic),
@@ -39,6 +41,8 @@ func newTopics(c *config.SNS, hosts []string) topics {
 // one for what is about users, one for rooms, one for all other messages.
 func (t *topics) of(e *event.Event) string {
 	switch {
+	case t.all != "":
+		return t.all
 	case e.Kind == event.UserStatus, e.Kind == event.Removed:
 		return t.presence
 	case e.Type != "groupchat":
@@ -58,14 +62,23 @@ func topicARN(c *config.SNS, topic string) string {
 	return "arn:" + partition(c.Region) + ":sns:" + c.Region + ":" + c.AccountID + ":" + topic
 }
 
-// partition returns the part of AWS that a region is in. MongooseIM always
-// writes aws.
+// partition returns the part of AWS that a region is in, which begins ARNs. MongooseIM always
+// writes aws. The SDK knows it too, but tells nobody; a test compares.
 func partition(region string) string {
+	parts := strings.Split(region, "-")
+	if len(parts) < 2 {
+		return "aws"
+	}
+	isolated, isIsolated := strings.CutPrefix(parts[1], "iso")
 	switch {
-	case strings.HasPrefix(region, "cn-"):
-		return "aws-cn"
-	case strings.HasPrefix(region, "us-gov-"):
+	case parts[0] == "cn", parts[0] == "eusc":
+		return "aws-" + parts[0]
+	case parts[1] == "gov":
 		return "aws-us-gov"
+	case isIsolated && isolated == "":
+		return "aws-iso"
+	case isIsolated:
+		return "aws-iso-" + isolated
 	}
 	return "aws"
 }

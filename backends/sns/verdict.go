@@ -59,6 +59,9 @@ func kindOf(code, message string) kind {
 
 // callError explains the failure of a whole call.
 func (b *Backend) callError(topic string, err error) error {
+	if none := b.withoutCredentials(err); none != nil {
+		return fmt.Errorf("sns: publish to %s: %w", topic, none)
+	}
 	var api smithy.APIError
 	if !errors.As(err, &api) || api.ErrorCode() == unknownCode {
 		return fmt.Errorf("sns: publish to %s: %w", topic, b.shorten(err))
@@ -70,6 +73,25 @@ func (b *Backend) callError(topic string, err error) error {
 		code = "Throttled"
 	}
 	return b.judge(topic, kindOf(code, message), code, detail, pauseOf(answer))
+}
+
+// withoutCredentials explains why a request could not be signed; nil if that was not the
+// reason. It is transient unless AWS refuses the role: machines get their roles a moment after
+// they start.
+func (b *Backend) withoutCredentials(err error) error {
+	var none *credentialsError
+	if !errors.As(err, &none) {
+		return nil
+	}
+	var api smithy.APIError
+	if errors.As(none, &api) && b.roleARN != "" {
+		refused := fmt.Errorf("role %s: %s", b.roleARN, describe(api.ErrorCode(), api.ErrorMessage()))
+		if kindOf(api.ErrorCode(), api.ErrorMessage()) != access {
+			return refused
+		}
+		return backends.Paused(fmt.Errorf("%w; let the role be assumed by these credentials (sts:AssumeRole, and its trust policy)", refused))
+	}
+	return fmt.Errorf("no credentials: %w; write access_key_id and secret_access_key, or give this machine a role", b.shorten(none))
 }
 
 // entryError explains the failure of one entry of a batch.

@@ -1,0 +1,4 @@
+package sns
+
+// TopicARN is what tests look at from outside.
+var TopicARN = topicARN

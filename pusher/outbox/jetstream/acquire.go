@@ -247,11 +247,20 @@ func (p *part) readParked(ctx context.Context, s *setup, of func(registration) b
 func (p *part) load(s *setup, id outbox.ParkedID) (*event.Event, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, requestTimeout)
 	defer cancel()
-	r, ok, err := s.state.Newest(ctx, s.names.parked(p.n, id))
+	subject := s.names.parked(p.n, id)
+	r, _, err := s.state.Newest(ctx, subject)
+	if err == nil && len(r.Data) == 0 { // a paused leader that wakes up may not have it yet
+		p.mu.Lock()
+		var list []natsrpc.Record
+		if list, err = p.fenced(ctx, s, subject); len(list) > 0 {
+			r = list[0]
+		}
+		p.mu.Unlock()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("outbox: parked event %d: %w", id.Number(), natsrpc.Explain(err))
 	}
-	if !ok || len(r.Data) == 0 {
+	if len(r.Data) == 0 {
 		return nil, fmt.Errorf("%w: number %d", outbox.ErrLost, id.Number())
 	}
 	e, err := outbox.DecodeEvent(r.Data)

@@ -104,6 +104,12 @@ type Rabbit struct {
 	// Unroutable is what becomes of a message that no queue takes: drop (default;
 	// counted), retry or dead_letter. It takes Mandatory and ConfirmsEnabled.
 	Unroutable string
+	// RoutingKey is an expression; empty: MongooseIM's, or that of All. LongRoutingKey says what
+	// becomes of an event whose key has more than 255 bytes: dead_letter (default) or cut.
+	RoutingKey     string
+	LongRoutingKey string
+	EventHeaders   bool          // sort, kind, type and direction of the event and its metadata are headers, the sort is the type
+	Expiration     time.Duration // after which the broker drops a message; 0: never; whole milliseconds
 	Choice
 }
 

@@ -23,8 +23,7 @@ func (d *Destination) rabbitFields() []field {
 			text("alternate_exchange", &x.AlternateExchange, nil, nonEmpty),
 			boolean("auto_delete", &x.AutoDelete, false),
 			boolean("persistent", &p.Persistent, true),
-			choice("unroutable", &d.Rabbit.Unroutable, "drop", "drop", "retry", "dead_letter"),
-		}, p.connection())
+		}, d.Rabbit.publishing(true), p.connection())
 }
 
 // destinationFields are the keys of type sns.

@@ -63,8 +63,8 @@ func TestWholeMongooseIMFile(t *testing.T) {
 			Presence:   &Exchange{Name: "presence", Type: "topic", Declare: "active"},
 			Chat:       &Exchange{Name: "chat_msg", Type: "topic", Durable: true, SentTopic: "sent", RecvTopic: "chat_msg_recv", Declare: "active"},
 			GroupChat:  &Exchange{Name: "groupchat_msg", Type: "topic", SentTopic: "groupchat_msg_sent", RecvTopic: "groupchat_msg_recv", Declare: "active"},
-			Unroutable: "drop",
-			Choice:     usual,
+			Unroutable: "drop", LongRoutingKey: "dead_letter",
+			Choice: usual,
 		},
 		Push: &Push{
 			Backend: "mnesia", Plugin: "enhanced", VirtualPubsubHosts: []string{"pubsub.@HOST@", "push.example.org"},

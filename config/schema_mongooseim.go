@@ -68,12 +68,23 @@ func (h *HTTPHandler) fields() []field {
 }
 
 func (r *Rabbit) fields() []field {
-	return append(r.Choice.fields(),
+	return join(r.Choice.fields(), []field{
 		section("presence_exchange", &r.Presence, exchangeFields("presence")),
 		section("chat_msg_exchange", &r.Chat, messageExchangeFields("chat_msg")),
 		section("groupchat_msg_exchange", &r.GroupChat, messageExchangeFields("groupchat_msg")),
-		choice("unroutable", &r.Unroutable, "drop", "drop", "retry", "dead_letter"), // ours
-	)
+	}, r.publishing(false))
+}
+
+// publishing are the keys, all of them ours, of how messages are published, which
+// [[destination]] has too.
+func (r *Rabbit) publishing(headers bool) []field {
+	return []field{
+		choice("unroutable", &r.Unroutable, "drop", "drop", "retry", "dead_letter"),
+		text("routing_key", &r.RoutingKey, nil, filled),
+		choice("long_routing_key", &r.LongRoutingKey, "dead_letter", "dead_letter", "cut"),
+		boolean("event_headers", &r.EventHeaders, headers),
+		duration("expiration", &r.Expiration, nil, time.Millisecond),
+	}
 }
 
 func exchangeFields(name string) func(*Exchange) []field {

@@ -52,7 +52,7 @@ func parts(cfg *config.Config) []part {
 			if cfg.Pools.Rabbit == nil {
 				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
 			}
-			return rabbit.New(rabbit.Options{Name: rabbit.Name, Section: *c, Pool: *cfg.Pools.Rabbit, Log: log})
+			return rabbit.New(rabbit.Options{Name: rabbit.Name, Section: *c, Pool: *cfg.Pools.Rabbit, Compile: compile, Log: log})
 		}})
 	}
 	if c := cfg.Pusher.Push; c != nil {
@@ -62,7 +62,7 @@ func parts(cfg *config.Config) []part {
 	}
 	for i, d := range cfg.Destinations {
 		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			return newDestination(d, log)
+			return newDestination(d, log, compile)
 		}})
 	}
 	return all
@@ -82,13 +82,13 @@ func newHandler(cfg *config.Config, name string, h config.HTTPHandler) (backends
 }
 
 // newDestination builds the backend of a [[destination]].
-func newDestination(d config.Destination, log *slog.Logger) (backends.Backend, error) {
+func newDestination(d config.Destination, log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 	switch d.Type {
 	case "nats":
 		return nats.New(d, log)
 	case "rabbit":
 		section, pool := d.RabbitSection()
-		return rabbit.New(rabbit.Options{Name: d.Name, Section: section, Pool: pool, Log: log})
+		return rabbit.New(rabbit.Options{Name: d.Name, Section: section, Pool: pool, Compile: compile, Log: log})
 	case "sns":
 		return sns.New(sns.Options{Name: d.Name, Section: d.SNSSection(), Log: log})
 	}

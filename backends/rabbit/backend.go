@@ -36,6 +36,7 @@ type Options struct {
 	Name    string
 	Section config.Rabbit // what is published, and to which exchanges
 	Pool    config.RabbitPool
+	Compile backends.Compile // for Section.RoutingKey
 	Log     *slog.Logger
 }
 
@@ -49,6 +50,7 @@ type Backend struct {
 	name      string
 	exchanges config.Rabbit
 	chosen    form.Chosen
+	key       func(*event.Event) (any, error) // the configured routing key; nil: the usual ones
 	pool      config.RabbitPool
 	address   string // all of them, to be shown
 	lanes     int
@@ -71,12 +73,12 @@ type Backend struct {
 
 	tasks sync.WaitGroup // every goroutine of the backend
 
+	lost        losses
 	unroutable  atomic.Uint64
 	returned    atomic.Uint64
 	connections atomic.Uint64
 	failures    atomic.Uint64
 	blocks      atomic.Uint64
-	warned      atomic.Int64 // Unix time of the latest warning about unroutable messages
 }
 
 var (
@@ -114,6 +116,11 @@ func New(o Options) (*Backend, error) {
 	var err error
 	if b.chosen, err = form.Choose(o.Section.Choice, form.Payload(event.FullJID), "user_status", "chat", "groupchat"); err != nil {
 		return nil, fmt.Errorf("rabbit: %w", err)
+	}
+	if o.Section.RoutingKey != "" {
+		if b.key, err = o.Compile(o.Section.RoutingKey); err != nil {
+			return nil, fmt.Errorf("rabbit: routing_key: %w", err)
+		}
 	}
 	if pool.Workers > 0 {
 		b.lanes = min(b.lanes, pool.Workers)

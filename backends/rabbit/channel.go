@@ -33,7 +33,27 @@ func (ch *channel) publish(ctx context.Context, batch []event.Event, errs []erro
 	// A broker that has stopped reading blocks the write; only cutting the
 	// connection frees it.
 	release := context.AfterFunc(ctx, ch.session.cut)
-	var broken error
+	ch.session.wire.cork() // few system calls, and few packets, for many small messages
+	broken := ch.write(ctx, batch, confirms, sizes, errs)
+	if err := ch.session.wire.uncork(); broken == nil {
+		broken = err
+	}
+	release()
+	if !b.pool.ConfirmsEnabled {
+		if broken == nil {
+			return true
+		}
+		// Nobody knows how many of the earlier ones arrived.
+		fill(errs, ch.failure(ctx, broken, 0))
+		return false
+	}
+	return ch.settle(ctx, batch, confirms, sizes, broken, errs)
+}
+
+// write publishes the batch and notes confirms and sizes. It ends with the first error of the
+// connection; those of single events are in errs.
+func (ch *channel) write(ctx context.Context, batch []event.Event, confirms []*amqp.DeferredConfirmation, sizes []int, errs []error) error {
+	b := ch.session.backend
 	for i := range batch {
 		x := b.exchangeFor(&batch[i])
 		if x == nil {
@@ -52,20 +72,10 @@ func (ch *channel) publish(ctx context.Context, batch []event.Event, errs []erro
 		}
 		sizes[i] = len(msg.Body)
 		if confirms[i], err = ch.amqp.PublishWithDeferredConfirm(x.Name, key, b.pool.Mandatory, false, msg); err != nil {
-			broken = err
-			break
+			return err
 		}
 	}
-	release()
-	if !b.pool.ConfirmsEnabled {
-		if broken == nil {
-			return true
-		}
-		// Nobody knows how many of the earlier ones arrived.
-		fill(errs, ch.failure(ctx, broken, 0))
-		return false
-	}
-	return ch.settle(ctx, batch, confirms, sizes, broken, errs)
+	return nil
 }
 
 // settle awaits the confirms of what was written and turns them into verdicts.

@@ -6,8 +6,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -41,6 +43,7 @@ type node struct {
 type link struct {
 	address string
 	conn    *amqp.Connection
+	wire    *wire
 	raw     net.Conn
 }
 
@@ -71,14 +74,63 @@ func (d dialer) user() string {
 }
 
 // wire bounds each write: a broker that stops reading, hung or under an alarm,
-// would otherwise hold the writer for ever.
-type wire struct{ net.Conn }
+// would otherwise hold the writer for ever. While it is corked, writes are put together.
+type wire struct {
+	net.Conn
 
-func (w wire) Write(p []byte) (int, error) {
-	if err := w.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	mu     sync.Mutex
+	out    io.Writer // the connection
+	corks  int
+	held   []byte
+	failed error
+}
+
+// maxHeld is how many bytes are held back at most.
+const maxHeld = 64 << 10
+
+// cork holds writes back until each call has been followed by one of uncork.
+func (w *wire) cork() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.corks++
+}
+
+// uncork writes what was held back. After an error the connection is closed.
+func (w *wire) uncork() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.corks--; w.corks > 0 {
+		return nil
+	}
+	return w.flush()
+}
+
+// Write implements net.Conn.
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.held = append(w.held, p...)
+	if w.corks > 0 && len(w.held) < maxHeld {
+		return len(p), nil
+	}
+	if err := w.flush(); err != nil {
 		return 0, err
 	}
-	return w.Conn.Write(p)
+	return len(p), nil
+}
+
+func (w *wire) flush() error {
+	if w.failed == nil && len(w.held) > 0 {
+		w.failed = w.SetWriteDeadline(time.Now().Add(writeTimeout))
+		if w.failed == nil {
+			_, w.failed = w.out.Write(w.held)
+		}
+		if w.failed != nil {
+			_ = w.Close() // the reader notices, and ends the connection
+		}
+	}
+	w.held = w.held[:0]
+	return w.failed
 }
 
 // dial connects and logs in within ctx, at the first node that takes it. Each has an equal
@@ -123,7 +175,8 @@ func (d dialer) login(ctx context.Context, n node) (link, error) {
 	}
 	// The library's handshake knows no context: closing the socket ends it.
 	release := context.AfterFunc(ctx, func() { raw.Close() })
-	c, err := amqp.Open(wire{conn}, d.parameters())
+	w := &wire{Conn: conn, out: conn}
+	c, err := amqp.Open(w, d.parameters())
 	if !release() && ctx.Err() != nil {
 		// What the library makes of the closed socket (often "wrong credentials")
 		// would mislead.
@@ -134,7 +187,7 @@ func (d dialer) login(ctx context.Context, n node) (link, error) {
 		raw.Close()
 		return link{}, d.explain(n, err)
 	}
-	return link{address: n.address, conn: c, raw: raw}, nil
+	return link{address: n.address, conn: c, wire: w, raw: raw}, nil
 }
 
 // tlsHint says what else may be wrong where the other side does not speak TLS.

@@ -2,10 +2,13 @@ package rabbit
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"eventpusher/backends"
+	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
 )
@@ -29,17 +32,29 @@ func (b *Backend) exchangeFor(e *event.Event) *config.Exchange {
 	return c.Chat
 }
 
-// routingKey returns the routing key of e. That of an exchange for everything is the sort of
-// event and the user: chat.in.alice@example.org.
+// routingKey returns the routing key of e: the configured one, or MongooseIM's. That of an
+// exchange for everything is the sort of event and the user: chat.in.alice@example.org.
 func (b *Backend) routingKey(x *config.Exchange, e *event.Event) (string, error) {
-	key := mongooseIMKey(x, e)
-	if x == b.exchanges.All {
+	var key string
+	switch {
+	case b.key != nil:
+		value, err := b.key(e)
+		if err != nil {
+			return "", backends.Permanent(fmt.Errorf("rabbit: routing_key: %w", err))
+		}
+		key = fmt.Sprint(value)
+	case x == b.exchanges.All:
 		key = e.Sort() + "." + string(e.User)
+	default:
+		key = mongooseIMKey(x, e)
 	}
-	if len(key) > maxShortString {
-		return "", backends.Permanent(fmt.Errorf("rabbit: routing key for exchange %q has %d bytes, AMQP allows %d", x.Name, len(key), maxShortString))
+	switch {
+	case len(key) <= maxShortString:
+		return key, nil
+	case b.exchanges.LongRoutingKey == "cut":
+		return strings.ToValidUTF8(key[:maxShortString], ""), nil
 	}
-	return key, nil
+	return "", backends.Permanent(fmt.Errorf("rabbit: routing key for exchange %q has %d bytes, AMQP allows %d", x.Name, len(key), maxShortString))
 }
 
 // mongooseIMKey returns MongooseIM's routing key: the bare JID of the user, with
@@ -62,19 +77,17 @@ func (b *Backend) message(e *event.Event, epoch uint64) (amqp.Publishing, error)
 	if err != nil {
 		return amqp.Publishing{}, backends.Permanent(fmt.Errorf("rabbit: %w", err))
 	}
-	var headers amqp.Table
-	if epoch != 0 || len(m.Attributes) > 0 {
-		headers = make(amqp.Table, len(m.Attributes)+1)
-	}
-	if epoch != 0 {
-		headers["eventpusher-epoch"] = int64(epoch)
-	}
-	for _, a := range m.Attributes {
-		headers["cloudEvents:"+a.Name] = a.Value
-	}
+	headers := b.headers(e, epoch, m.Attributes)
 	mode := amqp.Transient
 	if b.pool.Persistent {
 		mode = amqp.Persistent
+	}
+	kind, expiration := "", ""
+	if b.exchanges.EventHeaders {
+		kind = e.Sort()
+	}
+	if b.exchanges.Expiration > 0 {
+		expiration = strconv.FormatInt(b.exchanges.Expiration.Milliseconds(), 10)
 	}
 	return amqp.Publishing{
 		Headers:      headers,
@@ -83,6 +96,41 @@ func (b *Backend) message(e *event.Event, epoch uint64) (amqp.Publishing, error)
 		MessageId:    e.ID,
 		Timestamp:    e.Time,
 		AppId:        "eventpusher",
+		Type:         kind,
+		Expiration:   expiration,
 		Body:         m.Body,
 	}, nil
+}
+
+// headers returns nil if there is nothing to say.
+func (b *Backend) headers(e *event.Event, epoch uint64, attributes []form.Attribute) amqp.Table {
+	headers := make(amqp.Table)
+	if b.exchanges.EventHeaders {
+		for key, value := range e.Metadata {
+			// RabbitMQ routes by CC and BCC, and refuses a text there.
+			if key != "CC" && key != "BCC" && len(key) <= maxShortString {
+				headers[key] = headerValue(value)
+			}
+		}
+		headers["event_sort"], headers["event_kind"], headers["event_type"] = e.Sort(), e.Kind.String(), e.Type
+		headers["event_direction"] = e.Direction.String()
+	}
+	if epoch != 0 {
+		headers["eventpusher-epoch"] = int64(epoch)
+	}
+	for _, a := range attributes {
+		headers["cloudEvents:"+a.Name] = a.Value
+	}
+	if len(headers) == 0 {
+		return nil
+	}
+	return headers
+}
+
+// headerValue returns a value of event.Metadata in a type that AMQP has.
+func headerValue(v any) any {
+	if n, ok := v.(int); ok {
+		return int64(n)
+	}
+	return v
 }

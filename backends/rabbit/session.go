@@ -18,6 +18,7 @@ type session struct {
 	backend *Backend
 	address string
 	conn    *amqp.Connection
+	wire    *wire
 	raw     net.Conn
 	idle    chan *channel
 	gone    chan struct{} // closed when the connection is lost
@@ -31,7 +32,7 @@ type session struct {
 }
 
 func newSession(b *Backend, l link) *session {
-	s := &session{backend: b, address: l.address, conn: l.conn, raw: l.raw, idle: make(chan *channel, b.lanes), gone: make(chan struct{}), since: time.Now()}
+	s := &session{backend: b, address: l.address, conn: l.conn, wire: l.wire, raw: l.raw, idle: make(chan *channel, b.lanes), gone: make(chan struct{}), since: time.Now()}
 	blocked := l.conn.NotifyBlocked(make(chan amqp.Blocking, 8))
 	closed := l.conn.NotifyClose(make(chan *amqp.Error, 1))
 	b.tasks.Add(1)

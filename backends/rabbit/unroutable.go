@@ -2,6 +2,7 @@ package rabbit
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"eventpusher/backends"
@@ -27,17 +28,44 @@ func (b *Backend) judgeReturn(exchange string) error {
 	return nil
 }
 
-// warnInterval is how often unroutable messages are worth a line in the log.
-const warnInterval = time.Minute
+// warnInterval is how often the unroutable messages of an exchange are worth a line in the log.
+const warnInterval = time.Hour
+
+// losses counts by exchange what no queue took.
+type losses struct {
+	mu sync.Mutex
+	of map[string]*loss
+}
+
+type loss struct {
+	total  uint64
+	warned time.Time
+}
+
+// add counts one and reports whether it is time for a line in the log.
+func (l *losses) add(exchange string) (total uint64, tell bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.of == nil {
+		l.of = make(map[string]*loss)
+	}
+	x := l.of[exchange]
+	if x == nil {
+		x = new(loss)
+		l.of[exchange] = x
+	}
+	x.total++
+	if tell = time.Since(x.warned) >= warnInterval; tell {
+		x.warned = time.Now()
+	}
+	return x.total, tell
+}
 
 // countUnroutable notes a message that is lost because no queue takes it.
 func (b *Backend) countUnroutable(exchange string) {
-	total := b.unroutable.Add(1)
-	now := time.Now().Unix()
-	last := b.warned.Load()
-	if now-last < int64(warnInterval/time.Second) || !b.warned.CompareAndSwap(last, now) {
-		return
+	b.unroutable.Add(1)
+	if total, tell := b.lost.add(exchange); tell {
+		b.log.Warn("no queue takes messages of an exchange, so they are lost; bind one, or say otherwise with unroutable, alternate_exchange or mandatory = false",
+			"backend", b.Name(), "exchange", exchange, "unroutable", total)
 	}
-	b.log.Warn("no queue takes messages of an exchange, so they are lost; bind one, or say otherwise with unroutable or mandatory = false",
-		"backend", b.Name(), "exchange", exchange, "unroutable", total)
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // writeCertificate makes a certificate authority and a server certificate for
-// the names and for 127.0.0.1. The server's file holds its key as well.
+// the names and for 127.0.0.1, by which a client of the first name can log in too. The server's file holds its key as well.
 func writeCertificate(serverFile, caFile string, names []string) error {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -40,7 +40,7 @@ func writeCertificate(serverFile, caFile string, names []string) error {
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: names[0]},
 		NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
 		DNSNames: names, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	serverDER, err := x509.CreateCertificate(rand.Reader, server, ca, key.Public(), caKey)
 	if err != nil {

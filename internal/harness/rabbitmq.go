@@ -3,6 +3,8 @@
 package harness
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -27,6 +29,9 @@ type Broker struct {
 	Port int
 	// Username, Password and VHost are those of a new broker.
 	Username, Password, VHost string
+	// TLSAddr is where a broker of RabbitMQWithTLS speaks AMQP over TLS. CAFile is its
+	// authority, CertFile its certificate with the key, by which the user localhost can log in.
+	TLSAddr, CAFile, CertFile string
 
 	t testing.TB
 	s *server
@@ -38,6 +43,70 @@ func RabbitMQ(t testing.TB) *Broker {
 	t.Helper()
 	s, ports := startServer(t, "rabbitmq", rabbitMQPorts, prepareRabbitMQ)
 	return newBroker(t, s, ports)
+}
+
+// RabbitMQWithTLS starts a broker that speaks TLS as well, asks its clients for certificates,
+// and lets them log in by these (SASL EXTERNAL).
+func RabbitMQWithTLS(t testing.TB) *Broker {
+	t.Helper()
+	s, ports := startServer(t, "rabbitmq", rabbitMQPorts+1, func(s *server, ports []int) error {
+		if err := prepareRabbitMQ(s, ports); err != nil {
+			return err
+		}
+		cert, ca := filepath.Join(s.dir, "server.pem"), filepath.Join(s.dir, "ca.pem")
+		if err := writeCertificate(cert, ca, []string{"localhost"}); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(s.dir, "enabled_plugins"), []byte("[rabbitmq_auth_mechanism_ssl].\n"), 0o644); err != nil {
+			return err
+		}
+		return appendFile(filepath.Join(s.dir, "rabbitmq.conf"), fmt.Sprintf("listeners.ssl.1 = 127.0.0.1:%d\nssl_options.cacertfile = %s\n"+
+			"ssl_options.certfile = %s\nssl_options.keyfile = %s\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"+
+			"auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nssl_cert_login_from = common_name\n", ports[rabbitMQPorts], ca, cert, cert))
+	})
+	b := newBroker(t, s, ports)
+	b.TLSAddr = net.JoinHostPort("localhost", strconv.Itoa(ports[rabbitMQPorts]))
+	b.CAFile, b.CertFile = filepath.Join(s.dir, "ca.pem"), filepath.Join(s.dir, "server.pem")
+	return b
+}
+
+// RabbitMQCluster starts a cluster of two nodes. The second can be stopped or killed without
+// harm to the first.
+func RabbitMQCluster(t testing.TB) (first, second *Broker) {
+	t.Helper()
+	cookie := rand.Text()
+	node := func(i, epmd int) (*Broker, int) {
+		s, ports := startServer(t, "rabbitmq", rabbitMQPorts, func(s *server, ports []int) error {
+			if epmd != 0 {
+				ports[2] = epmd
+			}
+			if err := prepareRabbitMQ(s, ports); err != nil {
+				return err
+			}
+			name := fmt.Sprintf("harness%d@localhost", i)
+			s.env = append(s.env, "RABBITMQ_NODENAME="+name)
+			s.logs = []string{"output.log", "log/" + name + ".log"}
+			if err := os.WriteFile(filepath.Join(s.dir, "home", ".erlang.cookie"), []byte(cookie), 0o400); err != nil {
+				return err
+			}
+			return appendFile(filepath.Join(s.dir, "rabbitmq.conf"), "cluster_formation.peer_discovery_backend = classic_config\n"+
+				"cluster_formation.classic_config.nodes.1 = harness1@localhost\ncluster_formation.classic_config.nodes.2 = harness2@localhost\n"+
+				"cluster_formation.randomized_startup_delay_range.min = 0\ncluster_formation.randomized_startup_delay_range.max = 0\n")
+		})
+		return newBroker(t, s, ports), ports[2]
+	}
+	first, epmd := node(1, 0)
+	second, _ = node(2, epmd)
+	return first, second
+}
+
+func appendFile(name, text string) error {
+	file, err := os.OpenFile(name, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
 }
 
 var sharedRabbitMQ struct {

@@ -264,13 +264,11 @@ func TestRefusedWithoutARequest(t *testing.T) {
 		change func(*notify.Notification)
 		want   string
 	}{
-		"another kind":        {func(t *notify.Target) { t.Kind = notify.FCM }, nil, "permanent"},
 		"of the sandbox":      {func(t *notify.Target) { t.Sandbox = true }, nil, "permanent"},
 		"no token":            {func(t *notify.Target) { t.Address = "" }, nil, "gone"},
 		"token with a path":   {func(t *notify.Target) { t.Address = "ab/../cd" }, nil, "gone"},
 		"endless token":       {func(t *notify.Target) { t.Address = config.Secret(strings.Repeat("a", 201)) }, nil, "gone"},
 		"topic of a user":     {func(t *notify.Target) { t.Topic = "com.example.theirs" }, nil, "permanent"},
-		"expired":             {nil, func(n *notify.Notification) { n.Time, n.TTL = time.Now().Add(-time.Hour), time.Minute }, "permanent"},
 		"nothing to show":     {nil, func(n *notify.Notification) { *n = notify.Notification{ID: "x"} }, "permanent"},
 		"data in Apple's key": {nil, func(n *notify.Notification) { n.Data = map[string]string{"aps": "{}"} }, "permanent"},
 	} {

@@ -244,10 +244,8 @@ func TestRefusedWithoutARequest(t *testing.T) {
 		"a name of it": {func(t *notify.Target) {
 			t.Address = config.Secret(strings.Replace(t.Address.Reveal(), "127.0.0.1", "localhost", 1))
 		}, nil, "permanent"},
-		"another kind": {func(t *notify.Target) { t.Kind = notify.FCM }, nil, "permanent"},
-		"no endpoint":  {func(t *notify.Target) { t.Address = "" }, nil, "permanent"},
-		"no keys":      {func(t *notify.Target) { t.P256DH = "" }, nil, "gone"},
-		"expired":      {nil, func(n *notify.Notification) { n.Time, n.TTL = time.Now().Add(-time.Hour), time.Minute }, "permanent"},
+		"no endpoint": {func(t *notify.Target) { t.Address = "" }, nil, "permanent"},
+		"no keys":     {func(t *notify.Target) { t.P256DH = "" }, nil, "gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			to, n := service.Subscribe(t, "/s3cret"), notification()

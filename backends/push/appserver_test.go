@@ -75,7 +75,7 @@ func TestOwnDevice(t *testing.T) {
 		t.Errorf("%v, sent %v", err, google.Requests())
 	}
 	// A device that is gone ends it.
-	if err := registry.Remove(t.Context(), c.Node); err != nil {
+	if err := registry.Remove(t.Context(), c.Node, func(*devices.Device) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.publish(t, f.message("m3")); err != nil || len(f.nodes(t)) != 0 {

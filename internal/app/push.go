@@ -73,7 +73,7 @@ func (b *builder) devices(p *push.Backend) error {
 	b.pushing.store = store
 	p.Devices().Attach(store)
 	d := xmppside.NewDevices(xmppside.DevicesOptions{
-		Own: jid.Prepare(b.cfg.Component.Name), Push: p, Store: store,
+		Own: jid.Prepare(b.cfg.Component.Name), Apps: p.Devices().Apps(), Store: store, Refused: p.PublishRefused,
 		Served: jid.NewDomains(b.cfg.General.Hosts...), Rooms: jid.NewDomains(b.cfg.Component.MUCHosts...), Keep: b.pusher.PushAcked, Log: b.log,
 	})
 	b.pushing.devices, b.iqs, b.api = d, append(b.iqs, d.Handlers()...), d.API()

@@ -68,16 +68,16 @@ type Request struct {
 	Endpoint, P256DH, Auth string
 }
 
-// Registry registers devices. It is safe for concurrent use.
+// Registry registers devices in its store. It is safe for concurrent use.
 type Registry struct {
-	store Store
-	apps  []App
-	now   func() time.Time
+	Store
+	apps []App
+	now  func() time.Time
 }
 
 // NewRegistry returns the registry of the applications' devices in a store.
 func NewRegistry(store Store, apps []App) *Registry {
-	return &Registry{store: store, apps: apps, now: time.Now}
+	return &Registry{Store: store, apps: apps, now: time.Now}
 }
 
 // Register checks and keeps a device, and returns when the store has it. Who registers
@@ -91,33 +91,7 @@ func (r *Registry) Register(ctx context.Context, q Request) (Credentials, error)
 	if err != nil {
 		return Credentials{}, err
 	}
-	return r.store.Put(ctx, Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
-}
-
-// Verify returns the device that a notification is for if the secret is the device's,
-// else ErrUnknown or ErrSecret.
-func (r *Registry) Verify(ctx context.Context, node, secret string) (Device, error) {
-	return r.store.Verify(ctx, node, secret)
-}
-
-// Unregister removes a device of that owner, ErrUnknown if he has none of that node.
-func (r *Registry) Unregister(ctx context.Context, owner jid.JID, node string) error {
-	return r.store.Remove(ctx, node, func(d *Device) bool { return d.Owner == owner })
-}
-
-// Remove removes a device whoever owns it; ErrUnknown if there is none of that node.
-func (r *Registry) Remove(ctx context.Context, node string) error {
-	return r.store.Remove(ctx, node, func(*Device) bool { return true })
-}
-
-// Forget removes all devices of an owner and says how many there were.
-func (r *Registry) Forget(ctx context.Context, owner jid.JID) (int, error) {
-	return r.store.Forget(ctx, owner, time.Time{})
-}
-
-// List returns the devices of an owner, in the order of their nodes.
-func (r *Registry) List(ctx context.Context, owner jid.JID) ([]Device, error) {
-	return r.store.List(ctx, owner)
+	return r.Put(ctx, Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
 }
 
 // Choices returns the names of the applications and the kinds that they have, for

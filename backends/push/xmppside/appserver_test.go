@@ -33,13 +33,12 @@ const bob = jid.JID("bob@localhost")
 
 var clock = time.Unix(1_700_000_000, 0).UTC()
 
-// fixture is a Server with one application that has FCM and Web Push.
+// fixture is Devices with one application that has FCM and Web Push.
 type fixture struct {
-	*Server
-	registry *devices.Registry
-	store    devices.Store
-	web      *pushtest.WebPush
-	refused  []string // what Options.Refused was told
+	*Devices
+	store   devices.Store
+	web     *pushtest.WebPush
+	refused []string // what Options.Refused was told
 }
 
 func newFixture(t testing.TB) *fixture {
@@ -61,11 +60,10 @@ func newFixture(t testing.TB) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	f := &fixture{registry: devices.NewRegistry(store, apps), store: store, web: web}
-	f.Server = New(Options{
-		Own: "events.localhost", Registry: f.registry,
-		Served: func(domain string) bool { return domain == "localhost" }, Now: func() time.Time { return clock },
-		Room: func(domain string) bool { return domain == "conference.localhost" },
+	f := &fixture{store: store, web: web}
+	f.Devices = NewDevices(DevicesOptions{
+		Own: "events.localhost", Apps: apps, Store: store, Now: func() time.Time { return clock },
+		Served: jid.NewDomains("localhost"), Rooms: jid.NewDomains("conference.localhost"),
 		Refused: func(_ context.Context, publisher jid.JID, node string, why error) {
 			f.refused = append(f.refused, string(publisher)+" "+node+": "+why.Error())
 		},
@@ -88,7 +86,7 @@ func (f *fixture) accept(from jid.JID, iq []byte) (event.Event, error) {
 	if err != nil {
 		return event.Event{}, err
 	}
-	return f.Server.accept(context.Background(), p)
+	return f.Devices.accept(context.Background(), p)
 }
 
 func outcomeOf(err error) string {

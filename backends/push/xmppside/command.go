@@ -37,11 +37,11 @@ var commandNames = [...]struct{ node, name string }{
 }
 
 // items returns the answer to disco#items for nsCommands (XEP-0050 section 2.2).
-func (s *Server) items() []byte {
+func (d *Devices) items() []byte {
 	var b bytes.Buffer
 	b.WriteString("<query xmlns='" + disco.NSItems + "' node='" + nsCommands + "'>")
 	for _, c := range commandNames {
-		b.WriteString("<item jid='" + string(s.o.Own) + "' node='" + c.node + "' name='" + c.name + "'/>")
+		b.WriteString("<item jid='" + string(d.o.Own) + "' node='" + c.node + "' name='" + c.name + "'/>")
 	}
 	b.WriteString("</query>")
 	return b.Bytes()
@@ -75,8 +75,8 @@ type command struct {
 // may be at once. The error is an *component.StanzaError.
 //
 // To register an endpoint it asks the DNS, for up to 5 s.
-func (s *Server) command(ctx context.Context, from jid.JID, iq []byte) ([]byte, error) {
-	if from.Local() == "" || !s.o.Served(from.Domain()) {
+func (d *Devices) command(ctx context.Context, from jid.JID, iq []byte) ([]byte, error) {
+	if from.Local() == "" || !d.o.Served.Has(jid.JID(from.Domain())) {
 		return nil, &component.StanzaError{Type: "auth", Condition: "forbidden", Text: "only users of the served hosts may do that"}
 	}
 	var q struct {
@@ -102,34 +102,34 @@ func (s *Server) command(ctx context.Context, from jid.JID, iq []byte) ([]byte, 
 	}
 	switch owner := from.Bare(); c.Node {
 	case registerDevice:
-		return s.register(ctx, owner, c)
+		return d.register(ctx, owner, c)
 	case unregisterDevice:
-		return s.unregister(ctx, owner, c)
+		return d.unregister(ctx, owner, c)
 	case listDevices:
-		return s.list(ctx, owner, c)
+		return d.list(ctx, owner, c)
 	}
 	return nil, &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 }
 
-func (s *Server) register(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
+func (d *Devices) register(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
 	if c.Form == nil {
-		return c.answer("executing", s.registrationForm), nil
+		return c.answer("executing", d.registrationForm), nil
 	}
-	credentials, err := s.o.Registry.Register(ctx, devices.Request{
+	credentials, err := d.registry.Register(ctx, devices.Request{
 		Owner: owner, Kind: c.Form.Value("kind"), App: c.Form.Value("app"),
 		Token: c.Form.Value("token"), Topic: c.Form.Value("topic"),
 		Endpoint: c.Form.Value("endpoint"), P256DH: c.Form.Value("p256dh"), Auth: c.Form.Value("auth"),
 	})
 	if err != nil {
-		return nil, s.refuse(err)
+		return nil, d.refuse(err)
 	}
-	fields := [...][2]string{{"jid", string(s.o.Own)}, {"node", credentials.Node}, {"secret", credentials.Secret}}
+	fields := [...][2]string{{"jid", string(d.o.Own)}, {"node", credentials.Node}, {"secret", credentials.Secret}}
 	return c.answer("completed", func(b *bytes.Buffer) {
 		dataform.Write(b, dataform.Result, "", len(fields), func(i int) (string, string) { return fields[i][0], fields[i][1] })
 	}), nil
 }
 
-func (s *Server) unregister(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
+func (d *Devices) unregister(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
 	if c.Form == nil {
 		return c.answer("executing", func(b *bytes.Buffer) {
 			beginForm(b, "Remove a device")
@@ -137,16 +137,16 @@ func (s *Server) unregister(ctx context.Context, owner jid.JID, c *command) ([]b
 			b.WriteString("</x>")
 		}), nil
 	}
-	if err := s.o.Registry.Unregister(ctx, owner, c.Form.Value("node")); err != nil {
-		return nil, s.refuse(err)
+	if err := d.registry.Remove(ctx, c.Form.Value("node"), func(one *devices.Device) bool { return one.Owner == owner }); err != nil {
+		return nil, d.refuse(err)
 	}
 	return c.answer("completed", nil), nil
 }
 
-func (s *Server) list(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
-	all, err := s.o.Registry.List(ctx, owner)
+func (d *Devices) list(ctx context.Context, owner jid.JID, c *command) ([]byte, error) {
+	all, err := d.registry.List(ctx, owner)
 	if err != nil {
-		return nil, s.refuse(err)
+		return nil, d.refuse(err)
 	}
 	return c.answer("completed", func(b *bytes.Buffer) {
 		b.WriteString("<x xmlns='" + dataform.NS + "' type='" + dataform.Result + "'><reported>")
@@ -179,7 +179,7 @@ func stamp(t time.Time) string {
 }
 
 // refuse turns an error of the registry into an answer.
-func (s *Server) refuse(err error) *component.StanzaError {
+func (d *Devices) refuse(err error) *component.StanzaError {
 	var invalid *devices.InvalidError
 	switch {
 	case errors.As(err, &invalid):
@@ -189,7 +189,7 @@ func (s *Server) refuse(err error) *component.StanzaError {
 	case errors.Is(err, devices.ErrUnknown):
 		return &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 	}
-	s.complaints.Add(slog.LevelWarn, "push: a device could not be registered or removed, its owner was told to try again", err)
+	d.complaints.Add(slog.LevelWarn, "push: a device could not be registered or removed, its owner was told to try again", err)
 	return busy()
 }
 
@@ -212,8 +212,8 @@ func (c *command) answer(status string, payload func(*bytes.Buffer)) []byte {
 }
 
 // registrationForm asks for a device.
-func (s *Server) registrationForm(b *bytes.Buffer) {
-	apps, kinds := s.o.Registry.Choices()
+func (d *Devices) registrationForm(b *bytes.Buffer) {
+	apps, kinds := d.registry.Choices()
 	beginForm(b, "Register a device")
 	listField(b, "kind", "Provider", kinds)
 	listField(b, "app", "Application", apps)

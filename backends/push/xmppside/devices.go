@@ -10,8 +10,8 @@ import (
 
 	"mellium.im/xmpp/disco"
 
-	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/component"
 	"eventpusher/event"
@@ -31,24 +31,32 @@ const (
 
 // DevicesOptions are what Devices need.
 type DevicesOptions struct {
-	Own    jid.JID       // the component's domain
-	Push   *push.Backend // with devices
+	Own    jid.JID // the component's domain
+	Apps   []devices.App
 	Store  devices.Store
 	Served jid.Domains // whose users register devices
-	Rooms  jid.Domains // that have rooms
+	// Rooms are the domains that have rooms: who writes there is told to devices with the
+	// nick, others without their session.
+	Rooms jid.Domains
+	// Refused is told which server has published for a node in vain, and why:
+	// devices.ErrUnknown or devices.ErrSecret.
+	Refused func(ctx context.Context, server jid.JID, node string, why error)
 	// Keep keeps events. kept is called once, by any goroutine: with nil when they are on
 	// disk, else with why they are not. It must not block, and neither does Keep.
 	Keep func(events []event.Event, kept func(error))
-	Log  *slog.Logger
+	Log  *slog.Logger     // nil is silent
+	Now  func() time.Time // default time.Now
 }
 
-// Devices answers the IQs of an app server (XEP-0357): what servers publish for devices, and
-// the commands by which users register them. It is safe for concurrent use.
+// Devices is the app server (XEP-0357): it takes what servers publish for devices, and the
+// commands and HTTP requests by which users and applications register them. It is safe for
+// concurrent use.
 //
 // IQs come from the goroutine that reads the stream, which must not wait for a store.
 type Devices struct {
-	server             *Server
-	keep               func([]event.Event, func(error))
+	o                  DevicesOptions
+	registry           *devices.Registry
+	complaints         *complain.Log
 	publishes, answers *turns
 	// patience is how long a publish may wait until its event is on disk.
 	patience time.Duration
@@ -56,17 +64,16 @@ type Devices struct {
 
 // NewDevices returns Devices.
 func NewDevices(o DevicesOptions) *Devices {
-	return &Devices{
-		server: New(Options{
-			Own: o.Own, Registry: devices.NewRegistry(o.Store, o.Push.Devices().Apps()),
-			Served: has(o.Served), Room: has(o.Rooms), Refused: o.Push.PublishRefused, Log: o.Log,
-		}),
-		keep: o.Keep, publishes: newTurns(publishLanes, publishQueue), answers: newTurns(commandLanes, commandQueue), patience: publishTimeout,
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
-}
-
-func has(d jid.Domains) func(domain string) bool {
-	return func(domain string) bool { return d.Has(jid.JID(domain)) }
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return &Devices{
+		o: o, registry: devices.NewRegistry(o.Store, o.Apps), complaints: complain.New(o.Log, o.Now),
+		publishes: newTurns(publishLanes, publishQueue), answers: newTurns(commandLanes, commandQueue), patience: publishTimeout,
+	}
 }
 
 // Handlers are for component.Options.
@@ -81,7 +88,7 @@ func (d *Devices) Handlers() []component.IQHandler {
 			Name: "command", Element: xml.Name{Space: nsCommands, Local: "command"}, Type: component.Set,
 			Features: []string{nsCommands}, Handle: d.commanded,
 		},
-		{Name: "disco", Element: items, Type: component.Get, Node: nsCommands, Handle: func(q *component.IQ) { _ = q.Result(d.server.items()) }},
+		{Name: "disco", Element: items, Type: component.Get, Node: nsCommands, Handle: func(q *component.IQ) { _ = q.Result(d.items()) }},
 	}
 	for _, c := range commandNames {
 		list = append(list, component.IQHandler{
@@ -123,12 +130,12 @@ func (d *Devices) published(q *component.IQ) {
 			answer(busy())
 			return
 		}
-		e, err := d.server.accept(ctx, p)
+		e, err := d.accept(ctx, p)
 		if err != nil {
 			answer(err)
 			return
 		}
-		d.keep([]event.Event{e}, func(err error) {
+		d.o.Keep([]event.Event{e}, func(err error) {
 			if err != nil {
 				err = busy()
 			}
@@ -143,7 +150,7 @@ func (d *Devices) published(q *component.IQ) {
 // commanded takes a command.
 func (d *Devices) commanded(q *component.IQ) {
 	job := func(ctx context.Context) {
-		payload, err := d.server.command(ctx, q.From, q.Raw)
+		payload, err := d.command(ctx, q.From, q.Raw)
 		if err != nil {
 			failWith(q, err)
 			return
@@ -163,4 +170,4 @@ func (d *Devices) Run(ctx context.Context) error {
 }
 
 // API are the paths of the admin listener.
-func (d *Devices) API() map[string]http.Handler { return map[string]http.Handler{Path: d.server} }
+func (d *Devices) API() map[string]http.Handler { return map[string]http.Handler{Path: d} }

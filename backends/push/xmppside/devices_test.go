@@ -97,7 +97,7 @@ cacertfile = %q
 		t.Fatal(err)
 	}
 	backend.Devices().Attach(w.store)
-	w.desk = NewDevices(DevicesOptions{Own: feedComponent, Push: backend, Store: w.store, Served: jid.NewDomains(feedHost), Keep: p.PushAcked})
+	w.desk = NewDevices(DevicesOptions{Own: feedComponent, Apps: backend.Devices().Apps(), Store: w.store, Served: jid.NewDomains(feedHost), Refused: backend.PublishRefused, Keep: p.PushAcked})
 	link, err := component.New(cfg.Component, cfg.General.Hosts, component.Options{IQ: w.desk.Handlers()})
 	if err != nil {
 		t.Fatal(err)
@@ -277,7 +277,7 @@ func (w *publishers) hang() (s *hangingStore, other string) {
 	w.t.Helper()
 	s = &hangingStore{Store: w.store, node: w.node, gate: make(chan struct{})}
 	registry := devices.NewRegistry(s, w.backend.Devices().Apps())
-	w.desk.server = New(Options{Own: feedComponent, Registry: registry})
+	w.desk.registry = registry
 	for i := 0; ; i++ { // until it has a lane of its own
 		c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: fmt.Sprint("second", i)})
 		if err != nil {

@@ -49,59 +49,59 @@ type deviceBody struct {
 //	GET     ?user=JID                                                   200 {devices: [...]}
 //	DELETE  ?node=NODE                                                  204, 404
 //	DELETE  ?user=JID                                                   200 {removed: n}
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *Devices) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodPost:
-		s.post(w, r)
+		d.post(w, r)
 	case http.MethodGet:
-		s.get(w, r)
+		d.get(w, r)
 	case http.MethodDelete:
-		s.delete(w, r)
+		d.delete(w, r)
 	default:
 		w.Header().Set("Allow", "GET, POST, DELETE")
 		refuse(w, http.StatusMethodNotAllowed, "", "only GET, POST and DELETE")
 	}
 }
 
-func (s *Server) post(w http.ResponseWriter, r *http.Request) {
+func (d *Devices) post(w http.ResponseWriter, r *http.Request) {
 	// No web page can send this type elsewhere without asking first.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		refuse(w, http.StatusUnsupportedMediaType, "", "send Content-Type: application/json")
 		return
 	}
 	var q registrationBody
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
+	body := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	body.DisallowUnknownFields()
+	if err := body.Decode(&q); err != nil {
 		refuse(w, http.StatusBadRequest, "", "the body is no JSON object with the fields user, kind, app, token, topic, endpoint, p256dh, auth")
 		return
 	}
 	owner, err := parseUser(q.User)
 	if err != nil {
-		s.failWith(w, err)
+		d.failWith(w, err)
 		return
 	}
-	c, err := s.o.Registry.Register(r.Context(), devices.Request{
+	c, err := d.registry.Register(r.Context(), devices.Request{
 		Owner: owner, Kind: q.Kind, App: q.App, Token: q.Token, Topic: q.Topic, Endpoint: q.Endpoint, P256DH: q.P256DH, Auth: q.Auth,
 	})
 	if err != nil {
-		s.failWith(w, err)
+		d.failWith(w, err)
 		return
 	}
-	reply(w, http.StatusCreated, map[string]string{"jid": string(s.o.Own), "node": c.Node, "secret": c.Secret})
+	reply(w, http.StatusCreated, map[string]string{"jid": string(d.o.Own), "node": c.Node, "secret": c.Secret})
 }
 
-func (s *Server) get(w http.ResponseWriter, r *http.Request) {
+func (d *Devices) get(w http.ResponseWriter, r *http.Request) {
 	owner, err := parseUser(r.URL.Query().Get("user"))
 	if err == nil && owner == "" {
 		err = &devices.InvalidError{Field: "user", Text: "is missing"}
 	}
 	var all []devices.Device
 	if err == nil {
-		all, err = s.o.Registry.List(r.Context(), owner)
+		all, err = d.registry.List(r.Context(), owner)
 	}
 	if err != nil {
-		s.failWith(w, err)
+		d.failWith(w, err)
 		return
 	}
 	list := make([]deviceBody, 0, len(all))
@@ -111,7 +111,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]any{"devices": list})
 }
 
-func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
+func (d *Devices) delete(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	owner, err := parseUser(query.Get("user"))
 	node := query.Get("node")
@@ -121,18 +121,18 @@ func (s *Server) delete(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 	case node != "":
-		if err = s.o.Registry.Remove(r.Context(), node); err == nil {
+		if err = d.registry.Remove(r.Context(), node, func(*devices.Device) bool { return true }); err == nil {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 	default:
 		var n int
-		if n, err = s.o.Registry.Forget(r.Context(), owner); err == nil {
+		if n, err = d.registry.Forget(r.Context(), owner, time.Time{}); err == nil {
 			reply(w, http.StatusOK, map[string]int{"removed": n})
 			return
 		}
 	}
-	s.failWith(w, err)
+	d.failWith(w, err)
 }
 
 // parseUser reads the address of an account, which may be missing.
@@ -148,7 +148,7 @@ func parseUser(user string) (jid.JID, error) {
 }
 
 // failWith answers with what an error means.
-func (s *Server) failWith(w http.ResponseWriter, err error) {
+func (d *Devices) failWith(w http.ResponseWriter, err error) {
 	var invalid *devices.InvalidError
 	switch {
 	case errors.As(err, &invalid):
@@ -158,7 +158,7 @@ func (s *Server) failWith(w http.ResponseWriter, err error) {
 	case errors.Is(err, devices.ErrUnknown):
 		refuse(w, http.StatusNotFound, "node", err.Error())
 	default:
-		s.complaints.Add(slog.LevelWarn, "push: a request about devices failed", err)
+		d.complaints.Add(slog.LevelWarn, "push: a request about devices failed", err)
 		refuse(w, http.StatusServiceUnavailable, "", "try again in a while; the log says more")
 	}
 }

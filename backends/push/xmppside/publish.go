@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"time"
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
-	"eventpusher/backends/push/internal/complain"
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -22,45 +20,6 @@ import (
 // at Prosody after some of them (push_max_errors).
 func busy() *component.StanzaError {
 	return &component.StanzaError{Type: "wait", Condition: "resource-constraint"}
-}
-
-// Options are what a Server needs.
-type Options struct {
-	Own      jid.JID // the component's domain
-	Registry *devices.Registry
-	// Served reports whether a domain is one whose users may register devices.
-	Served func(domain string) bool
-	// Room reports whether a domain has rooms: who writes there is told to devices with the
-	// nick, others without their session. nil: none has.
-	Room func(domain string) bool
-	// Refused is told which server has published for a node in vain, and why:
-	// devices.ErrUnknown or devices.ErrSecret. nil: nobody is.
-	Refused func(ctx context.Context, server jid.JID, node string, why error)
-	Log     *slog.Logger     // nil is silent
-	Now     func() time.Time // default time.Now
-}
-
-// Server answers requests. It is safe for concurrent use.
-type Server struct {
-	o          Options
-	complaints *complain.Log
-}
-
-// New returns a Server.
-func New(o Options) *Server {
-	if o.Log == nil {
-		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if o.Room == nil {
-		o.Room = func(string) bool { return false }
-	}
-	if o.Refused == nil {
-		o.Refused = func(context.Context, jid.JID, string, error) {}
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	return &Server{o, complain.New(o.Log, o.Now)}
 }
 
 // publication is a notification as a server has published it, before anybody has looked
@@ -103,22 +62,22 @@ func readPublish(from jid.JID, iq []byte) (*publication, error) {
 // the registration, as it should: the device is not registered (any more), or the
 // secret is another's (XEP-0357 section 6), of which Options.Refused is told. While the
 // store cannot be read nobody is told so.
-func (s *Server) accept(ctx context.Context, p *publication) (event.Event, error) {
-	device, err := s.o.Registry.Verify(ctx, p.node, p.secret)
+func (d *Devices) accept(ctx context.Context, p *publication) (event.Event, error) {
+	device, err := d.registry.Verify(ctx, p.node, p.secret)
 	switch {
 	case errors.Is(err, devices.ErrUnknown):
-		s.o.Refused(ctx, p.from, p.node, err)
+		d.o.Refused(ctx, p.from, p.node, err)
 		return event.Event{}, &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 	case errors.Is(err, devices.ErrSecret):
-		s.o.Refused(ctx, p.from, p.node, err)
+		d.o.Refused(ctx, p.from, p.node, err)
 		return event.Event{}, &component.StanzaError{Type: "auth", Condition: "forbidden"}
 	case errors.Is(err, context.Canceled):
 		return event.Event{}, busy()
 	case err != nil:
-		s.complaints.Add(slog.LevelError, "push: a device could not be read; the server was told to try again", err)
+		d.complaints.Add(slog.LevelError, "push: a device could not be read; the server was told to try again", err)
 		return event.Event{}, busy()
 	}
-	e := push.NewNotification(p.from, s.o.Own, device.Node, device.Owner, p.summary.WithoutSession(s.o.Room), s.o.Now())
+	e := push.NewNotification(p.from, d.o.Own, device.Node, device.Owner, p.summary.WithoutSession(func(domain string) bool { return d.o.Rooms.Has(jid.JID(domain)) }), d.o.Now())
 	if sender := p.summary.Sender(); sender != "" {
 		e.From = sender // filters see the session, as of messages
 	}

@@ -62,6 +62,14 @@ Component "pubsub.localhost" "pubsub"
 // [modules.mod_event_pusher.push], more is for the end of the configuration.
 func startPush(t *testing.T, server *harness.XMPPServer, options, api, more string) *pushWorld {
 	t.Helper()
+	w := preparePush(t, server, options, api, more)
+	w.restart()
+	return w
+}
+
+// preparePush is startPush without the program.
+func preparePush(t *testing.T, server *harness.XMPPServer, options, api, more string) *pushWorld {
+	t.Helper()
 	w := &pushWorld{world: &world{t: t}, gateway: pushtest.StartMongoosePush(t), server: server, dir: t.TempDir()}
 	w.toml = fmt.Sprintf(`
 [component]
@@ -84,7 +92,6 @@ api_version = %q
 host = %q
 tls.cacertfile = %q
 %s`, server.ComponentAddr(server.Component), otherHost, w.dir, options, api, w.gateway.URL, w.gateway.CAFile, more)
-	w.restart()
 	return w
 }
 

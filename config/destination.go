@@ -68,7 +68,7 @@ func (l *loader) choice(c *Choice, at keyPath) {
 // Destination is one [[destination]].
 type Destination struct {
 	Name string // in logs, metrics and the outbox; required
-	Type string // http, nats, rabbit or sns; required
+	Type string // http, nats, kafka, rabbit or sns; required
 	Choice
 	TLS *TLS // of types http and rabbit
 
@@ -78,7 +78,8 @@ type Destination struct {
 	Timeout time.Duration
 	HTTP    HTTPDestination
 
-	NATS NATSDestination // of type nats
+	NATS  NATSDestination  // of type nats
+	Kafka KafkaDestination // of type kafka
 
 	// Of type rabbit: what is published, to one exchange, and by which connection.
 	Rabbit   Rabbit
@@ -116,6 +117,7 @@ var destinationTypes = []struct {
 		}, d.HTTP.fields(), []field{section("tls", &d.TLS, (*TLS).fields)})
 	}},
 	{"nats", true, func(d *Destination) []field { return d.NATS.fields() }},
+	{"kafka", true, func(d *Destination) []field { return d.Kafka.fields() }},
 	{"rabbit", false, (*Destination).rabbitFields},
 	{"sns", false, func(d *Destination) []field { return d.SNS.destinationFields() }},
 }
@@ -197,11 +199,12 @@ func (l *loader) destinations(c *Config) {
 			l.rabbitDestination(d, at)
 		case "sns":
 			l.snsDestination(&d.SNS, at)
+		case "nats":
+			l.destinationNATS(&d.NATS, at)
+		case "kafka":
+			l.destinationKafka(&d.Kafka, at)
 		}
 		l.tls(d.TLS, at.with("tls").String(), true)
-		if d.Type == "nats" {
-			l.destinationNATS(&d.NATS, at)
-		}
 		l.keepVerifyingAt(at.with("tls"))
 	}
 }

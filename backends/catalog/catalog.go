@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/http"
+	"eventpusher/backends/kafka"
 	"eventpusher/backends/nats"
 	"eventpusher/backends/push"
 	"eventpusher/backends/rabbit"
@@ -86,6 +87,8 @@ func newDestination(d config.Destination, log *slog.Logger, compile backends.Com
 	switch d.Type {
 	case "nats":
 		return nats.New(d, log)
+	case "kafka":
+		return kafka.New(d, log)
 	case "rabbit":
 		section, pool := d.RabbitSection()
 		return rabbit.New(rabbit.Options{Name: d.Name, Section: section, Pool: pool, Compile: compile, Log: log})

@@ -242,6 +242,9 @@ func TestCheckOfChoices(t *testing.T) {
 		{"nats, whose default is json", func(c *config.Config) {
 			c.Destinations = []config.Destination{{Name: "queue", Type: "nats", NATS: config.NATSDestination{Subject: "events.{{.sort}}", NATSServers: config.NATSServers{URL: "nats://localhost"}}, Choice: config.Choice{Events: []string{"all"}}}}
 		}, nil, ""},
+		{"kafka, whose default is json", func(c *config.Config) {
+			c.Destinations = []config.Destination{{Name: "log", Type: "kafka", Kafka: config.KafkaDestination{Brokers: []string{"localhost:9092"}, Topic: "events"}, Choice: config.Choice{Events: []string{"all"}}}}
+		}, nil, ""},
 		{"nats with a wrong subject", func(c *config.Config) {
 			c.Destinations = []config.Destination{{Name: "queue", Type: "nats", NATS: config.NATSDestination{Subject: "events..a", NATSServers: config.NATSServers{URL: "nats://localhost"}}}}
 		}, nil, "destination[1]: empty token"},

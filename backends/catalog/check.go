@@ -111,7 +111,7 @@ func stopgaps(cfg *config.Config, earlier []config.Problem) *config.Config {
 	for i := range c.Destinations {
 		d := &c.Destinations[i]
 		if config.HasError(earlier, config.DestinationPath(i)+".tls") {
-			d.TLS, d.NATS.TLS = nil, nil
+			d.TLS, d.NATS.TLS, d.Kafka.TLS = nil, nil, nil
 		}
 		if d.Exchange.Name == "" {
 			d.Exchange.Name = "stopgap"

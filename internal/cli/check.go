@@ -40,6 +40,13 @@ func mustLoad(p Process, path string) (*config.Config, error) {
 }
 
 func runCheck(_ context.Context, p Process, o options) error {
+	switch len(o.args) {
+	case 0:
+	case 1:
+		o.config = o.args[0]
+	default:
+		return usageError("name one file")
+	}
 	cfg, problems := load(p, o.config)
 	for _, problem := range problems {
 		fmt.Fprintln(p.Stdout, problem)

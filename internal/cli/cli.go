@@ -60,7 +60,7 @@ func noFlags(*flag.FlagSet, *options) {}
 func commands() []command {
 	return []command{
 		{"run", "", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
-		{"check", "", "read the configuration and list every problem in it", configFlag, runCheck},
+		{"check", "[FILE]", "read the configuration and list every problem in it", configFlag, runCheck},
 		{"doctor", "", "examine the running instance, the link, the feeds and the services; publishes nothing", doctorFlags, runDoctor},
 		{"send", "", "send one made-up event to a destination, and show what it answers", sendFlags, runSend},
 		{"demo", "", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
@@ -89,12 +89,12 @@ func (e usageError) Error() string { return string(e) }
 // 0 fine, 1 failed, 2 wrong usage.
 func Main(p Process) int {
 	if len(p.Args) == 0 {
-		usage(p.Stderr)
+		usage(p.Stderr, "")
 		return exitUsage
 	}
 	first := p.Args[0]
 	if isHelp(first) || first == "help" {
-		usage(p.Stdout)
+		usage(p.Stdout, "")
 		return exitOK
 	}
 	if first == "-version" || first == "--version" {
@@ -111,12 +111,18 @@ func Main(p Process) int {
 			words = min(len(name), len(p.Args))
 		}
 	}
+	group := ""
+	if slices.ContainsFunc(commands(), func(c command) bool { return strings.HasPrefix(c.name, first+" ") }) {
+		group = first + " "
+	}
 	if words > 1 && isHelp(p.Args[1]) {
-		usage(p.Stdout)
+		usage(p.Stdout, group)
 		return exitOK
 	}
-	fmt.Fprintf(p.Stderr, "eventpusher: there is no command %q\n\n", strings.Join(p.Args[:words], " "))
-	usage(p.Stderr)
+	if group == "" || words > 1 {
+		fmt.Fprintf(p.Stderr, "eventpusher: there is no command %q\n\n", strings.Join(p.Args[:words], " "))
+	}
+	usage(p.Stderr, group)
 	return exitUsage
 }
 
@@ -173,10 +179,14 @@ func parse(fs *flag.FlagSet, words []string) (args []string, err error) {
 	}
 }
 
-func usage(w io.Writer) {
-	fmt.Fprintln(w, "usage: eventpusher COMMAND [flags]")
+// usage lists the commands whose names begin with group.
+func usage(w io.Writer, group string) {
+	fmt.Fprintln(w, "usage: eventpusher "+group+"COMMAND [flags]")
 	fmt.Fprintln(w)
 	for _, c := range commands() {
+		if !strings.HasPrefix(c.name, group) {
+			continue
+		}
 		fmt.Fprintf(w, "  %-34s %s\n", strings.TrimRight(c.name+" "+c.args, " "), c.summary)
 	}
 	fmt.Fprintln(w)

@@ -73,12 +73,18 @@ type SNS struct {
 	RoleARN              string // role to assume with the credentials
 	ExternalID           string // what the role's owner asks for beside
 	AccountID            string
-	MUCHost              string        // muc_host: only rooms of this host feed the MUC topic; empty: every groupchat; @HOST@ stands for a served host
-	PoolSize             int           // parallel calls, at most MaxSNSCalls; default 100
-	PublishRetryCount    int           // default 2
-	PublishRetryTime     time.Duration // default 50 ms
-	MessageStructureJSON bool          // message_structure_json: ask SNS to read the message as JSON per protocol, as MongooseIM does; default false
-	Topic                string        // of a [[destination]]: one for all events, an ARN, or a name in Region and AccountID
+	MUCHost              string            // muc_host: only rooms of this host feed the MUC topic; empty: every groupchat; @HOST@ stands for a served host
+	PoolSize             int               // parallel calls, at most MaxSNSCalls; default 100
+	PublishRetryCount    int               // default 2
+	PublishRetryTime     time.Duration     // default 50 ms
+	MessageStructureJSON bool              // message_structure_json: ask SNS to read the message as JSON per protocol, as MongooseIM does; default false
+	UserGUID             string            // an expression, in place of the bare JIDs in MongooseIM's payload; it sees each user as event.user
+	MessageAttributes    map[string]string // name to expression
+	EventAttributes      bool              // sort, kind, type and direction of the event are message attributes
+	Subject              string            // an expression; empty: none
+	Linger               time.Duration     // how long a message waits for others to share its call; default 20 ms
+	TooLarge             string            // what becomes of a message of more than 256 KiB: dead_letter (default) or truncate_body
+	Topic                string            // of a [[destination]]: one for all events, an ARN, or a name in Region and AccountID
 	Choice
 }
 

@@ -38,7 +38,7 @@ func (s *SNS) destinationFields() []field {
 		[]field{
 			integer("calls", &s.PoolSize, int64(MaxSNSCalls), 1, math.MaxInt16),
 			boolean("message_structure_json", &s.MessageStructureJSON, false),
-		})
+		}, s.publishing(true))
 }
 
 // awsFields are the keys by which requests are signed.

@@ -55,7 +55,20 @@ func (s *SNS) fields() []field {
 			// message_structure_json asks for.
 			text("muc_host", &s.MUCHost, nil, isDomainPattern),
 			boolean("message_structure_json", &s.MessageStructureJSON, false),
-		}, s.Choice.fields())
+			text("user_guid", &s.UserGUID, nil, filled),
+		}, s.publishing(false), s.Choice.fields())
+}
+
+// publishing are the keys, all of them ours, of how messages are published, which
+// [[destination]] has too.
+func (s *SNS) publishing(attributes bool) []field {
+	return []field{
+		formulas("message_attributes", &s.MessageAttributes),
+		boolean("event_attributes", &s.EventAttributes, attributes),
+		text("subject", &s.Subject, nil, filled),
+		duration("linger", &s.Linger, "20ms", 0),
+		choice("too_large", &s.TooLarge, "dead_letter", "dead_letter", "truncate_body"),
+	}
 }
 
 func (h *HTTPHandler) fields() []field {

@@ -37,7 +37,7 @@ func parts(cfg *config.Config) []part {
 	var all []part
 	if c := cfg.Pusher.SNS; c != nil {
 		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			return sns.New(sns.Options{Name: sns.Name, Section: *c, Hosts: cfg.General.Hosts, Log: log})
+			return sns.New(sns.Options{Name: sns.Name, Section: *c, Hosts: cfg.General.Hosts, Compile: compile, Log: log})
 		}})
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
@@ -93,7 +93,7 @@ func newDestination(d config.Destination, log *slog.Logger, compile backends.Com
 		section, pool := d.RabbitSection()
 		return rabbit.New(rabbit.Options{Name: d.Name, Section: section, Pool: pool, Compile: compile, Log: log})
 	case "sns":
-		return sns.New(sns.Options{Name: d.Name, Section: d.SNSSection(), Log: log})
+		return sns.New(sns.Options{Name: d.Name, Section: d.SNSSection(), Compile: compile, Log: log})
 	}
 	return newHTTP(d)
 }

@@ -39,6 +39,7 @@ type Options struct {
 	Name    string
 	Section config.SNS
 	Hosts   []string // served domains, for @HOST@ in muc_host
+	Compile backends.Compile
 	Log     *slog.Logger
 }
 
@@ -50,17 +51,20 @@ type Backend struct {
 	topics        topics
 	chosen        form.Chosen
 	structure     *string
+	values        values
 	region        string
 	roleARN       string
 	shownEndpoint string
 	limits        backends.Limits
 	client        *sns.Client
+	calls         *gatherer
 	transfer      *http.Transport
 	log           *slog.Logger
 
-	cut     atomic.Uint64
-	warnCap sync.Once
-	warnKey sync.Once
+	shortened atomic.Uint64 // bodies
+	cut       atomic.Uint64
+	warnCap   sync.Once
+	warnKey   sync.Once
 }
 
 var (
@@ -72,7 +76,11 @@ var (
 // wrong with the options.
 func New(o Options) (*Backend, error) {
 	c := o.Section
-	chosen, err := form.Choose(c.Choice, form.Payload(event.BareJID), "user_status", "chat.in", "groupchat.in")
+	addresses := event.BareJID
+	if c.UserGUID != "" {
+		addresses = event.FullJID // of what the expression has put there
+	}
+	chosen, err := form.Choose(c.Choice, form.Payload(addresses), "user_status", "chat.in", "groupchat.in")
 	if err != nil {
 		return nil, fmt.Errorf("sns: %w", err)
 	}
@@ -96,6 +104,10 @@ func New(o Options) (*Backend, error) {
 	if err := b.connect(&c); err != nil {
 		return nil, fmt.Errorf("sns: %w", err)
 	}
+	if err := b.compile(&c, o.Compile); err != nil {
+		return nil, fmt.Errorf("sns: %w", err)
+	}
+	b.calls = newGatherer(c.Linger, b.send)
 	c.Region = b.region
 	b.topics = newTopics(&c, o.Hosts)
 	return b, nil
@@ -113,11 +125,12 @@ func (b *Backend) Limits() backends.Limits { return b.limits }
 
 // Counts implements backends.Counting.
 func (b *Backend) Counts() map[string]uint64 {
-	return map[string]uint64{"attributes_cut": b.cut.Load()}
+	return map[string]uint64{"attributes_cut": b.cut.Load(), "bodies_cut": b.shortened.Load()}
 }
 
 // Close implements backends.Backend.
 func (b *Backend) Close() error {
+	b.calls.close()
 	b.transfer.CloseIdleConnections()
 	return nil
 }
@@ -135,23 +148,37 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 		entries = append(entries, en)
 	}
 	held := map[string]bool{} // groups of FIFO topics in which an entry has failed
-	for _, call := range split(entries) {
-		ready := call[:0]
-		for _, en := range call {
-			if en.group != "" && held[en.group] {
-				errs[en.index] = fmt.Errorf("sns: publish to %s: an earlier message of the group has failed", en.topic)
-				continue
-			}
-			ready = append(ready, en)
-		}
-		b.send(ctx, ready, errs)
-		for _, en := range ready {
+	for len(entries) > 0 {
+		now, later := firstOfGroups(entries, held, errs)
+		b.calls.publish(ctx, now, errs)
+		for _, en := range now {
 			if en.group != "" && errs[en.index] != nil {
 				held[en.group] = true
 			}
 		}
+		entries = later
 	}
 	return errs
+}
+
+// firstOfGroups returns the entries that can go out now: of each group of a FIFO topic the
+// first. Those of a group in which an earlier one has failed must not overtake it.
+func firstOfGroups(entries []entry, held map[string]bool, errs []error) (now, later []entry) {
+	taken := map[string]bool{}
+	for _, en := range entries {
+		switch {
+		case en.group == "":
+			now = append(now, en)
+		case held[en.group]:
+			errs[en.index] = fmt.Errorf("sns: publish to %s: an earlier message of the group has failed", en.topic)
+		case taken[en.group]:
+			later = append(later, en)
+		default:
+			taken[en.group] = true
+			now = append(now, en)
+		}
+	}
+	return now, later
 }
 
 // send makes one call of entries that share a topic.
@@ -171,6 +198,7 @@ func (b *Backend) sendOne(ctx context.Context, en *entry) error {
 	in := &sns.PublishInput{
 		TopicArn:          &en.topic,
 		Message:           &en.message,
+		Subject:           en.subject,
 		MessageStructure:  b.structure,
 		MessageAttributes: en.attributes,
 	}
@@ -191,6 +219,7 @@ func (b *Backend) sendBatch(ctx context.Context, entries []entry, errs []error) 
 		request := types.PublishBatchRequestEntry{
 			Id:                aws.String(entryID(i)),
 			Message:           &en.message,
+			Subject:           en.subject,
 			MessageStructure:  b.structure,
 			MessageAttributes: en.attributes,
 		}

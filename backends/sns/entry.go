@@ -26,6 +26,8 @@ const (
 	idAttribute = "event_id"
 	// epochAttribute carries the epoch of the call, if several instances share the outbox.
 	epochAttribute = "eventpusher-epoch"
+	// truncatedAttribute says that the body is not whole.
+	truncatedAttribute = "event_truncated"
 )
 
 // entry is one event as SNS gets it.
@@ -33,6 +35,7 @@ type entry struct {
 	index      int // in the batch
 	topic      string
 	message    string
+	subject    *string
 	attributes map[string]types.MessageAttributeValue
 	group      string // of FIFO topics
 	id         string
@@ -41,15 +44,10 @@ type entry struct {
 
 // newEntry renders e for a call of that epoch (backends.Epoch). An error is final for the event.
 func (b *Backend) newEntry(index int, e *event.Event, epoch uint64) (entry, error) {
-	m, err := b.chosen.Form.Write(e)
-	if err != nil {
-		return entry{}, backends.Permanent(fmt.Errorf("sns: %w", err))
-	}
 	en := entry{
-		index:   index,
-		topic:   b.topics.of(e),
-		message: string(m.Body),
-		id:      e.ID,
+		index: index,
+		topic: b.topics.of(e),
+		id:    e.ID,
 	}
 	if en.topic == "" {
 		return en, backends.Permanent(fmt.Errorf("sns: no topic is configured for this event"))
@@ -58,14 +56,81 @@ func (b *Backend) newEntry(index int, e *event.Event, epoch uint64) (entry, erro
 		en.group = groupID(e.Key())
 	}
 	en.attributes = b.attributes(e, epoch)
+	var err error
+	if en.subject, err = b.values.subjectOf(e); err != nil {
+		return en, backends.Permanent(fmt.Errorf("sns: %w", err))
+	}
+	written, err := b.values.named(e)
+	if err == nil {
+		err = b.write(&en, written)
+	}
+	if err != nil {
+		return en, backends.Permanent(fmt.Errorf("sns: %w", err))
+	}
+	return en, nil
+}
+
+// write puts e into the entry. Where that is configured, the body is cut so that all fits.
+func (b *Backend) write(en *entry, e *event.Event) error {
+	if err := b.render(en, e); err != nil {
+		return err
+	}
+	whole := en.size
+	if whole > maxBytes && b.values.truncate {
+		if err := b.cutBody(en, *e); err != nil {
+			return err
+		}
+	}
+	if en.size > maxBytes {
+		return fmt.Errorf("message of %d bytes, %d are allowed: %w", whole, maxBytes, backends.ErrTooLarge)
+	}
+	return nil
+}
+
+func (b *Backend) render(en *entry, e *event.Event) error {
+	m, err := b.chosen.Form.Write(e)
+	en.message = string(m.Body)
+	en.measure()
+	return err
+}
+
+// cutBody renders e with as much of the body as there is room for, and without the packet, which
+// has the body too. It leaves what is too large even so.
+func (b *Backend) cutBody(en *entry, e event.Event) error {
+	body := e.Body
+	e.Packet = ""
+	en.attributes[truncatedAttribute] = stringAttribute("true")
+	if err := b.render(en, &e); err != nil {
+		return err
+	}
+	full := en.size
+	e.Body = ""
+	if err := b.render(en, &e); err != nil || en.size > maxBytes || full == en.size {
+		return err
+	}
+	// Forms escape some characters: the share of the body that fits, then what is too much by
+	// bytes, each of which is at least one of the message.
+	keep := min(len(body), len(body)*(maxBytes-en.size)/(full-en.size))
+	for {
+		e.Body = strings.ToValidUTF8(body[:max(keep, 0)], "")
+		if err := b.render(en, &e); err != nil {
+			return err
+		}
+		if en.size <= maxBytes {
+			break
+		}
+		keep -= en.size - maxBytes
+	}
+	b.shortened.Add(1)
+	return nil
+}
+
+// measure counts as SNS does.
+func (en *entry) measure() {
 	en.size = len(en.message)
 	for name, value := range en.attributes {
 		en.size += len(name) + len(*value.DataType) + len(*value.StringValue)
 	}
-	if en.size > maxBytes {
-		return en, backends.Permanent(fmt.Errorf("sns: message of %d bytes, %d are allowed: %w", en.size, maxBytes, backends.ErrTooLarge))
-	}
-	return en, nil
 }
 
 // groupID returns the message group of a key. It is a hash because keys are JIDs:
@@ -75,10 +140,10 @@ func groupID(key string) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// attributes returns the event's id, the epoch unless it is 0, and the metadata as message
-// attributes: numbers as Number, all else as String. Of more than maxAttributes the first by
-// name are sent, and what SNS does not take as attribute is left out; the JSON has
-// everything.
+// attributes returns what stands beside the message: the event's id, the epoch unless it is 0,
+// what the event is, where that is configured, the configured attributes, and the metadata. Numbers are
+// Number, all else is String. Of more than maxAttributes the first are sent, metadata by
+// name, and what SNS does not take as attribute is left out; the JSON has the metadata.
 func (b *Backend) attributes(e *event.Event, epoch uint64) map[string]types.MessageAttributeValue {
 	attrs := map[string]types.MessageAttributeValue{}
 	if e.ID != "" {
@@ -87,26 +152,50 @@ func (b *Backend) attributes(e *event.Event, epoch uint64) map[string]types.Mess
 	if epoch != 0 {
 		attrs[epochAttribute] = numberAttribute(strconv.FormatUint(epoch, 10))
 	}
-	for _, key := range e.Metadata.Keys() {
-		text := e.Metadata.Text(key)
-		switch {
-		case key == idAttribute, key == epochAttribute && epoch != 0:
-			continue
-		case !validAttributeName(key), text == "":
-			b.warnLeftOut(key)
-			continue
-		case len(attrs) == maxAttributes:
-			b.warnCut(key)
-			return attrs
-		}
-		switch e.Metadata[key].(type) {
-		case int, int64, float64:
-			attrs[key] = numberAttribute(text)
-		default:
-			attrs[key] = stringAttribute(text)
+	if b.values.event {
+		for name, text := range map[string]string{"event_sort": e.Sort(), "event_kind": e.Kind.String(), "event_type": e.Type, "event_direction": e.Direction.String()} {
+			if text != "" {
+				attrs[name] = stringAttribute(text)
+			}
 		}
 	}
+	room := maxAttributes
+	if b.values.truncate {
+		room-- // for truncatedAttribute
+	}
+	for _, a := range b.values.attributes {
+		if value, err := a.of(e); err == nil {
+			b.attribute(attrs, room, a.name, value)
+		} else {
+			b.warnLeftOut(a.name)
+		}
+	}
+	for _, key := range e.Metadata.Keys() {
+		b.attribute(attrs, room, key, e.Metadata[key])
+	}
 	return attrs
+}
+
+// attribute adds one unless there is one of its name, no room, or SNS would refuse it.
+func (b *Backend) attribute(attrs map[string]types.MessageAttributeValue, room int, name string, value any) {
+	text := event.Metadata{name: value}.Text(name)
+	if _, there := attrs[name]; there {
+		return
+	}
+	switch {
+	case !validAttributeName(name), text == "":
+		b.warnLeftOut(name)
+		return
+	case len(attrs) >= room:
+		b.warnCut(name)
+		return
+	}
+	switch value.(type) {
+	case int, int64, float64:
+		attrs[name] = numberAttribute(text)
+	default:
+		attrs[name] = stringAttribute(text)
+	}
 }
 
 func numberAttribute(text string) types.MessageAttributeValue {
@@ -145,35 +234,6 @@ func validAttributeName(name string) bool {
 		}
 	}
 	return true
-}
-
-// split cuts entries into calls: one topic each, at most batchSize entries and
-// maxBytes in all, and on FIFO topics one entry of a group, since the entries of a
-// batch fail singly and a later one must not overtake.
-func split(entries []entry) [][]entry {
-	var calls [][]entry
-	open := map[string]int{} // topic to its call that still has room
-	for _, en := range entries {
-		i, ok := open[en.topic]
-		if !ok || !fits(calls[i], en) {
-			i = len(calls)
-			open[en.topic] = i
-			calls = append(calls, nil)
-		}
-		calls[i] = append(calls[i], en)
-	}
-	return calls
-}
-
-func fits(call []entry, en entry) bool {
-	size := en.size
-	for _, other := range call {
-		size += other.size
-		if en.group != "" && other.group == en.group {
-			return false
-		}
-	}
-	return len(call) < batchSize && size <= maxBytes
 }
 
 // entryID names an entry within its call.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -84,12 +85,20 @@ func delivered(t testing.TB, message string, attributes map[string]string) backe
 }
 
 func TestConformance(t *testing.T) {
+	for _, linger := range []time.Duration{0, time.Millisecond} {
+		t.Run(linger.String(), func(t *testing.T) { conforms(t, linger) })
+	}
+}
+
+func conforms(t *testing.T, linger time.Duration) {
 	backendtest.Run(t, func(t *testing.T) backendtest.Service {
 		f := startFake(t)
 		return backendtest.Service{
 			Address: f.address(),
 			New: func(address string, log *slog.Logger) (backends.Backend, error) {
-				return sns.New(sns.Options{Name: sns.Name, Section: options("http://" + address), Hosts: []string{"localhost"}, Log: log})
+				c := options("http://" + address)
+				c.Linger = linger
+				return sns.New(sns.Options{Name: sns.Name, Section: c, Hosts: []string{"localhost"}, Log: log})
 			},
 			Deliveries: func() []backendtest.Delivery {
 				var all []backendtest.Delivery

@@ -3,13 +3,23 @@
 package rabbit_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"io"
+	"math/big"
 	"net"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"eventpusher/backends"
 	"eventpusher/backends/backendtest"
@@ -77,5 +87,45 @@ func TestTLS(t *testing.T) {
 				t.Errorf("%v (%q), want %q with %q", err, backends.Reason(err), tc.reason, tc.detail)
 			}
 		})
+	}
+}
+
+// TestTLSCommonName: a certificate that names its host only as common name is refused with the
+// library's reason, and with no guess beside it.
+func TestTLSCommonName(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer l.Close()
+	tasks.Go(func() {
+		if conn, err := l.Accept(); err == nil {
+			_, _ = io.Copy(io.Discard, conn)
+			conn.Close()
+		}
+	})
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := config.RabbitPool{Addresses: []string{net.JoinHostPort("localhost", port)}, TLS: &config.TLS{CACertFile: authority}}
+	err = newBackend(t, config.Rabbit{Chat: exchange()}, pool, nil).Prepare(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "use SANs instead") || strings.Contains(err.Error(), "speak TLS") {
+		t.Errorf("%v", err)
 	}
 }

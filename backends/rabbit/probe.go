@@ -17,7 +17,7 @@ var _ backends.Probing = (*Backend)(nil)
 
 // Probe implements backends.Probing. It logs in on a connection of its own, asks for
 // each exchange, and where that exists, whether it is the configured one and may be
-// published to.
+// published to. It names the exchanges of which messages were lost in the last hour.
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	l, err := b.dialer.dial(ctx)
 	if err != nil {
@@ -31,7 +31,7 @@ func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	for _, x := range b.configured() {
 		list = append(list, b.probeExchange(l.conn, x))
 	}
-	return list
+	return append(list, b.lost.findings(b.Name())...)
 }
 
 func (b *Backend) probeExchange(conn *amqp.Connection, x *config.Exchange) finding.Finding {

@@ -149,6 +149,8 @@ func TestUnroutableIsToldOfEachExchange(t *testing.T) {
 	}
 	mustPublish(t, b, batch)
 	mustPublish(t, b, batch)
+	backendtest.WantFindings(t, b.Probe(t.Context()), nil, "OK login", "OK may be published to", "OK may be published to",
+		"WARN no queue took 6 messages", "WARN no queue took 6 messages")
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -2,10 +2,13 @@ package rabbit
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"eventpusher/backends"
+	"eventpusher/internal/finding"
 )
 
 // judgeReturn decides about a confirmed message that came back because no queue
@@ -38,8 +41,8 @@ type losses struct {
 }
 
 type loss struct {
-	total  uint64
-	warned time.Time
+	total        uint64
+	last, warned time.Time
 }
 
 // add counts one and reports whether it is time for a line in the log.
@@ -55,6 +58,7 @@ func (l *losses) add(exchange string) (total uint64, tell bool) {
 		l.of[exchange] = x
 	}
 	x.total++
+	x.last = time.Now()
 	if tell = time.Since(x.warned) >= warnInterval; tell {
 		x.warned = time.Now()
 	}
@@ -68,4 +72,17 @@ func (b *Backend) countUnroutable(exchange string) {
 		b.log.Warn("no queue takes messages of an exchange, so they are lost; bind one, or say otherwise with unroutable, alternate_exchange or mandatory = false",
 			"backend", b.Name(), "exchange", exchange, "unroutable", total)
 	}
+}
+
+// findings names the exchanges of which messages were lost lately.
+func (l *losses) findings(name string) (list []finding.Finding) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, exchange := range slices.Sorted(maps.Keys(l.of)) {
+		if x := l.of[exchange]; time.Since(x.last) < warnInterval {
+			list = append(list, finding.Warnf(name, "bind a queue that takes them, or write unroutable or alternate_exchange",
+				"exchange %q: no queue took %d messages since the start, the last at %s, so they are lost", exchange, x.total, x.last.UTC().Format(time.RFC3339)))
+		}
+	}
+	return list
 }

@@ -121,14 +121,15 @@ func (b *Backend) client(ctx context.Context) (*kgo.Client, error) {
 	return c, nil
 }
 
-// giveUp closes a client that has failed. What it has not sent yet it never sends.
+// giveUp closes a client that has failed, unless another lane has. What it has not sent yet
+// it never sends.
 func (b *Backend) giveUp(c *kgo.Client) {
 	b.turn <- struct{}{}
+	defer func() { <-b.turn }()
 	if b.current == c {
 		b.current = nil
+		c.Close()
 	}
-	<-b.turn
-	c.Close()
 }
 
 // Publish implements backends.Backend. All records of a batch are on their way at once; the

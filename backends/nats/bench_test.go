@@ -29,7 +29,7 @@ func BenchmarkPublish(b *testing.B) {
 
 func benchmarkPublish(b *testing.B, subject string) {
 	server := harness.NATS(b, harness.NATSOptions{})
-	broker := connect(b, server)
+	broker := connect(b, server.URL())
 	broker.create(jetstream.StreamConfig{Subjects: []string{"events", "events.>"}, MaxMsgs: 1000, Duplicates: 100 * time.Millisecond})
 	backend := build(b, destination(server.URL(), subject), slog.New(slog.DiscardHandler))
 	limits := backend.Limits()

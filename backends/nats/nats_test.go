@@ -42,10 +42,10 @@ const streamName = "EVENTS"
 // largest is the stream's max_msg_size in bytes.
 const largest = 64 << 10
 
-// connect returns a stream that takes the subjects and is empty.
-func connect(t testing.TB, server *harness.NATSServer, options ...natsgo.Option) *broker {
+// connect connects to a server; create makes the stream.
+func connect(t testing.TB, url string, options ...natsgo.Option) *broker {
 	t.Helper()
-	conn, err := natsgo.Connect(server.URL(), options...)
+	conn, err := natsgo.Connect(url, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func wantErrors(t testing.TB, errs []error, want ...string) {
 func TestConformance(t *testing.T) {
 	const user, password = "eventpusher", "hunter2"
 	server := harness.NATS(t, harness.NATSOptions{Username: user, Password: password})
-	broker := connect(t, server, natsgo.UserInfo(user, password))
+	broker := connect(t, server.URL(), natsgo.UserInfo(user, password))
 	backendtest.Run(t, func(*testing.T) backendtest.Service {
 		broker.create(jetstream.StreamConfig{Subjects: []string{"events.>"}})
 		return backendtest.Service{
@@ -173,7 +173,7 @@ func TestConformance(t *testing.T) {
 // CloudEvents binding.
 func TestMessage(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{})
-	broker := connect(t, server)
+	broker := connect(t, server.URL())
 	broker.create(jetstream.StreamConfig{Subjects: []string{"%5FINBOX%2Ea%3E@ex%C3%A4mple%2Eorg.>"}})
 	d := destination(server.URL(), "{{.user}}.{{.sort}}.{{.body}}.{{.room}}")
 	d.Format = config.FormatCloudEventsBinary
@@ -198,7 +198,7 @@ func TestMessage(t *testing.T) {
 // TestTwice: an event whose acknowledgement is lost is in the stream once.
 func TestTwice(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{})
-	broker := connect(t, server)
+	broker := connect(t, server.URL())
 	broker.create(jetstream.StreamConfig{Subjects: []string{"events"}})
 	proxy := backendtest.StartProxy(t, fmt.Sprintf("127.0.0.1:%d", server.Port))
 	b := build(t, destination("nats://"+proxy.Address(), "events"), slog.New(slog.DiscardHandler))
@@ -217,7 +217,7 @@ func TestTwice(t *testing.T) {
 // TestVerdicts: what a stream or the server refuses.
 func TestVerdicts(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{Extra: "max_payload: 128KB\n"})
-	broker := connect(t, server)
+	broker := connect(t, server.URL())
 	publishTo := func(t *testing.T, subject, stream string, batch ...event.Event) []error {
 		d := destination(server.URL(), subject)
 		d.NATS.Stream = stream
@@ -287,7 +287,7 @@ func TestDenied(t *testing.T) {
 		{ user: deaf, password: p, permissions: { subscribe: { deny: "_INBOX.>" } } },
 	] }
 `})
-	broker := connect(t, server, natsgo.UserInfo("all", "p"))
+	broker := connect(t, server.URL(), natsgo.UserInfo("all", "p"))
 	broker.create(jetstream.StreamConfig{Subjects: []string{"events.>", "denied"}})
 	file, err := os.CreateTemp(t.TempDir(), "stderr")
 	if err != nil {
@@ -384,7 +384,7 @@ func TestRefusedOptions(t *testing.T) {
 
 func TestProbe(t *testing.T) {
 	server := harness.NATS(t, harness.NATSOptions{})
-	broker := connect(t, server)
+	broker := connect(t, server.URL())
 	probe := func(subject, stream string, want ...string) {
 		t.Helper()
 		d := destination(server.URL(), subject)

@@ -392,7 +392,8 @@ func TestProbe(t *testing.T) {
 		b := build(t, d, slog.New(slog.DiscardHandler))
 		backendtest.WantFindings(t, b.Probe(t.Context()), nil, want...)
 	}
-	probe("events", "", "OK connected to NATS", "FAIL nats stream add EVENTS --subjects=events")
+	probe("events", "", "OK connected to NATS", "FAIL nats stream add EVENTS --subjects='events'")
+	probe("a.events-{{.sort}}", "", "OK connected to NATS", "FAIL nats stream add EVENTS --subjects='a.>'")
 	broker.create(jetstream.StreamConfig{Subjects: []string{"events.>"}, Duplicates: time.Minute})
 	probe("events.{{.sort}}", "", "OK connected", "OK recognises repeated ones for 1m0s")
 	probe("events.x", "OTHER", "OK connected", "FAIL takes the events, and not OTHER")

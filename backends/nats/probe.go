@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -48,8 +49,9 @@ func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 			streams = append(streams, stream)
 		}
 	}
-	for _, subject := range missing {
-		list = append(list, finding.Failf(b.name, "create a stream for it: nats stream add EVENTS --subjects="+subject, "no stream takes the subject %s", subject))
+	if len(missing) > 0 {
+		list = append(list, finding.Failf(b.name, "create a stream for them: nats stream add EVENTS --subjects='"+b.subject.wildcard()+"'",
+			"no stream takes the subjects %s", strings.Join(missing, ", ")))
 	}
 	for _, name := range streams {
 		list = append(list, b.examine(ctx, s, name))

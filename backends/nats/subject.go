@@ -39,6 +39,16 @@ func (s subject) of(e *event.Event) (string, error) {
 	return text, validSubject(text)
 }
 
+// wildcard returns a subject that takes those of all events: the tokens before the first
+// value, and any after them.
+func (s subject) wildcard() string {
+	before, _, found := strings.Cut(s.line.Source(), "{{")
+	if !found {
+		return before
+	}
+	return before[:strings.LastIndexByte(before, '.')+1] + ">"
+}
+
 // unsafe are the characters that url.PathEscape leaves and that a token may not have.
 var unsafe = strings.NewReplacer(".", "%2E", "$", "%24")
 

@@ -113,7 +113,7 @@ func (p *Pusher) Remove(ctx context.Context, name string) error {
 }
 
 // findLeftovers finds what waits for backends that are not configured. Backends for which
-// nothing is left are forgotten. p.changing is held, or p is new.
+// nothing is left are forgotten. p.changing is held.
 func (p *Pusher) findLeftovers() error {
 	known, err := p.box.Backends()
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -23,6 +22,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/outbox/outboxtest"
 )
 
 // leave returns an outbox in which a and b have two events each that nobody has taken, a
@@ -89,49 +89,43 @@ func TestUnconfiguredBackend(t *testing.T) {
 	})
 }
 
-// The place of a backend for which nothing waits goes with the next start, or once the log has
-// been read to its end.
+// The place of a backend for which nothing waits goes at once, or when the log has been read to
+// its end.
 func TestUnconfiguredBackendWithoutEvents(t *testing.T) {
-	for _, behind := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
-			box, _, _ := openOutbox(t, t.TempDir())
-			old, err := box.Reader("old", func() {})
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir())
+		gone := func(name string) {
+			t.Helper()
+			r, err := box.Reader(name, nil)
 			if err == nil {
-				err = old.Close()
+				err = r.Close()
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := 1
-			if behind {
-				want = 2
-				b, err := box.Reader("b", func() {})
-				if err != nil {
-					t.Fatal(err)
-				}
-				var to outbox.Subscribers
-				to.Add(b.Number())
-				if err := errors.Join(box.Append(outbox.Pack{Entries: []outbox.Entry{{Event: new(of("x", "x1")), Subscribers: to}}}), b.Close()); err != nil {
-					t.Fatal(err)
-				}
+		}
+		known := func(names ...string) {
+			t.Helper()
+			list, err := box.Backends()
+			var got []string
+			for _, b := range list {
+				got = append(got, b.Name)
 			}
-			p, err := pusher.New(pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
-			if err != nil {
-				t.Fatal(err)
+			if err != nil || !slices.Equal(got, names) {
+				t.Errorf("known: %v, %v, want %v", got, err, names)
 			}
-			if known, err := box.Backends(); err != nil || len(known) != want {
-				t.Errorf("behind %v: at the start %+v, %v", behind, known, err)
-			}
-			var running sync.WaitGroup
-			running.Go(func() { _ = p.Run(t.Context()) }) // ends with Drain
-			pass(2 * time.Minute)
-			if known, err := box.Backends(); err != nil || len(known) != 1 || known[0].Name != "b" {
-				t.Errorf("behind %v: known %+v, %v", behind, known, err)
-			}
-			p.Drain(t.Context())
-			running.Wait()
-		})
-	}
+		}
+		gone("old")
+		p := start(t, pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+		pass(time.Second)
+		known("b")
+		gone("older")
+		p.Push([]event.Event{of("x", "x1")}) // it is for b, and comes after what older has read
+		pass(time.Second)
+		known("b", "older")
+		pass(2 * time.Minute)
+		known("b")
+	})
 }
 
 // miscounted is an outbox whose counts of what waits are too low.
@@ -157,6 +151,29 @@ func TestUnconfiguredBackendIsForgottenByItsAckFloor(t *testing.T) {
 		}
 		p.Drain(t.Context())
 	})
+}
+
+// retiring is an outbox that several instances share.
+type retiring struct {
+	*outbox.Embedded
+	retired atomic.Bool
+}
+
+func (r *retiring) Retire() { r.retired.Store(true) }
+
+// At the end a shared outbox gives this instance nothing more to deliver.
+func TestDrainRetires(t *testing.T) {
+	box := &retiring{Embedded: outboxtest.Open(t)}
+	p, err := pusher.New(pusher.Options{Backends: one(&fakeBackend{name: "b"}), Outbox: box})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if box.retired.Load() {
+		t.Error("retired before its end")
+	}
+	if p.Drain(t.Context()); !box.retired.Load() {
+		t.Error("not retired")
+	}
 }
 
 // A command that waits for an outbox which takes nothing ends with its context, and keeps

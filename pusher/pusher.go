@@ -131,9 +131,6 @@ func New(o Options) (*Pusher, error) {
 			return nil, err
 		}
 	}
-	if err := p.findLeftovers(); err != nil {
-		return nil, err
-	}
 	return p, nil
 }
 

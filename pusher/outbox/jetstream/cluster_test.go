@@ -420,6 +420,7 @@ func TestReplicas(t *testing.T) {
 	await(t, "all events", func() bool { return len(different(j.all())) == sent })
 	w.end()
 	checkOrder(t, different(j.all()), 11)
+	await(t, "the servers to take what was delivered", func() bool { return i.Flush() == nil })
 	i.owns(4) // if the servers took long, again
 	await(t, "a healthy engine", func() bool { return i.Err() == nil })
 }

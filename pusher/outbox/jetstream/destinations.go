@@ -79,9 +79,9 @@ func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
 	before, awaited := *e.readers.Load(), e.awaited
 	r := newReader(e, d, notify)
 	e.setReaders(append(slices.Clone(before), r), slices.DeleteFunc(slices.Clone(awaited), func(name string) bool { return name == backend }))
-	if s := e.set.Load(); s != nil {
-		ctx, cancel := e.request()
-		defer cancel()
+	ctx, cancel := e.request()
+	defer cancel()
+	if s := e.set.Load(); s != nil && d.reg.Load() == nil {
 		m, seq, err := s.readMeta(ctx)
 		if err == nil {
 			err = e.enter(ctx, s, m, seq)
@@ -91,6 +91,8 @@ func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
 			e.setReaders(before, awaited)
 			return nil, err
 		}
+	} else {
+		_ = e.fit(ctx) // follow does it again
 	}
 	if e.joined {
 		e.running.Go(r.feed)

@@ -209,6 +209,34 @@ func TestReadersComeAndGo(t *testing.T) {
 	}
 }
 
+// TestReaderWhileNATSIsAway: backends that were named at the start can be read without NATS, a new
+// one cannot: what is appended for it has to be kept.
+func TestReaderWhileNATSIsAway(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	i := open(t, options(t, server, "a", "b"))
+	i.owns(4)
+	i.append(pack(2, chat("x", "1")))
+	server.Kill()
+	await(t, "the end of the connection", func() bool { return i.Err() != nil })
+	_ = i.readers["a"].Close() // that it cannot save is said by Err, too
+	i.read("a")
+	if _, err := i.Reader("new", func() {}); err == nil {
+		t.Error("a new backend can be read")
+	}
+	server.Start()
+	i.owns(4)
+	i.deliver("a", 1)
+	i.read("new")
+	i.append(pack(3, chat("x", "2")))
+	for _, backend := range []string{"a", "new"} {
+		if got := i.deliver(backend, 1); got[0] != "2" {
+			t.Errorf("%s got %v", backend, got)
+		}
+	}
+	i.deliver("b", 2)
+}
+
 // TestRetiring: an instance that retires keeps what it has, and acquires nothing more.
 func TestRetiring(t *testing.T) {
 	t.Parallel()

@@ -103,6 +103,11 @@ func Open(o Options) (*Engine, error) {
 	e := &Engine{o: o, log: o.Log, seed: maphash.MakeSeed(), isSet: make(chan struct{})}
 	e.table.Store(new([]*destination))
 	e.setReaders(nil, o.Backends)
+	for _, name := range o.Backends {
+		if _, err := e.destination(name); err != nil {
+			return nil, err
+		}
+	}
 	e.ctx, e.stop = context.WithCancel(context.Background())
 	e.connection.Set(errNotReached)
 	e.parts.init()

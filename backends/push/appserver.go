@@ -47,7 +47,8 @@ func (b *Backend) PublishRefused(ctx context.Context, server jid.JID, node strin
 		b.journal.Count(result)
 		return
 	}
-	about, err := b.o.Devices.Owner(ctx, node)
+	device, err := b.o.Devices.Store().Get(ctx, node)
+	about := device.Owner
 	switch {
 	case err != nil: // it has gone meanwhile
 		b.journal.Count(result)

@@ -114,7 +114,7 @@ func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, 
 	case ByDevices:
 		one.Kind, one.To = event.Notification, b.o.Own.Bare()+jid.JID("/"+s.Node)
 		one.Packet = withBadge(n).Packet()
-		err := b.o.Devices.Verify(ctx, s.Node, s.Option(optionSecret))
+		_, err := b.o.Devices.Store().Verify(ctx, s.Node, s.Option(optionSecret))
 		switch {
 		case errors.Is(err, devices.ErrUnknown):
 			result, err := b.forget(ctx, n.Recipient, s, journal.Disabled)

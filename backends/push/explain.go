@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
 	"eventpusher/internal/jid"
 )
@@ -111,16 +112,26 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 	return e, err
 }
 
-func (b *Backend) ownDevices(ctx context.Context, user jid.JID) (list []OwnDevice, err error) {
-	all, err := b.o.Devices.List(ctx, user)
+func (b *Backend) ownDevices(ctx context.Context, user jid.JID) ([]OwnDevice, error) {
+	store := b.o.Devices.Store()
+	if store == nil {
+		return nil, nil
+	}
+	all, err := store.List(ctx, user)
 	if err != nil {
 		return nil, fmt.Errorf("push devices: %w", err)
 	}
+	return OwnDevices(all), nil
+}
+
+// OwnDevices returns the devices without what their providers know them by.
+func OwnDevices(all []devices.Device) []OwnDevice {
+	list := make([]OwnDevice, len(all))
 	for i := range all {
 		d := &all[i]
-		list = append(list, OwnDevice{d.Node, d.App, string(d.Target.Kind), d.Created, d.Registered, d.Used})
+		list[i] = OwnDevice{d.Node, d.App, string(d.Target.Kind), d.Created, d.Registered, d.Used}
 	}
-	return list, nil
+	return list
 }
 
 // Remove removes registrations of a user in an operator's name: that of a node,

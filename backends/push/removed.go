@@ -65,7 +65,7 @@ func (b *Backend) removeAccount(ctx context.Context, e *event.Event) error {
 	}
 	devices := 0
 	if b.o.Devices != nil {
-		if devices, err = b.o.Devices.Forget(ctx, e.User, e.Time); err != nil {
+		if devices, err = b.o.Devices.Store().Forget(ctx, e.User, e.Time); err != nil {
 			errs = append(errs, err)
 		}
 	}

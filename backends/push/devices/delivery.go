@@ -15,7 +15,6 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
 	"eventpusher/backends/push/send/apns"
-	"eventpusher/internal/jid"
 )
 
 const (
@@ -91,33 +90,8 @@ func (d *Delivery) Attach(store Store) { d.store = store }
 // Apps returns the applications.
 func (d *Delivery) Apps() []App { return d.o.Apps }
 
-// List returns the devices of an owner, in the order of their nodes; none before Attach.
-func (d *Delivery) List(ctx context.Context, owner jid.JID) ([]Device, error) {
-	if d.store == nil {
-		return nil, nil
-	}
-	return d.store.List(ctx, owner)
-}
-
-// Verify returns nil if the secret is that of the device, else ErrUnknown, ErrSecret
-// or what is wrong with the store.
-func (d *Delivery) Verify(ctx context.Context, node, secret string) error {
-	_, err := d.store.Verify(ctx, node, secret)
-	return err
-}
-
-// Owner returns whose device it is, empty if nobody's. The error is ErrUnknown or says
-// what is wrong with the store.
-func (d *Delivery) Owner(ctx context.Context, node string) (jid.JID, error) {
-	device, err := d.store.Get(ctx, node)
-	return device.Owner, err
-}
-
-// Forget removes the devices that an account has registered until then and says how many
-// there were. What is on its way to them is not delivered any more.
-func (d *Delivery) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
-	return d.store.Forget(ctx, owner, until)
-}
+// Store returns where the devices are kept; nil before Attach.
+func (d *Delivery) Store() Store { return d.store }
 
 // Deliver notifies the device of that node. It blocks until the provider has answered,
 // the provider's timeout has passed or ctx ends. The error is

@@ -307,10 +307,10 @@ func TestDeliverRefuses(t *testing.T) {
 	if err := f.Deliver(t.Context(), c.Node, message("x", f.now)); backends.Reason(err) != "permanent" {
 		t.Errorf("an application that is not configured: %v", err)
 	}
-	if err := f.Verify(t.Context(), f.iphone.Node, f.iphone.Secret); err != nil {
+	if _, err := f.store.Verify(t.Context(), f.iphone.Node, f.iphone.Secret); err != nil {
 		t.Error(err)
 	}
-	if err := f.Verify(t.Context(), f.iphone.Node, f.android.Secret); !errors.Is(err, ErrSecret) {
+	if _, err := f.store.Verify(t.Context(), f.iphone.Node, f.android.Secret); !errors.Is(err, ErrSecret) {
 		t.Errorf("another's secret: %v", err)
 	}
 }

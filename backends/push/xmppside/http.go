@@ -10,6 +10,7 @@ import (
 
 	xmppjid "mellium.im/xmpp/jid"
 
+	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
 	"eventpusher/internal/jid"
 )
@@ -30,16 +31,6 @@ type registrationBody struct {
 	Endpoint string `json:"endpoint"`
 	P256DH   string `json:"p256dh"`
 	Auth     string `json:"auth"`
-}
-
-// deviceBody is a device as GET lists it: nothing by which anybody could reach it.
-type deviceBody struct {
-	Node       string    `json:"node"`
-	App        string    `json:"app"`
-	Kind       string    `json:"kind"`
-	Created    time.Time `json:"created"`
-	Registered time.Time `json:"registered"`
-	Used       time.Time `json:"used,omitzero"`
 }
 
 // ServeHTTP implements http.Handler. Whoever calls has made sure that the request is
@@ -104,11 +95,7 @@ func (d *Devices) get(w http.ResponseWriter, r *http.Request) {
 		d.failWith(w, err)
 		return
 	}
-	list := make([]deviceBody, 0, len(all))
-	for _, d := range all {
-		list = append(list, deviceBody{d.Node, d.App, string(d.Target.Kind), d.Created, d.Registered, d.Used})
-	}
-	reply(w, http.StatusOK, map[string]any{"devices": list})
+	reply(w, http.StatusOK, map[string]any{"devices": push.OwnDevices(all)})
 }
 
 func (d *Devices) delete(w http.ResponseWriter, r *http.Request) {

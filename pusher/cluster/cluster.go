@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -259,7 +260,7 @@ func (c *Cluster) take(records []natsrpc.Record) (view View) {
 	}
 	link, linkSeq := record{}, uint64(0)
 	for _, r := range records {
-		if id, isMember := cutSubject(r.Subject, c.o.Prefix+".member."); isMember {
+		if id, isMember := strings.CutPrefix(r.Subject, c.o.Prefix+".member."); isMember {
 			c.heard(id, &r)
 		} else if r.Subject == c.linkSubject() {
 			if json.Unmarshal(r.Data, &link) == nil {
@@ -277,13 +278,6 @@ func (c *Cluster) take(records []natsrpc.Record) (view View) {
 	close(c.changed)
 	c.changed = make(chan struct{})
 	return view
-}
-
-func cutSubject(subject, prefix string) (string, bool) {
-	if len(subject) > len(prefix) && subject[:len(prefix)] == prefix {
-		return subject[len(prefix):], true
-	}
-	return "", false
 }
 
 // heard notes a heartbeat. A replica that lags may show an old one again.

@@ -92,19 +92,23 @@ func (n *NATSServer) Pause() { n.t.Helper(); n.must("pause", n.s.freeze(true)) }
 // Resume lets a paused server go on.
 func (n *NATSServer) Resume() { n.t.Helper(); n.must("resume", n.s.freeze(false)) }
 
-// Save restarts the server and remembers what is on its disk then. powerCut kills the server
-// and starts it with that again, as if nothing had reached the disk since. It can be limited
-// to some streams.
-func (n *NATSServer) Save() (powerCut func(streams ...string)) {
-	n.t.Helper()
-	n.Stop()
-	data := filepath.Join(n.s.dir, "data")
-	saved := filepath.Join(n.t.TempDir(), "data")
-	n.must("copy the data of", os.CopyFS(saved, os.DirFS(data)))
-	n.Start()
+// Save restarts the servers, one or a whole cluster, and remembers what is on their disks
+// then. powerCut kills them and starts them with that again, as if nothing had reached the
+// disks since. It can be limited to some streams.
+func Save(servers ...*NATSServer) (powerCut func(streams ...string)) {
+	each := func(do func(n *NATSServer)) {
+		for _, n := range servers {
+			n.t.Helper()
+			do(n)
+		}
+	}
+	saved := servers[0].t.TempDir()
+	each((*NATSServer).Stop)
+	each(func(n *NATSServer) {
+		n.must("copy the data of", os.CopyFS(filepath.Join(saved, filepath.Base(n.s.dir)), os.DirFS(n.data())))
+	})
+	each((*NATSServer).Start)
 	return func(streams ...string) {
-		n.t.Helper()
-		n.Kill()
 		parts := []string{"."}
 		if len(streams) > 0 {
 			parts = nil
@@ -112,13 +116,19 @@ func (n *NATSServer) Save() (powerCut func(streams ...string)) {
 		for _, s := range streams {
 			parts = append(parts, filepath.Join("jetstream", "$G", "streams", s))
 		}
-		for _, part := range parts {
-			n.must("remove data of", os.RemoveAll(filepath.Join(data, part)))
-			n.must("put back data of", os.CopyFS(filepath.Join(data, part), os.DirFS(filepath.Join(saved, part))))
-		}
-		n.Start()
+		each((*NATSServer).Kill)
+		each(func(n *NATSServer) {
+			for _, part := range parts {
+				n.must("remove data of", os.RemoveAll(filepath.Join(n.data(), part)))
+				n.must("put back data of", os.CopyFS(filepath.Join(n.data(), part), os.DirFS(filepath.Join(saved, filepath.Base(n.s.dir), part))))
+			}
+		})
+		each((*NATSServer).Start)
 	}
 }
+
+// data is where JetStream keeps its files.
+func (n *NATSServer) data() string { return filepath.Join(n.s.dir, "data") }
 
 func (n *NATSServer) must(verb string, err error) {
 	n.t.Helper()
@@ -141,7 +151,7 @@ func prepareNATS(s *server, port int, o NATSOptions) error {
 	var conf strings.Builder
 	fmt.Fprintf(&conf, "host: 127.0.0.1\nport: %d\n", port)
 	if !o.NoJetStream {
-		fmt.Fprintf(&conf, "jetstream { store_dir: %q, max_mem: 64MB, max_file: 4GB }\n", filepath.Join(s.dir, "data"))
+		fmt.Fprintf(&conf, "jetstream { store_dir: %q, max_mem: 64MB, max_file: 4GB }\n", (&NATSServer{s: s}).data())
 	}
 	if o.Username != "" {
 		fmt.Fprintf(&conf, "authorization { user: %q, password: %q }\n", o.Username, o.Password)

@@ -42,7 +42,7 @@ func TestLogLosesItsEnd(t *testing.T) {
 	i := open(t, patient(t, server))
 	i.owns(4)
 	i.hold()
-	powerCut := server.Save()
+	powerCut := harness.Save(server)
 	i.one(numbered(0, 40, 40)...)
 	i.deliver("a", 40)
 	if err := i.Flush(); err != nil {
@@ -66,7 +66,7 @@ func TestNumbersNeverComeAgain(t *testing.T) {
 	i.owns(2)
 	other.owns(2)
 	i.hold()
-	powerCut := server.Save()
+	powerCut := harness.Save(server)
 	for n := range 40 {
 		i.insist(pack(1, numbered(n*20, 20, 20)...))
 	}
@@ -100,28 +100,43 @@ func TestNumbersNeverComeAgain(t *testing.T) {
 // come again, and are much smaller than the instances remember.
 func TestPowerCutOfEverything(t *testing.T) {
 	t.Parallel()
-	server := harness.NATS(t, harness.NATSOptions{})
-	o := patient(t, server)
+	t.Run("one server", func(t *testing.T) {
+		powerCutOfEverything(t, 1, harness.NATS(t, harness.NATSOptions{}))
+	})
+	t.Run("three servers", func(t *testing.T) {
+		all := harness.NATSCluster(t, harness.NATSOptions{})
+		powerCutOfEverything(t, 3, all[:]...)
+	})
+}
+
+func powerCutOfEverything(t *testing.T, replicas int, servers ...*harness.NATSServer) {
+	o := patient(t, servers[0])
+	for _, s := range servers[1:] {
+		o.URL += "," + s.URL()
+	}
+	o.Replicas = replicas
 	one, two := open(t, o), open(t, o)
 	one.owns(2)
 	two.owns(2)
 	one.hold()
-	powerCut := server.Save()
-	nc := streams(t, server).Conn()
-	for range 20_000 {
-		if err := nc.Publish("TEST.state.junk", nil); err != nil {
-			t.Fatal(err)
+	powerCut := harness.Save(servers...)
+	j := streams(t, servers[0])
+	await(t, "20000 records that nobody needs", func() bool {
+		for range 1000 {
+			_ = j.Conn().Publish("TEST.state.junk", nil) // the acknowledgement tells
 		}
-	}
+		ack, err := j.Publish(t.Context(), "TEST.state.junk", nil)
+		return err == nil && ack.Sequence > 20_000
+	})
 	one.insist(pack(1, numbered(0, 40, 40)...))
 	one.owns(2)
 	two.owns(2)
-	var j journal
-	w1, w2 := one.work("a", j.note), two.work("a", j.note)
-	await(t, "the events before the power cut", func() bool { return len(different(j.all())) == 40 })
+	var got journal
+	w1, w2 := one.work("a", got.note), two.work("a", got.note)
+	await(t, "the events before the power cut", func() bool { return len(different(got.all())) == 40 })
 	powerCut()
 	one.one(numbered(40, 40, 40)...)
-	await(t, "the events after the power cut", func() bool { return len(different(j.all())) == 80 })
+	await(t, "the events after the power cut", func() bool { return len(different(got.all())) == 80 })
 	one.owns(2)
 	two.owns(2)
 	w1.end()
@@ -138,7 +153,7 @@ func TestPowerCutAfterABackendWasAdded(t *testing.T) {
 	i := open(t, patient(t, server))
 	i.owns(4)
 	i.hold()
-	powerCut := server.Save()
+	powerCut := harness.Save(server)
 	await(t, "a healthy engine", func() bool { return i.Err() == nil })
 	r, err := i.Reader("new", func() {})
 	if err != nil {

@@ -201,11 +201,11 @@ func (e *Engine) lookAtLog(ctx context.Context, s *setup, m *message) (stored bo
 		switch {
 		case err != nil || end <= w.last:
 			return false, nil // the same; if the log stays shorter, checkEnd ends the term
-		case newest.term != m.term || ok && m.own:
-			w.tried = nil
-			return false, errDeposed
 		case !ok && !again:
 			continue // it may have come since; or it was delivered and trimmed
+		case newest.term != m.term || m.own:
+			w.tried = nil
+			return false, errDeposed
 		}
 		w.last = end
 		e.reach(end)

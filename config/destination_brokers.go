@@ -9,7 +9,7 @@ import (
 func (d *Destination) rabbitFields() []field {
 	x, p := &d.Exchange, &d.Broker
 	return join([]field{
-		texts("addresses", &p.Addresses, []any{"localhost:5672"}, isDialAddress),
+		texts("addresses", &p.Addresses, []any{"localhost:5672"}, isBrokerAddress),
 		text("username", &p.Username, "guest", nonEmpty),
 	},
 		secret("password", &p.Password, "guest", nonEmpty),
@@ -50,6 +50,14 @@ func (s *SNS) awsFields() []field {
 			text("role_arn", &s.RoleARN, nil, isRoleARN),
 			text("external_id", &s.ExternalID, nil, filled),
 		})
+}
+
+func isBrokerAddress(s string) *complaint {
+	bad := isDialAddress(s)
+	if bad != nil {
+		bad.remedy = `write host:port, such as "localhost:5672"`
+	}
+	return bad
 }
 
 func isRoleARN(s string) *complaint {

@@ -194,7 +194,7 @@ func (p *RabbitPool) fields() []field {
 			boolean("persistent", &p.Persistent, true),
 			boolean("mandatory", &p.Mandatory, true),
 			section("tls", &p.TLS, (*TLS).fields),
-			texts("addresses", &p.Addresses, nil, isDialAddress),
+			texts("addresses", &p.Addresses, nil, isBrokerAddress),
 		}, p.connection())...)
 	connection.remedies = oldRabbitKeys()
 	return append(p.PoolOptions.fields(), connection)

@@ -54,6 +54,7 @@ type Backend struct {
 	values        values
 	region        string
 	roleARN       string
+	found         bool // the credentials are not those of the configuration
 	shownEndpoint string
 	limits        backends.Limits
 	client        *sns.Client

@@ -89,7 +89,7 @@ func (b *Backend) settings(c *config.SNS) (aws.Config, error) {
 			}
 		})
 	}
-	if c.AccessKeyID == "" || c.RoleARN != "" {
+	if b.found = c.AccessKeyID == "" || c.RoleARN != ""; b.found {
 		settings.Credentials = aws.NewCredentialsCache(found{settings.Credentials}, func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = time.Minute })
 	}
 	return settings, nil

@@ -165,6 +165,15 @@ func TestWithoutCredentials(t *testing.T) {
 			backendtest.WantFindings(t, b.Probe(t.Context()), []string{"hunter2"}, "FAIL "+tc.detail)
 		})
 	}
+	// The remedy is about the credentials that were used.
+	t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "s")
+	f := startFake(t)
+	f.fail = func(url.Values) *failure { return &failure{status: 403, code: "InvalidClientTokenId"} }
+	err := open(t, destination(f.server.URL), slog.New(slog.DiscardHandler)).Publish(t.Context(), backendtest.Messages(0, 1))[0]
+	if backends.Reason(err) != "paused" || !strings.Contains(err.Error(), "that the AWS SDK has found") {
+		t.Errorf("%v (%q)", err, backends.Reason(err))
+	}
 	c := destination("")
 	c.Topic, c.Region, c.AccountID = "events", "", account
 	if _, err := sns.New(sns.Options{Name: "events", Section: c, Log: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "no region") {

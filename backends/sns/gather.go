@@ -14,10 +14,9 @@ type gatherer struct {
 	send   func(ctx context.Context, entries []entry, errs []error)
 
 	mu    sync.Mutex
-	open  map[string]*gathering // by topic
-	tasks sync.WaitGroup        // calls under way
-	life  context.Context       // of the calls; it ends with stop
-	stop  context.CancelFunc
+	open  map[string]*gathering             // by topic
+	calls map[*gathering]context.CancelFunc // under way
+	tasks sync.WaitGroup                    // one of each call
 }
 
 // gathering is a call that still has room.
@@ -29,14 +28,12 @@ type gathering struct {
 // waiting is one entry and its lane.
 type waiting struct {
 	entry
-	ctx  context.Context // the lane's
+	gone <-chan struct{} // closed when the lane has given up
 	done chan error      // takes one
 }
 
 func newGatherer(linger time.Duration, send func(context.Context, []entry, []error)) *gatherer {
-	g := &gatherer{linger: linger, send: send, open: make(map[string]*gathering)}
-	g.life, g.stop = context.WithCancel(context.Background())
-	return g
+	return &gatherer{linger: linger, send: send, open: make(map[string]*gathering), calls: make(map[*gathering]context.CancelFunc)}
 }
 
 // publish sends entries, no two of them of one group, and fills the errors at their indices.
@@ -63,7 +60,7 @@ func (g *gatherer) add(ctx context.Context, entries []entry) []*waiting {
 	defer g.mu.Unlock()
 	all := make([]*waiting, len(entries))
 	for i := range entries {
-		w := &waiting{entry: entries[i], ctx: ctx, done: make(chan error, 1)}
+		w := &waiting{entry: entries[i], gone: ctx.Done(), done: make(chan error, 1)}
 		all[i] = w
 		c := g.open[w.topic]
 		if c != nil && !c.fits(&w.entry) {
@@ -104,34 +101,49 @@ func (g *gatherer) start(topic string, c *gathering) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	g.tasks.Go(func() { g.call(c.waiting) })
+	// Not the context of a lane: one that gives up must not spoil the call for the others.
+	ctx, cancel := context.WithCancel(context.Background())
+	g.calls[c] = cancel
+	g.tasks.Go(func() {
+		g.call(ctx, c.waiting)
+		cancel()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.calls, c)
+	})
 }
 
 // call sends what a lane still waits for.
-func (g *gatherer) call(all []*waiting) {
+func (g *gatherer) call(ctx context.Context, all []*waiting) {
 	var entries []entry
 	var lanes []*waiting
 	for _, w := range all {
-		if w.ctx.Err() != nil {
-			continue
+		select {
+		case <-w.gone:
+		default:
+			en := w.entry
+			en.index = len(entries)
+			entries, lanes = append(entries, en), append(lanes, w)
 		}
-		en := w.entry
-		en.index = len(entries)
-		entries, lanes = append(entries, en), append(lanes, w)
 	}
 	errs := make([]error, len(entries))
-	g.send(g.life, entries, errs)
+	g.send(ctx, entries, errs)
 	for i, w := range lanes {
 		w.done <- errs[i]
 	}
 }
 
-// close ends the calls that are under way. No publish may follow.
+// close ends the calls that are under way. No publish may be under way, nor follow.
 func (g *gatherer) close() {
-	g.stop()
 	g.mu.Lock()
-	for topic, c := range g.open {
-		g.start(topic, c)
+	for topic, c := range g.open { // whose lanes have given up
+		delete(g.open, topic)
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+	}
+	for _, cancel := range g.calls {
+		cancel()
 	}
 	g.mu.Unlock()
 	g.tasks.Wait()

@@ -120,7 +120,7 @@ func (b *Backend) judge(topic string, k kind, code string, detail error, pause t
 func (b *Backend) remedy(code string) string {
 	switch strings.TrimSuffix(code, "Exception") {
 	case "AuthorizationError", "AccessDenied":
-		return "allow sns:Publish on the topic to this access key"
+		return "allow sns:Publish on the topic to these credentials"
 	case "NotFound":
 		return "create the topic, or correct its name, region and account_id"
 	case "InvalidParameter", "InvalidParameterValue", "ParameterValueInvalid", "ValidationError", "Validation":
@@ -129,6 +129,9 @@ func (b *Backend) remedy(code string) string {
 		return "correct this machine's clock"
 	case "EndpointDisabled", "KMSAccessDenied", "KMSDisabled", "KMSInvalidState", "KMSNotFound", "KMSOptInRequired":
 		return "correct the topic's endpoint or its encryption key"
+	}
+	if b.found {
+		return fmt.Sprintf("check the credentials that the AWS SDK has found, and region (%s)", b.region)
 	}
 	return fmt.Sprintf("check access_key_id, secret_access_key and region (%s)", b.region)
 }

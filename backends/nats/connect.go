@@ -135,7 +135,7 @@ func (b *Backend) connect(ctx context.Context) (*session, error) {
 func (b *Backend) dial(ctx context.Context, server server) (*session, error) {
 	s := &session{backend: b, server: server.shown, gone: make(chan struct{}), next: make(chan struct{}), latest: make(map[string]int)}
 	options := append([]natsgo.Option{
-		natsgo.Name("eventpusher"), natsgo.Timeout(connectTimeout), natsgo.SetCustomDialer(dialer{ctx, s}),
+		natsgo.Name("eventpusher"), natsgo.Timeout(connectTimeout), natsgo.SetCustomDialer(s.dialer(ctx)),
 		// Publish connects again, so that an event fails with the reason.
 		natsgo.NoReconnect(),
 		natsgo.PingInterval(2 * time.Second), natsgo.MaxPingsOutstanding(2),
@@ -163,23 +163,25 @@ func (b *Backend) dial(ctx context.Context, server server) (*session, error) {
 	return nil, explain(server.shown, err)
 }
 
-// dialer makes the library's connections end with a context, and keeps the socket.
-type dialer struct {
-	ctx     context.Context
-	session *session
-}
+// dialFunc is what the library calls to connect.
+type dialFunc func(network, address string) (net.Conn, error)
 
-func (d dialer) Dial(network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(d.ctx, connectTimeout)
-	defer cancel()
-	var plain net.Dialer
-	conn, err := plain.DialContext(ctx, network, address)
-	if err != nil {
-		d.session.failed = err
-		return nil, err
+// Dial implements the library's CustomDialer.
+func (f dialFunc) Dial(network, address string) (net.Conn, error) { return f(network, address) }
+
+// dialer makes connections end with ctx, and keeps the socket.
+func (s *session) dialer(ctx context.Context) dialFunc {
+	return func(network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			s.failed = err
+			return nil, err
+		}
+		s.raw.Store(&conn)
+		return conn, nil
 	}
-	d.session.raw.Store(&conn)
-	return conn, nil
 }
 
 // cut ends the connection at once, whatever is blocked on it.

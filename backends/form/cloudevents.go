@@ -62,8 +62,7 @@ func (structured) Write(e *event.Event) (Message, error) {
 		b.WriteByte(',')
 	}
 	b.WriteString(`"datacontenttype":"application/json","data":`)
-	body, err := appendJSON(b.Bytes(), e)
-	return Message{ContentType: structuredType, Body: append(body, '}')}, err
+	return Message{ContentType: structuredType, Body: append(event.AppendJSON(b.Bytes(), e, jsonVersion), '}')}, nil
 }
 
 // HeaderValue encodes a CloudEvents attribute for a header (HTTP binding 1.0.2, section

@@ -3,8 +3,6 @@
 package form
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"eventpusher/config"
@@ -112,17 +110,5 @@ type jsonForm struct{}
 func (jsonForm) Takes(*event.Event) bool { return true }
 
 func (jsonForm) Write(e *event.Event) (Message, error) {
-	body, err := appendJSON(nil, e)
-	return Message{ContentType: "application/json", Body: body}, err
-}
-
-func appendJSON(dst []byte, e *event.Event) ([]byte, error) {
-	b := bytes.NewBuffer(dst)
-	w := json.NewEncoder(b)
-	w.SetEscapeHTML(false)
-	err := w.Encode(struct {
-		Version int `json:"version"`
-		*event.Event
-	}{jsonVersion, e})
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+	return Message{ContentType: "application/json", Body: event.AppendJSON(nil, e, jsonVersion)}, nil
 }

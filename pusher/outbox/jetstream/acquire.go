@@ -68,7 +68,7 @@ func (e *Engine) acquire(n int, r natsrpc.Record, gen uint64) {
 }
 
 // start reads what is parked and opens the lanes.
-func (p *part) start(s *setup) error {
+func (p *part) start(s *layout) error {
 	ctx, cancel := context.WithTimeout(p.ctx, 6*requestTimeout)
 	defer cancel()
 	p.mu.Lock()
@@ -85,102 +85,9 @@ func (p *part) start(s *setup) error {
 	return p.ctx.Err()
 }
 
-// refit is fit for a partition that is delivered.
-func (p *part) refit(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.open.Load() || p.ctx.Err() != nil {
-		return nil // start does it, or drop has
-	}
-	return p.fit(ctx, p.e.set.Load())
-}
-
-// fit opens the lanes of what the readers read, and takes away those of what they do not read
-// any more. What a window has not saved is read again. p.mu is held.
-func (p *part) fit(ctx context.Context, s *setup) error {
-	type source struct {
-		r   *reader
-		reg registered
-	}
-	wanted := make(map[registration]source)
-	for _, r := range *p.e.readers.Load() {
-		if reg := r.reg.Load(); reg != nil {
-			for _, one := range reg.all() {
-				wanted[one.registration()] = source{r, one}
-			}
-		}
-	}
-	var lanes, gone []*lane
-	for _, l := range p.lanes {
-		if wanted[l.backend].r == l.r {
-			lanes = append(lanes, l)
-			delete(wanted, l.backend)
-		} else {
-			gone = append(gone, l)
-		}
-	}
-	parked, err := p.readParked(ctx, s, func(b registration) bool { return wanted[b].r != nil })
-	if err != nil {
-		return err
-	}
-	for _, l := range gone {
-		l.r.remove(l)
-	}
-	p.open.Store(true)
-	for _, w := range wanted {
-		l := p.newLane(s, w.r, w.reg, parked)
-		lanes = append(lanes, l)
-		l.r.lookDue.Store(true)
-		l.r.add(l)
-		l.r.notify()
-	}
-	p.lanes = lanes
-	if p.ctx.Err() != nil {
-		p.e.drop(p, "") // it was lost meanwhile, and whoever dropped it has not seen all lanes
-	}
-	signal(p.e.parts.replays)
-	return nil
-}
-
-// newLane returns the lane of a backend, or of one that was merged into it, with what is
-// parked for it.
-func (p *part) newLane(s *setup, r *reader, reg registered, parked map[uint8][]outbox.Restored) *lane {
-	e := p.e
-	l := &lane{p: p, r: r, backend: reg.registration(), replayed: make(map[uint64]bool)}
-	progress, ok := p.reg.progress[l.backend]
-	if !ok {
-		progress = reg.start()
-	}
-	l.saved = progress
-	// A message is admitted as a whole, so reading begins with the one of the floor.
-	next := progress.Floor >> placeBits
-	l.next.Store(next)
-	l.told.Store(next)
-	l.packed.Store(1000)
-	l.w = outbox.NewWindow(outbox.WindowOptions{
-		WindowLimits: e.o.lane(), Backend: r.backend, Reader: reg.Number, Seed: e.seed,
-		Progress: outbox.Progress{Floor: numberOf(next, 0), Top: progress.Top, Pending: progress.Pending},
-		Load:     func(id outbox.ParkedID) (*event.Event, error) { return p.load(s, id) },
-		Lost:     func() { r.lost.Add(1); p.touch(false) },
-		Failed: func(err error) {
-			e.log.Error("a parked event cannot be read", "backend", r.backend, "partition", p.n, "err", err)
-		},
-		Overfull: func() {
-			if f := e.full.Load(); f != nil {
-				(*f)(r.backend)
-			}
-		},
-		Changed: func() { p.touch(false) },
-		Right:   p.ctx, Epoch: p.epoch,
-		Valid: func() bool { return p.ctx.Err() == nil && e.cluster.Valid(cluster.Deliver, p.gen) },
-	})
-	l.w.Restore(parked[reg.Number])
-	return l
-}
-
 // fenced reads the last records of subjects of the partition. A replica may lag. One that has
 // our register has everything that was written before. p.mu is held.
-func (p *part) fenced(ctx context.Context, s *setup, subjects ...string) ([]natsrpc.Record, error) {
+func (p *part) fenced(ctx context.Context, s *layout, subjects ...string) ([]natsrpc.Record, error) {
 	ours := s.names.part(p.n)
 	for {
 		list, err := s.state.Last(ctx, append(subjects, ours)...)
@@ -197,7 +104,7 @@ func (p *part) fenced(ctx context.Context, s *setup, subjects ...string) ([]nats
 }
 
 // readList reads which events are parked.
-func (p *part) readList(ctx context.Context, s *setup) error {
+func (p *part) readList(ctx context.Context, s *layout) error {
 	records, err := p.fenced(ctx, s, s.names.parkedList(p.n))
 	if err == nil && len(records) > 0 && len(records[0].Data) > 0 {
 		p.list, err = decodeParkedList(records[0].Data)
@@ -210,7 +117,7 @@ func (p *part) readList(ctx context.Context, s *setup) error {
 const parkedStep = 256
 
 // readParked reads the parked events of some backends that are listed, by their numbers.
-func (p *part) readParked(ctx context.Context, s *setup, of func(registration) bool) (map[uint8][]outbox.Restored, error) {
+func (p *part) readParked(ctx context.Context, s *layout, of func(registration) bool) (map[uint8][]outbox.Restored, error) {
 	attempts := make(map[string]int)
 	for b, list := range p.list {
 		if !of(b) {
@@ -244,7 +151,7 @@ func (p *part) readParked(ctx context.Context, s *setup, of func(registration) b
 }
 
 // load implements WindowOptions.Load.
-func (p *part) load(s *setup, id outbox.ParkedID) (*event.Event, error) {
+func (p *part) load(s *layout, id outbox.ParkedID) (*event.Event, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, requestTimeout)
 	defer cancel()
 	subject := s.names.parked(p.n, id)

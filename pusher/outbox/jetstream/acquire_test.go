@@ -66,7 +66,7 @@ func (r *replica) answer(m *nats.Msg) {
 }
 
 // lagging is a partition whose stream is a replica. Its leader has nothing.
-func lagging(t *testing.T, r *replica) (*part, *setup) {
+func lagging(t *testing.T, r *replica) (*part, *layout) {
 	t.Helper()
 	server := harness.NATS(t, harness.NATSOptions{NoJetStream: true})
 	nc, err := nats.Connect(server.URL())
@@ -91,7 +91,7 @@ func lagging(t *testing.T, r *replica) (*part, *setup) {
 		{Subject: n.part(1), Seq: 4, Data: (&register{owner: "me"}).append(nil)},
 	}
 	p := &part{e: &Engine{log: slog.New(slog.DiscardHandler)}, n: 1, seq: 4, list: parkedList{backend: {7: 2, 8: 1}}, ctx: t.Context()}
-	return p, &setup{layout: &layout{names: n, state: &natsrpc.Store{NC: nc, Stream: "LAG_STATE"}}}
+	return p, &layout{names: n, state: &natsrpc.Store{NC: nc, Stream: "LAG_STATE"}}
 }
 
 // A replica that lags for long has no say in which parked events are lost.

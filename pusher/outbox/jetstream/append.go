@@ -139,7 +139,7 @@ func notTaken(err error) error {
 	return fmt.Errorf("outbox: NATS does not take events: %w", natsrpc.Explain(err))
 }
 
-func (e *Engine) storeAll(ctx context.Context, s *setup, list []*message) error {
+func (e *Engine) storeAll(ctx context.Context, s *layout, list []*message) error {
 	for _, m := range list {
 		if err := e.store(ctx, s, m); err != nil {
 			return err
@@ -150,7 +150,7 @@ func (e *Engine) storeAll(ctx context.Context, s *setup, list []*message) error 
 
 // store appends one message. If it fails and the message may be stored all the same, it
 // stays in tried. w.mu is held.
-func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
+func (e *Engine) store(ctx context.Context, s *layout, m *message) error {
 	w := &e.writer
 	for w.tried = m; ; {
 		last := w.last
@@ -180,7 +180,7 @@ func (e *Engine) store(ctx context.Context, s *setup, m *message) error {
 // lookAtLog looks at what follows last, and reports whether it is the message. The error is
 // errDeposed if the message can never be stored. The holder of the link passes over messages
 // of other instances. These have to make theirs anew then, with the positions of the holder.
-func (e *Engine) lookAtLog(ctx context.Context, s *setup, m *message) (stored bool, err error) {
+func (e *Engine) lookAtLog(ctx context.Context, s *layout, m *message) (stored bool, err error) {
 	w := &e.writer
 	for again := false; ; again = true {
 		r, ok, err := s.log.At(ctx, w.last+1)
@@ -233,7 +233,7 @@ func (e *Engine) decided(seq uint64, m *message) {
 
 // messages makes the messages of what is wanted of a pack and not stored yet, usually one.
 // Only the last message has the new positions.
-func (e *Engine) messages(s *setup, p *outbox.Pack, term uint64) (list []*message, bytes int64) {
+func (e *Engine) messages(s *layout, p *outbox.Pack, term uint64) (list []*message, bytes int64) {
 	w := &e.writer
 	now := time.Now()
 	limit := e.Largest()

@@ -18,7 +18,7 @@ func (u unreached) Drop(outbox.LetterFilter) (int, error)                 { retu
 // DeadLetters implements outbox.Outbox.
 func (e *Engine) DeadLetters() outbox.DeadLetters {
 	if s := e.set.Load(); s != nil {
-		return &Letters{ctx: e.ctx, layout: s.layout}
+		return &Letters{ctx: e.ctx, layout: s}
 	}
 	return unreached{e.connection.Get()}
 }
@@ -29,7 +29,7 @@ func (e *Engine) Replay(f outbox.LetterFilter) (int, error) {
 	if s == nil {
 		return 0, e.connection.Get()
 	}
-	return (&Letters{ctx: e.ctx, layout: s.layout}).Replay(f)
+	return (&Letters{ctx: e.ctx, layout: s}).Replay(f)
 }
 
 // Bury implements outbox.Outbox. Only the instance that holds the link buries, but for

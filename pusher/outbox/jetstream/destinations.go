@@ -134,7 +134,7 @@ func (e *Engine) follow(ctx context.Context) (meta, error) {
 
 // enter takes over a registry. Backends that this instance delivers to are registered if they
 // are not in it; others that are not in it are gone. e.openMu is held.
-func (e *Engine) enter(ctx context.Context, s *setup, m meta, seq uint64) error {
+func (e *Engine) enter(ctx context.Context, s *layout, m meta, seq uint64) error {
 	var missing []string
 	for _, r := range *e.readers.Load() {
 		if _, known := m.Backends[r.backend]; r.delivers && !known {
@@ -201,24 +201,24 @@ func (e *Engine) Backends() (list []outbox.BackendRecovery, err error) {
 
 // Rename implements outbox.Outbox. It is an error if any instance delivers to from.
 func (e *Engine) Rename(from, to string) error {
-	_, err := e.change(from, func(ctx context.Context, s *setup) (int, error) { return 0, s.rename(ctx, from, to) })
+	_, err := e.change(from, func(ctx context.Context, s *layout) (int, error) { return 0, s.rename(ctx, from, to) })
 	return err
 }
 
 // Forget implements outbox.Outbox. It is an error if any instance delivers to the backend. What it returns
 // counts messages of the log.
 func (e *Engine) Forget(backend string) (int, error) {
-	return e.change(backend, func(ctx context.Context, s *setup) (int, error) { return s.forget(ctx, backend) })
+	return e.change(backend, func(ctx context.Context, s *layout) (int, error) { return s.forget(ctx, backend) })
 }
 
 // Merge implements outbox.Merger. What it returns counts messages of the log.
 func (e *Engine) Merge(from, to string) (int, error) {
-	return e.change(from, func(ctx context.Context, s *setup) (int, error) { return s.merge(ctx, from, to) })
+	return e.change(from, func(ctx context.Context, s *layout) (int, error) { return s.merge(ctx, from, to) })
 }
 
 // change does something to a backend that must not be read here. The other instances see it
 // within a second or two.
-func (e *Engine) change(backend string, do func(ctx context.Context, s *setup) (int, error)) (int, error) {
+func (e *Engine) change(backend string, do func(ctx context.Context, s *layout) (int, error)) (int, error) {
 	s := e.set.Load()
 	if s == nil {
 		return 0, e.connection.Get()

@@ -55,9 +55,9 @@ type Engine struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	set     atomic.Pointer[setup] // nil until JetStream is there
-	isSet   chan struct{}         // closed then, or when it never will be
-	never   atomic.Pointer[error] // why it never will be
+	set     atomic.Pointer[layout] // nil until JetStream was reached
+	isSet   chan struct{}          // closed then, or when it never will be
+	never   atomic.Pointer[error]  // why it never will be
 	cluster *cluster.Cluster
 
 	openMu  sync.Mutex                     // changes the following
@@ -82,9 +82,6 @@ type Engine struct {
 
 	failures
 }
-
-// setup is what exists once JetStream was reached.
-type setup struct{ *layout }
 
 // failures are the reasons for which the engine does not work as it should.
 type failures struct {

@@ -29,9 +29,8 @@ func (e *Engine) prepare() error {
 		e.log.Warn("NATS takes only small messages: larger events become dead letters", "max_event_bytes", n, "remedy", "raise max_payload of nats-server")
 	}
 	e.openMu.Lock()
-	s := &setup{l}
-	if err = e.enter(ctx, s, m, seq); err == nil {
-		e.set.Store(s)
+	if err = e.enter(ctx, l, m, seq); err == nil {
+		e.set.Store(l)
 	}
 	e.openMu.Unlock()
 	if err != nil {

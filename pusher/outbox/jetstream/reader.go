@@ -45,23 +45,6 @@ func newReader(e *Engine, d *destination, notify func()) *reader {
 	return r
 }
 
-// lane is one partition as one backend reads it.
-type lane struct {
-	p       *part
-	r       *reader
-	backend registration
-	w       *outbox.Window
-
-	// next is the first sequence that was not looked at; below told the window knows so.
-	// Only feed changes them.
-	next, told atomic.Uint64
-	blocked    bool          // of feed: there was no room for more
-	packed     atomic.Uint64 // of feed: thousandths of events in a message, on average
-
-	saved    outbox.Progress // of part.mu: what the register says
-	replayed map[uint64]bool // of part.mu: letters whose replay the window knows
-}
-
 func (r *reader) add(l *lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -87,9 +70,6 @@ func (r *reader) of(w *outbox.Window) *lane {
 	}
 	return nil
 }
-
-// behind reports whether the log holds messages that the lane has not looked at.
-func (l *lane) behind() bool { return l.next.Load() <= l.r.engine.tip.Load() }
 
 // Number implements outbox.Reader.
 func (r *reader) Number() int { return r.bit }

@@ -160,7 +160,7 @@ func (p *part) after(jobs []saveJob, giving bool) (next register, list parkedLis
 
 // messages returns what has to be stored before the register or with it, the list last, and
 // the tombstones of parked events that are gone, which must not be stored before.
-func (p *part) messages(s *setup, jobs []saveJob, list parkedList) (ahead, freed []*nats.Msg) {
+func (p *part) messages(s *layout, jobs []saveJob, list parkedList) (ahead, freed []*nats.Msg) {
 	for i := range jobs {
 		c := &jobs[i].cut
 		gone := make(map[outbox.ParkedID]bool)
@@ -190,7 +190,7 @@ const maxBatchBytes = 8 << 20
 // write stores the messages and then the register. If there are very many, the first ones
 // go ahead: without list and register they say nothing yet. Tombstones that do not fit any
 // more are left for the next save.
-func (p *part) write(ctx context.Context, s *setup, all, freed []*nats.Msg, next *register) error {
+func (p *part) write(ctx context.Context, s *layout, all, freed []*nats.Msg, next *register) error {
 	for {
 		n, bytes := 0, 0
 		for ; n < len(all) && n < natsrpc.MaxBatch && bytes < maxBatchBytes; n++ {
@@ -227,7 +227,7 @@ func (p *part) write(ctx context.Context, s *setup, all, freed []*nats.Msg, next
 
 // look finds out what became of a write whose answer was a refusal, or did not come. It
 // returns nil if it is stored, and errNotOurs if another instance has the partition.
-func (p *part) look(s *setup, written *register, why error) error {
+func (p *part) look(s *layout, written *register, why error) error {
 	ctx, cancel := p.e.request()
 	defer cancel()
 	r, ok, err := s.state.Newest(ctx, s.names.part(p.n))

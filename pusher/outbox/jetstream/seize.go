@@ -77,7 +77,7 @@ func (e *Engine) seize(ctx context.Context, term uint64) error {
 }
 
 // begun notes that a term has begun with the message of that sequence. w.mu is held.
-func (e *Engine) begun(ctx context.Context, s *setup, seq uint64, positions []outbox.Position) {
+func (e *Engine) begun(ctx context.Context, s *layout, seq uint64, positions []outbox.Position) {
 	w := &e.writer
 	if w.tried != nil { // it was stored before, or never will be
 		_, _ = e.lookAtLog(ctx, s, w.tried)

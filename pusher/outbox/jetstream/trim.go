@@ -130,7 +130,7 @@ func (l *layout) boundUndecodable(ctx context.Context) error {
 // leastFloor returns the sequence below which every backend has settled everything, and
 // saved that. It also takes over what other instances have changed in the registry, and takes
 // out what was merged and has nothing left.
-func (e *Engine) leastFloor(ctx context.Context, s *setup) (least uint64, err error) {
+func (e *Engine) leastFloor(ctx context.Context, s *layout) (least uint64, err error) {
 	m, err := e.follow(ctx)
 	if err != nil {
 		return 0, err

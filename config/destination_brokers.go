@@ -85,6 +85,11 @@ func (l *loader) broker(p *RabbitPool, tls *TLS, at keyPath) {
 	if p.Addresses != nil && len(p.Addresses) == 0 {
 		l.errorf(at.with("addresses").String(), "is empty", `write addresses = ["localhost:5672"], say, or remove the key`)
 	}
+	for _, key := range []string{"host", "port"} {
+		if len(p.Addresses) > 0 && l.given(at.with(key)...) {
+			l.errorf(at.with(key).String(), "is given beside addresses", "remove one of the two")
+		}
+	}
 	if p.SASL == "external" && (tls == nil || tls.CertFile == "") {
 		l.errorf(at.with("sasl").String(), `"external" logs in by a client certificate, and there is none`, "write certfile and keyfile under ["+at.with("tls").String()+"]")
 	}

@@ -105,7 +105,7 @@ func (l *loader) rabbitMeanings(c *Config) {
 		l.warn(connection.with("confirms_enabled").String(), "false voids the delivery contract: what the broker has not stored when it or the connection fails is lost unnoticed",
 			"remove the key; confirms are on by default here and published in a window")
 	}
-	if p.TLS != nil && p.Port == 5672 {
+	if p.TLS != nil && p.Port == 5672 && p.Addresses == nil {
 		l.warn(connection.with("tls").String(), "tls does not change the port, which is 5672, where RabbitMQ usually speaks plain AMQP",
 			"write port = 5671, unless the broker speaks TLS on 5672")
 	}

@@ -138,8 +138,7 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestWithoutCredentials: what is missing is said, with the remedy, and nothing of the SDK's
-// own reaches the standard error output.
+// TestWithoutCredentials: what is missing is said, with the remedy.
 func TestWithoutCredentials(t *testing.T) {
 	alone(t)
 	s := startSignatures(t)

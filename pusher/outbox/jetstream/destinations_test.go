@@ -237,6 +237,44 @@ func TestReaderWhileNATSIsAway(t *testing.T) {
 	i.deliver("b", 2)
 }
 
+// TestFullOfAbandonedEvents: if the log is too large, a backend that is not configured gives up its
+// oldest events as others do, and those that are up to date lose none.
+func TestFullOfAbandonedEvents(t *testing.T) {
+	t.Parallel()
+	o := options(t, harness.NATS(t, harness.NATSOptions{}), "old", "new")
+	o.MaxSize = 1 << 20
+	open(t, o).close()
+	o.Backends = []string{"new"}
+	i := open(t, o)
+	old, err := i.Reader("old", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.owns(4)
+	i.hold()
+	sent := 0
+	await(t, "events of old to be given up", func() bool {
+		p := pack(2, numbered(sent, 20, 50)...) // new has bit 0, old 1
+		for _, e := range p.Entries {
+			e.Event.Packet = string(make([]byte, 1000))
+		}
+		switch err := i.Append(p); {
+		case err == nil:
+			i.deliver("new", 20)
+			sent += 20
+		case !errors.Is(err, outbox.ErrFull):
+			t.Fatal(err)
+		}
+		return old.Stats().Shed > 0
+	})
+	if s := i.readers["new"].Stats(); s.Shed > 0 {
+		t.Errorf("new has given up %d of %d events", s.Shed, sent)
+	}
+	await(t, "room", func() bool {
+		return i.Append(outbox.Pack{Positions: []outbox.Position{{Source: "s", Epoch: "e", Seq: 1}}}) == nil
+	})
+}
+
 // TestRetiring: an instance that retires keeps what it has, and acquires nothing more.
 func TestRetiring(t *testing.T) {
 	t.Parallel()

@@ -39,6 +39,12 @@ func (p *part) refit(ctx context.Context) error {
 	return p.fit(ctx, p.e.set.Load())
 }
 
+// The list of what is parked in a partition has to fit into one message.
+const (
+	listed   = 10 // bytes of an event in it
+	fewLanes = 4  // share it, although there are fewer
+)
+
 // fit opens the lanes of what the readers read, and takes away those of what they do not read
 // any more. What a window has not saved is read again. p.mu is held.
 func (p *part) fit(ctx context.Context, s *layout) error {
@@ -71,8 +77,10 @@ func (p *part) fit(ctx context.Context, s *layout) error {
 		l.r.remove(l)
 	}
 	p.open.Store(true)
+	limits := p.e.o.lane()
+	limits.ParkedEvents = min(limits.ParkedEvents, (int(p.e.nc.MaxPayload())-headroom)/listed/max(len(lanes)+len(wanted), fewLanes))
 	for _, w := range wanted {
-		l := p.newLane(s, w.r, w.reg, parked)
+		l := p.newLane(s, w.r, w.reg, limits, parked)
 		lanes = append(lanes, l)
 		l.r.lookDue.Store(true)
 		l.r.add(l)
@@ -88,7 +96,7 @@ func (p *part) fit(ctx context.Context, s *layout) error {
 
 // newLane returns the lane of a backend, or of one that was merged into it, with what is
 // parked for it.
-func (p *part) newLane(s *layout, r *reader, reg registered, parked map[uint8][]outbox.Restored) *lane {
+func (p *part) newLane(s *layout, r *reader, reg registered, limits outbox.WindowLimits, parked map[uint8][]outbox.Restored) *lane {
 	e := p.e
 	l := &lane{p: p, r: r, backend: reg.registration(), replayed: make(map[uint64]bool)}
 	progress, ok := p.reg.progress[l.backend]
@@ -102,7 +110,7 @@ func (p *part) newLane(s *layout, r *reader, reg registered, parked map[uint8][]
 	l.told.Store(next)
 	l.packed.Store(1000)
 	l.w = outbox.NewWindow(outbox.WindowOptions{
-		WindowLimits: e.o.lane(), Backend: r.backend, Reader: reg.Number, Seed: e.seed,
+		WindowLimits: limits, Backend: r.backend, Reader: reg.Number, Seed: e.seed,
 		Progress: outbox.Progress{Floor: numberOf(next, 0), Top: progress.Top, Pending: progress.Pending},
 		Load:     func(id outbox.ParkedID) (*event.Event, error) { return p.load(s, id) },
 		Lost:     func() { r.lost.Add(1); p.touch(false) },

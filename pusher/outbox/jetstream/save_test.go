@@ -77,6 +77,31 @@ func (i *instance) expire(n int) {
 	})
 }
 
+// If more events are parked than one message can list, the rest become dead letters, and
+// everything is saved.
+func TestManyParkedEvents(t *testing.T) {
+	t.Parallel()
+	const events = 10_000
+	server := harness.NATS(t, harness.NATSOptions{Extra: "max_payload: 32768\n"})
+	o := tight(t, server)
+	o.WindowEvents, o.Redelivery = 2*events, events
+	i := open(t, o)
+	i.owns(1)
+	for n := 0; n < events; n += 1000 {
+		i.append(pack(1, numbered(n, 1000, events)...))
+	}
+	i.retry(time.Hour, false, i.take("a", events)...)
+	await(t, "a save", func() bool { return i.Flush() == nil })
+	s := i.readers["a"].Stats()
+	await(t, "the dead letters", func() bool {
+		list, err := i.DeadLetters().List(outbox.LetterFilter{Reason: outbox.ReasonParkedFull})
+		return err == nil && s.Parked > 100 && len(list) == events-s.Parked
+	})
+	if err := i.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
 // What other instances append does not make an instance look for replayed letters.
 func TestBellOfAppends(t *testing.T) {
 	t.Parallel()

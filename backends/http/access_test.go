@@ -22,6 +22,7 @@ import (
 	"eventpusher/backends/backendtest"
 	"eventpusher/backends/http"
 	"eventpusher/config"
+	"eventpusher/internal/finding"
 )
 
 // newDestination returns the backend of a [[destination]].
@@ -251,4 +252,18 @@ func TestRateLimit(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 	})
+}
+
+// TestProbeByProxy: doctor looks at the proxy, since the receiver cannot be reached by
+// another way.
+func TestProbeByProxy(t *testing.T) {
+	proxy := httptest.NewServer(nethttp.NotFoundHandler())
+	b := newDestination(t, "https://hooks.invalid/hunter2", config.HTTPDestination{Proxy: proxy.URL})
+	if f := b.Probe(t.Context())[0]; f.Level != finding.OK || !strings.Contains(f.Text, "https://hooks.invalid goes by the proxy 127.0.0.1, which takes connections") || strings.Contains(f.Text, "hunter2") {
+		t.Errorf("%+v", f)
+	}
+	proxy.Close()
+	if f := b.Probe(t.Context())[0]; f.Level != finding.Fail || !strings.Contains(f.Text, "which cannot be reached") {
+		t.Errorf("%+v", f)
+	}
 }

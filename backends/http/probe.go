@@ -19,7 +19,7 @@ func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 		return []finding.Finding{finding.Failf(b.name, "", "the address is no URL")}
 	}
 	return []finding.Finding{receiver.Receiver{
-		Subject: b.name, Target: target, Dial: b.transfer.DialContext, TLS: b.transfer.TLSClientConfig,
+		Subject: b.name, Target: target, Dial: b.transfer.DialContext, TLS: b.transfer.TLSClientConfig, Proxy: b.transfer.Proxy,
 		Rest: "whether it takes events shows with the first",
 	}.Probe(ctx)}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -21,6 +22,8 @@ type Receiver struct {
 	Target  *url.URL
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	TLS     *tls.Config // for https
+	// Proxy returns the proxy of a request as net/http's Transport asks for it; nil: none.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Rest says what a probe cannot tell.
 	Rest string
 }
@@ -32,13 +35,19 @@ type Receiver struct {
 // receiver's access control is tried.
 func (r Receiver) Probe(ctx context.Context) finding.Finding {
 	shown := (&url.URL{Scheme: r.Target.Scheme, Host: r.Target.Host}).String()
+	if r.Proxy != nil {
+		proxy, err := r.Proxy(&http.Request{URL: r.Target})
+		if err != nil || proxy != nil {
+			return r.throughProxy(ctx, shown, proxy, err)
+		}
+	}
 	port := r.Target.Port()
 	if port == "" {
 		port = r.Target.Scheme // the name of a port as well
 	}
 	conn, err := r.Dial(ctx, "tcp", net.JoinHostPort(r.Target.Hostname(), port))
 	if err != nil {
-		return finding.Failf(r.Subject, "start the receiver, or correct connection.host of the pool", "%s cannot be reached: %s", shown, explain(err))
+		return finding.Failf(r.Subject, "start the receiver, or correct its address (connection.host of a pool, url of a destination)", "%s cannot be reached: %s", shown, explain(err))
 	}
 	defer conn.Close()
 	if r.Target.Scheme != "https" {
@@ -46,7 +55,7 @@ func (r Receiver) Probe(ctx context.Context) finding.Finding {
 	}
 	secured := tls.Client(conn, r.TLS)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		return finding.Failf(r.Subject, "correct the receiver's certificate, or connection.tls of the pool", "TLS with %s failed: %s", shown, explain(err))
+		return finding.Failf(r.Subject, "correct the receiver's certificate, or the tls section (connection.tls of a pool)", "TLS with %s failed: %s", shown, explain(err))
 	}
 	defer secured.Close()
 	until := secured.ConnectionState().PeerCertificates[0].NotAfter
@@ -54,6 +63,24 @@ func (r Receiver) Probe(ctx context.Context) finding.Finding {
 		return finding.Warnf(r.Subject, "renew it", "the certificate of %s ends on %s", shown, until.UTC().Format(time.DateOnly))
 	}
 	return finding.Okf(r.Subject, "%s takes TLS connections, its certificate is good until %s; %s", shown, until.UTC().Format(time.DateOnly), r.Rest)
+}
+
+// throughProxy looks at the proxy alone.
+func (r Receiver) throughProxy(ctx context.Context, shown string, proxy *url.URL, err error) finding.Finding {
+	const remedy = "correct HTTPS_PROXY, HTTP_PROXY and NO_PROXY, or the destination's proxy"
+	if err != nil {
+		return finding.Failf(r.Subject, remedy, "%s goes by a proxy whose address is no URL", shown)
+	}
+	host, port := proxy.Hostname(), proxy.Port()
+	if port == "" {
+		port = proxy.Scheme
+	}
+	conn, err := r.Dial(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return finding.Failf(r.Subject, remedy, "%s goes by the proxy %s, which cannot be reached: %s", shown, host, explain(err))
+	}
+	conn.Close()
+	return finding.Okf(r.Subject, "%s goes by the proxy %s, which takes connections; whether it lets them through, and %s", shown, host, r.Rest)
 }
 
 // explain reduces a failure to what happened.

@@ -61,14 +61,17 @@ type Client struct {
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // New returns a client whose TLS options are t, for serverName, or for the host of
-// each request when that is empty. A nil dial connects to any address. The proxies
-// of the environment are not used: they would hide where a request goes.
+// each request when that is empty. A nil dial connects to any address, by the proxies of the
+// environment. Behind another one they are not used: they would hide from it where a
+// request goes.
 func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error) {
 	tlsConfig, err := tlsconfig.Client(t, serverName)
 	if err != nil {
 		return nil, err
 	}
+	var proxy func(*http.Request) (*url.URL, error)
 	if dial == nil {
+		proxy = http.ProxyFromEnvironment
 		dial = (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext
 	}
 	if o.Concurrency < 1 {
@@ -82,6 +85,7 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 	}
 	c := &Client{timeout: o.Timeout, places: make(chan struct{}, o.Concurrency)}
 	c.transport = &http.Transport{
+		Proxy:           proxy,
 		DialContext:     dial,
 		TLSClientConfig: tlsConfig,
 		// With a dialer of one's own net/http asks for HTTP/2 only when told to.
@@ -106,7 +110,7 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 // subject.
 func (c *Client) Probe(ctx context.Context, subject string, target *url.URL) finding.Finding {
 	return receiver.Receiver{
-		Subject: subject, Target: target, Dial: c.transport.DialContext, TLS: c.transport.TLSClientConfig,
+		Subject: subject, Target: target, Dial: c.transport.DialContext, TLS: c.transport.TLSClientConfig, Proxy: c.transport.Proxy,
 		Rest: "whether it takes notifications shows with the first",
 	}.Probe(ctx)
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +20,43 @@ import (
 	"eventpusher/backends"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// proxied holds the hosts that were asked for by the environment's proxy, which net/http
+// reads once. All other tests are about this machine, which has none.
+var proxied = make(chan string, 10)
+
+func TestMain(m *testing.M) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { proxied <- r.Host }))
+	os.Setenv("HTTP_PROXY", proxy.URL)
+	os.Unsetenv("NO_PROXY")
+	goleak.VerifyTestMain(m, goleak.IgnoreCurrent())
+}
+
+// TestProxy: what operators configure goes by the environment's proxy, what users choose
+// past it, since a proxy would reach what the guard forbids.
+func TestProxy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dial Dial
+		want string
+	}{
+		"any address": {nil, "provider.invalid"},
+		"guarded":     {(&net.Dialer{}).DialContext, ""},
+	} {
+		c, err := New(Options{}, nil, "", tc.dial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, err = c.Post(t.Context(), &url.URL{Scheme: "http", Host: "provider.invalid"}, http.Header{}, nil)
+		got := ""
+		select {
+		case got = <-proxied:
+		default:
+		}
+		if got != tc.want || (err == nil) != (tc.want != "") {
+			t.Errorf("%s: the proxy saw %q, %v", name, got, err)
+		}
+	}
+}
 
 func start(t *testing.T, o Options, handle http.HandlerFunc) (*Client, *url.URL) {
 	t.Helper()

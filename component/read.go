@@ -108,7 +108,10 @@ func (a *attachment) damaged(frame stanza.Frame, reason, why string) {
 // bad counts what cannot be read. Its content is never logged.
 func (a *attachment) bad(reason string, kind stanza.FrameKind) {
 	a.link.metrics.bad.WithLabelValues(reason).Inc()
-	remedy := "a message or presence is among the dead letters, reason undecodable: its sender has to be mended"
+	remedy := "it is among the dead letters, reason undecodable: its sender has to be mended"
+	if kind == stanza.OtherFrame {
+		remedy = "its sender has to be mended"
+	}
 	switch reason {
 	case stanza.TooLarge.String():
 		remedy = "raise [component] max_stanza_size if such stanzas are to make events"

@@ -26,7 +26,7 @@ func (s *Sources) silent(host jid.JID, now time.Time) bool {
 	defer s.mu.Unlock()
 	silent := true
 	for _, src := range s.byName {
-		if src.since.IsZero() || src.quiet || !src.has(host, s.judge.Hosts()) {
+		if src.since.IsZero() || !src.spoke || !src.has(host, s.judge.Hosts()) {
 			continue // a hello alone may be anybody's
 		}
 		if src.doubt(now, trust.Patience); src.unasked() {
@@ -41,7 +41,7 @@ func (s *Sources) silent(host jid.JID, now time.Time) bool {
 // was asked for, it proves that it has said hello itself. s.mu is held.
 func (s *Sources) spoke(src *source, f *stanza.Feed, now time.Time) {
 	back := src.proven && src.gone(now)
-	src.heard, src.doubted, src.asked = now, time.Time{}, time.Time{}
+	src.heard, src.doubted, src.asked, src.spoke = now, time.Time{}, time.Time{}, true
 	proves := f.Epoch == src.epoch && (src.token != "" || src.snapshot != "" && f.ID == src.snapshot)
 	if back || proves && !src.proven {
 		s.introduce(src, now)

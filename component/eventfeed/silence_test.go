@@ -197,6 +197,33 @@ func TestHelloProvesNothing(t *testing.T) {
 	}
 }
 
+// TestHelloEndsNothing: a module without tokens that has spoken says hello again, or another
+// component does in its name. It is asked, and has its time to answer, before another feed counts.
+func TestHelloEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDesk(t, 20)
+		defer d.stop()
+		hello := func(next int) {
+			d.in("<hello NS source='s' epoch='e' first='1' next='%d' hosts='%s'/>", next, testHost)
+		}
+		hello(1)
+		d.token = ""
+		d.reported(1, "one")
+		time.Sleep(trust.Patience + time.Second)
+		d.reported(2, "two")
+		hello(3)
+		if d.direct("three") || d.judge.Authority(testHost, trust.Messages) != trust.EventFeed {
+			t.Error("a hello ends the authority of the feed at once")
+		}
+		time.Sleep(trust.Patience + 10*time.Second) // and nobody answers
+		d.direct("four")
+		time.Sleep(trust.Patience + 10*time.Second)
+		if !d.direct("five") {
+			t.Error("the other feed never counts")
+		}
+	})
+}
+
 // TestAnswerProvesAllHosts: an old module, which repeats no token, is known by the id of the
 // snapshot that it was asked for.
 func TestAnswerProvesAllHosts(t *testing.T) {

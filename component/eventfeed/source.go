@@ -57,6 +57,7 @@ type connection struct {
 	since time.Time // when it said hello, zero if it has not
 	quiet bool      // nothing of it was accepted since the hello
 	again int       // how often the hello was repeated since
+	spoke bool      // something else of it came, before or after the hello
 	// proven: the module itself has said that hello, and its hosts count. Another component
 	// of the server can say one, but hears no answer.
 	proven bool

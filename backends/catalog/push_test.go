@@ -3,6 +3,7 @@ package catalog_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,7 +41,7 @@ func TestLackingForMongoosePush(t *testing.T) {
 		t.Fatal(err)
 	}
 	backend := built[0].(*push.Backend)
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestContentAtMongoosePush(t *testing.T) {
 				t.Fatal(err)
 			}
 			backend := built[0].(*push.Backend)
-			store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+			store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,6 +2,7 @@ package push
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,7 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0)
+	store, err := devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

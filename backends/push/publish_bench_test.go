@@ -50,7 +50,7 @@ tls.cacertfile = %q
 	}
 	backend := built[0].(*push.Backend)
 	defer backend.Close()
-	store, err := registration.OpenEmbedded(filepath.Join(b.TempDir(), registration.FileName), 0)
+	store, err := registration.OpenEmbedded(filepath.Join(b.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func OpenRegistrations(cfg *config.Config, log *slog.Logger) (registration.Store
 	case c.Backend == engineNATS:
 		return openSharedRegistrations(cfg, log)
 	default:
-		return registration.OpenEmbedded(registrationsFile(cfg), c.MaxRegistrations)
+		return registration.OpenEmbedded(registrationsFile(cfg), c.MaxRegistrations, log)
 	}
 }
 
@@ -45,7 +45,7 @@ func openSharedRegistrations(cfg *config.Config, log *slog.Logger) (registration
 	if err != nil {
 		return nil, err
 	}
-	return registration.Open(store.NATS{Bucket: bucket}, cfg.Pusher.Push.MaxRegistrations), nil
+	return registration.Open(store.NATS{Bucket: bucket}, cfg.Pusher.Push.MaxRegistrations, log), nil
 }
 
 // InspectDevices opens the store of the devices that are registered here where no instance
@@ -61,13 +61,13 @@ func InspectDevices(cfg *config.Config) (devices.Store, error) {
 // outbox, shared if that is.
 func openDevices(cfg *config.Config, log *slog.Logger) (devices.Store, error) {
 	if cfg.Outbox.Engine != engineNATS {
-		return devices.OpenEmbedded(filepath.Join(cfg.Outbox.Path, devices.FileName), cfg.AppServer.MaxDevices)
+		return devices.OpenEmbedded(filepath.Join(cfg.Outbox.Path, devices.FileName), cfg.AppServer.MaxDevices, log)
 	}
 	bucket, err := openBucket(cfg, "devices", log)
 	if err != nil {
 		return nil, err
 	}
-	return devices.Open(store.NATS{Bucket: bucket}, cfg.AppServer.MaxDevices), nil
+	return devices.Open(store.NATS{Bucket: bucket}, cfg.AppServer.MaxDevices, log), nil
 }
 
 // openBucket opens a bucket beside the shared outbox, by the last part of its name.

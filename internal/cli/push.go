@@ -240,7 +240,7 @@ func runDisable(ctx context.Context, p Process, o options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
-	n, err := remove(ctx, cfg, user, service, node)
+	n, err := remove(ctx, cfg, logger(p.Stderr, config.Log{Level: slog.LevelWarn}), user, service, node)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func runDisable(ctx context.Context, p Process, o options) error {
 }
 
 // remove has the running instance remove registrations, or does it when none runs.
-func remove(ctx context.Context, cfg *config.Config, user, service jid.JID, node string) (int, error) {
+func remove(ctx context.Context, cfg *config.Config, log *slog.Logger, user, service jid.JID, node string) (int, error) {
 	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
 		return c.Remove(ctx, user, service, node)
 	}
@@ -263,7 +263,7 @@ func remove(ctx context.Context, cfg *config.Config, user, service jid.JID, node
 	if err := store.Close(); err != nil {
 		return 0, err
 	}
-	if store, err = app.OpenRegistrations(cfg, slog.New(slog.DiscardHandler)); err != nil {
+	if store, err = app.OpenRegistrations(cfg, log); err != nil {
 		return 0, err
 	}
 	b, closeAll, err := pushBackend(cfg, store)

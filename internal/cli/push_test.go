@@ -34,7 +34,7 @@ func pushSetup(t *testing.T) (path, dir string) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	store, err := registration.OpenEmbedded(filepath.Join(dir, registration.FileName), 0)
+	store, err := registration.OpenEmbedded(filepath.Join(dir, registration.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestPushExplainDevices(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, devices.FileName)); err == nil {
 		t.Error("looking has made a store")
 	}
-	store, err := devices.OpenEmbedded(filepath.Join(dir, devices.FileName), 0)
+	store, err := devices.OpenEmbedded(filepath.Join(dir, devices.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

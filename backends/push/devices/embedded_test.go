@@ -1,8 +1,10 @@
 package devices
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,7 +25,7 @@ func TestEmbedded(t *testing.T) {
 // TestEmbeddedKeeps: what was registered is in the file, but for the secret.
 func TestEmbeddedKeeps(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	s, err := OpenEmbedded(path, 0)
+	s, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +41,7 @@ func TestEmbeddedKeeps(t *testing.T) {
 	if err != nil || strings.Contains(string(file), c.Secret) {
 		t.Errorf("the secret is in the file, or: %v", err)
 	}
-	if s, err = OpenEmbedded(path, 0); err != nil {
+	if s, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
@@ -51,7 +53,7 @@ func TestEmbeddedKeeps(t *testing.T) {
 }
 
 func TestOpenEmbeddedRefuses(t *testing.T) {
-	if _, err := OpenEmbedded(filepath.Join(t.TempDir(), "missing", FileName), 0); err == nil || !strings.Contains(err.Error(), "missing") {
+	if _, err := OpenEmbedded(filepath.Join(t.TempDir(), "missing", FileName), 0, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -86,13 +88,14 @@ func TestEmbeddedOfOld(t *testing.T) {
 			}
 			records[node], secrets[node] = d, secret
 		}
-		return nil
+		return tx.Bucket([]byte("devices")).Put([]byte(newNode()), []byte("{"))
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
+	var log bytes.Buffer
 	for range 2 {
-		s, err := OpenEmbedded(path, 0)
+		s, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +112,10 @@ func TestEmbeddedOfOld(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	s, err := OpenEmbedded(path, 0)
+	if n := strings.Count(log.String(), "entries=1\n"); n != 1 || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("what was left out is logged as: %s", &log)
+	}
+	s, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,5 +127,90 @@ func TestEmbeddedOfOld(t *testing.T) {
 		if _, err := s.Get(t.Context(), node); (d.Owner == bob) != errors.Is(err, ErrUnknown) {
 			t.Errorf("%s of %q: %v", node, d.Owner, err)
 		}
+	}
+}
+
+// TestEmbeddedAfterRollback: what an earlier version has written into a file that was
+// converted before joins what is there. A device that has registered again there is known by
+// its new node.
+func TestEmbeddedAfterRollback(t *testing.T) {
+	path, at := filepath.Join(t.TempDir(), FileName), time.UnixMilli(1_700_000_000_123).UTC()
+	device := func(i int) Device {
+		return Device{Owner: bob, App: "chat", Target: target("https://push.example.net/" + strconv.Itoa(i))}
+	}
+	s, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	phone, err := s.Put(t.Context(), device(1), at)
+	tablet, err2 := s.Put(t.Context(), device(2), at)
+	if err := errors.Join(err, err2, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	laptop, tabletAgain := newNode(), newNode()
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) (err error) {
+		for _, name := range []string{"devices", "owners", "targets"} {
+			_, e := tx.CreateBucket([]byte(name))
+			err = errors.Join(err, e)
+		}
+		for node, d := range map[string]Device{laptop: device(3), tabletAgain: device(2)} {
+			r, _ := newRecord(&d, at)
+			value, e := json.Marshal(r)
+			err = errors.Join(err, e, tx.Bucket([]byte("devices")).Put([]byte(node), value))
+		}
+		return err
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for node, known := range map[string]bool{phone.Node: true, laptop: true, tabletAgain: true, tablet.Node: false} {
+		if _, err := s.Get(t.Context(), node); known && err != nil || !known && !errors.Is(err, ErrUnknown) {
+			t.Errorf("known should be %v: %v", known, err)
+		}
+	}
+	if n, err := s.Count(t.Context()); n != 3 || err != nil {
+		t.Errorf("%d devices, %v", n, err)
+	}
+}
+
+// TestEmbeddedDamaged: the removal of an account removes a list that cannot be read.
+func TestEmbeddedDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), FileName)
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucket([]byte("lists"))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(ownerKey(bob)), []byte("[{"))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	s, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if n, err := s.Forget(t.Context(), bob, time.Unix(1, 0)); n != 0 || err != nil {
+		t.Errorf("forgot %d, %v", n, err)
+	}
+	if strings.Count(log.String(), "a list that cannot be read was removed") != 1 {
+		t.Errorf("logged: %s", &log)
+	}
+	if list, err := s.List(t.Context(), bob); len(list) != 0 || err != nil {
+		t.Errorf("%v, %v", list, err)
 	}
 }

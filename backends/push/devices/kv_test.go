@@ -42,13 +42,13 @@ func (k *kvs) bucket(t testing.TB, n int) *natsrpc.Bucket {
 // open returns a store in a bucket of its own.
 func (k *kvs) open(t *testing.T, limit int) Store {
 	k.n++
-	return Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit)
+	return Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler))
 }
 
 // two returns two stores in one bucket, as two instances have them.
 func (k *kvs) two(t *testing.T, limit int) [2]*Lists {
 	k.n++
-	return [2]*Lists{Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit), Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit)}
+	return [2]*Lists{Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler)), Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler))}
 }
 
 func TestKV(t *testing.T) {
@@ -297,7 +297,7 @@ func natsAway(t *testing.T, k *kvs) {
 // time as the program does.
 func BenchmarkKVVerify(b *testing.B) {
 	k := &kvs{nats: harness.NATS(b, harness.NATSOptions{})}
-	s := Open(store.NATS{Bucket: k.bucket(b, 0)}, 0)
+	s := Open(store.NATS{Bucket: k.bucket(b, 0)}, 0, slog.New(slog.DiscardHandler))
 	var all []Credentials
 	for i := range 200 {
 		c, err := s.Put(b.Context(), Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: target(strings.Repeat("x", 160) + strconv.Itoa(i))}, time.Now())

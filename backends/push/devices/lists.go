@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -47,11 +48,11 @@ const touchesAtOnce = 64
 // Open returns a store in those values, which it closes at the end. limit is how many
 // devices an owner can have; below one means MaxPerOwner. They also have to fit into one
 // message of NATS.
-func Open(v store.Values, limit int) *Lists {
+func Open(v store.Values, limit int, log *slog.Logger) *Lists {
 	if limit < 1 {
 		limit = MaxPerOwner
 	}
-	return &Lists{lists: store.New[kept](v, "push devices"), limit: limit}
+	return &Lists{lists: store.New[kept](v, "push devices", log), limit: limit}
 }
 
 // ownerKey names the value of an account.
@@ -172,20 +173,11 @@ func (s *Lists) Remove(ctx context.Context, node string, condition func(*Device)
 }
 
 // Forget implements Store.
-func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (n int, err error) {
+func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
 	if owner == "" {
 		return 0, nil
 	}
-	err = s.lists.Change(ctx, ownerKey(owner), func(list []kept) ([]kept, bool, error) {
-		before := len(list)
-		list = slices.DeleteFunc(list, func(k kept) bool { return k.registeredUntil(until) })
-		n = before - len(list)
-		return list, n > 0, nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	return n, nil
+	return s.lists.Purge(ctx, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
 }
 
 // Touch implements Store: it writes each value once, and stops at the first trouble.

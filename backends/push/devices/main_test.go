@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func newStore(t testing.TB, limit int) *Lists {
 	t.Helper()
-	s, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), limit)
+	s, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), limit, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

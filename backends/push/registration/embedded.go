@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -17,12 +18,12 @@ const FileName = "push.db"
 
 // OpenEmbedded opens the store in that file, or begins one. limit is how many
 // services a user can have; below one means MaxPerUser.
-func OpenEmbedded(path string, limit int) (*Lists, error) {
-	f, err := store.OpenFile(path, convert)
+func OpenEmbedded(path string, limit int, log *slog.Logger) (*Lists, error) {
+	f, err := store.OpenFile(path, convert, order, log)
 	if err != nil {
 		return nil, fmt.Errorf("push registrations: %w", err)
 	}
-	return Open(f, limit), nil
+	return Open(f, limit, log), nil
 }
 
 // InspectEmbedded opens the store in that file for reading, while no other process
@@ -33,42 +34,39 @@ func InspectEmbedded(path string) (*Lists, error) {
 	if err != nil {
 		return nil, fmt.Errorf("push registrations: %w", err)
 	}
-	return Open(f, 0), nil
+	return Open(f, 0, slog.New(slog.DiscardHandler)), nil
 }
 
-// convert moves the registrations of an earlier version, which had a key of owner, service
-// and node for each. It leaves out what cannot be read: clients enable again at each login.
-func convert(tx *bolt.Tx, put func(string, []byte) error) error {
+// convert takes out the registrations of an earlier version, which had a key of owner,
+// service and node for each.
+func convert(tx *bolt.Tx) (lists map[string][]Service, leftOut int, err error) {
 	name := []byte("services")
 	b := tx.Bucket(name)
 	if b == nil {
-		return nil
+		return nil, 0, nil
 	}
-	all := make(map[string][]Service)
-	err := b.ForEach(func(k, v []byte) error {
+	lists = make(map[string][]Service)
+	err = b.ForEach(func(k, v []byte) error {
 		parts := bytes.SplitN(k, []byte{0}, 3)
 		var old struct {
 			Options  []notify.Field `json:"o"`
 			Created  int64          `json:"c"`
 			Sessions []string       `json:"s"`
 		}
-		if len(parts) == 3 && json.Unmarshal(v, &old) == nil {
-			owner := string(parts[0])
-			all[owner] = append(all[owner], Service{PubSub: jid.JID(parts[1]), Node: string(parts[2]), Options: old.Options, Created: created(old.Created), Sessions: old.Sessions})
+		var to any = &old
+		if !bytes.HasPrefix(v, []byte("{")) {
+			to = &old.Options // the oldest values are the options alone
 		}
+		if len(parts) != 3 || json.Unmarshal(v, to) != nil {
+			leftOut++
+			return nil
+		}
+		key := userKey(jid.JID(parts[0]))
+		lists[key] = append(lists[key], Service{PubSub: jid.JID(parts[1]), Node: string(parts[2]), Options: old.Options, Created: created(old.Created), Sessions: old.Sessions})
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	for owner, list := range all {
-		value, err := json.Marshal(list)
-		if err == nil {
-			err = put(userKey(jid.JID(owner)), value)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return tx.DeleteBucket(name)
+	return lists, leftOut, tx.DeleteBucket(name)
 }

@@ -29,7 +29,7 @@ func TestKV(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := Open(store.NATS{Bucket: b}, testLimit)
+		s := Open(store.NATS{Bucket: b}, testLimit, slog.New(slog.DiscardHandler))
 		t.Cleanup(func() { s.Close() })
 		return s
 	}

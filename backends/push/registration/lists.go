@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -26,11 +27,11 @@ var _ Store = (*Lists)(nil)
 
 // Open returns a store in those values, which it closes at the end. limit is how many
 // services a user can have; below one means MaxPerUser.
-func Open(v store.Values, limit int) *Lists {
+func Open(v store.Values, limit int, log *slog.Logger) *Lists {
 	if limit < 1 {
 		limit = MaxPerUser
 	}
-	return &Lists{store.New[Service](v, "push registrations"), limit}
+	return &Lists{store.New[Service](v, "push registrations", log), limit}
 }
 
 // userKey is the key of a user's list: keys of NATS have few characters.
@@ -98,12 +99,12 @@ func (s *Lists) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool,
 
 // DisableAll implements Store.
 func (s *Lists) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
-	return s.remove(ctx, owner, func(one Service) bool { return one.PubSub == pubsub })
+	return s.lists.Purge(ctx, userKey(owner), func(one Service) bool { return one.PubSub == pubsub })
 }
 
 // Forget implements Store.
 func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
-	return s.remove(ctx, owner, func(one Service) bool { return createdUntil(one.Created, until) })
+	return s.lists.Purge(ctx, userKey(owner), func(one Service) bool { return createdUntil(one.Created, until) })
 }
 
 // Services implements Store.

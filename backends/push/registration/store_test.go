@@ -1,10 +1,12 @@
 package registration
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -24,7 +26,7 @@ const testLimit = 3
 
 func newEmbedded(t testing.TB) *Lists {
 	t.Helper()
-	e, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), testLimit)
+	e, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), testLimit, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +279,7 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 
 func TestEmbeddedSurvives(t *testing.T) {
 	path := filepath.Join(t.TempDir(), FileName)
-	e, err := OpenEmbedded(path, 0)
+	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -285,13 +287,13 @@ func TestEmbeddedSurvives(t *testing.T) {
 	if err := e.Enable(context.Background(), "alice@x", s); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenEmbedded(path, 0); err == nil {
+	if _, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("two processes could open the store")
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	e, err = OpenEmbedded(path, 0)
+	e, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,6 +320,7 @@ func TestEmbeddedOfOld(t *testing.T) {
 			"alice@x\x00b.example\x001": `{}`,
 			"alice@x\x00a.example\x001": `{"o":[{"Name":"x","Value":"y"}],"c":1700000000000001,"s":["desk"]}`,
 			"alice@x\x00c.example\x001": `{`,
+			"alice@x\x00d.example\x001": `[{"Name":"x","Value":"oldest"}]`,
 			"bob@x\x00a.example\x001":   `{}`,
 		} {
 			err = errors.Join(err, b.Put([]byte(key), []byte(value)))
@@ -333,9 +336,11 @@ func TestEmbeddedOfOld(t *testing.T) {
 	want := []Service{
 		{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "y"}}, Created: created(1700000000000001), Sessions: []string{"desk"}},
 		{PubSub: "b.example", Node: "1"},
+		{PubSub: "d.example", Node: "1", Options: []notify.Field{{Name: "x", Value: "oldest"}}},
 	}
+	var log bytes.Buffer
 	for range 2 {
-		e, err := OpenEmbedded(path, 0)
+		e, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -343,12 +348,97 @@ func TestEmbeddedOfOld(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Error(err, diff)
 		}
-		if n, err := e.Count(ctx); n != 3 || err != nil {
+		if n, err := e.Count(ctx); n != 4 || err != nil {
 			t.Errorf("%d services, %v", n, err)
 		}
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+	if n := strings.Count(log.String(), "entries=1\n"); n != 1 || strings.Count(log.String(), "\n") != 1 {
+		t.Errorf("what was left out is logged as: %s", &log)
+	}
+}
+
+// edited opens the file of a closed store for a change that the store does not make.
+func edited(t *testing.T, path, bucket, key, value string) {
+	t.Helper()
+	db, err := bolt.Open(path, 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
+		if err != nil {
+			return err
+		}
+		return b.Put([]byte(key), []byte(value))
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestEmbeddedAfterRollback: what an earlier version has written into a file that was
+// converted before joins what is there.
+func TestEmbeddedAfterRollback(t *testing.T) {
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), FileName)
+	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, node := range []string{"phone", "tablet"} {
+		err = errors.Join(err, e.Enable(ctx, "alice@x", Service{PubSub: "a.example", Node: node}))
+	}
+	if err := errors.Join(err, e.Close()); err != nil {
+		t.Fatal(err)
+	}
+	edited(t, path, "services", "alice@x\x00a.example\x00laptop", `{}`)
+	edited(t, path, "services", "alice@x\x00a.example\x00tablet", `{"o":[{"Name":"x","Value":"newer"}]}`)
+	if e, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	want := []Service{
+		{PubSub: "a.example", Node: "laptop"},
+		{PubSub: "a.example", Node: "phone"},
+		{PubSub: "a.example", Node: "tablet", Options: []notify.Field{{Name: "x", Value: "newer"}}},
+	}
+	got, err := e.Services(ctx, "alice@x")
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+}
+
+// TestEmbeddedDamaged: a list that cannot be read does not keep its user from starting anew.
+func TestEmbeddedDamaged(t *testing.T) {
+	ctx := t.Context()
+	for name, clear := range map[string]func(*Lists) (int, error){
+		"Forget":     func(e *Lists) (int, error) { return e.Forget(ctx, "alice@x", time.Unix(1, 0)) },
+		"DisableAll": func(e *Lists) (int, error) { return e.DisableAll(ctx, "alice@x", "a.example") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), FileName)
+			edited(t, path, "lists", userKey("alice@x"), `[{`)
+			var log bytes.Buffer
+			e, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			if _, err := e.Disable(ctx, "alice@x", "a.example", "1"); err == nil || log.Len() > 0 {
+				t.Errorf("Disable of one service: %v, %s", err, &log)
+			}
+			if n, err := clear(e); n != 0 || err != nil {
+				t.Errorf("removed %d, %v", n, err)
+			}
+			if strings.Count(log.String(), "a list that cannot be read was removed") != 1 {
+				t.Errorf("logged: %s", &log)
+			}
+			if err := e.Enable(ctx, "alice@x", Service{PubSub: "a.example", Node: "1"}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -358,7 +448,7 @@ func TestInspectEmbedded(t *testing.T) {
 	if _, err := InspectEmbedded(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing there: %v", err)
 	}
-	e, err := OpenEmbedded(path, 0)
+	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +490,7 @@ func TestInspectEmbedded(t *testing.T) {
 // process has grown by after every one was looked up in a store that was just opened.
 func BenchmarkServices(b *testing.B) {
 	path := filepath.Join(b.TempDir(), FileName)
-	e, err := OpenEmbedded(path, 0)
+	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -412,7 +502,7 @@ func BenchmarkServices(b *testing.B) {
 	}
 	debug.FreeOSMemory()
 	before := residentMiB(b)
-	if e, err = OpenEmbedded(path, 0); err != nil {
+	if e, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
 		b.Fatal(err)
 	}
 	defer e.Close()

@@ -3,9 +3,12 @@ package store
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -23,27 +26,62 @@ type File struct{ db *bolt.DB }
 
 var _ Values = (*File)(nil)
 
-// Convert moves what a file of an earlier version has. It is called in one transaction with
-// the open: put adds a value.
-type Convert func(tx *bolt.Tx, put func(key string, value []byte) error) error
+// Convert takes out of a file the lists that an earlier version has written, by their keys.
+// leftOut is how many entries it cannot read.
+type Convert[T any] func(tx *bolt.Tx) (lists map[string][]T, leftOut int, err error)
 
-// OpenFile opens the file, or begins one. Only one process can have it open.
-func OpenFile(path string, convert Convert) (*File, error) {
+// OpenFile opens the file, or begins one. Only one process can have it open. Converted lists
+// are merged into those of the file in one transaction: of two elements that are equal by
+// order the converted one stays, since an earlier version has run last. Entries that cannot
+// be read are counted in a warning.
+func OpenFile[T any](path string, convert Convert[T], order func(a, b T) int, log *slog.Logger) (*File, error) {
 	db, err := open(path, bolt.Options{FreelistType: bolt.FreelistMapType})
 	if err != nil {
 		return nil, err
 	}
+	leftOut := 0
 	err = db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(listsBucket)
 		if err != nil {
 			return err
 		}
-		return convert(tx, func(key string, value []byte) error { return b.Put([]byte(key), value) })
+		var lists map[string][]T
+		if lists, leftOut, err = convert(tx); err != nil {
+			return err
+		}
+		for key, list := range lists {
+			readable, err := merge(b, []byte(key), list, order)
+			if err != nil {
+				return err
+			}
+			if !readable {
+				leftOut++
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
 	}
+	if leftOut > 0 {
+		log.Warn("push: entries of an earlier version cannot be read and were removed; clients have to register again", "file", path, "entries", leftOut)
+	}
 	return &File{db}, nil
+}
+
+// merge adds a list to that of a key. If that one cannot be read, it is replaced.
+func merge[T any](b *bolt.Bucket, key []byte, list []T, order func(a, b T) int) (readable bool, err error) {
+	var before []T
+	value := b.Get(key)
+	if readable = value == nil || json.Unmarshal(value, &before) == nil; readable {
+		list = append(list, before...)
+	}
+	slices.SortStableFunc(list, order)
+	list = slices.CompactFunc(list, func(a, b T) bool { return order(a, b) == 0 })
+	if value, err = json.Marshal(list); err != nil {
+		return readable, err
+	}
+	return readable, b.Put(key, value)
 }
 
 // InspectFile opens the file for reading, while no other process has it open for writing;

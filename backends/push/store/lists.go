@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -34,6 +36,7 @@ const cached = 1 << 13
 type Lists[T any] struct {
 	values Values
 	about  string
+	log    *slog.Logger
 
 	mu      sync.Mutex
 	changes int                         // grows with each
@@ -42,8 +45,8 @@ type Lists[T any] struct {
 
 // New returns the lists in the values, which Close closes. about says in errors what the
 // lists are of. Lists of a File are cached, since only this process changes them.
-func New[T any](v Values, about string) *Lists[T] {
-	l := &Lists[T]{values: v, about: about}
+func New[T any](v Values, about string, log *slog.Logger) *Lists[T] {
+	l := &Lists[T]{values: v, about: about, log: log}
 	if _, own := v.(*File); own {
 		l.cache, _ = simplelru.NewLRU[string, []T](cached, nil) // it fails for no size but one below 1
 	}
@@ -115,15 +118,45 @@ func (l *Lists[T]) decode(value []byte) (list []T, err error) {
 // that nothing has changed. edit is called again if the list was changed meanwhile. An empty
 // list is removed. What Change has done without an error is as safe as the values are.
 func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list []T, changed bool, err error)) error {
+	return l.change(ctx, key, func(value []byte) ([]T, bool, error) {
+		list, err := l.decode(value)
+		if err != nil {
+			return nil, false, err
+		}
+		return edit(list)
+	})
+}
+
+// Purge removes the elements that match from the list of a key, and says how many. If the
+// list cannot be read, Purge removes it, and logs that.
+func (l *Lists[T]) Purge(ctx context.Context, key string, match func(T) bool) (n int, err error) {
+	var unreadable error
+	err = l.change(ctx, key, func(value []byte) ([]T, bool, error) {
+		var list []T
+		if list, unreadable = l.decode(value); unreadable != nil {
+			n = 0
+			return nil, true, nil
+		}
+		before := len(list)
+		list = slices.DeleteFunc(list, match)
+		n = before - len(list)
+		return list, n > 0, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if unreadable != nil {
+		l.log.Warn("push: a list that cannot be read was removed", "err", unreadable)
+	}
+	return n, nil
+}
+
+func (l *Lists[T]) change(ctx context.Context, key string, edit func(value []byte) (list []T, changed bool, err error)) error {
 	defer l.changed(key)
 	unchanged := errors.New("unchanged")
 	var own error // of edit
 	err := l.values.Change(ctx, key, func(value []byte) ([]byte, error) {
-		list, err := l.decode(value)
-		changed := false
-		if err == nil {
-			list, changed, err = edit(list)
-		}
+		list, changed, err := edit(value)
 		switch own = err; {
 		case err != nil:
 			return nil, err

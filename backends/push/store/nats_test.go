@@ -29,7 +29,7 @@ func openTwo(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *L
 		if err != nil {
 			t.Fatal(err)
 		}
-		lists[i] = New[string](NATS{b}, "lists")
+		lists[i] = New[string](NATS{b}, "lists", slog.New(slog.DiscardHandler))
 		t.Cleanup(func() { lists[i].Close() })
 	}
 	return lists[0], lists[1]

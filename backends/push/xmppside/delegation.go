@@ -66,8 +66,9 @@ func (d *Delegation) nested(q *component.IQ) {
 	_ = q.Result(delegationInfo(q.Node))
 }
 
-// delegated takes a request that a server delegates for a user of its own. It is always
-// answered by a result: to an error ejabberd answers its user nothing.
+// delegated takes a request that a server delegates for a user of its own. A request that
+// cannot be read, or that the host may not delegate, is answered by an error. All others are
+// answered by a result, refusals too: to an error ejabberd answers its user nothing.
 func (d *Delegation) delegated(q *component.IQ) {
 	a, err := readAsk(q.Raw)
 	switch {

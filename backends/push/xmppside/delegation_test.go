@@ -37,7 +37,7 @@ const (
 // registering returns Users with a store.
 func registering(t *testing.T) (delegator, registration.Store) {
 	t.Helper()
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

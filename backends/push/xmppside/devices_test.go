@@ -93,7 +93,7 @@ cacertfile = %q
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.store, err = devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0); err != nil {
+	if w.store, err = devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	backend.Devices().Attach(w.store)

@@ -3,6 +3,7 @@ package xmppside
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"path/filepath"
 	"testing"
 	"time"
@@ -43,7 +44,7 @@ func (*heard) Status() component.Status {
 
 // TestExplainEverywhere puts together what the instances know, each of its part.
 func TestExplainEverywhere(t *testing.T) {
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0)
+	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package xmppside
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -62,7 +63,7 @@ func TestTurns(t *testing.T) {
 // BenchmarkRegistrations stores what many users ask for at once, as after a restart of
 // their server, in the embedded store.
 func BenchmarkRegistrations(b *testing.B) {
-	store, err := registration.OpenEmbedded(filepath.Join(b.TempDir(), registration.FileName), 0)
+	store, err := registration.OpenEmbedded(filepath.Join(b.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -337,9 +337,9 @@ func (c *component) until(what string, done func() bool) {
 	c.t.Helper()
 	deadline := time.After(harness.WaitLimit)
 	for {
-		c.mu.Lock()
-		arrived, ok := c.arrived, done()
-		c.mu.Unlock()
+		var arrived chan struct{}
+		ok := false
+		c.locked(func() { arrived, ok = c.arrived, done() })
 		if ok {
 			return
 		}
@@ -362,8 +362,19 @@ func (c *component) locked(f func()) {
 }
 
 // snapshot asks for all sessions and returns them. Whatever was handed to the
-// source before has then arrived.
-func (c *component) snapshot(id string) (sessions []event) {
+// source before has then arrived. A snapshot whose beginning the source has given up, as
+// there was too much for its ring, is asked for again.
+func (c *component) snapshot(id string) []event {
+	c.t.Helper()
+	for {
+		if sessions, whole := c.snapshotOnce(id); whole {
+			return sessions
+		}
+		id += "-again"
+	}
+}
+
+func (c *component) snapshotOnce(id string) (sessions []event, whole bool) {
 	c.t.Helper()
 	var source string
 	c.until("a hello", func() bool { return len(c.hellos) > 0 })
@@ -377,7 +388,11 @@ func (c *component) snapshot(id string) (sessions []event) {
 		if end < 0 {
 			return false
 		}
-		for _, e := range c.events[slices.IndexFunc(c.events, is("snapshot-start")):end] {
+		start := slices.IndexFunc(c.events, is("snapshot-start"))
+		if whole = start >= 0; !whole {
+			return true
+		}
+		for _, e := range c.events[start:end] {
 			if e.Kind == "snapshot" {
 				sessions = append(sessions, e)
 			}
@@ -387,7 +402,7 @@ func (c *component) snapshot(id string) (sessions []event) {
 		}
 		return true
 	})
-	return sessions
+	return sessions, whole
 }
 
 // step runs f and returns the events that it made, but for snapshots.

@@ -126,7 +126,7 @@ func isProxy(s string) *complaint {
 	if s == ProxyEnvironment || s == ProxyNone {
 		return nil
 	}
-	if bad := isHTTPURL(s); bad != nil {
+	if _, bad := parseURL(s, "http"); bad != nil {
 		return &complaint{bad.text, `write "environment", "none", or the proxy's URL, such as "http://proxy.example.org:3128"`}
 	}
 	return nil

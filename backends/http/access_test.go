@@ -4,12 +4,15 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	nethttp "net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -168,6 +171,43 @@ func TestOAuth2(t *testing.T) {
 	a.revoked.Store(1)
 	if err := publish(t, b); backends.Reason(err) != "paused" {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestOAuth2OverTLS: the token comes from another host than the one that takes events, with
+// another certificate.
+func TestOAuth2OverTLS(t *testing.T) {
+	a := startAuthority(t)
+	secured, ca, _ := certified(t, time.Hour)
+	secured.Config.Handler = a.server.Config.Handler
+	receiver := httptest.NewUnstartedServer(nethttp.HandlerFunc(a.receive))
+	receiver.StartTLS()
+	defer receiver.Close()
+	both := filepath.Join(t.TempDir(), "ca.pem")
+	authority, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: receiver.Certificate().Raw})
+	if err := os.WriteFile(both, append(authority, own...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := a.options()
+	o.OAuth2.TokenURL = secured.URL // its certificate is for 127.0.0.1 alone
+	u, err := url.Parse(strings.Replace(receiver.URL, "127.0.0.1", "localhost", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := http.New(http.Options{
+		Name: "crm", URL: u, HTTP: o,
+		TLS: &config.TLS{CACertFile: both, ServerName: "example.com"}, // as the receiver's certificate has it
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := publish(t, b); err != nil {
+		t.Error(err)
 	}
 }
 

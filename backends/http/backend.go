@@ -115,7 +115,7 @@ func New(o Options) (*Backend, error) {
 		CheckRedirect: func(*nethttp.Request, []*nethttp.Request) error { return nethttp.ErrUseLastResponse },
 	}
 	if o.HTTP.OAuth2 != nil {
-		if b.tokens, err = newTokens(o.HTTP.OAuth2, b.client); err != nil {
+		if b.tokens, err = newTokens(o.HTTP.OAuth2, b.transfer, o.TLS); err != nil {
 			return nil, fmt.Errorf("http: %w", err)
 		}
 	}
@@ -244,5 +244,8 @@ func (b *Backend) request(ctx context.Context, e *event.Event, m *form.Message) 
 // Close implements backends.Backend.
 func (b *Backend) Close() error {
 	b.transfer.CloseIdleConnections()
+	if b.tokens != nil {
+		b.tokens.close()
+	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/config"
+	"eventpusher/internal/tlsconfig"
 )
 
 // tokenTrial is how old a token has to be when the receiver refuses it, to be taken for
@@ -31,16 +32,35 @@ type tokens struct {
 	fetched time.Time
 }
 
-func newTokens(o *config.OAuth2, client *nethttp.Client) (*tokens, error) {
+// newTokens returns tokens that are fetched as the transport of the receiver's requests
+// fetches, from another host. Of the receiver's TLS options those about its name and about
+// who we are do not count there.
+func newTokens(o *config.OAuth2, transfer *nethttp.Transport, receiver *config.TLS) (*tokens, error) {
 	u, err := url.Parse(o.TokenURL)
 	if err != nil {
 		return nil, errors.New("oauth2.token_url is no URL")
 	}
+	var options config.TLS
+	if receiver != nil {
+		options = *receiver
+		options.ServerName, options.DisableSNI = "", false
+		options.CertFile, options.KeyFile, options.KeyPassword = "", "", ""
+	}
+	own := transfer.Clone()
+	if own.TLSClientConfig, err = tlsconfig.Client(&options, u.Hostname()); err != nil {
+		return nil, err
+	}
 	return &tokens{
-		grant:  clientcredentials.Config{ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), TokenURL: o.TokenURL, Scopes: o.Scopes},
-		client: client, shown: redact(u), turn: make(chan struct{}, 1),
+		grant: clientcredentials.Config{ClientID: o.ClientID, ClientSecret: o.ClientSecret.Reveal(), TokenURL: o.TokenURL, Scopes: o.Scopes},
+		client: &nethttp.Client{
+			Transport:     own,
+			CheckRedirect: func(*nethttp.Request, []*nethttp.Request) error { return nethttp.ErrUseLastResponse },
+		},
+		shown: redact(u), turn: make(chan struct{}, 1),
 	}, nil
 }
+
+func (t *tokens) close() { t.client.CloseIdleConnections() }
 
 // authorization returns the value of the header Authorization. It blocks until there is a
 // token, or ctx ends. Its errors are those of Publish; they hold nothing that the token

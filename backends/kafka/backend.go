@@ -150,7 +150,7 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 		records[i], errs[i] = b.record(ctx, &batch[i])
 	}
 	answers := produce(ctx, c, records)
-	if tooLarge(answers) > 1 {
+	if refused(answers) > 1 {
 		// The library has put several records into one request, and one of them may be the
 		// reason for all.
 		alone(ctx, c, records, answers)
@@ -159,7 +159,7 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 	for i, err := range answers {
 		if err != nil {
 			errs[i] = b.verdict(records[i], err)
-			healthy = healthy && backends.Reason(errs[i]) == "too_large"
+			healthy = healthy && isRefused(err)
 		}
 	}
 	if !healthy {
@@ -210,10 +210,10 @@ func produce(ctx context.Context, c *kgo.Client, records []*kgo.Record) []error 
 // errOpen stands for an answer that is awaited.
 var errOpen = errors.New("no answer yet")
 
-// alone sends one after the other the records that were too large together.
+// alone sends one after the other the records that were refused together.
 func alone(ctx context.Context, c *kgo.Client, records []*kgo.Record, answers []error) {
 	for i, err := range answers {
-		if isTooLarge(err) {
+		if isRefused(err) {
 			answers[i] = produce(ctx, c, []*kgo.Record{again(records[i])})[0]
 		}
 	}

@@ -306,6 +306,21 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
+// TestRefusedTogether: a broker refuses a request for one of its records. The others are no
+// dead letters for that.
+func TestRefusedTogether(t *testing.T) {
+	for _, refusal := range []*kerr.Error{kerr.InvalidRecord, kerr.PolicyViolation} {
+		c := start(t)
+		b := build(t, destination(c.address))
+		c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: refusal, Count: 1})
+		for i, err := range b.Publish(t.Context(), backendtest.Messages(0, 20)) {
+			if err != nil {
+				t.Errorf("%v: record %d: %v", refusal, i, err)
+			}
+		}
+	}
+}
+
 // TestTopic: a topic that is not there, is created, deleted and created again.
 func TestTopic(t *testing.T) {
 	c := start(t)

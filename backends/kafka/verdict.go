@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -36,17 +35,20 @@ func isTooLarge(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge)
 }
 
-func tooLarge(errs []error) (n int) {
+// isRefused reports whether an answer is about one record, and another attempt does not
+// change it.
+func isRefused(err error) bool {
+	return isTooLarge(err) || errors.Is(err, kerr.InvalidRecord) || errors.Is(err, kerr.PolicyViolation)
+}
+
+func refused(errs []error) (n int) {
 	for _, err := range errs {
-		if isTooLarge(err) {
+		if isRefused(err) {
 			n++
 		}
 	}
 	return n
 }
-
-// refusals are answers about one record that another attempt does not change.
-var refusals = []*kerr.Error{kerr.InvalidRecord, kerr.PolicyViolation}
 
 // verdict says what an error means for its record.
 func (b *Backend) verdict(r *kgo.Record, err error) error {
@@ -54,7 +56,7 @@ func (b *Backend) verdict(r *kgo.Record, err error) error {
 	case isTooLarge(err):
 		return backends.Permanent(fmt.Errorf("kafka: a record of %d bytes to topic %s: %w (%w); see max.message.bytes of the topic",
 			len(r.Value), b.topic, backends.ErrTooLarge, err))
-	case slices.ContainsFunc(refusals, func(k *kerr.Error) bool { return errors.Is(err, k) }):
+	case isRefused(err):
 		return backends.Permanent(fmt.Errorf("kafka: topic %s refuses the record: %w", b.topic, err))
 	}
 	return b.explain(err)

@@ -136,7 +136,13 @@ func Wait(d time.Duration, err error) error { return &WaitError{After: d, Err: e
 
 // PausedError says that the service refuses everything until an operator acts,
 // as with wrong credentials: the backend pauses loudly, attempts do not count.
-type PausedError struct{ Err error }
+type PausedError struct {
+	Err error
+	// OfEvent says that the service may have refused the event for what is in it, as a
+	// firewall does. Then the events of several senders have to be refused before the backend
+	// pauses.
+	OfEvent bool
+}
 
 // Error returns what the cause says.
 func (e *PausedError) Error() string { return e.Err.Error() }
@@ -146,6 +152,9 @@ func (e *PausedError) Unwrap() error { return e.Err }
 
 // Paused marks err as one that no event can get past before an operator acts.
 func Paused(err error) error { return &PausedError{Err: err} }
+
+// Refused is Paused for an error that may be about the event alone.
+func Refused(err error) error { return &PausedError{Err: err, OfEvent: true} }
 
 // ElsewhereError says that one of many destinations behind the backend does not take its
 // event for now, which is no evidence about the others: the event is tried again, and

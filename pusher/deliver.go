@@ -120,8 +120,17 @@ func (d *dispatcher) parties(c *call, errs []error, v verdict) iter.Seq[uint64] 
 		for i, it := range c.items {
 			party := it.Key
 			if v == refusing {
-				if backends.Reason(errs[i]) != "paused" {
+				var paused *backends.PausedError
+				if !errors.As(errs[i], &paused) {
 					continue
+				}
+				if !paused.OfEvent { // the next sender's event would fare no better
+					for n := range uint64(pauseParties) {
+						if !yield(n) {
+							break
+						}
+					}
+					return
 				}
 				party = maphash.String(d.seed, sender(&c.batch[i]))
 			}

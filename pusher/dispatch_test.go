@@ -181,7 +181,7 @@ func TestOneUserPausesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 4, Batch: 1}, publish: func(_ context.Context, batch []event.Event) []error {
 			if batch[0].Body == "attack" {
-				return every(len(batch), backends.Paused(errors.New("answered 403 Forbidden")))
+				return every(len(batch), backends.Refused(errors.New("answered 403 Forbidden")))
 			}
 			return make([]error, len(batch))
 		}}
@@ -211,6 +211,22 @@ func TestOneUserPausesNobody(t *testing.T) {
 		for _, user := range []string{"bob", "carol"} { // now it refuses everybody
 			push(by(user, user))
 		}
+		pass(time.Minute)
+		if s := p.Status().Backends[0]; s.State != pusher.Paused {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestRefusedLoginPauses: what is about no event pauses the backend even if one user alone
+// writes.
+func TestRefusedLoginPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &fakeBackend{name: "b", limits: backends.Limits{Lanes: 1, Batch: 1}, publish: func(_ context.Context, batch []event.Event) []error {
+			return every(len(batch), backends.Paused(errors.New("login refused")))
+		}}
+		p := start(t, pusher.Options{Backends: one(b)})
+		p.Push([]event.Event{by("alice", "a")})
 		pass(time.Minute)
 		if s := p.Status().Backends[0]; s.State != pusher.Paused {
 			t.Errorf("%+v", s)

@@ -115,6 +115,7 @@ func TestDrainDeliversBeforeTheEnd(t *testing.T) {
 		box, _, _ := openOutbox(t, t.TempDir())
 		b := &fakeBackend{name: "b"}
 		p := start(t, pusher.Options{Backends: one(b), Outbox: box})
+		synctest.Wait() // until Run has begun: Drain before it waits for nothing
 		for n := range 3000 {
 			p.Push([]event.Event{of("x", fmt.Sprintf("%05d", n))})
 		}

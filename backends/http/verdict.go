@@ -26,12 +26,12 @@ func verdict(resp *nethttp.Response, now time.Time) error {
 	case nethttp.StatusBadRequest, nethttp.StatusRequestURITooLong, nethttp.StatusUnsupportedMediaType, nethttp.StatusUnprocessableEntity:
 		return backends.Permanent(err)
 	case nethttp.StatusUnauthorized, nethttp.StatusForbidden:
-		return backends.Paused(fmt.Errorf("%w: the receiver refuses our access; check its rules, what authenticates us, and the address where it holds a secret", err))
+		return backends.Refused(fmt.Errorf("%w: the receiver refuses our access; check its rules, what authenticates us, and the address where it holds a secret", err))
 	case nethttp.StatusNotFound, nethttp.StatusMethodNotAllowed, nethttp.StatusGone, nethttp.StatusMisdirectedRequest:
-		return backends.Paused(fmt.Errorf("%w: nothing takes events at this address; check it, and whether the receiver runs", err))
+		return backends.Refused(fmt.Errorf("%w: nothing takes events at this address; check it, and whether the receiver runs", err))
 	}
 	if code >= 300 && code <= 399 {
-		err = fmt.Errorf("%w%s; redirects are not followed: write the final address into the configuration", err, location(resp))
+		return backends.Refused(fmt.Errorf("%w%s; redirects are not followed: write the final address into the configuration", err, location(resp)))
 	}
 	err = backends.OfStatus(code, resp.Header, now, err)
 	if code >= 400 && code <= 499 && backends.Reason(err) == "permanent" { // none of those above

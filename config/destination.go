@@ -2,8 +2,10 @@ package config
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"eventpusher/event"
 )
@@ -141,7 +143,7 @@ func (d *Destination) fields() []field {
 
 func (d *Destination) common() []field {
 	return append([]field{
-		text("name", &d.Name, nil, filled),
+		text("name", &d.Name, nil, filled, isDestinationName),
 		choice("type", &d.Type, nil, destinationTypeNames()...),
 	}, d.Choice.fields()...)
 }
@@ -180,6 +182,20 @@ func withoutMongooseIM(fields []field) {
 			f.def, f.check = own.def, own.check
 		}
 	}
+}
+
+// isDestinationName refuses what cannot stand in a command by itself, and the names of
+// MongooseIM's sections.
+func isDestinationName(s string) *complaint {
+	const longest = 64
+	odd := func(r rune) bool { return r == '/' || r == '\\' || !unicode.IsPrint(r) }
+	switch {
+	case len(s) > longest || strings.ContainsFunc(s, odd) || strings.TrimSpace(s) != s || strings.HasPrefix(s, "-"):
+		return &complaint{quote(s) + " cannot be a name", "write " + strconv.Itoa(longest) + " characters at most, no slashes, and no blank or - at its beginning"}
+	case s == "sns" || s == "rabbit" || s == "push" || strings.HasPrefix(s, "http:"):
+		return &complaint{quote(s) + " is a name of MongooseIM's sections", "choose another name"}
+	}
+	return nil
 }
 
 // destinations checks [[destination]].

@@ -28,6 +28,9 @@ type part struct {
 	build func(*slog.Logger, backends.Compile) (backends.Backend, error)
 }
 
+// own reports whether it is a [[destination]].
+func (p *part) own() bool { return strings.HasPrefix(p.path, "destination[") }
+
 // errNoPool says that the pool of a backend is not configured.
 var errNoPool = errors.New("no pool")
 

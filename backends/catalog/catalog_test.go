@@ -120,7 +120,15 @@ func TestDestinationsOfBrokers(t *testing.T) {
 	}
 	// What config complains of is not reported again.
 	cfg.Destinations = []config.Destination{{Name: "a", Type: "rabbit"}, {Name: "b", Type: "sns"}}
-	if got := catalog.Check(cfg, nil, nil, nil); len(got) != 0 {
+	earlier := []config.Problem{
+		{Severity: config.Error, Path: "destination[1].exchange.name"}, {Severity: config.Error, Path: "destination[2].topic"}, {Severity: config.Warning, Path: "destination[3].url"},
+	}
+	if got := catalog.Check(cfg, earlier, nil, nil); len(got) != 0 {
+		t.Errorf("%v", got)
+	}
+	// A warning hides nothing.
+	cfg.Destinations = append(cfg.Destinations, config.Destination{Name: "c", Type: "http", Choice: config.Choice{Format: "yaml"}})
+	if got := catalog.Check(cfg, earlier, nil, nil); len(got) != 1 || got[0].Path != "destination[3]" {
 		t.Errorf("%v", got)
 	}
 }

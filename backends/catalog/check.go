@@ -31,6 +31,9 @@ func Check(cfg *config.Config, earlier []config.Problem, possible func(backend s
 	}
 	named := make(map[string]string) // section by name
 	for _, p := range parts(stopgaps(cfg, earlier)) {
+		if p.own() && config.HasError(earlier, p.path) {
+			continue // config has said why it cannot be built
+		}
 		var apps *devices.InvalidAppsError
 		b, err := p.build(slog.New(slog.DiscardHandler), compile)
 		switch {
@@ -106,19 +109,6 @@ func stopgaps(cfg *config.Config, earlier []config.Problem) *config.Config {
 		copied := *p
 		copied.TLS = nil
 		c.Pools.Rabbit = &copied
-	}
-	c.Destinations = slices.Clone(c.Destinations)
-	for i := range c.Destinations {
-		d := &c.Destinations[i]
-		if config.HasError(earlier, config.DestinationPath(i)+".tls") {
-			d.TLS, d.NATS.TLS, d.Kafka.TLS = nil, nil, nil
-		}
-		if d.Exchange.Name == "" {
-			d.Exchange.Name = "stopgap"
-		}
-		if d.SNS.Topic == "" {
-			d.SNS.Topic, d.SNS.Region = "stopgap", "eu-west-1"
-		}
 	}
 	return &c
 }

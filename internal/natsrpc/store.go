@@ -42,8 +42,9 @@ type directRequest struct {
 
 // Last returns the last record of each subject that matches one of the filters, in the order
 // of their sequences. They are as one replica has them at one moment, which may be behind
-// its leader. Only if there are more than 1024 are they of several moments: then the stream
-// must keep one record a subject.
+// its leader. If there are more than 1024, or more than about 4 MB, they are of several
+// moments, and a record that is replaced meanwhile may come twice. For more than 1024 the
+// stream must keep one record a subject.
 func (s *Store) Last(ctx context.Context, filters ...string) (all []Record, err error) {
 	all, err = s.all(ctx, directRequest{MultiLast: filters})
 	if !errors.Is(err, errTooMany) {

@@ -86,9 +86,13 @@ func (p *part) start(s *layout) error {
 }
 
 // fenced reads the last records of subjects of the partition. A replica may lag. One that has
-// our register has everything that was written before. p.mu is held.
+// our register has everything that was written before. It ends when the partition is lost.
+// p.mu is held.
 func (p *part) fenced(ctx context.Context, s *layout, subjects ...string) ([]natsrpc.Record, error) {
 	ours := s.names.part(p.n)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(p.ctx, cancel)()
 	for {
 		list, err := s.state.Last(ctx, append(subjects, ours)...)
 		if err != nil {

@@ -149,7 +149,7 @@ func (e *Engine) storeAll(ctx context.Context, s *layout, list []*message) error
 }
 
 // store appends one message. If it fails and the message may be stored all the same, it
-// stays in tried. w.mu is held.
+// stays in tried, except after nats.ErrMaxPayload: it cannot be sent again. w.mu is held.
 func (e *Engine) store(ctx context.Context, s *layout, m *message) error {
 	w := &e.writer
 	for w.tried = m; ; {

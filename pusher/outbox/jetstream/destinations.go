@@ -117,7 +117,9 @@ func (r *reader) Close() error {
 	if e.joined {
 		<-r.fed
 	}
-	return errors.Join(err, e.fit(e.ctx))
+	ctx, cancel := e.request()
+	defer cancel()
+	return errors.Join(err, e.fit(ctx)) // follow does it again
 }
 
 // follow takes over what other instances have changed in the registry, and returns it.

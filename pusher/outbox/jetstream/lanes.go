@@ -36,7 +36,10 @@ func (p *part) refit(ctx context.Context) error {
 	if !p.open.Load() || p.ctx.Err() != nil {
 		return nil // start does it, or drop has
 	}
-	return p.fit(ctx, p.e.set.Load())
+	if err := p.fit(ctx, p.e.set.Load()); p.ctx.Err() == nil {
+		return err
+	}
+	return nil // it was lost meanwhile
 }
 
 // The list of what is parked in a partition has to fit into one message.

@@ -89,7 +89,10 @@ type Cluster struct {
 	id  string
 	now func() time.Duration // boot, but for tests
 
+	beating sync.Mutex // one heartbeat at a time
+
 	mu        sync.Mutex
+	running   bool          // Run was called
 	confirmed time.Duration // when the last confirmed heartbeat was sent; 0: none
 	beatSeq   uint64        // of its record
 	gens      [rights]uint64
@@ -117,8 +120,8 @@ type member struct {
 type heartbeat struct {
 	Name     string   `json:"name"`
 	Uses     []string `json:"uses"`
-	Retiring bool     `json:"retiring,omitempty"`
-	Mark     uint64   `json:"mark"` // never falls
+	Retiring bool     `json:"retiring"` // never left out: false takes back true
+	Mark     uint64   `json:"mark"`     // never falls
 }
 
 // record says who holds the link.
@@ -151,8 +154,11 @@ func (c *Cluster) beat() time.Duration {
 
 // Run sends heartbeats and takes snapshots until ctx ends.
 func (c *Cluster) Run(ctx context.Context) {
+	c.mu.Lock()
+	c.running = true
+	c.mu.Unlock()
 	var both sync.WaitGroup
-	both.Go(func() { every(ctx, c.beat(), func() { c.sendHeartbeat(ctx) }) })
+	both.Go(func() { every(ctx, c.beat(), func() { _ = c.Announce(ctx) }) })
 	both.Go(func() { every(ctx, snapshotPause, func() { c.look(ctx) }) })
 	both.Wait()
 }
@@ -172,21 +178,27 @@ func every(ctx context.Context, pause time.Duration, f func()) {
 	}
 }
 
-// sendHeartbeat renews this instance's record.
-func (c *Cluster) sendHeartbeat(ctx context.Context) {
+// Announce renews this instance's record now: from then on the others see what it uses. Before
+// Run the record says that the instance retires, so that no view counts it yet. An error says
+// that the record may not be stored. After Leave Announce does nothing.
+func (c *Cluster) Announce(ctx context.Context) error {
+	c.beating.Lock()
+	defer c.beating.Unlock()
 	c.mu.Lock()
-	leaving, retiring := c.leaving, c.retiring
+	leaving, retiring := c.leaving, c.retiring || !c.running
 	c.mu.Unlock()
 	if leaving {
-		return
+		return nil
 	}
 	data, _ := json.Marshal(heartbeat{c.o.Name, c.o.Uses(), retiring, c.o.Own()}) // it cannot fail
 	sent := c.now()
 	ctx, cancel := context.WithTimeout(ctx, 2*c.beat())
 	defer cancel()
-	if seq, err := c.o.Store.Write(ctx, natsrpc.NewMsg(c.memberSubject(c.id), data, natsrpc.Expires(forgotten))); err == nil {
+	seq, err := c.o.Store.Write(ctx, natsrpc.NewMsg(c.memberSubject(c.id), data, natsrpc.Expires(forgotten)))
+	if err == nil {
 		c.confirm(sent, seq)
 	}
+	return err
 }
 
 // confirm notes that a heartbeat sent at that time is stored. A right that has lapsed since

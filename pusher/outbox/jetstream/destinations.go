@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"eventpusher/internal/natsrpc"
 	"eventpusher/pusher/outbox"
 )
 
@@ -64,6 +65,15 @@ func (e *Engine) setReaders(all []*reader, awaited []string) {
 	e.uses.Store(&names)
 }
 
+// announce names the backends to the other instances before they are registered, so that
+// nobody takes them for unused.
+func (e *Engine) announce(ctx context.Context) error {
+	if err := e.cluster.Announce(ctx); err != nil {
+		return fmt.Errorf("outbox: %w", natsrpc.Explain(err))
+	}
+	return nil
+}
+
 // Reader implements outbox.Outbox. A backend that is new to the outbox begins after what the
 // log holds now, or when NATS is reached for the first time.
 func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
@@ -82,7 +92,11 @@ func (e *Engine) Reader(backend string, notify func()) (outbox.Reader, error) {
 	ctx, cancel := e.request()
 	defer cancel()
 	if s := e.set.Load(); s != nil && d.reg.Load() == nil {
-		m, seq, err := s.readMeta(ctx)
+		var m meta
+		var seq uint64
+		if err = e.announce(ctx); err == nil {
+			m, seq, err = s.readMeta(ctx)
+		}
 		if err == nil {
 			err = e.enter(ctx, s, m, seq)
 		}

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"eventpusher/internal/harness"
 	"eventpusher/pusher/outbox"
 )
@@ -293,4 +295,42 @@ func TestRetiring(t *testing.T) {
 	if n := i[0].Standing().Partitions; n != 3 {
 		t.Errorf("it has %d", n)
 	}
+}
+
+// TestAnnouncedBeforeRegistered: whoever forgets a backend sees that it is in use before it
+// can be registered.
+func TestAnnouncedBeforeRegistered(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	nc := streams(t, server).Conn()
+	written := make(chan *nats.Msg, 10_000)
+	if _, err := nc.ChanSubscribe("TEST.state.>", written); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	announced := func(backend string) {
+		t.Helper()
+		for named := false; ; {
+			select {
+			case m := <-written:
+				if strings.HasPrefix(m.Subject, "TEST.state.cluster.member.") {
+					named = named || strings.Contains(string(m.Data), `"`+backend+`"`)
+				} else if m.Subject == "TEST.state.meta" {
+					if !named {
+						t.Errorf("%s was registered before a heartbeat named it", backend)
+					}
+					return
+				}
+			case <-time.After(limit):
+				t.Fatalf("%s is not registered", backend)
+			}
+		}
+	}
+	i := open(t, options(t, server, "a"))
+	announced("a")
+	i.owns(4)
+	i.read("new")
+	announced("new")
 }

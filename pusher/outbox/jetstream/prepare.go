@@ -16,6 +16,9 @@ func (e *Engine) prepare() error {
 	if err != nil {
 		return err
 	}
+	if err := e.announce(ctx); err != nil {
+		return err
+	}
 	m, seq, err := l.register(ctx, e.o.Partitions, e.o.Backends)
 	if err != nil {
 		return err

@@ -334,3 +334,30 @@ func TestAnnouncedBeforeRegistered(t *testing.T) {
 	i.read("new")
 	announced("new")
 }
+
+// TestForgottenIsNotSaved: partitions keep what they have of a backend that nobody reads until it
+// is forgotten, and then nothing, so that what they save does not grow for ever.
+func TestForgottenIsNotSaved(t *testing.T) {
+	t.Parallel()
+	server := harness.NATS(t, harness.NATSOptions{})
+	o := options(t, server, "new", "old")
+	o.Partitions, o.ParkAttempts = 1, 1
+	before := open(t, o)
+	before.owns(1)
+	before.append(pack(2, chat("x", "1")))
+	before.deliver("new", 1)
+	before.settle("old", outbox.Retry, before.take("old", 1)...)
+	before.close()
+	o.Backends = []string{"new"}
+	i := open(t, o)
+	i.owns(1)
+	if listed, progress := i.Registrations(); listed != 1 || progress != 2 {
+		t.Fatalf("before: %d lists, progress of %d", listed, progress)
+	}
+	if _, err := i.Forget("old"); err != nil {
+		t.Fatal(err)
+	}
+	if listed, progress := i.Registrations(); listed != 0 || progress != 1 {
+		t.Errorf("after: %d lists, progress of %d", listed, progress)
+	}
+}

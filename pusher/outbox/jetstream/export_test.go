@@ -105,3 +105,14 @@ func (e *Engine) Parked() (n int) {
 	}
 	return n
 }
+
+// Registrations returns for how many registrations the partitions of this instance list parked
+// events, and progress, in all.
+func (e *Engine) Registrations() (listed, progress int) {
+	for _, p := range e.parts.all() {
+		p.mu.Lock()
+		listed, progress = listed+len(p.list), progress+len(p.reg.progress)
+		p.mu.Unlock()
+	}
+	return listed, progress
+}

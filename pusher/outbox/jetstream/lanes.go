@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"maps"
 	"sync/atomic"
 
 	"eventpusher/event"
@@ -72,6 +73,9 @@ func (p *part) fit(ctx context.Context, s *layout) error {
 			gone = append(gone, l)
 		}
 	}
+	if err := p.prune(ctx, s); err != nil {
+		return err
+	}
 	parked, err := p.readParked(ctx, s, func(b registration) bool { return wanted[b].r != nil })
 	if err != nil {
 		return err
@@ -94,6 +98,28 @@ func (p *part) fit(ctx context.Context, s *layout) error {
 		p.e.drop(p, "") // it was lost meanwhile, and whoever dropped it has not seen all lanes
 	}
 	signal(p.e.parts.replays)
+	return nil
+}
+
+// prune takes out what the partition has of registrations that are gone. None comes back: an
+// ID is never given twice. p.mu is held.
+func (p *part) prune(ctx context.Context, s *layout) error {
+	records, err := p.fenced(ctx, s, s.names.meta()) // it knows whatever our register does
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	m, err := s.decodeMeta(&records[0])
+	if err != nil {
+		return err
+	}
+	known := make(map[registration]bool)
+	for _, b := range m.Backends {
+		for _, one := range b.all() {
+			known[one.registration()] = true
+		}
+	}
+	maps.DeleteFunc(p.list, func(b registration, _ map[uint64]int) bool { return !known[b] })
+	maps.DeleteFunc(p.reg.progress, func(b registration, _ outbox.Progress) bool { return !known[b] })
 	return nil
 }
 

@@ -73,13 +73,18 @@ func (l *layout) readMeta(ctx context.Context) (m meta, seq uint64, err error) {
 	if !ok {
 		return meta{Format: formatVersion, Backends: map[string]registered{}}, 0, nil
 	}
+	m, err = l.decodeMeta(&r)
+	return m, r.Seq, err
+}
+
+func (l *layout) decodeMeta(r *natsrpc.Record) (m meta, err error) {
 	if err := json.Unmarshal(r.Data, &m); err != nil {
-		return m, 0, fmt.Errorf("outbox: %s: %w", l.names.meta(), err)
+		return m, fmt.Errorf("outbox: %s: %w", l.names.meta(), err)
 	}
 	if m.Format > formatVersion {
-		return m, 0, &FormatError{Prefix: l.names.prefix, Version: m.Format}
+		return m, &FormatError{Prefix: l.names.prefix, Version: m.Format}
 	}
-	return m, r.Seq, nil
+	return m, nil
 }
 
 // change replaces the meta record by what edit makes of it, and returns it. If another

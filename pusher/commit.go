@@ -138,7 +138,7 @@ func (p *Pusher) fit(b *batch) {
 	limit := p.box.Largest()
 	for i := range b.letters {
 		if d := &b.letters[i]; d.Event != nil && event.BinarySize(d.Event) > limit {
-			d.Event, d.Err = stub(d.Event), d.Err+"; "+tooLarge(d.Event, limit)
+			d.Event, d.Err = withoutTexts(d.Event), d.Err+"; "+tooLarge(d.Event, limit)
 		}
 	}
 	now := time.Now()
@@ -150,7 +150,7 @@ func (p *Pusher) fit(b *batch) {
 		for _, d := range p.all() {
 			if subscribers.Has(d.reader.Number()) {
 				b.letters = append(b.letters, outbox.DeadLetter{
-					Event: stub(e), Backend: d.name, Reason: reasonTooLarge, Err: tooLarge(e, limit), Accepted: now, Died: now,
+					Event: withoutTexts(e), Backend: d.name, Reason: reasonTooLarge, Err: tooLarge(e, limit), Accepted: now, Died: now,
 				})
 			}
 		}
@@ -161,8 +161,8 @@ func (p *Pusher) fit(b *batch) {
 	}
 }
 
-// stub returns an event without what can be large.
-func stub(e *event.Event) *event.Event {
+// withoutTexts returns a copy of an event without what can be large.
+func withoutTexts(e *event.Event) *event.Event {
 	cut := *e
 	cut.Packet, cut.Body, cut.Metadata = "", "", nil
 	for _, id := range []*string{&cut.StanzaID, &cut.Replaces} {

@@ -94,7 +94,7 @@ type Cluster struct {
 	mu        sync.Mutex
 	running   bool          // Run was called
 	confirmed time.Duration // when the last confirmed heartbeat was sent; 0: none
-	beatSeq   uint64        // of its record
+	seen      uint64        // the greatest sequence that was seen in the stream
 	gens      [rights]uint64
 	members   map[string]*member
 	link      record
@@ -185,7 +185,7 @@ func (c *Cluster) Announce(ctx context.Context) error {
 	c.beating.Lock()
 	defer c.beating.Unlock()
 	c.mu.Lock()
-	leaving, retiring := c.leaving, c.retiring || !c.running
+	leaving, retiring, seen := c.leaving, c.retiring || !c.running, c.seen
 	c.mu.Unlock()
 	if leaving {
 		return nil
@@ -196,7 +196,7 @@ func (c *Cluster) Announce(ctx context.Context) error {
 	defer cancel()
 	seq, err := c.o.Store.Write(ctx, natsrpc.NewMsg(c.memberSubject(c.id), data, natsrpc.Expires(forgotten)))
 	if err == nil {
-		c.confirm(sent, seq)
+		c.confirm(sent, seen, seq)
 	}
 	return err
 }
@@ -204,25 +204,26 @@ func (c *Cluster) Announce(ctx context.Context) error {
 // confirm notes that a heartbeat sent at that time is stored. A right that has lapsed since
 // the last one begins anew: what was held by it is gone.
 //
-// If the sequences come again, the servers have lost the end of the stream in a power cut,
-// and records there that were confirmed. So all begins anew.
-func (c *Cluster) confirm(sent time.Duration, seq uint64) {
+// seen is the greatest sequence that was seen before it was sent. If its own is not greater,
+// the servers have lost the end of the stream in a power cut, and records there that were
+// confirmed. So all begins anew.
+func (c *Cluster) confirm(sent time.Duration, seen, seq uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	cut := seq <= c.beatSeq
+	cut := seq <= seen
 	for r := range c.gens {
 		if cut || c.confirmed == 0 || now-c.confirmed >= c.o.Leases[r].Stop {
 			c.gens[r]++
 		}
 	}
 	if cut {
-		c.linkSeq = 0
+		c.linkSeq, c.seen = 0, 0
 		for _, m := range c.members {
 			m.seq = 0
 		}
 	}
-	c.confirmed, c.beatSeq = max(c.confirmed, sent), seq
+	c.confirmed, c.seen = max(c.confirmed, sent), max(c.seen, seq)
 }
 
 // Grant returns a number for a right that this instance has now; Valid tells how long.
@@ -272,6 +273,7 @@ func (c *Cluster) take(records []natsrpc.Record) (view View) {
 	}
 	link, linkSeq := record{}, uint64(0)
 	for _, r := range records {
+		c.seen = max(c.seen, r.Seq)
 		if id, isMember := strings.CutPrefix(r.Subject, c.o.Prefix+".member."); isMember {
 			c.heard(id, &r)
 		} else if r.Subject == c.linkSubject() {

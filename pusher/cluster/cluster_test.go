@@ -44,6 +44,9 @@ func (b *bench) beat(id string) {
 	b.put("p.member."+id, heartbeat{Name: id, Uses: []string{"a"}, Mark: b.seq})
 }
 
+// confirm is for a heartbeat that was sent at that time, with what is seen by now.
+func (b *bench) confirm(sent time.Duration, seq uint64) { b.Cluster.confirm(sent, b.seen, seq) }
+
 // pass lets time pass with a snapshot each quarter of a second, during which these
 // instances send heartbeats.
 func (b *bench) pass(d time.Duration, beating ...string) (v View) {
@@ -194,6 +197,29 @@ func TestSequencesComeAgain(t *testing.T) {
 	}
 	if b.Mark() != mark || mark < 10_000 {
 		t.Errorf("the mark was %d and is %d", mark, b.Mark())
+	}
+}
+
+// The sequences may have passed this instance's own heartbeat again before its next one is
+// stored. What it has seen of the others tells all the same.
+func TestSequencesPassTheOwnHeartbeat(t *testing.T) {
+	b := newBench(t)
+	b.confirm(b.clock, b.next())
+	b.seq = 20_000 // by what others have written since
+	b.put("p.link", record{Owner: "x", Name: "x"})
+	b.pass(time.Second, "x", "y")
+	deliver, _ := b.Grant(Deliver)
+	b.seq = 100
+	b.put("p.link", record{Owner: "y", Name: "y"})
+	b.confirm(b.clock, b.next())
+	if b.Valid(Deliver, deliver) {
+		t.Error("a right of before the power cut is valid")
+	}
+	if v := b.pass(9*time.Second, "x", "y"); !slices.Equal(v.Alive, []string{"x", "y"}) {
+		t.Errorf("alive: %v", v.Alive)
+	}
+	if s := b.Standing(); s.Leader != "y" {
+		t.Errorf("standing: %+v", s)
 	}
 }
 

@@ -26,7 +26,7 @@ func (c *Cluster) setLink(r record, seq uint64) {
 		return // a replica that lags
 	}
 	over := seq != c.linkSeq && r.Owner != c.link.Owner
-	c.link, c.linkSeq = r, seq
+	c.link, c.linkSeq, c.seen = r, seq, max(c.seen, seq)
 	if r.Owner != "" && r.Owner != c.id && c.known(r.Owner).silent >= c.o.Leases[Link].Expire {
 		over = true
 	}

@@ -13,6 +13,10 @@ import (
 // done, to recognise what is no XMPP server.
 const heardSize = 256
 
+// maxHandshake is how many bytes the server may send until it has accepted the handshake. A
+// stream header, a stream error and the answer have less than 2 KiB together.
+const maxHandshake = 64 << 10
+
 // conn is the connection as mellium sees it during the handshake. It is an
 // io.ByteReader, so that encoding/xml takes no byte more than it needs: what the server
 // sends in one segment with <handshake/> belongs to the framer.
@@ -59,6 +63,7 @@ type watchedReader struct {
 
 	watching bool   // after the handshake, which has a deadline of its own
 	heard    []byte // the first bytes, until then
+	read     int    // how many bytes, until then
 
 	mu     sync.Mutex
 	ending time.Time // set when we have ended our stream: by when the peer must have
@@ -67,7 +72,11 @@ type watchedReader struct {
 // Read implements io.Reader.
 func (w *watchedReader) Read(p []byte) (int, error) {
 	if !w.watching {
+		if w.read > maxHandshake {
+			return 0, errVerbose
+		}
 		n, err := w.conn.Read(p)
+		w.read += n
 		w.heard = append(w.heard, p[:min(n, heardSize-len(w.heard))]...)
 		return n, err
 	}

@@ -67,6 +67,7 @@ var (
 	errNoPong   = errors.New("no answer to a ping")
 	errStalled  = errors.New("write timed out")
 	errPanicked = errors.New("panic")
+	errVerbose  = fmt.Errorf("more than %d KiB before the handshake is accepted", maxHandshake>>10)
 )
 
 // explainDial explains why no connection came about.

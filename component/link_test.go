@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,6 +136,70 @@ func TestHandshakesOfLegalXML(t *testing.T) {
 }
 
 // TestNameInTheFormOfTheServer: a server knows the component in one form, and takes no other.
+// TestEndlessHandshake: what a peer can send before it has accepted the handshake is bounded,
+// and so is the memory that it takes.
+func TestEndlessHandshake(t *testing.T) {
+	header := "<stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' from='events.example.org' id='1'"
+	for name, c := range map[string]struct{ first, more string }{
+		"attribute":   {header + " a='", "x"},
+		"attributes":  {header, " a='x'"},
+		"name":        {"<", "x"},
+		"text":        {header + ">", "x"},
+		"space":       {header + ">", " "},
+		"comment":     {header + "><!--", " -"},
+		"instruction": {"<?xml", " "},
+		"answer":      {header + "><handshake", " a='x'"},
+		"in answer":   {header + "><handshake>", "<a>"},
+		"error":       {header + "><stream:error><text>", "x"},
+		"nothing":     {"", "x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			endless, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer endless.Close()
+			said := make(chan int, 1)
+			go func() {
+				conn, err := endless.Accept()
+				if err != nil {
+					said <- 0
+					return
+				}
+				defer conn.Close()
+				conn.(*net.TCPConn).SetWriteBuffer(maxHandshake)
+				n, _ := conn.Write([]byte(c.first))
+				for more := bytes.Repeat([]byte(c.more), 4096); n < 64<<20; {
+					k, err := conn.Write(more)
+					if n += k; err != nil {
+						break
+					}
+				}
+				said <- n
+			}()
+			cfg := testConfig(endless.Addr().String())
+			cfg.HandshakeTimeout = time.Minute
+			link, err := New(cfg, []string{testHost}, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, failed := link.connect(t.Context())
+			runtime.ReadMemStats(&after)
+			if failed == nil || failed.Reason != BrokenStream {
+				t.Errorf("the end of it: %v", failed)
+			}
+			if n := <-said; n >= 64<<20 {
+				t.Errorf("%d bytes were read", n)
+			}
+			if got := after.TotalAlloc - before.TotalAlloc; got > 256*maxHandshake {
+				t.Errorf("%d bytes were allocated", got)
+			}
+		})
+	}
+}
+
 func TestNameInTheFormOfTheServer(t *testing.T) {
 	for _, name := range []string{"events.xn--bcher-kva.example", "events.bücher.example"} {
 		o := serverOptions()

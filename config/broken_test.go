@@ -3,11 +3,20 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// loadAnywhere is Load, without what depends on the modes of the files of a checkout.
+func loadAnywhere(file string) (*Config, []Problem) {
+	c, problems := Load(file, nil)
+	return c, slices.DeleteFunc(problems, func(p Problem) bool {
+		return p.Path == file && strings.HasSuffix(p.Text, "by every user of this machine")
+	})
+}
 
 // Each testdata/broken/NAME.toml is refused with exactly the lines of NAME.txt, and
 // every error names a remedy.
@@ -19,7 +28,7 @@ func TestBrokenConfigurations(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".toml")
 		t.Run(name, func(t *testing.T) {
-			c, problems := Load(file, nil)
+			c, problems := loadAnywhere(file)
 			if c != nil {
 				t.Error("a configuration came out")
 			}

@@ -3,11 +3,8 @@ package config
 import (
 	"encoding/base64"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
-
-	"eventpusher/internal/loopback"
 )
 
 // HTTPDestination is what a destination of type http has beside URL, Workers, Timeout and
@@ -158,7 +155,6 @@ func (l *loader) httpDestination(d *Destination, at keyPath) {
 		l.require(here.with("client_id").String(), "write the client's identifier", o.ClientID == "")
 		l.require(here.with("client_secret").String(), "set client_secret or client_secret_file", o.ClientSecret == "")
 	}
-	l.inTheClear(d, at)
 	var ways []string
 	for name, given := range map[string]bool{"username": h.Username != "", "bearer_token": h.BearerToken != "", "oauth2": h.OAuth2 != nil} {
 		if given {
@@ -168,17 +164,4 @@ func (l *loader) httpDestination(d *Destination, at keyPath) {
 	if slices.Sort(ways); len(ways) > 1 {
 		l.errorf(at.String(), "authenticates in two ways: "+strings.Join(ways, " and "), "keep one of them")
 	}
-}
-
-// inTheClear warns of what can be read on the way.
-func (l *loader) inTheClear(d *Destination, at keyPath) {
-	u, err := url.Parse(d.URL.Reveal())
-	if err != nil || u.Scheme != "http" || loopback.Host(u.Hostname()) {
-		return
-	}
-	text := "is reached over the network without TLS: every event is readable on the way"
-	if h := &d.HTTP; h.Password != "" || h.BearerToken != "" || h.OAuth2 != nil || len(h.Headers) > 0 {
-		text += ", and so is what authenticates us"
-	}
-	l.warn(at.with("url").String(), text, "write https:// and let the receiver speak TLS")
 }

@@ -3,8 +3,6 @@ package config
 import (
 	"net"
 	"strings"
-
-	"eventpusher/internal/loopback"
 )
 
 // KafkaDestination has the keys of type kafka.
@@ -36,16 +34,6 @@ func (l *loader) destinationKafka(k *KafkaDestination, at keyPath) {
 	l.require(at.with("username").String(), "name the user, or remove sasl and password", login && k.Username == "")
 	l.require(at.with("password").String(), "set password or password_file, the password of username", login && k.Password == "")
 	l.tls(k.TLS, at.with("tls").String(), true)
-	if k.TLS != nil {
-		return
-	}
-	for _, broker := range k.Brokers {
-		if host, _, err := net.SplitHostPort(broker); err == nil && !loopback.Host(host) {
-			l.warn(at.with("brokers").String(), quote(broker)+" is reached over the network without TLS: every message is readable on the way",
-				"add a [destination.tls] below it, and name the brokers' TLS port")
-			return
-		}
-	}
 }
 
 // isHostPort is a server to connect to.

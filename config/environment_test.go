@@ -184,7 +184,7 @@ func TestPathFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const pool = "[outgoing_pools.http.http_pool.connection]\nhost = 'http://hooks.example.org'\n"
+	const pool = "[outgoing_pools.http.http_pool.connection]\nhost = 'https://hooks.example.org'\ntls.verify_mode = 'peer'\n"
 	handler := func(keys string) string { return "[[modules.mod_event_pusher.http.handlers]]\n" + keys + "\n" }
 	for _, tt := range []struct{ name, handlers, want, problem string }{
 		{"file", handler("path_file = 'slack'"), "services/T0/B0/hunter2", ""},

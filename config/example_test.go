@@ -46,10 +46,10 @@ func exampleTree(t *testing.T) (tree map[string]any, noDefault map[string]bool) 
 	return tree, noDefault
 }
 
-// The example is ready for a first start.
+// The example is ready for a first start, but for its secret.
 func TestExampleLoads(t *testing.T) {
-	c, problems := Load(exampleFile, nil)
-	if c == nil || len(problems) > 0 {
+	c, problems := loadAnywhere(exampleFile)
+	if c == nil || len(problems) != 1 || !strings.HasPrefix(problems[0].String(), "warning: component.secret: is the secret that the documentation shows") {
 		t.Fatalf("problems:\n%s", lines(problems))
 	}
 	if len(c.Pusher.HTTP.Handlers) != 1 {

@@ -76,6 +76,9 @@ func parse(data []byte, env []string, dir, name string) (*Config, []Problem) {
 	l.fill(nil, fields)
 	l.noteIgnored()
 	l.validate(&c)
+	if name != "" {
+		l.exposed(name, name, l.holdsSecrets)
+	}
 	return &c, l.sorted()
 }
 
@@ -87,6 +90,8 @@ type loader struct {
 	clean   map[string]any // the usable part of the file, case kept
 	layers  *viper.Viper
 	fromEnv map[string]bool // paths that the environment sets
+	// holdsSecrets says that the file itself has secrets.
+	holdsSecrets bool
 }
 
 func newLoader(dir string) *loader {
@@ -189,10 +194,13 @@ func (l *loader) names(at keyPath) []string {
 // error, unless one of the two comes from the environment: that one wins.
 func (l *loader) fillSecret(at keyPath, f *field) {
 	file, _ := l.layers.Get(at.viperKey()).(string)
+	twin := at[:len(at)-1].with(strings.TrimSuffix(f.name, "_file"))
 	if file == "" {
+		if l.given(twin...) {
+			l.secretIn(twin, *f.secret, !l.fromEnv[twin.String()])
+		}
 		return
 	}
-	twin := at[:len(at)-1].with(strings.TrimSuffix(f.name, "_file"))
 	if l.given(twin...) {
 		switch fileEnv, twinEnv := l.fromEnv[at.String()], l.fromEnv[twin.String()]; {
 		case fileEnv == twinEnv:
@@ -211,6 +219,8 @@ func (l *loader) fillSecret(at keyPath, f *field) {
 	if odd := oddText(string(contents)); odd != "" {
 		l.warn(at.String(), l.resolve(file)+" "+odd, "write the file anew, as UTF-8 without anything but the secret")
 	}
+	l.publicSecret(at, contents)
+	l.secretFile(at.String(), l.resolve(file))
 	*f.secret = contents
 }
 

@@ -10,12 +10,12 @@ import (
 // TestOddSecretFiles: what editors and shells leave in files is skipped, or told.
 func TestOddSecretFiles(t *testing.T) {
 	for name, c := range map[string]struct{ content, secret, warning string }{
-		"plain":             {"change-me\n", "change-me", ""},
-		"Windows":           {"change-me\r\n", "change-me", ""},
-		"byte order mark":   {"\xef\xbb\xbfchange-me\n", "change-me", ""},
-		"a blank":           {"change-me \n", "change-me ", "blanks or line ends"},
-		"two lines":         {"change-me\n\n", "change-me\n", "blanks or line ends"},
-		"UTF-16":            {"\xff\xfec\x00h\x00\r\x00\n\x00", "\xff\xfec\x00h\x00\r\x00\n\x00", "UTF-16"},
+		"plain":             {"s3cr3t-of-its-own\n", "s3cr3t-of-its-own", ""},
+		"Windows":           {"s3cr3t-of-its-own\r\n", "s3cr3t-of-its-own", ""},
+		"byte order mark":   {"\xef\xbb\xbfs3cr3t-of-its-own\n", "s3cr3t-of-its-own", ""},
+		"a blank":           {"s3cr3t-of-its-own \n", "s3cr3t-of-its-own ", "blanks or line ends"},
+		"two lines":         {"s3cr3t-of-its-own\n\n", "s3cr3t-of-its-own\n", "blanks or line ends"},
+		"UTF-16":            {"\xff\xfes\x003\x00\r\x00\n\x00", "\xff\xfes\x003\x00\r\x00\n\x00", "UTF-16"},
 		"NUL":               {"a\x00b\n", "a\x00b", "NUL"},
 		"a key with a mark": {"\xef\xbb\xbf-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n\n", "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n", ""},
 	} {
@@ -40,7 +40,7 @@ func TestOddSecretFiles(t *testing.T) {
 			if (told == "") != (c.warning == "") || !strings.Contains(told, c.warning) || told != "" && !strings.Contains(told, file) {
 				t.Errorf("told %q, want %q", told, c.warning)
 			}
-			if told != "" && strings.Contains(told, "change-me") {
+			if told != "" && strings.Contains(told, "s3cr3t-of-its-own") {
 				t.Error("the secret is shown")
 			}
 		})

@@ -24,6 +24,7 @@ func (l *loader) validate(c *Config) {
 	l.outbox(c)
 	l.admin(c)
 	l.meanings(c)
+	l.unsafe(c)
 }
 
 func (l *loader) general(c *Config) {
@@ -71,11 +72,6 @@ func (l *loader) component(c *Config) {
 		l.errorf("component.reconnect_min", "is "+k.ReconnectMin.String()+", longer than reconnect_max, "+k.ReconnectMax.String(),
 			"write a shorter one, or a longer reconnect_max")
 	}
-	host, _, _ := net.SplitHostPort(k.Address)
-	if k.TLS == nil && !loopback.Host(host) {
-		l.warn("component.address", quote(k.Address)+" is reached over the network without TLS: the secret's hash and every message are readable on the way",
-			"add [component.tls] and the server's TLS port, or connect over loopback or a private tunnel")
-	}
 	l.tls(k.TLS, "component.tls", true)
 }
 
@@ -111,28 +107,19 @@ func (l *loader) outbox(c *Config) {
 }
 
 func (l *loader) natsServers(n *NATSServers, at keyPath, used bool) {
-	n.CredentialsFile = l.file(n.CredentialsFile, at.with("credentials_file").String(), used)
+	n.CredentialsFile = l.keptFile(n.CredentialsFile, at.with("credentials_file").String(), used)
 	l.tls(n.TLS, at.with("tls").String(), used)
 	if !used {
 		return
 	}
-	remedy, section := "set password or password_file, the password of username", "a [destination.tls] below it"
+	remedy := "set password or password_file, the password of username"
 	if at[0] == "outbox" { // not in an array, so the environment can set it
 		remedy = "set password, password_file or " + at.with("password").variable() + ", the password of username"
-		section = "[" + at.with("tls").String() + "]"
 	}
 	l.require(at.with("password").String(), remedy, n.Username != "" && n.Password == "")
 	l.require(at.with("username").String(), "name the user of the password", n.Username == "" && n.Password != "")
 	if n.CredentialsFile != "" && n.Username != "" {
 		l.errorf(at.with("username").String(), "stands beside credentials_file, and only one of them can be used", "remove one of them")
-	}
-	for one := range strings.SplitSeq(n.URL, ",") {
-		u, bad := parseURL(strings.TrimSpace(one), natsSchemes...)
-		if bad == nil && n.TLS == nil && (u.Scheme == "nats" || u.Scheme == "ws") && !loopback.Host(u.Hostname()) {
-			l.warn(at.with("url").String(), quote(u.Host)+" is reached over the network without TLS: every message is readable on the way",
-				"add "+section+", or write tls:// and let the server speak TLS")
-			break
-		}
 	}
 }
 
@@ -153,13 +140,17 @@ func (l *loader) tls(t *TLS, path string, used bool) {
 		return
 	}
 	t.CertFile = l.file(t.CertFile, path+".certfile", used)
-	t.KeyFile = l.file(t.KeyFile, path+".keyfile", used)
+	t.KeyFile = l.keptFile(t.KeyFile, path+".keyfile", used)
 	t.CACertFile = l.file(t.CACertFile, path+".cacertfile", used)
 	for i, name := range t.CRLFiles {
 		t.CRLFiles[i] = l.file(name, path+".crl_files", used)
 	}
 	if !used {
 		return
+	}
+	if t.VerifyMode == "none" {
+		l.warn(path+".verify_mode", `"none" checks no certificate: everybody on the way to the server can read and change everything`,
+			`write "peer" and the authority's certificate as cacertfile, or "selfsigned_peer"`)
 	}
 	if t.CertFile != "" {
 		l.require(path+".keyfile", "name the private key of certfile", t.KeyFile == "")
@@ -183,6 +174,15 @@ func (l *loader) file(name, path string, used bool) string {
 		l.errorf(path, "cannot read "+resolved+": "+reason(err), readRemedy(err))
 	case info.IsDir():
 		l.errorf(path, resolved+" is a directory", "name a file")
+	}
+	return resolved
+}
+
+// keptFile is file for one that holds a secret.
+func (l *loader) keptFile(name, path string, used bool) string {
+	resolved := l.file(name, path, used)
+	if used && resolved != "" {
+		l.secretFile(path, resolved)
 	}
 	return resolved
 }

@@ -29,6 +29,12 @@ func (s *Server) handler() http.Handler {
 	for path, handler := range s.o.API {
 		endpoints[path] = endpoint{changes: true, serve: handler.ServeHTTP}
 	}
+	for path, e := range endpoints {
+		if !e.open {
+			e.serve = s.connections.serving(e.serve)
+			endpoints[path] = e
+		}
+	}
 	return s.guard(endpoints)
 }
 

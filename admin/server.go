@@ -22,7 +22,7 @@ import (
 	"eventpusher/config"
 )
 
-// The limits of a connection. Scrapes and probes take milliseconds; whoever needs
+// The limits of a connection; connections.go has those of all together. Scrapes and probes take milliseconds; whoever needs
 // longer is broken or hostile.
 const (
 	readHeaderTimeout = 5 * time.Second
@@ -37,6 +37,8 @@ const (
 type Options struct {
 	// Gatherer is the source of /metrics; required.
 	Gatherer prometheus.Gatherer
+	// Registerer takes the listener's own metrics; nil leaves them out.
+	Registerer prometheus.Registerer
 	// Ready returns the reasons why the process cannot take events, none when it
 	// can. It is called by several requests at once and must not block.
 	// A reason is one line without secrets. nil means always ready.
@@ -62,6 +64,8 @@ type Server struct {
 	o        Options
 	listener net.Listener
 	loopback bool // of the address that was bound
+
+	connections *connections
 }
 
 // New checks cfg. The error says what is wrong with [admin].
@@ -83,7 +87,13 @@ func New(cfg config.Admin, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, o: o}, nil
+	s := &Server{cfg: cfg, o: o, connections: newConnections(o.Log)}
+	if o.Registerer != nil {
+		if err := o.Registerer.Register(s.connections.closed); err != nil {
+			return nil, fmt.Errorf("admin: register metrics: %w", err)
+		}
+	}
+	return s, nil
 }
 
 func splitListen(listen string) (host, port string, err error) {
@@ -146,6 +156,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	srv := &http.Server{
 		Handler:           s.handler(),
+		ConnState:         s.connections.changed,
+		ConnContext:       remember,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,

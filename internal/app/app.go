@@ -137,7 +137,7 @@ func (b *builder) listen() (err error) {
 		return nil
 	}
 	b.admin, err = admin.New(b.cfg.Admin, admin.Options{
-		Gatherer: b.registry, Ready: b.notReady, State: b.state, Status: func() any { return b.Status() }, API: b.api, Log: b.log,
+		Gatherer: b.registry, Registerer: b.registry, Ready: b.notReady, State: b.state, Status: func() any { return b.Status() }, API: b.api, Log: b.log,
 	})
 	if err != nil {
 		return err

@@ -49,6 +49,10 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 	for i := range services {
 		s := &services[i]
 		of := journal.Target{Service: string(s.PubSub), Node: s.Node, Message: first}
+		if reason := s.Rules.Refuses(e, &n); reason != decide.Push {
+			b.journal.NoteOf(n.Recipient, e.ID, journal.Outcome(reason), of)
+			continue
+		}
 		id := notificationID(s, n.Key, first)
 		if !b.made.add(id) {
 			b.journal.NoteOf(n.Recipient, e.ID, journal.Duplicate, of)

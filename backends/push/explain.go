@@ -45,6 +45,8 @@ type Registered struct {
 	Service jid.JID  `json:"service"`
 	Node    string   `json:"node"`
 	Options []string `json:"options,omitempty"` // names
+	// Rules say in a few words what the user does not want to be told.
+	Rules []string `json:"rules,omitempty"`
 	// Lacks names the options without which nothing is pushed for the registration.
 	Lacks []string `json:"lacks,omitempty"`
 	By    Way      `json:"by"`
@@ -97,7 +99,7 @@ func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error
 	}
 	for i := range services {
 		s := &services[i]
-		r := Registered{Service: s.PubSub, Node: s.Node, By: b.way(s.PubSub, user.Domain())}
+		r := Registered{Service: s.PubSub, Node: s.Node, Rules: s.Rules.Summary(), By: b.way(s.PubSub, user.Domain())}
 		if r.By == ByGateway && b.o.Gateway != nil {
 			r.Lacks = b.o.Lacks(s.Options)
 		}

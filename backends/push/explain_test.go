@@ -65,6 +65,38 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestRules: each registration has its own rules, and what they keep back is explained.
+func TestRules(t *testing.T) {
+	f := newFixture(t, asMongooseIM)
+	f.enable(t, "push.example.org", "muted", "<muted xmlns='tigase:push:filter:muted:0'><item jid='alice@example.org'/></muted>")
+	f.enable(t, "push.example.org", "not", "")
+	if err := f.publish(t, f.message("1")); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.network.take(); len(got) != 1 || !strings.Contains(got[0], "node='not'") {
+		t.Errorf("%q", got)
+	}
+	got, err := f.Explain(context.Background(), "bob@example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := f.now.UTC()
+	want := Explanation{
+		User: "bob@example.org",
+		Registrations: []Registered{
+			{Service: "push.example.org", Node: "muted", By: ByIQ, Rules: []string{"muted 1"}},
+			{Service: "push.example.org", Node: "not", By: ByIQ},
+		},
+		Decisions: []journal.Decision{
+			{Time: at, EventID: "e-1", Outcome: "muted", Service: "push.example.org", Node: "muted", Count: 1},
+			{Time: at, EventID: "e-1", Outcome: "pushed", Service: "push.example.org", Node: "not", Count: 1},
+		},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestRemove(t *testing.T) {
 	ctx := context.Background()
 	for name, c := range map[string]struct {

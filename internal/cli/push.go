@@ -151,6 +151,9 @@ func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, runn
 		if len(r.Lacks) > 0 {
 			options += " (lacks " + strings.Join(r.Lacks, ", ") + ")"
 		}
+		if len(r.Rules) > 0 {
+			options += " (rules: " + strings.Join(r.Rules, "; ") + ")"
+		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", r.Service, printable(r.Node), r.By, options)
 	}
 	if err := table.Flush(); err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
@@ -41,7 +42,7 @@ func pushSetup(t *testing.T) (path, dir string) {
 	defer store.Close()
 	for _, s := range []registration.Service{
 		{PubSub: "push.example.net", Node: "one", Options: []notify.Field{{Name: "secret", Value: "hunter2"}, {Name: "topic", Value: "hunter2"}}},
-		{PubSub: "push.example.net", Node: "two"},
+		{PubSub: "push.example.net", Node: "two", Rules: &decide.Rules{Muted: map[jid.JID]int64{"hunter2@x": 0}, Rooms: map[jid.JID]string{"hunter2@y": "hunter2"}}},
 		{PubSub: "virtual.example.org", Node: "-t\x1bhree", Options: []notify.Field{{Name: "device_id", Value: "hunter2"}}},
 	} {
 		if err := store.Enable(context.Background(), "alice@example.org", s); err != nil {
@@ -67,7 +68,7 @@ func TestPushExplainAlone(t *testing.T) {
 	want := `alice@example.org has 3 registrations
 SERVICE              NODE     GOES BY  OPTIONS
 push.example.net     one      iq       secret, topic
-push.example.net     two      iq       -
+push.example.net     two      iq       - (rules: muted 1; rooms 1 (mentions only: 1))
 virtual.example.org  -t?hree  gateway  device_id
 no instance runs; what was decided about messages only a running one knows
 `

@@ -84,6 +84,10 @@ var meanings = map[Outcome]string{
 	Outcome(decide.OwnMessage): "the user has written it",
 	Outcome(decide.NotOurs):    "the recipient is no user of a served host",
 	Outcome(decide.Expired):    "it had waited for longer than max_age",
+
+	Outcome(decide.Muted):        "the user has muted the conversation, at this registration",
+	Outcome(decide.RoomUnwanted): "the user wants to be notified of other rooms only, at this registration",
+	Outcome(decide.NotMentioned): "the user wants mentions only from the room, and this is none",
 }
 
 // settled reports whether the outcome is the last for its event and registration: what is

@@ -4,12 +4,23 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"eventpusher/backends/push/notify"
 )
 
-// encodeForm writes the options as the JSON object that MongooseIM keeps.
-func encodeForm(options []notify.Field) string {
+// fieldRules is the option as which rules are kept in MongooseIM's table, which has no other
+// place for them.
+const fieldRules = "urn:eventpusher:push:rules"
+
+// encodeForm writes the options as the JSON object that MongooseIM keeps, with the rules
+// as one more.
+func encodeForm(s *Service) string {
+	options := s.Options
+	if s.Rules != nil {
+		rules, _ := json.Marshal(s.Rules) // texts and numbers always encode
+		options = append(slices.Clip(options), notify.Field{Name: fieldRules, Value: string(rules)})
+	}
 	var b bytes.Buffer
 	b.WriteByte('{')
 	for i, o := range options {
@@ -26,23 +37,28 @@ func encodeForm(options []notify.Field) string {
 	return b.String()
 }
 
-// decodeForm reads them in their order.
-func decodeForm(form string) ([]notify.Field, error) {
+// decodeForm reads them into s, in their order.
+func decodeForm(form string, s *Service) error {
 	d := json.NewDecoder(bytes.NewReader([]byte(form)))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, fmt.Errorf("the form of a registration is no JSON object: %.40q", form)
+		return fmt.Errorf("the form of a registration is no JSON object, but %d bytes of something else", len(form))
 	}
-	var list []notify.Field
 	for d.More() {
 		name, err := d.Token()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		var value string
 		if err := d.Decode(&value); err != nil {
-			return nil, fmt.Errorf("the form of a registration has a value that is no string: %w", err)
+			return fmt.Errorf("the form of a registration has a value that is no string: %w", err)
 		}
-		list = append(list, notify.Field{Name: name.(string), Value: value})
+		if name == fieldRules {
+			if err := json.Unmarshal([]byte(value), &s.Rules); err != nil {
+				return fmt.Errorf("the rules of a registration cannot be read: %w", err)
+			}
+			continue
+		}
+		s.Options = append(s.Options, notify.Field{Name: name.(string), Value: value})
 	}
-	return list, nil
+	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	xmppjid "mellium.im/xmpp/jid"
 
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
@@ -37,23 +38,26 @@ type Element struct {
 	name  xml.Name
 	attr  []xml.Attr
 	forms []dataform.Form
+	rules decide.Elements
 }
 
 // UnmarshalXML implements xml.Unmarshaler. It takes any element.
 func (e *Element) UnmarshalXML(d *xml.Decoder, start xml.StartElement) error {
 	var children struct {
 		Forms []dataform.Form `xml:"jabber:x:data x"`
+		decide.Elements
 	}
 	if err := d.DecodeElement(&children, &start); err != nil {
 		return err
 	}
-	*e = Element{start.Name, start.Attr, children.Forms}
+	*e = Element{start.Name, start.Attr, children.Forms, children.Elements}
 	return nil
 }
 
 // Request returns what an enable or disable asks for. It returns ErrBadRequest for
 // everything that MongooseIM answers with bad-request, and for what is larger than
-// anybody needs: names above 250 bytes, more than 32 fields or 8 KiB of them.
+// anybody needs: names above 250 bytes, more than 32 fields or 8 KiB of them. What is wrong
+// with rules is a *decide.RulesError.
 //
 // A resource in jid is cut. A form without fields beside FORM_TYPE is as good as none;
 // of two fields with one name the last one counts, fields without a name do not.
@@ -76,12 +80,16 @@ func (e *Element) Request() (Request, error) {
 		return Request{}, ErrBadRequest
 	}
 	r.Service.Node, r.AllNodes = node, !given
-	if r.Enable && len(e.forms) > 0 {
+	if !r.Enable {
+		return r, nil
+	}
+	if len(e.forms) > 0 {
 		if r.Service.Options, err = options(&e.forms[0]); err != nil {
 			return Request{}, err
 		}
 	}
-	return r, nil
+	r.Service.Rules, err = e.rules.Rules()
+	return r, err
 }
 
 func attribute(list []xml.Attr, name string) (string, bool) {
@@ -101,6 +109,8 @@ func options(f *dataform.Form) ([]notify.Field, error) {
 		switch {
 		case field.Name == "":
 			continue
+		case field.Name == fieldRules:
+			return nil, ErrBadRequest
 		case len(field.Values) != 1:
 			return nil, ErrBadRequest
 		}

@@ -8,7 +8,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
+	"eventpusher/internal/jid"
 )
 
 // publishForm is a form that enable may carry, with these fields in it.
@@ -52,9 +54,15 @@ func TestParse(t *testing.T) {
 			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: ""}, {Name: "b", Value: "2"}}}},
 		},
 		"other children are nothing": {enable(both, "<x xmlns='urn:example'/><y/>"), Request{Enable: true, Service: phone}},
-		"disable a node":             {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'/>`, Request{Service: phone}},
-		"disable all":                {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org'/>`, Request{AllNodes: true, Service: Service{PubSub: "push.example.org"}}},
-		"disable ignores a form":     {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'><x xmlns='jabber:x:data'/></disable>`, Request{Service: phone}},
+		"rules": {
+			enable(both, "<muted xmlns='tigase:push:filter:muted:0'><item jid='Romeo@x'/></muted>"+publishForm("<field var='a'><value>1</value></field>")),
+			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: "1"}},
+				Rules: &decide.Rules{Muted: map[jid.JID]int64{"romeo@x": 0}}}},
+		},
+		"disable ignores rules":  {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'><muted xmlns='tigase:push:filter:muted:0'><item/></muted></disable>`, Request{Service: phone}},
+		"disable a node":         {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'/>`, Request{Service: phone}},
+		"disable all":            {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org'/>`, Request{AllNodes: true, Service: Service{PubSub: "push.example.org"}}},
+		"disable ignores a form": {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'><x xmlns='jabber:x:data'/></disable>`, Request{Service: phone}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := parse([]byte(c.in))
@@ -96,6 +104,7 @@ func TestParseRefuses(t *testing.T) {
 		"field without value":       enable(both, field("")),
 		"field with two values":     enable(both, field("<value>1</value><value>2</value>")),
 		"value in no namespace":     enable(both, field("<value xmlns=''>1</value>")),
+		"rules as an option":        enable(both, publishForm("<field var='"+fieldRules+"'><value>{}</value></field>")),
 		"form above the bound":      enable(both, field("<value>"+strings.Repeat("v", maxForm)+"</value>")),
 		"more fields than anything": enable(both, publishForm(strings.Repeat("<field var='a'><value>1</value></field>", 1)+manyFields(maxFields))),
 	} {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"time"
 
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
@@ -23,6 +24,8 @@ type Service struct {
 	// which they came, without FORM_TYPE; nil if there were none. What they mean is between
 	// the client and its push service. They go there as publish-options.
 	Options []notify.Field
+	// Rules say what the user does not want to be told here; nil: there are none.
+	Rules *decide.Rules `json:",omitempty"`
 	// Created is when the user asked for it last; zero where nobody knows. Stores keep it
 	// to the microsecond, in UTC.
 	Created time.Time `json:",omitzero"`

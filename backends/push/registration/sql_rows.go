@@ -11,7 +11,7 @@ import (
 
 // Enable implements Store.
 func (s *SQL) Enable(ctx context.Context, owner jid.JID, service Service) error {
-	form := encodeForm(service.Options)
+	form := encodeForm(&service)
 	return s.transact(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		// One request of a user after the other, or two could pass the limit together.
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", string(owner)); err != nil {
@@ -133,7 +133,7 @@ func (s *SQL) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
 		var at int64
 		if err = row.Scan(&service.PubSub, &service.Node, &form, &at, &service.Sessions); err == nil {
 			service.Created = created(at)
-			service.Options, err = decodeForm(form)
+			err = decodeForm(form, &service)
 		}
 		return service, err
 	})

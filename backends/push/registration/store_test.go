@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	bolt "go.etcd.io/bbolt"
 
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
@@ -89,6 +90,17 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 		changed := Service{PubSub: a.PubSub, Node: a.Node, Options: []notify.Field{{Name: "service", Value: "fcm"}}}
 		add(t, s, "alice@x", changed)
 		want(t, s, "alice@x", changed)
+	})
+	t.Run("rules", func(t *testing.T) {
+		s := fresh(t)
+		ruled := a
+		ruled.Rules = &decide.Rules{Muted: map[jid.JID]int64{"romeo@x": 0, "loud@muc": 1 << 33}, Rooms: map[jid.JID]string{"ü@muc": "\"Ü", "all@muc": ""}}
+		silent := a2
+		silent.Rules = &decide.Rules{Rooms: map[jid.JID]string{}} // no room at all
+		add(t, s, "alice@x", ruled, silent, b)
+		want(t, s, "alice@x", ruled, silent, b)
+		add(t, s, "alice@x", a) // without
+		want(t, s, "alice@x", a, silent, b)
 	})
 	t.Run("sessions", func(t *testing.T) {
 		s := fresh(t)

@@ -5,9 +5,11 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"strings"
 
 	"mellium.im/xmpp/disco"
 
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
@@ -23,8 +25,10 @@ const (
 )
 
 const (
-	nsForward = "urn:xmpp:forward:0"
-	nsClient  = "jabber:client"
+	// bareSuffix ends the node by which servers ask for what they tell of accounts.
+	bareSuffix = ":bare:" + notify.NS
+	nsForward  = "urn:xmpp:forward:0"
+	nsClient   = "jabber:client"
 	// nsStanzas is the namespace of stanza error conditions (RFC 6120 section 8.3.2).
 	nsStanzas = "urn:ietf:params:xml:ns:xmpp-stanzas"
 )
@@ -45,7 +49,7 @@ func (d *Delegation) Handlers() (list []component.IQHandler) {
 		list = append(list, component.IQHandler{
 			Name: "delegated", Element: xml.Name{Space: ns, Local: "delegation"}, Type: component.Set, Handle: d.delegated,
 		})
-		for _, node := range [...]string{ns + "::" + notify.NS, ns + ":bare:" + notify.NS} {
+		for _, node := range [...]string{ns + "::" + notify.NS, ns + bareSuffix} {
 			list = append(list, component.IQHandler{
 				Name: "delegation_disco", Element: xml.Name{Space: disco.NSInfo, Local: "query"}, Type: component.Get, Node: node, Handle: d.nested,
 			})
@@ -83,10 +87,18 @@ func (d *Delegation) delegated(q *component.IQ) {
 
 // delegationInfo returns the disco#info payload that answers a server's question what the
 // component does for the delegated namespace, for itself or for accounts (XEP-0355 section
-// 7.2): push is the one thing. It makes the server announce push to its users; ejabberd
-// delegates nothing before both are answered.
+// 7.2): push is the one thing, and for accounts the rules that it takes. It makes the server
+// announce push to its users; ejabberd delegates nothing before both are answered.
 func delegationInfo(node string) []byte {
-	return []byte("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + notify.NS + "'/></query>")
+	var w bytes.Buffer
+	w.WriteString("<query xmlns='" + disco.NSInfo + "' node='" + node + "'><feature var='" + notify.NS + "'/>")
+	if strings.HasSuffix(node, bareSuffix) {
+		for _, feature := range decide.Features {
+			w.WriteString("<feature var='" + feature + "'/>")
+		}
+	}
+	w.WriteString("</query>")
+	return w.Bytes()
 }
 
 // Delegators returns the hosts that may delegate: the served ones among the forwarders.
@@ -192,7 +204,13 @@ func (a *ask) answer(refusal *xmpp.Refusal) []byte {
 	if refusal == nil {
 		w.WriteString("/>")
 	} else {
-		fmt.Fprintf(&w, "><error type='%s'><%s xmlns='%s'/></error></iq>", refusal.Type, refusal.Condition, nsStanzas)
+		fmt.Fprintf(&w, "><error type='%s'><%s xmlns='%s'/>", refusal.Type, refusal.Condition, nsStanzas)
+		if refusal.Text != "" {
+			w.WriteString("<text xmlns='" + nsStanzas + "'>")
+			xml.EscapeText(&w, []byte(refusal.Text))
+			w.WriteString("</text>")
+		}
+		w.WriteString("</error></iq>")
 	}
 	w.WriteString("</forwarded></delegation>")
 	return w.Bytes()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"eventpusher/backends/push"
+	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
@@ -75,7 +76,7 @@ func (u *Users) Handlers() []component.IQHandler {
 	for _, element := range [...]string{"enable", "disable"} {
 		name := xml.Name{Space: notify.NS, Local: element}
 		list = append(list,
-			component.IQHandler{Name: "push", Element: name, Type: component.Set, Features: []string{notify.NS}, Handle: u.direct},
+			component.IQHandler{Name: "push", Element: name, Type: component.Set, Features: append([]string{notify.NS}, decide.Features...), Handle: u.direct},
 			component.IQHandler{Name: "push", Element: name, Type: component.Get, Handle: func(q *component.IQ) { fail(q, notAllowed) }})
 	}
 	return list
@@ -93,7 +94,7 @@ var (
 
 // fail answers with an error. What cannot be sent is counted by the link.
 func fail(q *component.IQ, r *xmpp.Refusal) {
-	_ = q.Fail(component.StanzaError{Type: r.Type, Condition: r.Condition})
+	_ = q.Fail(component.StanzaError{Type: r.Type, Condition: r.Condition, Text: r.Text})
 }
 
 // delegated takes a request that a server delegates.
@@ -153,6 +154,9 @@ func (u *Users) enable(ctx context.Context, session jid.JID, iq []byte, received
 // the client is told.
 func (u *Users) register(ctx context.Context, session jid.JID, e *registration.Element, received time.Time) *xmpp.Refusal {
 	r, err := e.Request()
+	if wrong := (*decide.RulesError)(nil); errors.As(err, &wrong) {
+		return &xmpp.Refusal{Type: "modify", Condition: wrong.Condition, Text: wrong.Text}
+	}
 	if err != nil {
 		return badRequest
 	}

@@ -29,9 +29,10 @@ type Services interface {
 	Set(ctx context.Context, to jid.JID, payload []byte) error
 }
 
-// Refusal is the error of an IQ (RFC 6120 section 8.3).
+// Refusal is the error of an IQ (RFC 6120 section 8.3). Text says more to people, and may be
+// empty.
 type Refusal struct {
-	Type, Condition string
+	Type, Condition, Text string
 }
 
 // Error implements error.

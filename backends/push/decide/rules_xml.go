@@ -1,0 +1,145 @@
+package decide
+
+import (
+	"fmt"
+	"time"
+
+	xmppjid "mellium.im/xmpp/jid"
+
+	"eventpusher/internal/jid"
+)
+
+// The namespaces of Tigase's filters (xeps.tigase.net/docs/push-notifications/filters), which
+// Siskin and Snikket send, and which Prosody's mod_cloud_notify_filters takes.
+const (
+	nsMuted = "tigase:push:filter:muted:0"
+	nsRooms = "tigase:push:filter:groupchat:0"
+)
+
+// Features are what clients look for in the disco#info of the account before they send rules.
+var Features = []string{nsMuted, nsRooms}
+
+// Bounds of the rules of one registration.
+const (
+	maxRules     = 256      // conversations and rooms
+	maxRuleBytes = 16 << 10 // of their addresses and nicks
+)
+
+// Elements are the children of an enable that have rules. Embed it in what is unmarshaled.
+type Elements struct {
+	Muted *struct {
+		Items []struct {
+			JID string `xml:"jid,attr"`
+			// Until ends the rule (XEP-0082). It is ours: Tigase's rules have no end.
+			Until string `xml:"until,attr"`
+		} `xml:"item"`
+	} `xml:"tigase:push:filter:muted:0 muted"`
+	Rooms *struct {
+		Rooms []struct {
+			JID   string `xml:"jid,attr"`
+			Allow string `xml:"allow,attr"`
+			Nick  string `xml:"nick,attr"`
+		} `xml:"room"`
+	} `xml:"tigase:push:filter:groupchat:0 groupchat"`
+}
+
+// RulesError says what is wrong with rules, for the client.
+type RulesError struct {
+	Condition string // of RFC 6120 section 8.3.3
+	Text      string
+}
+
+// Error implements error.
+func (e *RulesError) Error() string { return e.Text }
+
+func badRule(format string, args ...any) error {
+	return &RulesError{"bad-request", fmt.Sprintf(format, args...)}
+}
+
+// Rules returns the rules, nil if there are none. The error is a *RulesError: an address
+// is none, a time is none, allow is none of always, mentioned and never, a nick is missing,
+// or there are more than 256 entries or 16 KiB of addresses and nicks.
+func (e *Elements) Rules() (*Rules, error) {
+	r := &Rules{}
+	entries, size := 0, 0
+	enter := func(address, more string) (jid.JID, error) {
+		entries, size = entries+1, size+len(address)+len(more)
+		if entries > maxRules || size > maxRuleBytes {
+			return "", &RulesError{"not-acceptable", fmt.Sprintf("a registration can have %d muted conversations and rooms, of %d bytes together", maxRules, maxRuleBytes)}
+		}
+		if _, err := xmppjid.Parse(address); err != nil {
+			return "", badRule("jid of a muted conversation or room is no address")
+		}
+		return jid.Prepare(address).Bare(), nil
+	}
+	if e.Muted != nil && len(e.Muted.Items) > 0 {
+		r.Muted = make(map[jid.JID]int64)
+		for _, item := range e.Muted.Items {
+			conversation, err := enter(item.JID, "")
+			if err != nil {
+				return nil, err
+			}
+			if r.Muted[conversation], err = readUntil(item.Until); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if e.Rooms != nil {
+		r.Rooms = make(map[jid.JID]string)
+		for _, one := range e.Rooms.Rooms {
+			room, err := enter(one.JID, one.Nick)
+			if err != nil {
+				return nil, err
+			}
+			switch {
+			case one.Allow == "always":
+				r.Rooms[room] = ""
+			case one.Allow == "mentioned" && one.Nick == "":
+				return nil, badRule("a room with allow='mentioned' needs a nick")
+			case one.Allow == "mentioned":
+				r.Rooms[room] = one.Nick
+			case one.Allow == "never":
+				delete(r.Rooms, room)
+			default:
+				return nil, badRule("allow of a room is none of always, mentioned, never")
+			}
+		}
+	}
+	if r.Muted == nil && r.Rooms == nil {
+		return nil, nil
+	}
+	return r, nil
+}
+
+// readUntil reads the end of a rule, 0 if it has none.
+func readUntil(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil || at.Unix() <= 0 {
+		return 0, badRule("until of a muted conversation is no time such as 2026-12-31T18:00:00Z")
+	}
+	return at.Unix(), nil
+}
+
+// Summary says in a few words for each kind what the rules are, without the addresses;
+// nil if there are none.
+func (r *Rules) Summary() (list []string) {
+	if r == nil {
+		return nil
+	}
+	if len(r.Muted) > 0 {
+		list = append(list, fmt.Sprintf("muted %d", len(r.Muted)))
+	}
+	if r.Rooms != nil {
+		mentions := 0
+		for _, nick := range r.Rooms {
+			if nick != "" {
+				mentions++
+			}
+		}
+		list = append(list, fmt.Sprintf("rooms %d (mentions only: %d)", len(r.Rooms), mentions))
+	}
+	return list
+}

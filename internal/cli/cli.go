@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"eventpusher/feeds"
+	"eventpusher/internal/setup"
 )
 
 // The exit codes.
@@ -48,6 +51,8 @@ type options struct {
 	letters letterFlags
 	to      string // of send
 	kind    string
+	setup   setup.Options // of init
+	out     string        // of feed
 	args    []string
 }
 
@@ -63,6 +68,8 @@ func commands() []command {
 		{"check", "[FILE]", "read the configuration and list every problem in it", configFlag, runCheck},
 		{"doctor", "", "examine the running instance, the link, the feeds and the services; publishes nothing", doctorFlags, runDoctor},
 		{"send", "", "send one made-up event to a destination, and show what it answers", sendFlags, runSend},
+		{"init", "", "write a first config.toml, and print the commands that attach it to an XMPP server", initFlags, runInit},
+		{"feed", strings.Join(feeds.Servers(), "|"), "write mod_event_feed, the module that runs inside the XMPP server", feedFlags, runFeed},
 		{"demo", "", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
 		{"dlq list", "", "list dead letters: events that a backend will not take", listFlags, runLettersList},
 		{"dlq show", "NUMBER...", "show dead letters whole", showFlags, runLettersShow},

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/xml"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"eventpusher/component"
 	"eventpusher/component/eventfeed"
+	"eventpusher/feeds"
 	"eventpusher/internal/finding"
 )
 
@@ -26,6 +29,28 @@ func losses(sources []eventfeed.Status) []finding.Finding {
 		if len(lost) > 0 {
 			list = append(list, finding.Warnf(s.Host, "keep eventpusher running, or raise the feed's buffer (Prosody event_feed_buffer_events, ejabberd buffer_events); a restart of eventpusher ends this warning",
 				"since the start the source %s %s", printable(s.Name), strings.Join(lost, ", and ")))
+		}
+	}
+	return list
+}
+
+// said is how a module of the event-feed tells its server and its revision in hello.
+var said = regexp.MustCompile(`^(\w+) .*?(?:, mod_event_feed (\d+))?$`)
+
+// outdated says which modules of the event-feed are older than those of this program. One
+// that tells no revision is from before there were any.
+func outdated(sources []eventfeed.Status) []finding.Finding {
+	var list []finding.Finding
+	for _, s := range sources {
+		words := said.FindStringSubmatch(s.Server)
+		if words == nil {
+			continue
+		}
+		server := strings.ToLower(words[1])
+		theirs, _ := strconv.Atoi(words[2])
+		if ours := feeds.Revision(server); theirs < ours {
+			list = append(list, finding.Warnf(s.Host, fmt.Sprintf("write the new one with eventpusher feed %s -out DIR, where DIR is where the old one is, and load it as docs/servers/%s.md says", server, server),
+				"its mod_event_feed is older (revision %d) than that of this program (revision %d)", theirs, ours))
 		}
 	}
 	return list

@@ -48,9 +48,10 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 	list = append(list, ask(ctx, link, name, hosts)...)
 	for _, h := range link.Status().Hosts {
 		if slices.ContainsFunc(hosts, func(host string) bool { return strings.EqualFold(host, h.Host) }) {
-			list = append(list, feeds(h, name, listened, offered)...)
+			list = append(list, hostFeeds(h, name, listened, offered)...)
 		}
 	}
+	list = append(list, outdated(link.Status().Sources)...)
 	return append(list, losses(link.Status().Sources)...)
 }
 
@@ -156,8 +157,8 @@ func askHost(ctx context.Context, link *component.Link, host string) (f finding.
 	return finding.Okf(host, "is served by %s", printable(iq.Query.Name+" "+iq.Query.Version)), true
 }
 
-// feeds says which dialects report what of a host, and what the host has granted.
-func feeds(h trust.HostStatus, name string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
+// hostFeeds says which dialects report what of a host, and what the host has granted.
+func hostFeeds(h trust.HostStatus, name string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
 	list := []finding.Finding{heard(h, name, listened)}
 	text := "privileges granted: " + listed(h.Privileges) + "; namespaces delegated: " + listed(h.Delegated)
 	if !slices.Contains(h.Delegated, notify.NS) && offered != nil && offered(jid.JID(h.Host)) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,7 +40,7 @@ var built = sync.OnceValues(func() (path string, err error) {
 	// go test repeats a result that it remembers unless a file has changed at which the
 	// test itself has looked.
 	err = filepath.WalkDir(filepath.Join("..", ".."), func(path string, _ fs.DirEntry, err error) error {
-		if err == nil && filepath.Ext(path) == ".go" {
+		if err == nil && slices.Contains([]string{".go", ".tmpl", ".lua", ".erl", ".hrl"}, filepath.Ext(path)) {
 			_, err = os.Stat(path)
 		}
 		return err

@@ -89,6 +89,9 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	if err != nil {
 		return fmt.Errorf("%w (run internal/harness/install.sh)", err)
 	}
+	if err := os.Mkdir(filepath.Join(s.dir, "conf.d"), 0o755); err != nil { // for what a test adds
+		return err
+	}
 	for _, host := range o.Hosts {
 		accounts := filepath.Join(s.dir, "data", prosodyFileName(host), "accounts")
 		if err := os.MkdirAll(accounts, 0o755); err != nil {

@@ -19,7 +19,8 @@ hello(Host, Hosts, Component, #{source := Source, epoch := Epoch, previous := Pr
     Attrs = [{<<"source">>, Source}, {<<"epoch">>, Epoch},
 	     {<<"first">>, integer_to_binary(First)}, {<<"next">>, integer_to_binary(Next)},
 	     {<<"hosts">>, iolist_to_binary(lists:join($\s, Hosts))},
-	     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary>>},
+	     {<<"server">>, <<"ejabberd ", (ejabberd_option:version())/binary, ", mod_event_feed ",
+			  (integer_to_binary(?REVISION))/binary>>},
 	     {<<"token">>, <<"true">>}],
     message(Host, Component, [tag(<<"hello">>, lists:append([Attrs | Before]))]).
 

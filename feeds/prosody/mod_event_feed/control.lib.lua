@@ -65,7 +65,7 @@ return function (lib)
 				" clean='"..(self.clean and "true" or "false").."'";
 		end
 		link.send(self:element(host, "hello").." first='"..ring.first.."' next='"..ring.next..
-			"' hosts='"..escape(self.greeted).."' server='"..escape("Prosody "..prosody.version).."' token='true'"..
+			"' hosts='"..escape(self.greeted).."' server='"..escape("Prosody "..prosody.version..", mod_event_feed "..lib.revision).."' token='true'"..
 			previous.."/></message>");
 		local this = self.hellos;
 		module:add_timer(count < #hosts and first_hello_interval or hello_interval, function ()

@@ -18,6 +18,9 @@ local escape, stanza_text = xml.escape, xml.stanza;
 
 local xmlns_feed = "urn:eventpusher:feed:1";
 
+-- It grows with each change of the module, so that the component can say that it is old.
+local revision = 2;
+
 -- One turn of the event loop sends at most so much: about 5 ms of work, so that
 -- no user waits for a replay.
 local slice_events, slice_bytes = 256, 256 * 1024;
@@ -270,4 +273,4 @@ function Feed:speaker()
 	return names[1];
 end
 
-return { Feed = Feed, new = new, adopt = adopt, xmlns = xmlns_feed, escape = escape, is_name = is_name };
+return { Feed = Feed, new = new, adopt = adopt, xmlns = xmlns_feed, revision = revision, escape = escape, is_name = is_name };

@@ -56,3 +56,4 @@ Component {{printf "%q" .}}
     component_secret = {{printf "%q" $.Secret}}
     modules_enabled = { {{if $.Privilege}}"privilege"; {{end}}{{if $.DelegatePush}}"delegation"; {{end}}}
 {{end}}
+Include "conf.d/*.cfg.lua"

@@ -19,6 +19,7 @@ import (
 	"text/template"
 
 	"eventpusher/internal/jid"
+	"eventpusher/internal/loopback"
 )
 
 // Options say what is attached to what.
@@ -56,6 +57,7 @@ func Servers() []string { return []string{"prosody", "ejabberd", "mongooseim", "
 type destination struct {
 	Type    string
 	URL     string // empty: it is known by something else
+	Local   bool   // URL is of this machine
 	Address string // host:port of URL
 	TLS     bool
 }
@@ -158,7 +160,7 @@ func where(to string) (destination, error) {
 	}
 	if err == nil && u.Hostname() != "" {
 		if s, ok := schemes[u.Scheme]; ok {
-			return destination{s.kind, to, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), s.port)), s.tls}, nil
+			return destination{s.kind, to, loopback.Host(u.Hostname()), net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), s.port)), s.tls}, nil
 		}
 	}
 	return destination{}, fmt.Errorf("-to is one of %s, or a URL that begins with %s", strings.Join(Types(), ", "), strings.Join(slices.Sorted(maps.Keys(schemes)), ", "))

@@ -23,10 +23,12 @@ type Backend interface {
 	// Wants reports whether the backend would publish e. It is asked once for each
 	// event, before the event is kept, and must not block or change over time.
 	Wants(e *event.Event) bool
-	// Publish delivers the batch in order and returns one error for each event, at
+	// Publish delivers the batch, in any order, and returns one error for each event, at
 	// the same index: nil when the service has taken it, else an error that the
 	// types of this package classify; any other error is transient.
 	// It blocks until all are decided or ctx ends, and never retries by itself.
+	// The events of a batch, and of all calls under way, have different keys
+	// (event.Event.Key). So the order within a conversation does not depend on the backend.
 	// Repeating an event is safe: receivers recognise it by its ID.
 	// The batch is the caller's: nothing may be read from it after the return.
 	Publish(ctx context.Context, batch []event.Event) []error

@@ -66,7 +66,7 @@ func (s *SNS) publishing(attributes bool) []field {
 		formulas("message_attributes", &s.MessageAttributes),
 		boolean("event_attributes", &s.EventAttributes, attributes),
 		text("subject", &s.Subject, nil, filled),
-		duration("linger", &s.Linger, "20ms", 0),
+		duration("linger", &s.Linger, "50ms", 0),
 		choice("too_large", &s.TooLarge, "dead_letter", "dead_letter", "truncate_body"),
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/form"
+	"eventpusher/backends/gather"
 	"eventpusher/config"
 	"eventpusher/event"
 )
@@ -58,7 +59,7 @@ type Backend struct {
 	shownEndpoint string
 	limits        backends.Limits
 	client        *sns.Client
-	calls         *gatherer
+	calls         *gather.Gatherer[entry]
 	transfer      *http.Transport
 	log           *slog.Logger
 
@@ -108,7 +109,7 @@ func New(o Options) (*Backend, error) {
 	if err := b.compile(&c, o.Compile); err != nil {
 		return nil, fmt.Errorf("sns: %w", err)
 	}
-	b.calls = newGatherer(c.Linger, b.send)
+	b.calls = gather.New(gather.Options[entry]{Linger: c.Linger, Most: batchSize, Bytes: maxBytes, Calls: lanes, Send: b.send})
 	c.Region = b.region
 	b.topics = newTopics(&c, o.Hosts)
 	return b, nil
@@ -131,66 +132,33 @@ func (b *Backend) Counts() map[string]uint64 {
 
 // Close implements backends.Backend.
 func (b *Backend) Close() error {
-	b.calls.close()
+	b.calls.Close()
 	b.transfer.CloseIdleConnections()
 	return nil
 }
 
-// Publish implements backends.Backend.
+// Publish implements backends.Backend. Events of several lanes that go to one topic share a call.
 func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 	errs := make([]error, len(batch))
-	entries := make([]entry, 0, len(batch))
+	entries := make([]gather.Entry[entry], 0, len(batch))
 	for i := range batch {
-		en, err := b.newEntry(i, &batch[i], backends.Epoch(ctx))
+		en, err := b.newEntry(&batch[i], backends.Epoch(ctx))
 		if err != nil {
 			errs[i] = err
 			continue
 		}
-		entries = append(entries, en)
+		entries = append(entries, gather.Entry[entry]{Index: i, Key: en.topic, Size: en.size, Value: en})
 	}
-	held := map[string]bool{} // groups of FIFO topics in which an entry has failed
-	for len(entries) > 0 {
-		now, later := firstOfGroups(entries, held, errs)
-		b.calls.publish(ctx, now, errs)
-		for _, en := range now {
-			if en.group != "" && errs[en.index] != nil {
-				held[en.group] = true
-			}
-		}
-		entries = later
-	}
+	b.calls.Publish(ctx, entries, errs)
 	return errs
 }
 
-// firstOfGroups returns the entries that can go out now: of each group of a FIFO topic the
-// first. Those of a group in which an earlier one has failed must not overtake it.
-func firstOfGroups(entries []entry, held map[string]bool, errs []error) (now, later []entry) {
-	taken := map[string]bool{}
-	for _, en := range entries {
-		switch {
-		case en.group == "":
-			now = append(now, en)
-		case held[en.group]:
-			errs[en.index] = fmt.Errorf("sns: publish to %s: an earlier message of the group has failed", en.topic)
-		case taken[en.group]:
-			later = append(later, en)
-		default:
-			taken[en.group] = true
-			now = append(now, en)
-		}
+// send makes one call of entries that share a topic, and returns one error for each.
+func (b *Backend) send(ctx context.Context, entries []entry) []error {
+	if len(entries) == 1 {
+		return []error{b.sendOne(ctx, &entries[0])}
 	}
-	return now, later
-}
-
-// send makes one call of entries that share a topic.
-func (b *Backend) send(ctx context.Context, entries []entry, errs []error) {
-	switch len(entries) {
-	case 0:
-	case 1:
-		errs[entries[0].index] = b.sendOne(ctx, &entries[0])
-	default:
-		b.sendBatch(ctx, entries, errs)
-	}
+	return b.sendBatch(ctx, entries)
 }
 
 func (b *Backend) sendOne(ctx context.Context, en *entry) error {
@@ -212,8 +180,8 @@ func (b *Backend) sendOne(ctx context.Context, en *entry) error {
 	return nil
 }
 
-func (b *Backend) sendBatch(ctx context.Context, entries []entry, errs []error) {
-	topic := entries[0].topic
+func (b *Backend) sendBatch(ctx context.Context, entries []entry) []error {
+	topic, errs := entries[0].topic, make([]error, len(entries))
 	in := &sns.PublishBatchInput{TopicArn: &topic}
 	for i := range entries {
 		en := &entries[i]
@@ -235,14 +203,14 @@ func (b *Backend) sendBatch(ctx context.Context, entries []entry, errs []error) 
 		if backends.Reason(err) == "permanent" {
 			// The call was refused for one of its entries, it does not say which.
 			for i := range entries {
-				errs[entries[i].index] = b.sendOne(ctx, &entries[i])
+				errs[i] = b.sendOne(ctx, &entries[i])
 			}
-			return
+			return errs
 		}
-		for _, en := range entries {
-			errs[en.index] = err
+		for i := range errs {
+			errs[i] = err
 		}
-		return
+		return errs
 	}
 	verdicts := make(map[string]error, len(entries))
 	for _, done := range out.Successful {
@@ -251,13 +219,14 @@ func (b *Backend) sendBatch(ctx context.Context, entries []entry, errs []error) 
 	for _, failed := range out.Failed {
 		verdicts[aws.ToString(failed.Id)] = b.entryError(topic, aws.ToString(failed.Code), aws.ToString(failed.Message), failed.SenderFault)
 	}
-	for i, en := range entries {
+	for i := range entries {
 		verdict, ok := verdicts[entryID(i)]
 		if !ok {
 			verdict = fmt.Errorf("sns: publish to %s: the answer says nothing about the message", topic)
 		}
-		errs[en.index] = verdict
+		errs[i] = verdict
 	}
+	return errs
 }
 
 func (b *Backend) publishBatch(ctx context.Context, in *sns.PublishBatchInput) (*sns.PublishBatchOutput, error) {

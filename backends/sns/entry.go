@@ -32,7 +32,6 @@ const (
 
 // entry is one event as SNS gets it.
 type entry struct {
-	index      int // in the batch
 	topic      string
 	message    string
 	subject    *string
@@ -43,12 +42,8 @@ type entry struct {
 }
 
 // newEntry renders e for a call of that epoch (backends.Epoch). An error is final for the event.
-func (b *Backend) newEntry(index int, e *event.Event, epoch uint64) (entry, error) {
-	en := entry{
-		index: index,
-		topic: b.topics.of(e),
-		id:    e.ID,
-	}
+func (b *Backend) newEntry(e *event.Event, epoch uint64) (entry, error) {
+	en := entry{topic: b.topics.of(e), id: e.ID}
 	if en.topic == "" {
 		return en, backends.Permanent(fmt.Errorf("sns: no topic is configured for this event"))
 	}

@@ -39,7 +39,8 @@ type Delegation struct {
 	Hosts jid.Domains // that may delegate (see Delegators)
 	// Asked hears which host asks what the component does; nil: nobody does.
 	Asked func(host jid.JID)
-	// request takes a request of a user of the host. nil: users are told to try again.
+	// request takes a request of a user of the host, with its head. nil: users are told to
+	// try again.
 	request func(q *component.IQ, a *ask)
 }
 
@@ -74,10 +75,16 @@ func (d *Delegation) nested(q *component.IQ) {
 // cannot be read, or that the host may not delegate, is answered by an error. All others are
 // answered by a result, refusals too: to an error ejabberd answers its user nothing.
 func (d *Delegation) delegated(q *component.IQ) {
-	a, err := readAsk(q.Raw)
-	switch {
-	case err != nil || !d.Hosts.Has(q.From) || !a.of(q.From):
+	if !d.Hosts.Has(q.From) {
 		fail(q, forbidden)
+		return
+	}
+	a, err := readHead(q.Raw)
+	switch {
+	case err != nil || !a.of(q.From):
+		fail(q, forbidden)
+	case len(q.Raw) > maxRequest:
+		_ = q.Result(a.answer(notAcceptable))
 	case d.request == nil:
 		_ = q.Result(a.answer(storeTrouble))
 	default:
@@ -123,7 +130,7 @@ type ask struct {
 	version      string // the namespace of the delegation
 	from, to, id string // of the inner IQ, as they came
 	set          bool
-	element      registration.Element
+	element      registration.Element // not of a head
 }
 
 // errNotDelegated says that an IQ is no delegation of one request.
@@ -157,8 +164,48 @@ func readAsk(iq []byte) (*ask, error) {
 	if version != Delegation1 && version != Delegation2 || inner.XMLName.Space != nsClient || len(inner.Child) != 1 {
 		return nil, errNotDelegated
 	}
-	a := &ask{version: version, element: inner.Child[0]}
-	for _, attr := range inner.Attr {
+	a := newAsk(version, inner.Attr)
+	a.element = inner.Child[0]
+	return a, nil
+}
+
+// readHead reads as much of the IQ as an answer takes: all but what is in the inner IQ.
+func readHead(iq []byte) (*ask, error) {
+	d := xml.NewDecoder(bytes.NewReader(iq))
+	d.DefaultSpace = nsClient
+	version := ""
+	for depth := 0; depth < 4; {
+		token, err := d.Token()
+		if err != nil {
+			return nil, errNotDelegated
+		}
+		start, ok := token.(xml.StartElement)
+		if !ok {
+			if _, ends := token.(xml.EndElement); ends {
+				return nil, errNotDelegated
+			}
+			continue
+		}
+		switch name := start.Name; {
+		case depth == 1 && name.Local == "delegation" && (name.Space == Delegation1 || name.Space == Delegation2):
+			version = name.Space
+		case depth == 2 && name == xml.Name{Space: nsForward, Local: "forwarded"}:
+		case depth == 3 && name == xml.Name{Space: nsClient, Local: "iq"}:
+			return newAsk(version, start.Attr), nil
+		case depth > 0:
+			if d.Skip() != nil {
+				return nil, errNotDelegated
+			}
+			continue
+		}
+		depth++
+	}
+	return nil, errNotDelegated
+}
+
+func newAsk(version string, attrs []xml.Attr) *ask {
+	a := &ask{version: version}
+	for _, attr := range attrs {
 		if attr.Name.Space != "" {
 			continue
 		}
@@ -173,7 +220,7 @@ func readAsk(iq []byte) (*ask, error) {
 			a.set = attr.Value == "set"
 		}
 	}
-	return a, nil
+	return a
 }
 
 // of reports whether a user of host asks: a server speaks for its own users alone.

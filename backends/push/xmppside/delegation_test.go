@@ -3,6 +3,7 @@ package xmppside
 import (
 	"bytes"
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -154,6 +155,30 @@ func TestReadAskRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzReadAsk: what is read of a delegated request before its turn is what is read in it.
+func FuzzReadAsk(f *testing.F) {
+	f.Add(fromProsody)
+	f.Add(fromEjabberd)
+	f.Add(delegated(inner(`type='set' from='alice@localhost/r1' to='bob@localhost'`, anEnable)))
+	f.Add(delegated("<delay xmlns='urn:xmpp:delay'/>" + inner(`type='get' from='alice@localhost/r1'`, anEnable)))
+	f.Add(delegated("</forwarded><forwarded xmlns='urn:xmpp:forward:0'>" + inner(`type='set'`, anEnable)))
+	f.Fuzz(func(t *testing.T, iq string) {
+		head, err := readHead([]byte(iq))
+		a, wrong := readAsk([]byte(iq))
+		if err != nil || wrong != nil {
+			return
+		}
+		a.element = registration.Element{}
+		if diff := cmp.Diff(a, head, cmp.AllowUnexported(ask{}, registration.Element{})); diff != "" {
+			t.Errorf("head of %q (-whole +head):\n%s", iq, diff)
+		}
+		var any struct{ XMLName xml.Name }
+		if err := xml.Unmarshal(a.answer(tooManyWait), &any); err != nil {
+			t.Errorf("answer to %q: %v", iq, err)
+		}
+	})
 }
 
 // TestStoreAway: while registrations cannot be stored each client is told to try again, and

@@ -18,16 +18,16 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// Bounds of what is looked at at once and waits behind each: a shared store is asked through
-// the network, and a command may wait for the DNS. Whoever comes when they are reached, or
-// has waited for publishTimeout, is told to try again: a server keeps its registration then.
-const (
-	publishLanes   = 64
-	publishQueue   = 512
-	publishTimeout = 20 * time.Second
-	commandLanes   = 8
-	commandQueue   = 32
+// Bounds of what waits, for a device and for a user: a shared store is asked through the
+// network, and a command may wait for the DNS. A request that comes when they are reached, or
+// has waited for publishTimeout, is answered that it may be repeated: a server keeps its
+// registration then.
+var (
+	publishLimits = turnLimits{each: 256, all: 8192, bytes: 32 << 20}
+	commandLimits = turnLimits{each: 8, all: 512, bytes: 4 << 20}
 )
+
+const publishTimeout = 20 * time.Second
 
 // DevicesOptions are what Devices need.
 type DevicesOptions struct {
@@ -72,7 +72,7 @@ func NewDevices(o DevicesOptions) *Devices {
 	}
 	return &Devices{
 		o: o, registry: devices.NewRegistry(o.Store, o.Apps), complaints: complain.New(o.Log, o.Now),
-		publishes: newTurns(publishLanes, publishQueue), answers: newTurns(commandLanes, commandQueue), patience: publishTimeout,
+		publishes: newTurns(publishLimits), answers: newTurns(commandLimits), patience: publishTimeout,
 	}
 }
 
@@ -142,13 +142,17 @@ func (d *Devices) published(q *component.IQ) {
 			answer(err)
 		})
 	}
-	if !d.publishes.enter(p.node, job) {
+	if !d.publishes.enter(p.node, len(q.Raw), job) {
 		answer(busy())
 	}
 }
 
 // commanded takes a command.
 func (d *Devices) commanded(q *component.IQ) {
+	if len(q.Raw) > maxRequest {
+		fail(q, notAcceptable)
+		return
+	}
 	job := func(ctx context.Context) {
 		payload, err := d.command(ctx, q.From, q.Raw)
 		if err != nil {
@@ -157,7 +161,7 @@ func (d *Devices) commanded(q *component.IQ) {
 		}
 		_ = q.Result(payload)
 	}
-	if !d.answers.enter(string(q.From.Bare()), job) {
+	if !d.answers.enter(string(q.From.Bare()), len(q.Raw), job) {
 		failWith(q, busy())
 	}
 }

@@ -128,7 +128,7 @@ cacertfile = %q
 // waits waits until a publish waits to be looked at.
 func (w *publishers) waits() {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); len(w.desk.publishes.lanes[0]) < 1; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !w.desk.publishes.busy(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatal("the publish is not waiting")
 		}
@@ -224,7 +224,7 @@ func TestRefusedPublishCounts(t *testing.T) {
 // again at once, and of what was refused nothing is kept.
 func TestPublishQueueIsFull(t *testing.T) {
 	w := newPublishers(t)
-	w.desk.publishes = newTurns(1, 2)
+	w.desk.publishes = newTurns(turnLimits{each: 2, all: 9, bytes: 1 << 20})
 	for _, id := range []string{"1", "2", "3", "4"} {
 		w.publish(id)
 	}
@@ -239,7 +239,7 @@ func TestPublishQueueIsFull(t *testing.T) {
 // TestPublishAtTheEnd: whoever still waits when the desk closes is told to try again.
 func TestPublishAtTheEnd(t *testing.T) {
 	w := newPublishers(t)
-	w.desk.publishes = newTurns(1, 1)
+	w.desk.publishes = newTurns(turnLimits{each: 1, all: 9, bytes: 1 << 20})
 	w.publish("1")
 	w.waits()
 	ended, end := context.WithCancel(t.Context())
@@ -278,15 +278,11 @@ func (w *publishers) hang() (s *hangingStore, other string) {
 	s = &hangingStore{Store: w.store, node: w.node, gate: make(chan struct{})}
 	registry := devices.NewRegistry(s, w.backend.Devices().Apps())
 	w.desk.registry = registry
-	for i := 0; ; i++ { // until it has a lane of its own
-		c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: fmt.Sprint("second", i)})
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		if w.desk.publishes.lane(c.Node) != w.desk.publishes.lane(w.node) {
-			return s, payload(c.Node, c.Secret, oneItem)
-		}
+	c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: "second"})
+	if err != nil {
+		w.t.Fatal(err)
 	}
+	return s, payload(c.Node, c.Secret, oneItem)
 }
 
 // TestPublishWaitsForStore: a store that takes its time over one device holds up no other,

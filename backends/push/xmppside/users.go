@@ -19,12 +19,14 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// Bounds of the requests of users that are stored at once, and wait behind each of
-// them. Whoever asks when too many wait is told to try again.
-const (
-	userLanes = 64
-	userQueue = 64
-)
+// userLimits bound the requests of users that wait. A request that comes on top is answered
+// that it may be repeated.
+var userLimits = turnLimits{each: 64, all: 4096, bytes: 16 << 20}
+
+// maxRequest is how large a user's request may be, in bytes of XML. A registration has at
+// most 8 KiB of names and values and 16 KiB of rules, a device's endpoint and token 6 KiB.
+// Larger requests are refused before anything of them is kept.
+const maxRequest = 64 << 10
 
 // Link is the link to the server, a component.Link. Request blocks until there is an answer.
 // It is safe for concurrent use.
@@ -64,7 +66,7 @@ func NewUsers(o UsersOptions) *Users {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Users{o: o, requests: newTurns(userLanes, userQueue), complaints: complain.New(o.Log, time.Now), instance: rand.Text()}
+	return &Users{o: o, requests: newTurns(userLimits), complaints: complain.New(o.Log, time.Now), instance: rand.Text()}
 }
 
 // Attach says which link there is. It is called once, before Run.
@@ -84,12 +86,13 @@ func (u *Users) Handlers() []component.IQHandler {
 
 // Refusals of users' requests.
 var (
-	notAllowed   = &xmpp.Refusal{Type: "cancel", Condition: "not-allowed"}
-	notFound     = &xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}
-	forbidden    = &xmpp.Refusal{Type: "auth", Condition: "forbidden"}
-	badRequest   = &xmpp.Refusal{Type: "modify", Condition: "bad-request"}
-	tooManyWait  = &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
-	storeTrouble = &xmpp.Refusal{Type: "wait", Condition: "internal-server-error"}
+	notAllowed    = &xmpp.Refusal{Type: "cancel", Condition: "not-allowed"}
+	notFound      = &xmpp.Refusal{Type: "cancel", Condition: "item-not-found"}
+	forbidden     = &xmpp.Refusal{Type: "auth", Condition: "forbidden"}
+	notAcceptable = &xmpp.Refusal{Type: "modify", Condition: "not-acceptable"}
+	badRequest    = &xmpp.Refusal{Type: "modify", Condition: "bad-request"}
+	tooManyWait   = &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
+	storeTrouble  = &xmpp.Refusal{Type: "wait", Condition: "internal-server-error"}
 )
 
 // fail answers with an error. What cannot be sent is counted by the link.
@@ -97,12 +100,20 @@ func fail(q *component.IQ, r *xmpp.Refusal) {
 	_ = q.Fail(component.StanzaError{Type: r.Type, Condition: r.Condition, Text: r.Text})
 }
 
-// delegated takes a request that a server delegates.
-func (u *Users) delegated(q *component.IQ, a *ask) {
+// delegated takes a request that a server delegates, of which the head is read. The rest is
+// read in its turn, since what it becomes takes many times its bytes.
+func (u *Users) delegated(q *component.IQ, head *ask) {
 	received := time.Now()
-	job := func(ctx context.Context) { _ = q.Result(a.answer(u.ask(ctx, q.From, a, received))) }
-	if !u.requests.enter(string(a.session.Bare()), job) {
-		_ = q.Result(a.answer(tooManyWait))
+	job := func(ctx context.Context) {
+		a, err := readAsk(q.Raw)
+		if err != nil {
+			fail(q, forbidden)
+			return
+		}
+		_ = q.Result(a.answer(u.ask(ctx, q.From, a, received)))
+	}
+	if !u.requests.enter(string(head.session.Bare()), len(q.Raw), job) {
+		_ = q.Result(head.answer(tooManyWait))
 	}
 }
 
@@ -125,6 +136,10 @@ func (u *Users) direct(q *component.IQ) {
 		fail(q, forbidden)
 		return
 	}
+	if len(q.Raw) > maxRequest {
+		fail(q, notAcceptable)
+		return
+	}
 	received := time.Now()
 	job := func(ctx context.Context) {
 		if refusal := u.enable(ctx, q.From, q.Raw, received); refusal != nil {
@@ -133,7 +148,7 @@ func (u *Users) direct(q *component.IQ) {
 		}
 		_ = q.Result(nil)
 	}
-	if !u.requests.enter(string(q.From.Bare()), job) {
+	if !u.requests.enter(string(q.From.Bare()), len(q.Raw), job) {
 		fail(q, tooManyWait)
 	}
 }

@@ -6,21 +6,10 @@ package main
 import (
 	"os"
 
-	// Root certificates for images that have none, such as the project's own.
-	_ "golang.org/x/crypto/x509roots/fallback"
-
-	"eventpusher/internal/cli"
+	"eventpusher/program"
 )
 
 // version is set at build time.
 var version = "dev"
 
-func main() {
-	os.Exit(cli.Main(cli.Process{
-		Args:    os.Args[1:],
-		Env:     os.Environ(),
-		Stdout:  os.Stdout,
-		Stderr:  os.Stderr,
-		Version: version,
-	}))
-}
+func main() { os.Exit(program.Main(version)) }

@@ -70,8 +70,12 @@ type Probing interface {
 	// under the backend's name. It may be called at any time before Close, also while
 	// Publish is running, which it does not disturb: nothing is created or changed
 	// at the service.
-	Probe(ctx context.Context) []finding.Finding
+	Probe(ctx context.Context) []Finding
 }
+
+// Finding is one line of what doctor prints. Its Level is "OK", "WARN" or "FAIL". It never
+// holds a secret or anything that users wrote.
+type Finding = finding.Finding
 
 // Compile compiles an expression of the configuration. The function returns the value that it
 // has for an event, a string, bool, int64 or finite float64, and is safe for concurrent use.

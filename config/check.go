@@ -86,13 +86,14 @@ func (c *checker) items(at keyPath, f *field, parent tableFields, v any) (any, b
 			c.errorf(here.String(), bad.text, bad.remedy)
 			continue
 		}
-		known, owner := f.fields(), f
-		if f.narrow != nil {
-			narrowed := *f
-			known, narrowed.remedies = f.narrow(known, entries)
-			owner = &narrowed
+		if f.variant == nil {
+			clean[position(i)] = c.table(here, tableFields{f.fields(), &parent}, entries, f)
+			continue
 		}
-		clean[position(i)] = c.table(here, tableFields{known, &parent}, entries, owner)
+		var known []field
+		owner := *f
+		known, owner.remedies, _ = f.variant(entries)
+		clean[position(i)] = c.table(here, tableFields{known, &parent}, entries, &owner)
 	}
 	return clean, true
 }

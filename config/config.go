@@ -235,11 +235,16 @@ type TLS struct {
 // Filter is one [[filter]].
 type Filter struct {
 	Name     string
-	Priority int               // default 10, below 50
+	Type     string // expression (default), or one that the program adds
+	Priority int    // default 10, below 50
+	OnError  string // dead_letter (default), keep or drop
+	Override bool   // may replace reserved keys
+
+	// Of type expression.
 	Keep     string            // expression; empty keeps everything
 	Metadata map[string]string // key to expression
-	OnError  string            // dead_letter (default), keep or drop
-	Override bool              // may replace reserved keys
+
+	Settings Settings // of a type that the program adds, else nil
 }
 
 // Outbox is [outbox].

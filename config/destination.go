@@ -70,7 +70,7 @@ func (l *loader) choice(c *Choice, at keyPath) {
 // Destination is one [[destination]].
 type Destination struct {
 	Name string // in logs, metrics and the outbox; required
-	Type string // http, nats, kafka, rabbit or sns; required
+	Type string // http, nats, kafka, rabbit, sns, or one that the program adds; required
 	Choice
 	TLS *TLS // of types http and rabbit
 
@@ -89,6 +89,8 @@ type Destination struct {
 	Broker   RabbitPool
 
 	SNS SNS // of type sns; it has one Topic
+
+	Settings Settings // of a type that the program adds, else nil
 }
 
 // RabbitSection returns the destination of type rabbit in the terms of MongooseIM's section.
@@ -106,72 +108,32 @@ func (d *Destination) SNSSection() SNS {
 	return section
 }
 
-// destinationTypes are the types with their keys, beside those that all have.
-var destinationTypes = []struct {
-	name   string
-	own    bool // MongooseIM has nothing of the kind: the default of format is json
-	fields func(*Destination) []field
-}{
-	{"http", false, func(d *Destination) []field {
-		return join(secret("url", &d.URL, nil, filled, isHTTPURL), []field{
-			integer("workers", &d.Workers, int64(10), 1, 1000),
-			duration("timeout", &d.Timeout, "2s", time.Millisecond),
-		}, d.HTTP.fields(), []field{section("tls", &d.TLS, (*TLS).fields)})
-	}},
-	{"nats", true, func(d *Destination) []field { return d.NATS.fields() }},
-	{"kafka", true, func(d *Destination) []field { return d.Kafka.fields() }},
-	{"rabbit", false, (*Destination).rabbitFields},
-	{"sns", false, func(d *Destination) []field { return d.SNS.destinationFields() }},
-}
-
-func destinationTypeNames() (names []string) {
-	for _, t := range destinationTypes {
-		names = append(names, t.name)
+// destinationTypes are the types of eventpusher and the program's own. MongooseIM has nothing
+// like those marked as own, so the default of their format is json.
+func destinationTypes(own []Type) []variantOf[Destination] {
+	types := []variantOf[Destination]{
+		{name: "http", settings: func(d *Destination) Settings { return (*httpSettings)(d) }},
+		{name: "nats", own: true, settings: func(d *Destination) Settings { return &d.NATS }},
+		{name: "kafka", own: true, settings: func(d *Destination) Settings { return &d.Kafka }},
+		{name: "rabbit", settings: func(d *Destination) Settings { return (*rabbitSettings)(d) }},
+		{name: "sns", settings: func(d *Destination) Settings { return (*snsSettings)(&d.SNS) }},
 	}
-	return names
-}
-
-// fields are the keys that all have, then those of each type. A name can be there several
-// times, since each type has a place of its own for its value.
-func (d *Destination) fields() []field {
-	all := d.common()
-	for _, t := range destinationTypes {
-		all = append(all, t.fields(d)...)
+	for _, t := range own {
+		if t.section == destinationKey {
+			types = append(types, variantOf[Destination]{name: t.name, own: true, settings: func(d *Destination) Settings {
+				d.Settings = t.settings()
+				return d.Settings
+			}})
+		}
 	}
-	return all
+	return types
 }
 
-func (d *Destination) common() []field {
+func (d *Destination) common(types []string) []field {
 	return append([]field{
 		text("name", &d.Name, nil, filled, isDestinationName),
-		choice("type", &d.Type, nil, destinationTypeNames()...),
+		choice("type", &d.Type, nil, types...),
 	}, d.Choice.fields()...)
-}
-
-// destinationKeys picks the keys that a destination may have by its type, and says what to
-// say of those that only other types have. Without a known type it may have all.
-func destinationKeys(all []field, entries map[string]any) (known []field, others map[string]string) {
-	var d Destination
-	first := len(d.common())
-	for _, t := range destinationTypes {
-		n := len(t.fields(&d))
-		if t.name != entries["type"] {
-			first += n
-			continue
-		}
-		known = slices.Concat(all[:len(d.common())], all[first:first+n])
-		if t.own {
-			withoutMongooseIM(known)
-		}
-		others = make(map[string]string)
-		for _, f := range all {
-			if !slices.ContainsFunc(known, func(own field) bool { return own.name == f.name }) {
-				others[f.name] = "it is no key of type " + quote(t.name) + ": remove it"
-			}
-		}
-		return known, others
-	}
-	return all, nil
 }
 
 // withoutMongooseIM leaves out the form that only MongooseIM's backends have.
@@ -200,25 +162,19 @@ func isDestinationName(s string) *complaint {
 
 // destinations checks [[destination]].
 func (l *loader) destinations(c *Config) {
+	types := destinationTypes(l.own)
 	for i := range c.Destinations {
 		d, at := &c.Destinations[i], keyPath{destinationKey, position(i)}
 		l.require(at.with("name").String(), `give the destination a name for logs, metrics and what waits for it: name = "crm", say`, d.Name == "")
 		if d.Name != "" && slices.ContainsFunc(c.Destinations[:i], func(earlier Destination) bool { return earlier.Name == d.Name }) {
 			l.errorf(at.with("name").String(), quote(d.Name)+" is the name of an earlier destination", "choose another name")
 		}
-		l.require(at.with("type").String(), "write one of "+strings.Join(destinationTypeNames(), ", "), d.Type == "")
+		l.require(at.with("type").String(), "write one of "+strings.Join(names(types), ", "), d.Type == "")
 		l.choice(&d.Choice, at)
-		switch d.Type {
-		case "http":
-			l.httpDestination(d, at)
-		case "rabbit":
-			l.rabbitDestination(d, at)
-		case "sns":
-			l.snsDestination(&d.SNS, at)
-		case "nats":
-			l.destinationNATS(&d.NATS, at)
-		case "kafka":
-			l.destinationKafka(&d.Kafka, at)
+		if d.Settings != nil {
+			d.Settings.Check(&Section{l, at})
+		} else if n := slices.IndexFunc(types, func(t variantOf[Destination]) bool { return t.name == d.Type }); n >= 0 {
+			types[n].settings(d).Check(&Section{l, at})
 		}
 		l.tls(d.TLS, at.with("tls").String(), true)
 		l.keepVerifyingAt(at.with("tls"))
@@ -231,8 +187,13 @@ const destinationKey = "destination"
 func DestinationPath(i int) string { return keyPath{destinationKey, position(i)}.String() }
 
 // destinations is [[destination]], whose keys depend on its type.
-func destinations(dst *[]Destination) field {
-	f := list(destinationKey, dst, (*Destination).fields)
-	f.narrow = destinationKeys
-	return f
+func destinations(dst *[]Destination, own []Type) field {
+	types := destinationTypes(own)
+	return variants(destinationKey, dst, func(d *Destination, entries map[string]any) ([]field, map[string]string) {
+		common := d.common(names(types))
+		if i := slices.IndexFunc(types, func(t variantOf[Destination]) bool { return t.name == entries["type"] }); i >= 0 && types[i].own {
+			withoutMongooseIM(common)
+		}
+		return pick(d, common, types, entries)
+	})
 }

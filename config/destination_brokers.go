@@ -5,8 +5,11 @@ import (
 	"strings"
 )
 
-// rabbitFields are the keys of type rabbit.
-func (d *Destination) rabbitFields() []field {
+// rabbitSettings are the keys of type rabbit.
+type rabbitSettings Destination
+
+// Keys implements Settings.
+func (d *rabbitSettings) Keys() []Key {
 	x, p := &d.Exchange, &d.Broker
 	return join([]field{
 		texts("addresses", &p.Addresses, []any{"localhost:5672"}, isBrokerAddress),
@@ -26,8 +29,12 @@ func (d *Destination) rabbitFields() []field {
 		}, d.Rabbit.publishing(true), p.connection())
 }
 
-// destinationFields are the keys of type sns.
-func (s *SNS) destinationFields() []field {
+// snsSettings are the keys of type sns.
+type snsSettings SNS
+
+// Keys implements Settings.
+func (d *snsSettings) Keys() []Key {
+	s := (*SNS)(d)
 	return join([]field{
 		text("topic", &s.Topic, nil, filled),
 		text("region", &s.Region, nil, filled),
@@ -67,10 +74,11 @@ func isRoleARN(s string) *complaint {
 	return &complaint{quote(s) + " is no ARN of a role", `write role_arn = "arn:aws:iam::123456789012:role/eventpusher", say`}
 }
 
-func (l *loader) rabbitDestination(d *Destination, at keyPath) {
-	l.require(at.with("exchange").String(), `name the exchange: exchange = "events"`, d.Exchange.Name == "")
-	l.declaration(&d.Exchange, at)
-	l.broker(&d.Broker, d.TLS, at)
+// Check implements Settings.
+func (d *rabbitSettings) Check(s *Section) {
+	s.Require("exchange", `name the exchange: exchange = "events"`, d.Exchange.Name == "")
+	s.l.declaration(&d.Exchange, s.at)
+	s.l.broker(&d.Broker, d.TLS, s.at)
 }
 
 // declaration checks what is declared of an exchange that has to be there, or is not asked for.
@@ -95,7 +103,9 @@ func (l *loader) broker(p *RabbitPool, tls *TLS, at keyPath) {
 	}
 }
 
-func (l *loader) snsDestination(s *SNS, at keyPath) {
+// Check implements Settings.
+func (d *snsSettings) Check(section *Section) {
+	s, l, at := (*SNS)(d), section.l, section.at
 	l.require(at.with("topic").String(), `write the topic's ARN: topic = "arn:aws:sns:eu-west-1:123456789012:events"`, s.Topic == "")
 	if parts := strings.Split(s.Topic, ":"); len(parts) == 6 && parts[0] == "arn" {
 		s.fromARN(l, parts, at)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // HTTPDestination is what a destination of type http has beside URL, Workers, Timeout and
@@ -73,6 +74,20 @@ func (d *HTTPDestination) fields() []field {
 			integer("rate_limit", &d.RateLimit, int64(0), 0, 1_000_000),
 		})
 }
+
+// httpSettings are the keys of type http.
+type httpSettings Destination
+
+// Keys implements Settings.
+func (d *httpSettings) Keys() []Key {
+	return join(secret("url", &d.URL, nil, filled, isHTTPURL), []field{
+		integer("workers", &d.Workers, int64(10), 1, 1000),
+		duration("timeout", &d.Timeout, "2s", time.Millisecond),
+	}, d.HTTP.fields(), []field{section("tls", &d.TLS, (*TLS).fields)})
+}
+
+// Check implements Settings.
+func (d *httpSettings) Check(s *Section) { s.l.httpDestination((*Destination)(d), s.at) }
 
 // own are headers that the requests have anyway, or that HTTP itself needs.
 var ownHeaders = []string{

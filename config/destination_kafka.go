@@ -15,7 +15,8 @@ type KafkaDestination struct {
 	TLS      *TLS
 }
 
-func (k *KafkaDestination) fields() []field {
+// Keys implements Settings.
+func (k *KafkaDestination) Keys() []Key {
 	return join([]field{
 		texts("brokers", &k.Brokers, nil, isHostPort),
 		text("topic", &k.Topic, nil, isTopic),
@@ -26,7 +27,9 @@ func (k *KafkaDestination) fields() []field {
 		[]field{section("tls", &k.TLS, (*TLS).fields)})
 }
 
-func (l *loader) destinationKafka(k *KafkaDestination, at keyPath) {
+// Check implements Settings.
+func (k *KafkaDestination) Check(s *Section) {
+	l, at := s.l, s.at
 	l.require(at.with("brokers").String(), `write brokers = ["kafka1.example.org:9092"], say`, len(k.Brokers) == 0)
 	l.require(at.with("topic").String(), `write topic = "xmpp-events", say`, k.Topic == "")
 	login := k.SASL != "" || k.Username != "" || k.Password != ""

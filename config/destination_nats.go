@@ -7,13 +7,15 @@ type NATSDestination struct {
 	Stream  string // that has to take the events; empty: any
 }
 
-func (n *NATSDestination) fields() []field {
+// Keys implements Settings.
+func (n *NATSDestination) Keys() []Key {
 	return append(n.NATSServers.fields(),
 		text("subject", &n.Subject, nil, filled),
 		text("stream", &n.Stream, nil, filled))
 }
 
-func (l *loader) destinationNATS(n *NATSDestination, at keyPath) {
-	l.require(at.with("subject").String(), `write subject = "events.{{.sort}}", say`, n.Subject == "")
-	l.natsServers(&n.NATSServers, at, true)
+// Check implements Settings.
+func (n *NATSDestination) Check(s *Section) {
+	s.Require("subject", `write subject = "events.{{.sort}}", say`, n.Subject == "")
+	s.l.natsServers(&n.NATSServers, s.at, true)
 }

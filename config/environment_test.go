@@ -109,7 +109,7 @@ func TestEnvironmentProblems(t *testing.T) {
 // No two keys share a variable.
 func TestVariablesAreUnique(t *testing.T) {
 	seen := make(map[string]string)
-	for _, v := range variables(nil, new(Config).fields(), nil) {
+	for _, v := range variables(nil, new(Config).fields(nil), nil) {
 		if other, taken := seen[v.name]; taken {
 			t.Errorf("%s names %s and %s", v.name, other, v.path)
 		}
@@ -221,7 +221,7 @@ func TestPathFile(t *testing.T) {
 // Every secret has its twin.
 func TestEverySecretHasATwin(t *testing.T) {
 	var twins []string
-	for _, v := range variables(nil, new(Config).fields(), nil) {
+	for _, v := range variables(nil, new(Config).fields(nil), nil) {
 		if v.field.secret != nil {
 			twins = append(twins, v.path.String())
 		}

@@ -62,7 +62,7 @@ func TestExampleIsKnown(t *testing.T) {
 	tree, _ := exampleTree(t)
 	var c checker
 	root := field{unknown: (*checker).foreignSection}
-	c.table(nil, tableFields{fields: new(Config).fields()}, tree, &root)
+	c.table(nil, tableFields{fields: new(Config).fields(nil)}, tree, &root)
 	if len(c.list) > 0 || len(c.ignored) > 0 || len(c.ignoredGeneral) > 0 {
 		t.Errorf("problems:\n%signored: %q %q", lines(c.list), c.ignored, c.ignoredGeneral)
 	}
@@ -71,7 +71,7 @@ func TestExampleIsKnown(t *testing.T) {
 // The example shows every key there is, with its default or marked as having none.
 func TestExampleShowsEveryKey(t *testing.T) {
 	tree, noDefault := exampleTree(t)
-	seen := compareExample(t, nil, new(Config).fields(), tree, noDefault)
+	seen := compareExample(t, nil, new(Config).fields(nil), tree, noDefault)
 	if seen < 150 {
 		t.Errorf("compared %d keys, want at least 150", seen)
 	}
@@ -93,9 +93,9 @@ func compareExample(t *testing.T, at keyPath, fields []field, shown map[string]a
 				seen += compareExample(t, path.with(tag), f.fields(), entries.(map[string]any), noDefault)
 			}
 		case listShape:
-			if f.narrow != nil {
+			if f.variant != nil {
 				for _, item := range value.([]any) {
-					known, _ := f.narrow(f.fields(), item.(map[string]any))
+					known, _, _ := f.variant(item.(map[string]any))
 					seen += compareExample(t, path, known, item.(map[string]any), noDefault)
 				}
 				continue

@@ -41,9 +41,9 @@ type field struct {
 	// an error.
 	unknown func(c *checker, at keyPath, known tableFields, name string, v any)
 
-	// narrow picks the fields that one item of an array may have by what stands in it, and
-	// says what to say of others; nil: all of them.
-	narrow func(all []field, entries map[string]any) (known []field, others map[string]string)
+	// variant is open for an item of an array whose keys depend on what stands in it. others
+	// says what to write in place of keys that only other variants have.
+	variant func(entries map[string]any) (fields []field, others map[string]string, done func())
 
 	// secret is where the contents of the file named by a _file twin go.
 	secret *Secret
@@ -125,6 +125,18 @@ func list[T any](name string, dst *[]T, fields func(*T) []field) field {
 		open: func(string) ([]field, func()) {
 			t := new(T)
 			return fields(t), func() { *dst = append(*dst, *t) }
+		},
+	}
+}
+
+// variants is an array of tables whose keys depend on what stands in each.
+func variants[T any](name string, dst *[]T, fields func(t *T, entries map[string]any) (known []field, others map[string]string)) field {
+	return field{
+		name: name, shape: listShape,
+		variant: func(entries map[string]any) ([]field, map[string]string, func()) {
+			t := new(T)
+			known, others := fields(t, entries)
+			return known, others, func() { *dst = append(*dst, *t) }
 		},
 	}
 }

@@ -22,27 +22,28 @@ import (
 //
 // It returns every problem at once, errors first, in an order that depends on the
 // input only. The Config is nil if and only if one of them is an Error.
-// File names in the file are relative to its directory, except outbox.path.
-func Load(path string, env []string) (*Config, []Problem) {
-	return whole(Examine(path, env))
+// File names in the file are relative to its directory, except outbox.path. own are the
+// types that the program adds to those of eventpusher.
+func Load(path string, env []string, own ...Type) (*Config, []Problem) {
+	return whole(Examine(path, env, own...))
 }
 
 // Examine is Load for looking for more problems: in spite of errors it returns what
 // could be read, with defaults in place of what could not and nothing in place of
 // required keys that are missing. The Config is nil only if the file cannot be read
 // or is no TOML, and fit to run only if no problem is an Error.
-func Examine(path string, env []string) (*Config, []Problem) {
+func Examine(path string, env []string, own ...Type) (*Config, []Problem) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, []Problem{{Error, path, "cannot read the configuration: " + reason(err), readRemedy(err)}}
 	}
-	return parse(data, env, filepath.Dir(path), path)
+	return parse(data, env, filepath.Dir(path), path, own)
 }
 
 // Parse does what Load does with what a file contains; dir is the directory that
 // file names are relative to.
-func Parse(data []byte, env []string, dir string) (*Config, []Problem) {
-	return whole(parse(data, env, dir, ""))
+func Parse(data []byte, env []string, dir string, own ...Type) (*Config, []Problem) {
+	return whole(parse(data, env, dir, "", own))
 }
 
 // whole withholds a configuration with errors.
@@ -58,18 +59,19 @@ func whole(c *Config, problems []Problem) (*Config, []Problem) {
 func Default() Config {
 	var c Config
 	l := newLoader("")
-	l.fill(nil, c.fields())
+	l.fill(nil, c.fields(nil))
 	return c
 }
 
-func parse(data []byte, env []string, dir, name string) (*Config, []Problem) {
+func parse(data []byte, env []string, dir, name string, own []Type) (*Config, []Problem) {
 	var tree map[string]any
 	if err := toml.Unmarshal(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")), &tree); err != nil {
 		return nil, []Problem{syntaxProblem(name, err)}
 	}
 	var c Config
 	l := newLoader(dir)
-	fields := c.fields()
+	l.own = l.checkTypes(own)
+	fields := c.fields(l.own)
 	root := field{unknown: (*checker).foreignSection}
 	l.clean = l.table(nil, tableFields{fields: fields}, tree, &root)
 	l.merge(env, variables(nil, fields, l.clean))
@@ -92,6 +94,7 @@ type loader struct {
 	fromEnv map[string]bool // paths that the environment sets
 	// holdsSecrets says that the file itself has secrets.
 	holdsSecrets bool
+	own          []Type // that the program adds
 }
 
 func newLoader(dir string) *loader {
@@ -161,10 +164,13 @@ func (l *loader) fill(at keyPath, fields []field) {
 }
 
 func (l *loader) fillTable(at keyPath, f *field, name string) {
-	fields, done := f.open(name)
-	if f.narrow != nil {
-		fields, _ = f.narrow(fields, l.entries(at))
+	if f.variant != nil {
+		fields, _, done := f.variant(l.entries(at))
+		l.fill(at, fields)
+		done()
+		return
 	}
+	fields, done := f.open(name)
 	l.fill(at, fields)
 	done()
 }

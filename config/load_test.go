@@ -142,7 +142,7 @@ sentAt = "event.time"
 		t.Errorf("hosts by tag (-want +got):\n%s", diff)
 	}
 	wantFilters := []Filter{{
-		Name: "meta", Priority: 10, OnError: "dead_letter",
+		Name: "meta", Type: "expression", Priority: 10, OnError: "dead_letter",
 		Metadata: map[string]string{"SentAt": "event.timestamp", "sentAt": "event.time", "x.y": "event.id"},
 	}}
 	if diff := cmp.Diff(wantFilters, c.Filters); diff != "" {

@@ -1,23 +1,22 @@
 package config
 
 import (
-	"math"
 	"time"
 )
 
 // This file and schema_mongooseim.go are the schema: every key with its type,
 // default and range, bound to the place where its value goes.
 
-// fields is the top level of config.toml.
-func (c *Config) fields() []field {
+// fields is the top level of config.toml, with the program's own types.
+func (c *Config) fields(own []Type) []field {
 	return []field{
 		table("component", c.Component.fields()...),
 		c.General.field(),
 		c.Pusher.field(),
-		destinations(&c.Destinations),
+		destinations(&c.Destinations, own),
 		table("push", c.AppServer.fields()...),
 		c.Pools.field(),
-		list("filter", &c.Filters, (*Filter).fields),
+		filters(&c.Filters, own),
 		table("outbox", c.Outbox.fields()...),
 		table("admin", c.Admin.fields()...),
 		table("log", c.Log.fields()...),
@@ -50,34 +49,6 @@ func (g *General) field() field {
 	f := table("general", texts("hosts", &g.Hosts, nil, isDomain))
 	f.unknown = (*checker).foreignGeneral
 	return f
-}
-
-func (f *Filter) fields() []field {
-	return []field{
-		text("name", &f.Name, nil, filled),
-		scalar("priority", integerShape, int64(10), filterPriority, into(&f.Priority)),
-		text("keep", &f.Keep, nil, nonEmpty),
-		formulas("metadata", &f.Metadata),
-		choice("on_error", &f.OnError, "dead_letter", "dead_letter", "keep", "drop"),
-		boolean("override", &f.Override, false),
-	}
-}
-
-// filterPriority refuses 50 and above: there MongooseIM's backends stand
-// (mod_event_pusher_rabbit.erl), so that a filter would judge what has left already.
-func filterPriority(v any) (int, *complaint) {
-	const backends = 50
-	n, bad := integerWithin(v, 1, math.MaxInt64)
-	if bad == nil && n >= backends {
-		bad = &complaint{
-			"is 50 or more: backends stand at 50, so the filter would run after the event has left",
-			"write 1 to 49; lower runs first",
-		}
-	}
-	if bad != nil {
-		return 0, bad
-	}
-	return int(n), nil
 }
 
 func (o *Outbox) fields() []field {

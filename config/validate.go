@@ -86,22 +86,6 @@ func defaultMUCHosts(hosts []string, component string) []string {
 	return slices.DeleteFunc(rooms, func(room string) bool { return room == component || slices.Contains(hosts, room) })
 }
 
-func (l *loader) filters(filters []Filter) {
-	seen := make(map[string]bool, len(filters))
-	for i, f := range filters {
-		at := keyPath{"filter", position(i)}
-		l.require(at.with("name").String(), `give the filter a name for logs and metrics, such as name = "content_only"`, f.Name == "")
-		if f.Name != "" && seen[f.Name] {
-			l.errorf(at.with("name").String(), "another filter is called "+quote(f.Name), "give each filter its own name")
-		}
-		seen[f.Name] = true
-		if !l.given(at.with("keep")...) && !l.given(at.with("metadata")...) {
-			l.warn(at.String(), "the filter has neither keep nor metadata, so it does nothing",
-				`write keep = "event.class == 'content'", say, or remove the filter`)
-		}
-	}
-}
-
 func (l *loader) outbox(c *Config) {
 	l.natsServers(&c.Outbox.NATS.NATSServers, keyPath{"outbox", "nats"}, c.Outbox.Engine == "nats")
 }

@@ -125,6 +125,9 @@ func (c Class) String() string {
 	return "other"
 }
 
+// JID is an XMPP address (RFC 7622), prepared.
+type JID = jid.JID
+
 // Metadata is what filters add to an event: a flat map of string, bool, int64
 // and finite float64 values.
 type Metadata map[string]any

@@ -98,7 +98,24 @@ func newDestination(d config.Destination, log *slog.Logger, compile backends.Com
 	case "sns":
 		return sns.New(sns.Options{Name: d.Name, Section: d.SNSSection(), Compile: compile, Log: log})
 	}
-	return newHTTP(d)
+	if d.Settings == nil {
+		return newHTTP(d)
+	}
+	b, ok := d.Settings.(Builder)
+	if !ok {
+		return nil, fmt.Errorf("the settings of type %q cannot build a backend: implement catalog.Builder in the program's source", d.Type)
+	}
+	return b.Build(d, log, compile)
+}
+
+// Builder is implemented by the settings of a type of [[destination]] that a program adds.
+type Builder interface {
+	config.Settings
+	// Build returns the backend of a destination, whose Settings are the receiver. It is
+	// called at check as well: it connects to nothing and creates nothing, which is for
+	// backends.Preparing and Publish. compile compiles expressions of the settings. An error
+	// says what to correct in the configuration, and holds no secret.
+	Build(d config.Destination, log *slog.Logger, compile backends.Compile) (backends.Backend, error)
 }
 
 func newHTTP(d config.Destination) (backends.Backend, error) {

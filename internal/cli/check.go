@@ -12,7 +12,7 @@ import (
 // load reads the configuration and checks all that can be checked without
 // connecting to anything. The configuration is nil if a problem is an error.
 func load(p Process, path string) (*config.Config, []config.Problem) {
-	cfg, problems := config.Examine(path, p.Env)
+	cfg, problems := config.Examine(path, p.Env, p.Own...)
 	if cfg == nil {
 		return nil, problems
 	}
@@ -27,7 +27,7 @@ func load(p Process, path string) (*config.Config, []config.Problem) {
 // mustLoad reads the configuration for a command that only needs to find its way;
 // it prints the errors if there are any.
 func mustLoad(p Process, path string) (*config.Config, error) {
-	cfg, problems := config.Load(path, p.Env)
+	cfg, problems := config.Load(path, p.Env, p.Own...)
 	if cfg != nil {
 		return cfg, nil
 	}

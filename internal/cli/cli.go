@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"eventpusher/config"
 	"eventpusher/feeds"
 	"eventpusher/internal/setup"
 )
@@ -31,6 +32,7 @@ type Process struct {
 	Stdout  io.Writer
 	Stderr  io.Writer
 	Version string
+	Own     []config.Type // types of filters and destinations that the program adds
 }
 
 // command is one subcommand; a name of two words is written with a space between

@@ -76,9 +76,53 @@ func (c *compilation) filter() Filter {
 	default:
 		c.fault(config.Error, "on_error", fmt.Sprintf("is %q", c.cfg.OnError), `use "dead_letter", "keep" or "drop"`)
 	}
+	if c.cfg.Settings != nil {
+		return c.own(policy)
+	}
 	if strings.TrimSpace(c.cfg.Keep) != "" {
 		f.keep = c.expression("keep", c.cfg.Keep, true)
 	}
+	c.metadata(f)
+	if c.failed {
+		return nil
+	}
+	return WithPolicy(f, policy)
+}
+
+// own builds a filter of a type that the program adds.
+func (c *compilation) own(policy Policy) Filter {
+	b, ok := c.cfg.Settings.(Builder)
+	if !ok {
+		c.fault(config.Error, "type", fmt.Sprintf("the settings of type %q cannot build a filter", c.cfg.Type), "implement filter.Builder in the program's source")
+		return nil
+	}
+	judge, err := b.Build(*c.cfg)
+	if err != nil {
+		c.fault(config.Error, "type", err.Error(), "")
+	}
+	if c.failed {
+		return nil
+	}
+	priority := c.cfg.Priority
+	if priority == 0 {
+		priority = DefaultFilterPriority
+	}
+	return WithPolicy(&ownFilter{c.cfg.Name, priority, judge}, policy)
+}
+
+// ownFilter is a filter of a type that the program adds.
+type ownFilter struct {
+	name     string
+	priority int
+	judge    Judge
+}
+
+func (f *ownFilter) Name() string                           { return f.name }
+func (f *ownFilter) Priority() int                          { return f.priority }
+func (f *ownFilter) Filter(e *event.Event) (Verdict, error) { return f.judge(e) }
+
+// metadata compiles the expressions of metadata into f.
+func (c *compilation) metadata(f *expressionFilter) {
 	for _, key := range sortedKeys(c.cfg.Metadata) {
 		path := "metadata." + key
 		if text := keyFault(key); text != "" {
@@ -97,10 +141,6 @@ func (c *compilation) filter() Filter {
 			f.metadata = append(f.metadata, metadataExpression{key: key, value: p})
 		}
 	}
-	if c.failed {
-		return nil
-	}
-	return WithPolicy(f, policy)
 }
 
 func sortedKeys(m map[string]string) []string {

@@ -2,7 +2,10 @@
 // of filters, and the language of their expressions and of the conditions (when).
 package filter
 
-import "eventpusher/event"
+import (
+	"eventpusher/config"
+	"eventpusher/event"
+)
 
 // BackendPriority is where MongooseIM's backends stand in the chain of its hook
 // push_event (mod_event_pusher_rabbit.erl): a filter at this priority or above
@@ -25,6 +28,18 @@ type Filter interface {
 	// time, must not block and should take microseconds. e.Metadata is what the
 	// filters before it added.
 	Filter(e *event.Event) (Verdict, error)
+}
+
+// Judge is the method Filter of a Filter.
+type Judge func(e *event.Event) (Verdict, error)
+
+// Builder is implemented by the settings of a type of [[filter]] that a program adds.
+type Builder interface {
+	config.Settings
+	// Build returns what judges the events of a filter, whose Settings are the receiver. It
+	// is called at check as well, so it has no effects. An error says what to correct in the
+	// configuration, and holds no secret.
+	Build(f config.Filter) (Judge, error)
 }
 
 // Verdict is what a filter says about an event. The zero Verdict keeps it.

@@ -41,6 +41,7 @@ func TestPushCases(t *testing.T) {
 				pushExplain(t, w, say)
 				pushMissed(t, w, bob, say)
 				pushRules(t, w, bob, say)
+				pushBlocked(t, w, bob, say)
 			})
 			t.Run("accounts that end", func(t *testing.T) { pushAccounts(t, server, say) })
 			t.Run("enhanced plugin, v2", func(t *testing.T) {

@@ -40,7 +40,7 @@ var pushServers = []struct {
 	{"prosody", "refused", func(t *testing.T) *harness.XMPPServer {
 		return harness.Prosody(t, harness.ProsodyOptions{
 			EventFeed: true, DelegatePush: true, Accounts: true, Components: []string{"events.localhost"}, MUC: "muc.localhost", Users: users,
-			Hosts: []string{"localhost", otherHost},
+			Hosts: []string{"localhost", otherHost}, Modules: []string{"blocklist"},
 			Config: `smacks_hibernation_time = 3
 admins = { "carol@localhost" }
 Component "pubsub.localhost" "pubsub"

@@ -107,8 +107,8 @@ texts([Member | Members], Text, Bytes, Full) when Bytes + 1 + byte_size(Member) 
 texts(Members, Text, _, Full) ->
     texts(Members, [], 0, [iolist_to_binary(lists:join($\s, Text)) | Full]).
 
-%% existing are those that are known to be accounts, and do not block the room, or may
-%% be. Only what is said about these is remembered.
+%% existing are those that are known to be accounts, or may be, and do not block the
+%% room. Only what is said about these is remembered.
 -spec existing([account()], jid()) -> [account()].
 existing(Candidates, Occupant) ->
     Known = case get(?ACCOUNTS) of
@@ -126,7 +126,7 @@ existing(Candidates, Occupant) ->
 			  {Exists, _} = Fact = look_up(Account, Now),
 			  {listed(Exists, Account, Occupant, Members), Remembered#{Account => Fact}, Lookups - 1};
 		      _ ->
-			  {[Account | Members], Remembered, 0}
+			  {listed(true, Account, Occupant, Members), Remembered, 0}
 		  end
 	  end, {[], #{}, ?MOST_LOOKUPS}, Candidates),
     put(?ACCOUNTS, Remembered),

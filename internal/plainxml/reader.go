@@ -29,6 +29,9 @@ const (
 	maxAttrs = 16
 )
 
+// usual is the depth of a notification, and more attributes than its elements have.
+const usual = 4
+
 // Reader reads one element. What it returns shares the input's memory wherever it can.
 type Reader struct {
 	in    string
@@ -48,7 +51,7 @@ type attr struct{ name, value string }
 
 // NewReader returns a Reader of in. The default namespace outside is space.
 func NewReader(in, space string) *Reader {
-	return &Reader{in: in, space: space, open: make([]element, 0, 8), attrs: make([]attr, 0, 8)}
+	return &Reader{in: in, space: space, open: make([]element, 0, usual), attrs: make([]attr, 0, usual)}
 }
 
 // Next reads the next token. After Odd and Done it must not be called again.

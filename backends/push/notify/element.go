@@ -1,8 +1,8 @@
 package notify
 
 import (
-	"bytes"
 	"encoding/xml"
+	"strings"
 
 	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/internal/plainxml"
@@ -18,7 +18,7 @@ func Element(fields []Field) string {
 	for i := range fields {
 		size += 48 + len(fields[i].Name) + len(fields[i].Value)
 	}
-	var b bytes.Buffer
+	var b strings.Builder
 	b.Grow(size)
 	b.WriteString("<notification xmlns='" + NS + "'>")
 	if len(fields) > 0 {
@@ -34,7 +34,8 @@ type notification struct {
 	Form    dataform.Form `xml:"jabber:x:data x"`
 }
 
-// ReadElement returns the form of a notification element, which is empty if it has none.
+// ReadElement returns the form of a notification element, which is empty if it has none. It
+// may share the element's memory.
 func ReadElement(element string) (dataform.Form, error) {
 	n, ok := readPlain(element)
 	if ok {

@@ -3,8 +3,8 @@
 package dataform
 
 import (
-	"bytes"
 	"encoding/xml"
+	"io"
 	"strings"
 	"unicode/utf8"
 
@@ -36,15 +36,19 @@ type Field struct {
 	Values []string `xml:"jabber:x:data value"`
 }
 
+// usual is how many fields most forms have.
+const usual = 4
+
 // Read reads the form whose x element has just begun, to its end, as encoding/xml would
-// unmarshal it; false means that there is something odd in it.
+// unmarshal it; false means that there is something odd in it. The form shares the input's
+// memory.
 func (f *Form) Read(r *plainxml.Reader) bool {
-	f.Type = strings.Clone(r.Attr("type"))
+	f.Type, f.Fields = r.Attr("type"), make([]Field, 0, usual)
 	return Children(r, func() bool {
 		if !r.Is(NS, "field") {
 			return r.Skip()
 		}
-		f.Fields = append(f.Fields, Field{Name: strings.Clone(r.Attr("var"))})
+		f.Fields = append(f.Fields, Field{Name: r.Attr("var")})
 		return f.Fields[len(f.Fields)-1].read(r)
 	})
 }
@@ -56,7 +60,7 @@ func (f *Field) read(r *plainxml.Reader) bool {
 		}
 		value, next := "", r.Next()
 		if next == plainxml.Text {
-			value, next = strings.Clone(r.Text()), r.Next()
+			value, next = r.Text(), r.Next()
 		}
 		f.Values = append(f.Values, value)
 		return next == plainxml.End
@@ -112,30 +116,36 @@ func (f *Form) Value(name string) string {
 }
 
 // escape writes a text. Most need no escape, which saves a copy.
-func escape(b *bytes.Buffer, text string) {
+func escape(b Writer, text string) {
 	plain := func(c rune) bool {
 		return c >= ' ' && c < utf8.RuneSelf && c != '&' && c != '<' && c != '>' && c != '\'' && c != '"'
 	}
 	if strings.ContainsFunc(text, func(c rune) bool { return !plain(c) }) {
-		_ = xml.EscapeText(b, []byte(text)) // a buffer takes everything
+		_ = xml.EscapeText(b, []byte(text)) // a Writer takes everything
 		return
 	}
-	b.WriteString(text)
+	_, _ = b.WriteString(text)
+}
+
+// Writer is a bytes.Buffer or a strings.Builder, which take everything.
+type Writer interface {
+	io.Writer
+	io.StringWriter
 }
 
 // Write writes a form with n fields. An empty purpose leaves FORM_TYPE out.
-func Write(b *bytes.Buffer, kind, purpose string, n int, field func(i int) (name, value string)) {
-	b.WriteString("<x xmlns='" + NS + "' type='" + kind + "'>")
+func Write(b Writer, kind, purpose string, n int, field func(i int) (name, value string)) {
+	_, _ = b.WriteString("<x xmlns='" + NS + "' type='" + kind + "'>")
 	if purpose != "" {
-		b.WriteString("<field var='" + FormType + "' type='hidden'><value>" + purpose + "</value></field>")
+		_, _ = b.WriteString("<field var='" + FormType + "' type='hidden'><value>" + purpose + "</value></field>")
 	}
 	for i := range n {
 		name, value := field(i)
-		b.WriteString("<field var='")
+		_, _ = b.WriteString("<field var='")
 		escape(b, name)
-		b.WriteString("'><value>")
+		_, _ = b.WriteString("'><value>")
 		escape(b, value)
-		b.WriteString("</value></field>")
+		_, _ = b.WriteString("</value></field>")
 	}
-	b.WriteString("</x>")
+	_, _ = b.WriteString("</x>")
 }

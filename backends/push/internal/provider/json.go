@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 )
 
+// usual is the size of most payloads, in bytes.
+const usual = 256
+
 // JSON encodes v without the escapes that only HTML needs: a byte of a message
 // should cost a byte of a payload.
 func JSON(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
+	b := bytes.NewBuffer(make([]byte, 0, usual))
+	e := json.NewEncoder(b)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return nil, err

@@ -51,7 +51,6 @@ type Options struct {
 
 // Client sends requests. It is safe for concurrent use.
 type Client struct {
-	http      *http.Client
 	transport *http.Transport
 	timeout   time.Duration
 	places    chan struct{}
@@ -99,10 +98,6 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 		// Endpoints of Web Push are anybody's; the default is 10 MiB.
 		MaxResponseHeaderBytes: maxHeader,
 	}
-	c.http = &http.Client{
-		Transport:     c.transport,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 	return c, nil
 }
 
@@ -123,7 +118,8 @@ type Answer struct {
 	At     time.Time
 }
 
-// Post sends body to target with the given headers, once there is a place. Redirects
+// Post sends body to target with the given headers, which it adds to, once there is a place.
+// User and password of target are sent as they would be by a browser (RFC 7617). Redirects
 // are answers like any other. An error means that there was no answer; it does not
 // show target.
 func (c *Client) Post(ctx context.Context, target *url.URL, header http.Header, body []byte) (*Answer, error) {
@@ -144,15 +140,26 @@ func (c *Client) Post(ctx context.Context, target *url.URL, header http.Header, 
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}).WithContext(ctx)
 	req.Header.Set("User-Agent", "eventpusher")
-	resp, err := c.http.Do(req)
+	if u := target.User; u != nil {
+		password, _ := u.Password()
+		req.SetBasicAuth(u.Username(), password)
+	}
+	resp, err := c.transport.RoundTrip(req) // an http.Client copies the headers, for redirects
 	if err != nil {
 		return nil, backends.WithoutURL(err)
 	}
 	defer resp.Body.Close()
-	a := &Answer{Status: resp.StatusCode, Header: resp.Header, At: time.Now()}
 	// Once the status is known it counts; a body that breaks off costs its details.
-	a.Body, _ = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	return a, nil
+	return &Answer{Status: resp.StatusCode, Header: resp.Header, At: time.Now(), Body: readBody(resp)}, nil
+}
+
+// readBody reads the first 16 KiB of an answer's body. Most have none.
+func readBody(resp *http.Response) []byte {
+	var b bytes.Buffer
+	if resp.ContentLength != 0 {
+		_, _ = b.ReadFrom(io.LimitReader(resp.Body, maxAnswer)) // as said in Post
+	}
+	return b.Bytes()
 }
 
 // Err returns the answer's status as an error, with what the provider gave as the

@@ -97,6 +97,25 @@ func TestPost(t *testing.T) {
 	}
 }
 
+// TestUserOfURL: user and password of an address are sent, as what stands before MongoosePush
+// may ask for them.
+func TestUserOfURL(t *testing.T) {
+	users := make(chan string, 2)
+	c, target := start(t, Options{}, func(_ http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		users <- user + ":" + password
+	})
+	for _, want := range []string{":", "joe:hunter2"} {
+		if _, err := c.Post(t.Context(), target, http.Header{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-users; got != want {
+			t.Errorf("user %q, want %q", got, want)
+		}
+		target.User = url.UserPassword("joe", "hunter2")
+	}
+}
+
 func TestConcurrencyIsBounded(t *testing.T) {
 	const bound = 3
 	var now, most atomic.Int64

@@ -100,17 +100,17 @@ func (c *Client) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 	if err != nil {
 		return backends.Permanent(errors.New("the notification is no XML"))
 	}
-	summary := make(map[string]string, len(form.Fields))
+	summary := make([]notify.Field, 0, len(form.Fields))
 	for _, f := range form.Fields {
 		if len(f.Values) > 0 && f.Name != dataform.FormType {
-			summary[f.Name] = f.Values[0]
+			summary = append(summary, notify.Field{Name: f.Name, Value: f.Values[0]})
 		}
 	}
 	return c.publish(ctx, t.Address.Reveal(), t.Options, summary)
 }
 
-func (c *Client) publish(ctx context.Context, deviceID string, options []notify.Field, summary map[string]string) error {
-	segment, err := pathOf(deviceID)
+func (c *Client) publish(ctx context.Context, deviceID string, options, summary []notify.Field) error {
+	target, err := c.target(deviceID)
 	if err != nil {
 		return backends.Permanent(err)
 	}
@@ -122,11 +122,25 @@ func (c *Client) publish(ctx context.Context, deviceID string, options []notify.
 	if epoch := backends.Epoch(ctx); epoch != 0 {
 		header.Set("eventpusher-epoch", strconv.FormatUint(epoch, 10))
 	}
-	answer, err := c.client.Post(ctx, c.base.JoinPath(segment), header, text)
+	answer, err := c.client.Post(ctx, target, header, text)
 	if err != nil {
 		return err
 	}
 	return c.verdict(answer)
+}
+
+// target returns the URL of a device.
+func (c *Client) target(deviceID string) (*url.URL, error) {
+	segment, err := pathOf(deviceID)
+	if err != nil {
+		return nil, err
+	}
+	u := *c.base
+	u.Path += "/" + deviceID
+	if segment != deviceID || u.RawPath != "" {
+		u.RawPath = c.base.EscapedPath() + "/" + segment
+	}
+	return &u, nil
 }
 
 func (c *Client) verdict(a *provider.Answer) error {

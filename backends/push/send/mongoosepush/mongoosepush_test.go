@@ -289,11 +289,10 @@ func FuzzPath(f *testing.F) {
 	f.Add("..")
 	_, c := start(f, "", "/prefix")
 	f.Fuzz(func(t *testing.T, device string) {
-		segment, err := pathOf(device)
+		u, err := c.target(device)
 		if err != nil {
 			return
 		}
-		u := c.base.JoinPath(segment)
 		const before = "/prefix/v3/notification/"
 		last, below := strings.CutPrefix(u.EscapedPath(), before)
 		if !below || last == "" || strings.ContainsAny(last, "/?#") || u.Path != before+device || u.RawQuery != "" {

@@ -1,7 +1,6 @@
 package mongoosepush
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -22,93 +21,99 @@ const (
 	optionSilent  = "silent"
 )
 
-var (
-	// forwarded go beside the alert or the data, all as the texts that they are.
-	forwarded = [...]string{"mode", "priority", "topic", "mutable_content", "time_to_live"}
-	// forwardedInAlert go into the alert.
-	forwardedInAlert = [...]string{"click_action", "sound"}
-)
+// request is what is posted. Versions 2 and 3 of the API do not differ in it. The texts that
+// are nil were not given.
+type request struct {
+	Service        string         `json:"service"`
+	Mode           *string        `json:"mode,omitempty"`
+	Priority       *string        `json:"priority,omitempty"`
+	Topic          *string        `json:"topic,omitempty"`
+	MutableContent *string        `json:"mutable_content,omitempty"`
+	TimeToLive     *string        `json:"time_to_live,omitempty"`
+	Alert          *alert         `json:"alert,omitempty"`
+	Data           map[string]any `json:"data,omitzero"`
+}
+
+type alert struct {
+	Title       string  `json:"title"`
+	Tag         string  `json:"tag"`
+	Body        string  `json:"body"`
+	Badge       *int    `json:"badge,omitempty"`
+	ClickAction *string `json:"click_action,omitempty"`
+	Sound       *string `json:"sound,omitempty"`
+}
 
 // body returns what MongooseIM sends for a registration with these publish-options and
 // a notification with this summary (mod_push_service_mongoosepush.erl): an alert, or
-// with silent = "true" the summary as data. Versions 2 and 3 do not differ in it.
-func body(options []notify.Field, summary map[string]string) ([]byte, error) {
+// with silent = "true" the summary as data.
+func body(options, summary []notify.Field) ([]byte, error) {
 	service := notify.Value(options, optionService)
 	if service == "" {
 		return nil, errors.New("the registration has no service among its publish-options")
 	}
-	request := map[string]any{optionService: service}
-	for _, name := range forwarded {
-		if value, given := option(options, name); given {
-			request[name] = value
-		}
+	r := request{
+		Service: service, Mode: given(options, "mode"), Priority: given(options, "priority"), Topic: given(options, "topic"),
+		MutableContent: given(options, "mutable_content"), TimeToLive: given(options, "time_to_live"),
 	}
 	count, err := messageCount(summary)
 	if err != nil {
 		return nil, err
 	}
 	if notify.Value(options, optionSilent) == "true" {
-		request["data"] = data(summary, count)
-	} else if request["alert"], err = alert(options, summary, count); err != nil {
+		r.Data = data(summary, count)
+	} else if r.Alert, err = newAlert(options, summary, count); err != nil {
 		return nil, err
 	}
-	return provider.JSON(request)
+	return provider.JSON(&r)
 }
 
-// messageCount returns the number as JSON writes it, nil when there is none.
-func messageCount(summary map[string]string) (any, error) {
-	text, given := summary[notify.KeyMessageCount]
-	if !given {
+// messageCount returns the number of messages, nil when there is none.
+func messageCount(summary []notify.Field) (*int, error) {
+	text := given(summary, notify.KeyMessageCount)
+	if text == nil {
 		return nil, nil
 	}
-	count, err := strconv.Atoi(text)
+	count, err := strconv.Atoi(*text)
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a number", notify.KeyMessageCount)
 	}
-	return json.Number(strconv.Itoa(count)), nil
+	return &count, nil
 }
 
-func data(summary map[string]string, count any) map[string]any {
+func data(summary []notify.Field, count *int) map[string]any {
 	fields := make(map[string]any, len(summary))
-	for key, value := range summary {
-		fields[key] = value
+	for i := range summary {
+		fields[summary[i].Name] = summary[i].Value
 	}
 	if count != nil {
-		fields[notify.KeyMessageCount] = count
+		fields[notify.KeyMessageCount] = *count
 	}
 	return fields
 }
 
-func alert(options []notify.Field, summary map[string]string, count any) (map[string]any, error) {
-	sender, hasSender := summary[notify.KeySender]
-	text, hasText := summary[notify.KeyBody]
-	if hasText && !hasSender {
-		// The sender is not to be told, and there is no alert without a title.
-		sender, hasSender = notify.GenericBody, true
-	}
-	if !hasSender || !hasText {
+func newAlert(options, summary []notify.Field, count *int) (*alert, error) {
+	sender, text := given(summary, notify.KeySender), given(summary, notify.KeyBody)
+	if text == nil {
 		return nil, fmt.Errorf("an alert needs %s and %s; register with silent = true for what has neither", notify.KeySender, notify.KeyBody)
 	}
-	fields := map[string]any{"title": sender, "tag": sender, "body": text}
-	if count != nil {
-		fields["badge"] = count
+	title := notify.GenericBody // if the sender is not to be told: there is no alert without a title
+	if sender != nil {
+		title = *sender
 	}
-	for _, name := range forwardedInAlert {
-		if value, given := option(options, name); given {
-			fields[name] = value
-		}
-	}
-	return fields, nil
+	return &alert{
+		Title: title, Tag: title, Body: *text, Badge: count,
+		ClickAction: given(options, "click_action"), Sound: given(options, "sound"),
+	}, nil
 }
 
-// option returns the value of an option and whether it is there, which it may be empty.
-func option(options []notify.Field, name string) (string, bool) {
-	for i := range options {
-		if options[i].Name == name {
-			return options[i].Value, true
+// given returns the value of a field, which may be empty; nil if it is not there.
+func given(fields []notify.Field, name string) *string {
+	for i := range fields {
+		if fields[i].Name == name {
+			return &fields[i].Value
 		}
 	}
-	return "", false
+	return nil
 }
 
 // Target returns the target of a registration with these publish-options.

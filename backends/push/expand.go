@@ -34,7 +34,7 @@ func (b *Backend) expand(ctx context.Context, e *event.Event) error {
 		b.journal.Note(e.User, e.ID, journal.Outcome(reason))
 		return nil
 	}
-	first := b.messages.first(n.Key, e)
+	first := b.messages.first(n.Key, e).String()
 	services, err := b.registered(ctx, &n)
 	if err != nil {
 		return err
@@ -152,7 +152,7 @@ func withBadge(n *decide.Notice) devices.Summary {
 }
 
 // notificationID returns the id of the notification of a message for a registration. first is
-// the id of the message's first event. The first half of the id, its likeness, is the same
+// the mark of the message's first event. The first half of the id, its likeness, is the same
 // for messages with the same key.
 func notificationID(s *registration.Service, key, first string) string {
 	return digest(key, string(s.PubSub), s.Node) + digest(first, string(s.PubSub), s.Node)

@@ -1,16 +1,16 @@
 package push
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"eventpusher/event"
 )
 
 const (
-	// memoryKept is how many messages and how many notifications are remembered.
+	// memoryKept is how many messages and how many notifications are remembered at least.
 	memoryKept = 1 << 16
 	// reportedWithin is how far apart the events of one message are: that it was sent, that
 	// it was stored. What comes later is another message with the same sender, id and text.
@@ -20,75 +20,119 @@ const (
 	resumeWithin = 24 * time.Hour
 )
 
+// recent remembers what was entered last: memoryKept values, and up to as many older ones.
+// It is not safe for concurrent use. The garbage collector passes over values without pointers.
+type recent[V any] struct{ young, old map[recentKey]V }
+
+// recentKey has room for every key of this package.
+type recentKey [32]byte
+
+func keyOfText(text string) (k recentKey) {
+	copy(k[:], text)
+	return k
+}
+
+func newRecent[V any]() recent[V] {
+	return recent[V]{make(map[recentKey]V), make(map[recentKey]V)}
+}
+
+func (m *recent[V]) get(key recentKey) (V, bool) {
+	v, ok := m.young[key]
+	if !ok {
+		v, ok = m.old[key]
+	}
+	return v, ok
+}
+
+func (m *recent[V]) put(key recentKey, v V) {
+	if len(m.young) >= memoryKept {
+		m.young, m.old = m.old, m.young
+		clear(m.young)
+	}
+	m.young[key] = v
+}
+
+func (m *recent[V]) remove(key recentKey) {
+	delete(m.young, key)
+	delete(m.old, key)
+}
+
 // reports remembers, by a key that messages with the same sender, id and text share, the
-// first event of the latest such message.
+// first event of the latest such message. It is safe for concurrent use.
 type reports struct {
 	mu sync.Mutex
-	of *simplelru.LRU[string, report]
+	of recent[report]
 }
 
 // report is the first event of a message.
 type report struct {
-	event string
+	event mark
 	kind  event.Kind
-	at    time.Time
+	at    int64 // Unix time in microseconds
 }
 
-func newReports() *reports {
-	of, _ := simplelru.NewLRU[string, report](memoryKept, nil) // it fails for no size but one below 1
-	return &reports{of: of}
+// mark stands for the id of an event.
+type mark [8]byte
+
+func markOf(id string) mark {
+	sum := sha256.Sum256([]byte(id))
+	return mark(sum[:])
 }
 
-// first returns the id of the first event of the message that e is of.
-func (m *reports) first(key string, e *event.Event) string {
+// String returns the mark in hexadecimal.
+func (m mark) String() string { return hex.EncodeToString(m[:]) }
+
+func newReports() *reports { return &reports{of: newRecent[report]()} }
+
+// first returns the mark of the first event of the message that e is of.
+func (m *reports) first(key string, e *event.Event) mark {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if r, ok := m.of.Get(key); ok && r.same(e) {
+	k, own := keyOfText(key), markOf(e.ID)
+	if r, ok := m.of.get(k); ok && r.same(own, e) {
 		return r.event
 	}
-	m.of.Add(key, report{e.ID, e.Kind, e.Time})
-	return e.ID
+	m.of.put(k, report{own, e.Kind, e.Time.UnixMicro()})
+	return own
 }
 
 // has reports whether an event of the message is remembered.
 func (m *reports) has(key string, e *event.Event) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, ok := m.of.Get(key)
-	return ok && r.same(e)
+	r, ok := m.of.get(keyOfText(key))
+	return ok && r.same(markOf(e.ID), e)
 }
 
-// same reports whether e is of the message that r is of, if their keys are equal.
-func (r *report) same(e *event.Event) bool {
-	apart := e.Time.Sub(r.at).Abs()
-	return e.ID == r.event || apart <= reportedWithin ||
+// same reports whether e, of that mark, is of the message that r is of, if their keys are equal.
+func (r *report) same(own mark, e *event.Event) bool {
+	apart := e.Time.Sub(time.UnixMicro(r.at)).Abs()
+	return own == r.event || apart <= reportedWithin ||
 		r.kind == event.Unack && e.Kind == event.Stored && apart <= resumeWithin
 }
 
-// idSet remembers the latest ids.
+// idSet remembers the latest ids. It is safe for concurrent use.
 type idSet struct {
 	mu sync.Mutex
-	of *simplelru.LRU[string, struct{}]
+	of recent[struct{}]
 }
 
-func newIDSet() *idSet {
-	of, _ := simplelru.NewLRU[string, struct{}](memoryKept, nil) // it fails for no size but one below 1
-	return &idSet{of: of}
-}
+func newIDSet() *idSet { return &idSet{of: newRecent[struct{}]()} }
 
 // add adds an id and reports whether it is new.
 func (s *idSet) add(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.of.Contains(id) {
+	key := keyOfText(id)
+	if _, there := s.of.get(key); there {
 		return false
 	}
-	s.of.Add(id, struct{}{})
+	s.of.put(key, struct{}{})
 	return true
 }
 
 func (s *idSet) remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.of.Remove(id)
+	s.of.remove(keyOfText(id))
 }

@@ -59,6 +59,10 @@ tls.cacertfile = %q
 	backend.Attach(store, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(backend.Publish(ctx, list)...) })
 	const users = 5000
 	register(b, store, users)
+	// A destination is slow until it has answered once.
+	if err := backend.Publish(b.Context(), []event.Event{message(0, users)})[0]; err != nil {
+		b.Fatal(err)
+	}
 
 	limits := backend.Limits()
 	var next atomic.Int64
@@ -93,7 +97,7 @@ tls.cacertfile = %q
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "pushes/s")
 	b.ReportMetric(float64((processorTime(b)-used).Microseconds())/float64(b.N), "cpu-us/push")
-	if n := len(gateway.Requests()); n != b.N {
+	if n := len(gateway.Requests()) - 1; n != b.N {
 		b.Errorf("%d of %d arrived", n, b.N)
 	}
 }

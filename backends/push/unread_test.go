@@ -40,8 +40,8 @@ func TestUnreadElsewhere(t *testing.T) {
 		}
 	}
 	want := []unread.Message{
-		{User: "bob@example.org", With: "alice@example.org", Key: "e-7", Time: f.now},
-		{User: "bob@example.org", With: "alice@example.org", Key: "e-1", Time: f.now},
+		{User: "bob@example.org", With: "alice@example.org", Key: markOf("e-7").String(), Time: f.now},
+		{User: "bob@example.org", With: "alice@example.org", Key: markOf("e-1").String(), Time: f.now},
 	}
 	if diff := cmp.Diff(want, counter.asked); diff != "" {
 		t.Error(diff)

@@ -27,8 +27,6 @@ func (d *dispatcher) publish(ctx context.Context, batch []event.Event) (errs []e
 		}
 		return errs
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
-	defer cancel()
 	defer func() {
 		p := recover()
 		if p == nil {

@@ -130,15 +130,35 @@ func (d *dispatcher) run(ctx context.Context) {
 // lane takes batches and publishes them, one after the other.
 func (d *dispatcher) lane(ctx context.Context) {
 	c := &call{}
+	within, release := deadlines(d.timeout)
+	defer release()
 	for d.next(c) {
 		if !d.load(c) {
 			continue
 		}
 		calling, end := c.bind(ctx)
-		errs := d.publish(calling, c.batch)
+		errs := d.publish(within(calling), c.batch)
 		d.finish(calling, c, errs)
 		end()
 	}
+}
+
+// deadlines returns a function that gives calls, one after the other, the timeout, or down to
+// three quarters of it: calls of one parent share a context for as long, since one for each
+// costs as much as a quick backend. release ends the last context.
+func deadlines(timeout time.Duration) (within func(parent context.Context) context.Context, release func()) {
+	var of, ctx context.Context
+	var until time.Time
+	end := func() {}
+	within = func(parent context.Context) context.Context {
+		if parent != of || time.Until(until) < timeout-timeout/4 {
+			end()
+			of, until = parent, time.Now().Add(timeout)
+			ctx, end = context.WithDeadline(parent, until)
+		}
+		return ctx
+	}
+	return within, func() { end() }
 }
 
 // bind returns the context for a call. It ends when the outbox loses the right to deliver

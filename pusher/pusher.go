@@ -43,7 +43,8 @@ type Options struct {
 	// MaxAge is how long an event may wait for a backend before it becomes a dead
 	// letter; 0: DefaultMaxAge, negative: forever.
 	MaxAge time.Duration
-	// PublishTimeout is the deadline of one call of a backend; 0: DefaultPublishTimeout.
+	// PublishTimeout is how long one call of a backend may take, or down to three quarters of
+	// it. 0: DefaultPublishTimeout.
 	PublishTimeout time.Duration
 	// Outbox keeps the accepted events. It is required, and belongs to the caller, who
 	// closes it after Run has returned.

@@ -19,6 +19,12 @@ type HTTPDestination struct {
 	SigningKeys []SigningKey // Standard Webhooks; each signs every request
 	Proxy       string       // "environment" (default), "none" or a URL
 	RateLimit   int          // requests a second; 0: no limit
+
+	// BatchSize is how many events one request has at most; 1, the default: each has its own. More
+	// take the format json or cloudevents.
+	BatchSize   int
+	BatchLinger time.Duration // how long an event waits for others to share its request; default 50 ms
+	BatchBytes  Size          // of the body of a request; an event that is larger has a request of its own; default 1 MiB
 }
 
 // Header is a [[destination.header]].
@@ -72,6 +78,9 @@ func (d *HTTPDestination) fields() []field {
 			list("signing_key", &d.SigningKeys, func(k *SigningKey) []field { return secret("key", &k.Key, nil, filled, isSigningKey) }),
 			text("proxy", &d.Proxy, ProxyEnvironment, isProxy),
 			integer("rate_limit", &d.RateLimit, int64(0), 0, 1_000_000),
+			integer("batch_size", &d.BatchSize, int64(1), 1, 1000),
+			duration("batch_linger", &d.BatchLinger, "50ms", time.Millisecond),
+			size("batch_bytes", &d.BatchBytes, "1MiB", 1<<10),
 		})
 }
 
@@ -150,6 +159,9 @@ func (l *loader) httpDestination(d *Destination, at keyPath) {
 	l.require(at.with("url").String(), `write url = "https://example.org/hook", or url_file`, d.URL == "")
 	l.require(at.with("password").String(), "set password or password_file", h.Username != "" && h.Password == "")
 	l.require(at.with("username").String(), "name the user of the password", h.Username == "" && h.Password != "")
+	if h.BatchSize > 1 && d.Format != FormatJSON && d.Format != FormatCloudEvents {
+		l.errorf(at.with("batch_size").String(), "is more than 1, and format = "+quote(d.Format)+" cannot be written in batches", `write format = "json" or "cloudevents", or remove the key`)
+	}
 	seen := make(map[string]bool)
 	for i, header := range h.Headers {
 		here := at.with("header").with(position(i))

@@ -208,6 +208,15 @@ type Event struct {
 // wait behind the older ones. Push events are ordered by registration and conversation.
 func (e *Event) Key() string { return string(e.AppendKey(nil)) }
 
+// Sender is the user who has caused the event, a bare JID. It is empty for all that rooms tell:
+// it counts as one user's, for one user can speak in any number of rooms.
+func (e *Event) Sender() jid.JID {
+	if e.Room != "" && e.From.Bare() == e.Room {
+		return ""
+	}
+	return e.From.Bare()
+}
+
 // AppendKey appends Key to dst.
 func (e *Event) AppendKey(dst []byte) []byte {
 	switch {

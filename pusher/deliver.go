@@ -130,22 +130,13 @@ func (d *dispatcher) parties(c *call, errs []error, v verdict) iter.Seq[uint64] 
 					}
 					return
 				}
-				party = maphash.String(d.seed, sender(&c.batch[i]))
+				party = maphash.String(d.seed, string(c.batch[i].Sender()))
 			}
 			if !yield(party) {
 				return
 			}
 		}
 	}
-}
-
-// sender is the user who has caused an event. All that rooms tell counts as one user's, for
-// one user can speak in any number of them.
-func sender(e *event.Event) string {
-	if e.Room != "" && e.From.Bare() == e.Room {
-		return ""
-	}
-	return string(e.From.Bare())
 }
 
 // allParked reports whether all items are of conversations that keep failing.

@@ -22,6 +22,7 @@ import (
 
 const (
 	structuredType = "application/cloudevents+json; charset=UTF-8"
+	batchType      = "application/cloudevents-batch+json; charset=UTF-8" // JSON event format 1.0.2, section 4
 	typePrefix     = "eventpusher."
 )
 

@@ -29,6 +29,18 @@ type Message struct {
 // Attribute is a CloudEvents attribute.
 type Attribute struct{ Name, Value string }
 
+// BatchType returns the content type of a JSON array of what a form writes; ok is false if the
+// form cannot be written so.
+func BatchType(f Form) (contentType string, ok bool) {
+	switch f.(type) {
+	case jsonForm:
+		return "application/json", true
+	case structured:
+		return batchType, true
+	}
+	return "", false
+}
+
 // newForm returns the form that a configuration chooses. mongooseim is that of the type of
 // destination, nil if MongooseIM has no such type; then the default is json.
 func newForm(c config.Choice, mongooseim Form) (Form, error) {

@@ -19,6 +19,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/form"
+	"eventpusher/backends/gather"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/loopback"
@@ -48,7 +49,7 @@ type Options struct {
 	HTTP config.HTTPDestination
 }
 
-// Backend posts events to one URL. Each call carries one event.
+// Backend posts events to one URL, one in each request or several as a batch.
 type Backend struct {
 	name     string
 	chosen   form.Chosen
@@ -59,9 +60,13 @@ type Backend struct {
 	target   string        // as requested
 	shown    string        // as errors may show it
 	timeout  time.Duration
-	lanes    int
+	limits   backends.Limits
 	client   *nethttp.Client
 	transfer *nethttp.Transport
+
+	// Of batches.
+	calls     *gather.Gatherer[item] // nil without
+	batchType string
 }
 
 var _ backends.Backend = (*Backend)(nil)
@@ -79,14 +84,14 @@ func New(o Options) (*Backend, error) {
 		target:  o.URL.String(),
 		shown:   redact(o.URL),
 		timeout: o.Timeout,
-		lanes:   o.Workers,
 	}
 	if b.timeout <= 0 {
 		b.timeout = defaultTimeout
 	}
-	if b.lanes < 1 {
-		b.lanes = defaultWorkers
+	if o.Workers < 1 {
+		o.Workers = defaultWorkers
 	}
+	b.limits = backends.Limits{Lanes: o.Workers, Batch: 1}
 	if b.signer, err = newSigner(o.HTTP.SigningKeys); err != nil {
 		return nil, fmt.Errorf("http: %w", err)
 	}
@@ -98,9 +103,9 @@ func New(o Options) (*Backend, error) {
 		Proxy:               proxyOf(o.HTTP.Proxy),
 		ForceAttemptHTTP2:   true,
 		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
-		MaxConnsPerHost:     b.lanes,
-		MaxIdleConns:        b.lanes,
-		MaxIdleConnsPerHost: b.lanes,
+		MaxConnsPerHost:     o.Workers,
+		MaxIdleConns:        o.Workers,
+		MaxIdleConnsPerHost: o.Workers,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true, // answers are not read
 	}
@@ -119,7 +124,10 @@ func New(o Options) (*Backend, error) {
 			return nil, fmt.Errorf("http: %w", err)
 		}
 	}
-	return b, nil
+	if o.HTTP.BatchSize > 1 {
+		err = b.batches(&o.HTTP)
+	}
+	return b, err
 }
 
 // headersOf returns the headers that are the same in each request.
@@ -157,27 +165,32 @@ func proxyOf(configured string) func(*nethttp.Request) (*url.URL, error) {
 // Name implements backends.Backend.
 func (b *Backend) Name() string { return b.name }
 
-// Limits implements backends.Backend: as many lanes as there are workers.
-func (b *Backend) Limits() backends.Limits { return backends.Limits{Lanes: b.lanes, Batch: 1} }
+// Limits implements backends.Backend: as many lanes as there are workers, and more that
+// bring events for batches.
+func (b *Backend) Limits() backends.Limits { return b.limits }
 
 // Wants implements backends.Backend.
 func (b *Backend) Wants(e *event.Event) bool { return b.chosen.Wants(e) }
 
-// Publish implements backends.Backend: one request for each event, in order.
+// Publish implements backends.Backend: one request for each event, in order, or batches.
 func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
+	if b.calls != nil {
+		return b.publishBatches(ctx, batch)
+	}
 	errs := make([]error, len(batch))
 	for i := range batch {
-		errs[i] = b.post(ctx, &batch[i])
+		m, err := b.chosen.Form.Write(&batch[i])
+		if err != nil {
+			errs[i] = backends.Permanent(fmt.Errorf("http: %w", err))
+			continue
+		}
+		errs[i] = b.post(ctx, batch[i].ID, &m)
 	}
 	return errs
 }
 
-// post sends one event and judges the answer.
-func (b *Backend) post(ctx context.Context, e *event.Event) error {
-	m, err := b.chosen.Form.Write(e)
-	if err != nil {
-		return backends.Permanent(fmt.Errorf("http: %w", err))
-	}
+// post sends one request with that id and judges the answer.
+func (b *Backend) post(ctx context.Context, id string, m *form.Message) error {
 	if b.limiter != nil {
 		if err := b.limiter.Wait(ctx); err != nil {
 			return backends.Wait(time.Second, fmt.Errorf("http: rate_limit: %w", err))
@@ -185,7 +198,7 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	req, err := b.request(ctx, e, &m)
+	req, err := b.request(ctx, id, m)
 	if err != nil {
 		return err
 	}
@@ -208,7 +221,7 @@ func (b *Backend) post(ctx context.Context, e *event.Event) error {
 }
 
 // request makes the request of one attempt. Its errors are those of Publish.
-func (b *Backend) request(ctx context.Context, e *event.Event, m *form.Message) (*nethttp.Request, error) {
+func (b *Backend) request(ctx context.Context, id string, m *form.Message) (*nethttp.Request, error) {
 	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(m.Body))
 	if err != nil {
 		return nil, backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err)))
@@ -222,9 +235,9 @@ func (b *Backend) request(ctx context.Context, e *event.Event, m *form.Message) 
 	}
 	// Named as in Standard Webhooks 1.0.0, where the id of an event stays the same
 	// over all attempts.
-	req.Header.Set("webhook-id", e.ID)
+	req.Header.Set("webhook-id", id)
 	if len(b.signer) > 0 {
-		timestamp, signatures := b.signer.sign(e.ID, m.Body, time.Now())
+		timestamp, signatures := b.signer.sign(id, m.Body, time.Now())
 		req.Header.Set("webhook-timestamp", timestamp)
 		req.Header.Set("webhook-signature", signatures)
 	}
@@ -243,6 +256,9 @@ func (b *Backend) request(ctx context.Context, e *event.Event, m *form.Message) 
 
 // Close implements backends.Backend.
 func (b *Backend) Close() error {
+	if b.calls != nil {
+		b.calls.Close()
+	}
 	b.transfer.CloseIdleConnections()
 	if b.tokens != nil {
 		b.tokens.close()

@@ -34,11 +34,20 @@ func verdict(resp *nethttp.Response, now time.Time) error {
 		return backends.Refused(fmt.Errorf("%w%s; redirects are not followed: write the final address into the configuration", err, location(resp)))
 	}
 	err = backends.OfStatus(code, resp.Header, now, err)
+	if code == nethttp.StatusInternalServerError {
+		return &brokenError{err}
+	}
 	if code >= 400 && code <= 499 && backends.Reason(err) == "permanent" { // none of those above
 		return fmt.Errorf("answered %d %s", code, nethttp.StatusText(code))
 	}
 	return err
 }
+
+// brokenError says that the receiver has failed, perhaps over what is in the request.
+type brokenError struct{ error }
+
+// Unwrap returns the cause.
+func (e *brokenError) Unwrap() error { return e.error }
 
 // shownHeaders are those of an answer that say something about deliveries, and hold no
 // secrets.

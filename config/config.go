@@ -53,6 +53,7 @@ type General struct {
 
 // Modules is [modules.mod_event_pusher] and its companion.
 type Modules struct {
+	Follow       string // the MongooseIM whose events are made: 6.8 (default) or 6.9
 	SNS          *SNS
 	HTTP         *HTTP
 	Rabbit       *Rabbit
@@ -135,8 +136,9 @@ type Exchange struct {
 
 // Push is [modules.mod_event_pusher.push].
 type Push struct {
-	Backend            string // mnesia (means the embedded store), rdbms, nats
-	Plugin             string // defaults, enhanced or hints
+	Backend            string     // mnesia (means the embedded store), rdbms, nats
+	Plugin             string     // defaults, enhanced or hints
+	Rules              []PushRule // of MongooseIM 6.9, in place of Plugin; nil: none
 	VirtualPubsubHosts []string
 	Content            string        // body (default), sender or none: how much of a message leaves
 	MaxAge             time.Duration // of a message that is still worth a notification; default 1 h
@@ -145,6 +147,24 @@ type Push struct {
 	WPool              PoolOptions
 	IQDiscType         string // no effect here, as IQDiscWorkers
 	IQDiscWorkers      int    // 0: unset
+}
+
+// PushRule is one of [[modules.mod_event_pusher.push.rules]].
+type PushRule struct {
+	Conditions []PushCondition // one of them has to hold; nil: the rule is for all events
+	Action     string          // push or skip
+	Content    string          // of push: message or jingle
+}
+
+// PushCondition holds if all of it does. What is empty holds of every event.
+type PushCondition struct {
+	Event       string // msg or unack_msg
+	Type        string // chat or groupchat
+	Body        string // absent, empty or non_empty
+	Hint        string // no_store or store (XEP-0334)
+	Jingle      *bool  // whether there is a step of a call (XEP-0353)
+	UserStatus  string // online or offline
+	ClientState string // active or inactive (XEP-0352); no feed tells, so it never holds
 }
 
 // MongoosePush is [modules.mod_push_service_mongoosepush].

@@ -111,14 +111,6 @@ func oldPusherKeys() map[string]string {
 	}
 }
 
-// newPushKeys are keys of MongooseIM after 6.8.
-func newPushKeys() map[string]string {
-	return map[string]string{
-		"rules": "the rules of MongooseIM 6.9 are not read: choose plugin_module (defaults, enhanced or hints, which leaves out no_store), " +
-			"content, and when = \"...\" for the conditions; docs/push.md has them",
-	}
-}
-
 // oldRabbitKeys are the names that the pool's keys had before MongooseIM 5.1.
 func oldRabbitKeys() map[string]string {
 	remedies := make(map[string]string)

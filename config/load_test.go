@@ -69,6 +69,7 @@ func TestDefault(t *testing.T) {
 			HandshakeTimeout: 10 * time.Second, PingInterval: 30 * time.Second, PingTimeout: 30 * time.Second,
 			ReconnectMin: 500 * time.Millisecond, ReconnectMax: 5 * time.Second,
 		},
+		Pusher:    Modules{Follow: "6.8"},
 		AppServer: AppServer{MaxDevices: 16, Burst: 3, Interval: 20 * time.Second},
 		Outbox: Outbox{
 			Engine: "embedded", Path: "outbox", MaxSize: 10 << 30, MaxAge: 72 * time.Hour, ShutdownTimeout: 10 * time.Second, OnDamage: "stop",

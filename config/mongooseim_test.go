@@ -48,6 +48,7 @@ func TestWholeMongooseIMFile(t *testing.T) {
 	}
 	usual := Choice{Format: FormatMongooseIM, ContentType: "application/json"}
 	wantModules := Modules{
+		Follow: "6.8",
 		SNS: &SNS{
 			PresenceUpdatesTopic: "user_presence_updated", PMMessagesTopic: "user_message_sent", MUCMessagesTopic: "user_messagegroup_sent",
 			Host: "eu-west-1.amazonaws.com", Region: "eu-west-1", AccessKeyID: "AKIAIOSFODNN7EXAMPLE",

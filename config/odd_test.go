@@ -46,23 +46,3 @@ func TestOddSecretFiles(t *testing.T) {
 		})
 	}
 }
-
-// TestRulesOfMongooseIM69: the remedy is told.
-func TestRulesOfMongooseIM69(t *testing.T) {
-	_, problems := Parse([]byte(`[component]
-name = "events.example.org"
-secret = "s"
-[general]
-hosts = ["example.org"]
-[modules.mod_event_pusher.push]
-  [[modules.mod_event_pusher.push.rules]]
-    conditions = [{hint = "no_store"}]
-    action = "skip"
-`), nil, "")
-	for _, p := range problems {
-		if p.Path == "modules.mod_event_pusher.push.rules" && p.Severity == Error && strings.Contains(p.Remedy, "plugin_module") && strings.Contains(p.Remedy, "when") {
-			return
-		}
-	}
-	t.Errorf("got %v", problems)
-}

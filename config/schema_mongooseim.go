@@ -6,20 +6,19 @@ import (
 	"time"
 )
 
-// Keys, types, defaults and ranges below are those of MongooseIM 6.8
+// Keys, types, defaults and ranges below are those of MongooseIM 6.8, and of 6.9 where it has more
 // (mongoose_config_spec.erl and config_spec/0 of each module); what eventpusher
 // adds says so.
 
 func (m *Modules) field() field {
-	push := section("push", &m.Push, (*Push).fields)
-	push.remedies = newPushKeys()
 	pusher := table("mod_event_pusher",
+		choice("follow", &m.Follow, "6.8", "6.8", followNew), // ours
 		section("sns", &m.SNS, (*SNS).fields),
 		section("http", &m.HTTP, func(h *HTTP) []field {
 			return []field{list("handlers", &h.Handlers, (*HTTPHandler).fields)}
 		}),
 		section("rabbit", &m.Rabbit, (*Rabbit).fields),
-		push,
+		section("push", &m.Push, (*Push).fields),
 	)
 	pusher.remedies = oldPusherKeys()
 	modules := table("modules",
@@ -126,6 +125,7 @@ func (p *Push) fields() []field {
 	return []field{
 		choice("backend", &p.Backend, "mnesia", "mnesia", "rdbms", "nats"), // nats is ours
 		pushPlugin(&p.Plugin),
+		list("rules", &p.Rules, (*PushRule).fields), // since 6.9
 		texts("virtual_pubsub_hosts", &p.VirtualPubsubHosts, []any{}, isPubsubHost),
 		choice("content", &p.Content, "body", "body", "sender", "none"), // ours, as the next two
 		duration("max_age", &p.MaxAge, "1h", time.Second),

@@ -19,6 +19,7 @@ func (l *loader) validate(c *Config) {
 	l.filters(c.Filters)
 	l.backends(c)
 	l.destinations(c)
+	l.pushRules(&c.Pusher)
 	l.appServer(c)
 	l.pools(c)
 	l.outbox(c)

@@ -59,7 +59,7 @@ func (t *Translator) message(s *trust.Fact, copied trust.Copy, received time.Tim
 		return dst, reason
 	}
 	dst = t.chat(dst, s, received, kind, event.In, &from, &to)
-	if to.host != nil && !s.Report.Unreached {
+	if to.host != nil && !s.Report.Unreached && (to.localUser() || !t.usersOnly) {
 		dst = t.chat(dst, s, received, kind, event.Out, &from, &to)
 	}
 	return dst, 0

@@ -218,6 +218,35 @@ func TestContent(t *testing.T) {
 	}
 }
 
+// MongooseIM 6.9 makes no received event of a message to a room, to an occupant or to the server.
+func TestToUsersOnly(t *testing.T) {
+	outs := map[string][2]int{ // by 6.8 and 6.9
+		bob: {1, 1}, string(jid.JID(bob).Bare()): {1, 1}, "": {1, 1}, "localhost": {1, 0}, "carol@elsewhere.example": {0, 0}, room: {1, 0}, room + "/nick": {1, 0},
+	}
+	for _, usersOnly := range []bool{false, true} {
+		for to, want := range outs {
+			for _, d := range []draft{message(trust.Firewall, trust.SentCopy, alice, to, "chat"), reported(stanza.MessageSent, alice, to)} {
+				tr := newTranslator()
+				tr.usersOnly = usersOnly
+				outs := want[0]
+				if usersOnly {
+					outs = want[1]
+				}
+				events := tr.Translate(d.fact(), nil)
+				if len(events) != 1+outs || events[0].Direction != event.In {
+					t.Errorf("to %q, users only: %t: %q", to, usersOnly, showAll(events))
+				}
+			}
+		}
+		// What the room passes on to its occupants is received by them.
+		tr := newTranslator()
+		tr.usersOnly = usersOnly
+		if got := tr.Translate(reported(stanza.MessageReceived, room+"/nick", bob).fact(), nil); len(got) != 1 || got[0].Direction != event.Out {
+			t.Errorf("%q", showAll(got))
+		}
+	}
+}
+
 func TestFallbackAndCorrection(t *testing.T) {
 	plain := message(trust.Firewall, trust.SentCopy, alice, bob, "chat")
 	corrected := plain

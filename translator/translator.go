@@ -30,6 +30,9 @@ type Options struct {
 	// Hosts are the served domains, MUCHosts their conference domains.
 	// Both are local domains in MongooseIM's sense.
 	Hosts, MUCHosts []string
+	// ToUsersOnly says that a message on its way to a local room, or to a served host itself,
+	// makes no out event (MongooseIM 6.9).
+	ToUsersOnly bool
 	// Component is the domain of the component itself.
 	Component string
 	// Now is the clock for stanzas without a time of receipt; nil means time.Now.
@@ -53,6 +56,7 @@ type Options struct {
 type Translator struct {
 	hosts     hosts
 	component string
+	usersOnly bool
 	now       func() time.Time
 	sessions  *sessions
 	copies    *copies
@@ -66,6 +70,7 @@ func New(o Options) *Translator {
 	t := &Translator{
 		hosts:     newHosts(o.Hosts, o.MUCHosts),
 		component: string(jid.Prepare(o.Component)),
+		usersOnly: o.ToUsersOnly,
 		now:       o.Now,
 		copies:    newCopies(),
 	}

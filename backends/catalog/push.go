@@ -23,7 +23,7 @@ const lanesPerWorker = 32
 func newPush(cfg *config.Config, c *config.Push, log *slog.Logger) (*push.Backend, error) {
 	lanes := c.WPool.Workers * lanesPerWorker
 	o := push.Options{
-		Decider: decide.Decider{Plugin: decide.Plugin(c.Plugin), Content: notify.Content(c.Content)},
+		Decider: decide.Decider{Plugin: decide.Plugin(c.Plugin), Rules: c.Rules, Content: notify.Content(c.Content)},
 		Virtual: c.VirtualPubsubHosts, Own: jid.Prepare(cfg.Component.Name), Lanes: lanes, MaxAge: c.MaxAge, Log: log,
 		Served: jid.NewDomains(cfg.General.Hosts...),
 		Routes: route.New(route.Options{Lanes: lanes, Log: log}),

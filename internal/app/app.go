@@ -98,6 +98,7 @@ func (b *builder) delivery() (err error) {
 	b.box = box
 	tr := translator.New(translator.Options{
 		Hosts: b.cfg.General.Hosts, MUCHosts: b.cfg.Component.MUCHosts, Component: b.cfg.Component.Name,
+		ToUsersOnly: b.cfg.Pusher.ToUsersOnly(),
 	})
 	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}}
 	b.pusher, err = pusher.New(pusher.Options{

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"eventpusher/backends/push/notify"
+	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -51,6 +52,9 @@ const (
 	OwnMessage Reason = "own_message"      // from the recipient
 	NotOurs    Reason = "not_local"        // the recipient is no user of a served host
 	Expired    Reason = "expired"          // waited longer than a notification is worth
+	RuleSkip   Reason = "rule_skip"        // a rule of the configuration
+	RuleOfCall Reason = "rule_content"     // a rule pushes calls, and this is none
+	NoRule     Reason = "no_rule"          // there are rules, and none is about it
 )
 
 // Notice is what is to be told.
@@ -83,6 +87,7 @@ const eventFeed = "event-feed"
 type Decider struct {
 	Plugin  Plugin
 	Content notify.Content
+	Rules   []config.PushRule // in place of Plugin; nil: none
 }
 
 // Concerns applies the rules about who gets a notification: Push, or why nobody
@@ -95,7 +100,7 @@ func (d Decider) Concerns(e *event.Event) Reason {
 		}
 	case event.Stored, event.Missed:
 	case event.Unack:
-		if d.Plugin == Defaults {
+		if d.Plugin == Defaults && d.Rules == nil {
 			return Unacked
 		}
 	default:
@@ -106,6 +111,9 @@ func (d Decider) Concerns(e *event.Event) Reason {
 		return WrongType
 	case e.User.Local() == "":
 		return NotOurs
+	case d.Rules != nil:
+		_, r := d.ruled(e, nil)
+		return r
 	case e.Kind == event.Unack || e.RecipientOffline:
 		return Push
 	case e.Unverified:
@@ -128,18 +136,21 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 	if e.Type == "chat" {
 		n.Sender = n.Conversation
 	}
-	if e.Kind == event.Unack {
+	if e.Kind == event.Unack && d.Rules == nil {
 		n.Session = e.To
 	}
 	if n.Conversation == n.Recipient {
 		return Notice{}, OwnMessage
 	}
-	if d.Plugin == Hints {
+	if d.Rules != nil || d.Plugin == Hints {
 		h := readHints(e.Packet)
+		call, r := d.hinted(e, &h)
 		switch {
-		case h.noStore:
-			return Notice{}, NoStore
-		case e.Body == "" && h.store && h.callID != "":
+		case r != Push:
+			return Notice{}, r
+		case call && h.callID == "":
+			return Notice{}, RuleOfCall
+		case call:
 			n.Call, n.CallID, n.Sender = h.call, h.callID, n.Conversation
 			if d.Content == notify.ContentNone {
 				n.Sender = ""
@@ -158,6 +169,18 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 		n.Sender = ""
 	}
 	return n, Push
+}
+
+// hinted reports whether the notice is about a call, or why there is to be none.
+func (d Decider) hinted(e *event.Event, h *hints) (call bool, r Reason) {
+	switch {
+	case d.Rules != nil:
+		content, r := d.ruled(e, h)
+		return content == contentJingle, r
+	case h.noStore:
+		return false, NoStore
+	}
+	return e.Body == "" && h.store && h.callID != "", Push
 }
 
 // MaxBody is how many bytes of a text a notification has; what is cut ends in an

@@ -47,30 +47,30 @@ func TestFields(t *testing.T) {
 		e    *event.Event
 		want []notify.Field
 	}{
-		"chat":      {Decider{Defaults, notify.ContentBody}, message(nil), field("alice@example.org", "hi")},
-		"groupchat": {Decider{Defaults, notify.ContentBody}, message(inRoom), field("room@conference.example.org/Ally", "hi")},
+		"chat":      {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(nil), field("alice@example.org", "hi")},
+		"groupchat": {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(inRoom), field("room@conference.example.org/Ally", "hi")},
 		// push_SUITE, muclight_msg_notify_if_user_offline: the occupant's nick is his address.
-		"MUC Light": {Decider{Defaults, notify.ContentBody}, message(func(e *event.Event) {
+		"MUC Light": {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(func(e *event.Event) {
 			inRoom(e)
 			e.From = "room@muclight.example.org/alice@example.org"
 		}), field("room@muclight.example.org/alice@example.org", "hi")},
-		"stored":    {Decider{Defaults, notify.ContentBody}, message(func(e *event.Event) { e.Kind, e.Direction = event.Stored, event.NoDirection }), field("alice@example.org", "hi")},
-		"missed":    {Decider{Defaults, notify.ContentBody}, message(missed), field("room@conference.example.org/Ally", "hi")},
-		"encrypted": {Decider{Defaults, notify.ContentBody}, message(func(e *event.Event) { e.Encrypted = true }), field("alice@example.org", notify.GenericBody)},
-		"sender":    {Decider{Defaults, notify.ContentSender}, message(nil), field("alice@example.org", notify.GenericBody)},
-		"nothing":   {Decider{Defaults, notify.ContentNone}, message(nil), field("", notify.GenericBody)},
-		"unacked": {Decider{Enhanced, notify.ContentBody}, message(func(e *event.Event) {
+		"stored":    {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(func(e *event.Event) { e.Kind, e.Direction = event.Stored, event.NoDirection }), field("alice@example.org", "hi")},
+		"missed":    {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(missed), field("room@conference.example.org/Ally", "hi")},
+		"encrypted": {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(func(e *event.Event) { e.Encrypted = true }), field("alice@example.org", notify.GenericBody)},
+		"sender":    {Decider{Plugin: Defaults, Content: notify.ContentSender}, message(nil), field("alice@example.org", notify.GenericBody)},
+		"nothing":   {Decider{Plugin: Defaults, Content: notify.ContentNone}, message(nil), field("", notify.GenericBody)},
+		"unacked": {Decider{Plugin: Enhanced, Content: notify.ContentBody}, message(func(e *event.Event) {
 			e.Kind, e.Direction, e.RecipientOffline, e.To = event.Unack, event.NoDirection, false, "bob@example.org/phone"
 		}), field("alice@example.org", "hi")},
-		"hints with a body": {Decider{Hints, notify.ContentBody}, message(func(e *event.Event) {
+		"hints with a body": {Decider{Plugin: Hints, Content: notify.ContentBody}, message(func(e *event.Event) {
 			e.Packet = "<message xmlns='jabber:client'><store xmlns='urn:xmpp:hints'/></message>"
 		}), field("alice@example.org", "hi")},
-		"a long text": {Decider{Defaults, notify.ContentBody}, message(func(e *event.Event) { e.Body = strings.Repeat("'é", 1<<16) }),
+		"a long text": {Decider{Plugin: Defaults, Content: notify.ContentBody}, message(func(e *event.Event) { e.Body = strings.Repeat("'é", 1<<16) }),
 			field("alice@example.org", strings.Repeat("'é", 1023)+"…")},
-		"a call, nothing to be told": {Decider{Hints, notify.ContentNone}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []notify.Field{
+		"a call, nothing to be told": {Decider{Plugin: Hints, Content: notify.ContentNone}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []notify.Field{
 			{Name: "jingle-message", Value: "propose"}, {Name: "jingle-session-id", Value: "ca3c"},
 		}},
-		"a call": {Decider{Hints, notify.ContentBody}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []notify.Field{
+		"a call": {Decider{Plugin: Hints, Content: notify.ContentBody}, message(func(e *event.Event) { e.Body, e.Packet = "", jingle }), []notify.Field{
 			{Name: "message-sender", Value: "alice@example.org"}, {Name: "jingle-message", Value: "propose"}, {Name: "jingle-session-id", Value: "ca3c"},
 		}},
 	} {
@@ -122,7 +122,7 @@ func TestNoNotice(t *testing.T) {
 		"from himself":             {Hints, func(e *event.Event) { e.From = "bob@example.org/desk" }, OwnMessage},
 	} {
 		t.Run(name, func(t *testing.T) {
-			n, reason := Decider{c.plugin, notify.ContentBody}.Decide(message(c.change))
+			n, reason := Decider{Plugin: c.plugin, Content: notify.ContentBody}.Decide(message(c.change))
 			if reason != c.want {
 				t.Errorf("got %q, %+v", reason, n)
 			}
@@ -133,7 +133,7 @@ func TestNoNotice(t *testing.T) {
 // TestKey: the events of one message have one key, other messages another.
 func TestKey(t *testing.T) {
 	key := func(change func(*event.Event)) string {
-		n, reason := Decider{Enhanced, notify.ContentBody}.Decide(message(change))
+		n, reason := Decider{Plugin: Enhanced, Content: notify.ContentBody}.Decide(message(change))
 		if reason != Push {
 			t.Fatal(reason)
 		}
@@ -174,7 +174,7 @@ func TestKey(t *testing.T) {
 		t.Error("messages without an id are not told apart by their content")
 	}
 	call := func(kind event.Kind, to string) string {
-		n, _ := Decider{Hints, notify.ContentBody}.Decide(message(func(e *event.Event) {
+		n, _ := Decider{Plugin: Hints, Content: notify.ContentBody}.Decide(message(func(e *event.Event) {
 			e.Kind, e.Body = kind, ""
 			e.Packet = "<message to='" + to + "'><propose xmlns='urn:xmpp:jingle-message:0' id='a'/><store xmlns='urn:xmpp:hints'/></message>"
 		}))

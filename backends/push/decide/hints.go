@@ -16,6 +16,7 @@ const maxCall = 256
 // hints is what the plugin of that name asks for.
 type hints struct {
 	noStore, store bool
+	jingle         bool // there is a step of a call, with an id or without
 	call, callID   string
 }
 
@@ -40,6 +41,7 @@ func readHints(packet string) (h hints) {
 }
 
 func (h *hints) child(e xml.StartElement) {
+	h.jingle = h.jingle || e.Name.Space == nsJingle
 	switch {
 	case e.Name.Space == nsHints && e.Name.Local == "no-store":
 		h.noStore = true

@@ -85,6 +85,9 @@ var meanings = map[Outcome]string{
 	Outcome(decide.NotOurs):    "the recipient is no user of a served host",
 	Outcome(decide.Expired):    "it had waited for longer than max_age",
 
+	Outcome(decide.RuleSkip):     "a rule of the configuration (push.rules) skips it",
+	Outcome(decide.NoRule):       "no rule of the configuration (push.rules) is about it",
+	Outcome(decide.RuleOfCall):   "the rule of the configuration (push.rules) is about calls, and this is none",
 	Outcome(decide.Muted):        "the user has muted the conversation, at this registration",
 	Outcome(decide.RoomUnwanted): "the user wants to be notified of other rooms only, at this registration",
 	Outcome(decide.NotMentioned): "the user wants mentions only from the room, and this is none",

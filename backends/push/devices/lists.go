@@ -177,7 +177,7 @@ func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int
 	if owner == "" {
 		return 0, nil
 	}
-	return s.lists.Purge(ctx, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
+	return s.lists.Remove(ctx, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
 }
 
 // Touch implements Store: it writes each value once, and stops at the first trouble.

@@ -72,26 +72,15 @@ func order(a, b Service) int {
 	return cmp.Or(cmp.Compare(a.PubSub, b.PubSub), cmp.Compare(a.Node, b.Node))
 }
 
-// remove deletes the services that match and says how many.
-func (s *Lists) remove(ctx context.Context, owner jid.JID, match func(Service) bool) (n int, err error) {
-	err = s.lists.Change(ctx, userKey(owner), func(list []Service) ([]Service, bool, error) {
-		before := len(list)
-		list = slices.DeleteFunc(list, match)
-		n = before - len(list)
-		return list, n > 0, nil
-	})
-	return n, err
-}
-
 // Disable implements Store.
 func (s *Lists) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error) {
-	n, err := s.remove(ctx, owner, func(one Service) bool { return one.PubSub == pubsub && one.Node == node })
+	n, err := s.lists.Remove(ctx, userKey(owner), func(one Service) bool { return one.PubSub == pubsub && one.Node == node })
 	return n > 0, err
 }
 
 // Remove implements Store.
 func (s *Lists) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
-	n, err := s.remove(ctx, owner, func(one Service) bool {
+	n, err := s.lists.Remove(ctx, userKey(owner), func(one Service) bool {
 		return one.PubSub == gone.PubSub && one.Node == gone.Node && one.Created.Equal(gone.Created)
 	})
 	return n > 0, err
@@ -99,12 +88,12 @@ func (s *Lists) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool,
 
 // DisableAll implements Store.
 func (s *Lists) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
-	return s.lists.Purge(ctx, userKey(owner), func(one Service) bool { return one.PubSub == pubsub })
+	return s.lists.Remove(ctx, userKey(owner), func(one Service) bool { return one.PubSub == pubsub })
 }
 
 // Forget implements Store.
 func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
-	return s.lists.Purge(ctx, userKey(owner), func(one Service) bool { return createdUntil(one.Created, until) })
+	return s.lists.Remove(ctx, userKey(owner), func(one Service) bool { return createdUntil(one.Created, until) })
 }
 
 // Services implements Store.

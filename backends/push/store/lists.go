@@ -54,7 +54,7 @@ func New[T any](v Values, about string, log *slog.Logger) *Lists[T] {
 }
 
 // Get returns the list of a key, which the caller must not change; nil if there is none,
-// which is no error.
+// which is no error. A list that cannot be read is removed, as Change does.
 func (l *Lists[T]) Get(ctx context.Context, key string) ([]T, error) {
 	list, before, ok := l.look(key)
 	if ok {
@@ -64,10 +64,11 @@ func (l *Lists[T]) Get(ctx context.Context, key string) ([]T, error) {
 	if err != nil {
 		return nil, l.failed(err)
 	}
-	if list, err = l.decode(value); err == nil {
-		l.keep(key, list, before)
+	if list, err = decode[T](value); err != nil {
+		return nil, l.Change(ctx, key, func(list []T) ([]T, bool, error) { return list, false, nil })
 	}
-	return list, err
+	l.keep(key, list, before)
+	return list, nil
 }
 
 // look returns what is cached, and how many changes there were.
@@ -104,63 +105,33 @@ func (l *Lists[T]) changed(key string) {
 	l.cache.Remove(key)
 }
 
-func (l *Lists[T]) decode(value []byte) (list []T, err error) {
-	if value == nil {
-		return nil, nil
+func decode[T any](value []byte) (list []T, err error) {
+	if value != nil {
+		err = json.Unmarshal(value, &list)
 	}
-	if err := json.Unmarshal(value, &list); err != nil {
-		return nil, fmt.Errorf("%s: a value cannot be read: %w", l.about, err)
-	}
-	return list, nil
+	return list, err
 }
 
 // Change replaces the list of a key by what edit makes of it, unless edit fails or says
 // that nothing has changed. edit is called again if the list was changed meanwhile. An empty
 // list is removed. What Change has done without an error is as safe as the values are.
+//
+// If the list cannot be read, edit begins with an empty one, and Change logs that: otherwise
+// its user could not register any more.
 func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list []T, changed bool, err error)) error {
-	return l.change(ctx, key, func(value []byte) ([]T, bool, error) {
-		list, err := l.decode(value)
-		if err != nil {
-			return nil, false, err
-		}
-		return edit(list)
-	})
-}
-
-// Purge removes the elements that match from the list of a key, and says how many. If the
-// list cannot be read, Purge removes it, and logs that.
-func (l *Lists[T]) Purge(ctx context.Context, key string, match func(T) bool) (n int, err error) {
-	var unreadable error
-	err = l.change(ctx, key, func(value []byte) ([]T, bool, error) {
-		var list []T
-		if list, unreadable = l.decode(value); unreadable != nil {
-			n = 0
-			return nil, true, nil
-		}
-		before := len(list)
-		list = slices.DeleteFunc(list, match)
-		n = before - len(list)
-		return list, n > 0, nil
-	})
-	if err != nil {
-		return 0, err
-	}
-	if unreadable != nil {
-		l.log.Warn("push: a list that cannot be read was removed", "err", unreadable)
-	}
-	return n, nil
-}
-
-func (l *Lists[T]) change(ctx context.Context, key string, edit func(value []byte) (list []T, changed bool, err error)) error {
 	defer l.changed(key)
 	unchanged := errors.New("unchanged")
-	var own error // of edit
+	var own, unreadable error // own is of edit
 	err := l.values.Change(ctx, key, func(value []byte) ([]byte, error) {
-		list, changed, err := edit(value)
+		list, err := decode[T](value)
+		if unreadable = err; err != nil {
+			list = nil
+		}
+		list, changed, err := edit(list)
 		switch own = err; {
 		case err != nil:
 			return nil, err
-		case !changed:
+		case !changed && unreadable == nil:
 			return nil, unchanged
 		case len(list) == 0:
 			return nil, nil
@@ -170,25 +141,47 @@ func (l *Lists[T]) change(ctx context.Context, key string, edit func(value []byt
 	switch {
 	case own != nil:
 		return own
-	case err == nil || errors.Is(err, unchanged):
+	case errors.Is(err, unchanged):
 		return nil
+	case err != nil && unreadable != nil:
+		return l.failed(fmt.Errorf("a list cannot be read (%w), nor be removed: %w", unreadable, err))
+	case err != nil:
+		return l.failed(err)
+	case unreadable != nil:
+		l.log.Warn("push: a list that cannot be read was removed; its user has to register again", "list", l.about, "err", unreadable)
 	}
-	return l.failed(err)
+	return nil
 }
 
-// Count says how many elements all lists have. It reads every list.
-func (l *Lists[T]) Count(ctx context.Context) (n int, err error) {
-	var own error
-	err = l.values.Each(ctx, func(value []byte) error {
-		list, err := l.decode(value)
-		n, own = n+len(list), err
-		return err
+// Remove removes the elements that match from the list of a key, and says how many.
+func (l *Lists[T]) Remove(ctx context.Context, key string, match func(T) bool) (n int, err error) {
+	err = l.Change(ctx, key, func(list []T) ([]T, bool, error) {
+		before := len(list)
+		list = slices.DeleteFunc(list, match)
+		n = before - len(list)
+		return list, n > 0, nil
 	})
-	switch {
-	case own != nil:
-		return 0, own
-	case err != nil:
+	return n, err
+}
+
+// Count says how many elements all lists have. It reads every list, and leaves out those that
+// cannot be read.
+func (l *Lists[T]) Count(ctx context.Context) (n int, err error) {
+	unreadable := 0
+	err = l.values.Each(ctx, func(value []byte) error {
+		list, err := decode[T](value)
+		if err != nil {
+			unreadable++
+			return nil
+		}
+		n += len(list)
+		return nil
+	})
+	if err != nil {
 		return 0, l.failed(err)
+	}
+	if unreadable > 0 {
+		l.log.Warn("push: lists that cannot be read were not counted; each is removed when it is used next", "list", l.about, "lists", unreadable)
 	}
 	return n, nil
 }

@@ -64,6 +64,14 @@ func RabbitMQWithTLS(t testing.TB) *Broker {
 			"ssl_options.certfile = %s\nssl_options.keyfile = %s\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"+
 			"auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = EXTERNAL\nssl_cert_login_from = common_name\n", ports[rabbitMQPorts], ca, cert, cert))
 	})
+	// The listener for TLS opens after the other one.
+	await(t, "the broker's port for TLS", func() bool {
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[rabbitMQPorts])))
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	})
 	b := newBroker(t, s, ports)
 	b.TLSAddr = net.JoinHostPort("localhost", strconv.Itoa(ports[rabbitMQPorts]))
 	b.CAFile, b.CertFile = filepath.Join(s.dir, "ca.pem"), filepath.Join(s.dir, "server.pem")

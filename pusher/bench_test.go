@@ -16,6 +16,7 @@ import (
 	"eventpusher/pusher"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 )
 
 // nullBackend takes everything at once.
@@ -52,16 +53,22 @@ func cpuTime() time.Duration {
 }
 
 // BenchmarkDurableDelivery measures an event from Push, over the disk, until three
-// backends have it.
+// backends have it, with and without a trace of it.
 func BenchmarkDurableDelivery(b *testing.B) {
+	b.Run("traced", func(b *testing.B) { benchmarkDurableDelivery(b, trace.New()) })
+	b.Run("untraced", func(b *testing.B) { benchmarkDurableDelivery(b, nil) })
+}
+
+func benchmarkDurableDelivery(b *testing.B, r *trace.Recorder) {
 	pack := make([]event.Event, 64)
 	for i := range pack {
 		pack[i] = chat("Hello")
+		pack[i].ID = fmt.Sprintf("%032x", i)
 		pack[i].From = jid.JID(fmt.Sprintf("user%d@localhost/phone", i))
 		pack[i].Packet = strings.Repeat("abcdefghij", 40)
 	}
 	rounds := b.N/len(pack) + 1
-	o := pusher.Options{}
+	o := pusher.Options{Trace: r}
 	var sinks []*nullBackend
 	for _, name := range []string{"sns", "http", "rabbit"} {
 		s := &nullBackend{name: name, limits: backends.Limits{Lanes: 4, Batch: 16}, want: int64(rounds * len(pack)), done: make(chan struct{})}

@@ -231,6 +231,7 @@ func (p *Pusher) giveUpIntake(why error) {
 		for list := p.intake.take(l); len(list) > 0; list = p.intake.take(l) {
 			for _, b := range list {
 				sources = latest(sources, b.positions)
+				p.notTaken(b.entries)
 				if b.committed != nil {
 					b.committed(why)
 				}

@@ -7,6 +7,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 )
 
 // reasonWhen is the reason of dead letters whose backend's condition failed.
@@ -34,11 +35,14 @@ func (p *Pusher) gets(d *dispatcher, e *event.Event) bool {
 		}
 		kept := new(event.Event)
 		*kept = *e
-		now := time.Now()
-		p.letters = append(p.letters, outbox.DeadLetter{Event: kept, Backend: d.name, Reason: reasonWhen, Err: fmt.Sprintf("when: %v", err), Accepted: now, Died: now})
+		p.traced.Destinations = append(p.traced.Destinations, trace.Delivery{
+			Destination: d.name, State: trace.WhenFailed, Time: p.now, Attempts: []trace.Attempt{{Time: p.now, Error: err.Error()}},
+		})
+		p.letters = append(p.letters, outbox.DeadLetter{Event: kept, Backend: d.name, Reason: reasonWhen, Err: fmt.Sprintf("when: %v", err), Accepted: p.now, Died: p.now})
 		return false
 	case !yes:
 		d.metrics.when("drop").Inc()
+		p.traced.Destinations = append(p.traced.Destinations, trace.Delivery{Destination: d.name, State: trace.Declined, Time: p.now})
 		return false
 	}
 	d.metrics.when("keep").Inc()

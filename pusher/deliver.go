@@ -13,6 +13,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 )
 
 // errNoAnswer stands for an error that a backend should have returned.
@@ -94,6 +95,7 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		d.delivered.Add(uint64(delivered))
 		d.metrics.deliveries.Add(float64(delivered))
 	}
+	d.remember(c, errs, now)
 	d.announce(ch, errs)
 	if err := d.reader.Settle(c.settlements); err != nil {
 		d.log.Error("the outbox could not record what became of events; they may be delivered again", "err", err)
@@ -109,6 +111,29 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		d.wake.Broadcast()
 		d.mu.Unlock()
 	}
+}
+
+// remember notes in the trace what has become of a call's events.
+func (d *dispatcher) remember(c *call, errs []error, now time.Time) {
+	i := -1
+	d.trace.Settle(d.name, now, func() (trace.Settled, bool) {
+		if i++; i >= len(c.items) {
+			return trace.Settled{}, false
+		}
+		it := c.items[i]
+		out := trace.Settled{ID: c.batch[i].ID, State: trace.Waiting, Tries: it.Attempts + 1, Err: errs[i]}
+		switch outcome := c.settlements[i].Outcome; {
+		case errs[i] == nil:
+			out.State = trace.Delivered
+		case outcome == outbox.Dead:
+			out.State = trace.Buried
+		case outcome == outbox.Retry && it.Parked():
+			out.State = trace.Parked
+		case outcome == outbox.Retry:
+			out.State = trace.Retrying
+		}
+		return out, true
+	})
 }
 
 // parties are the keys of a call's events, or, if the service refuses, the senders of

@@ -12,6 +12,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 )
 
 // dispatcher delivers the events of one backend through its lanes. It shares
@@ -25,6 +26,7 @@ type dispatcher struct {
 	metrics *backendMetrics
 	panics  func()
 	log     *slog.Logger
+	trace   *trace.Recorder
 	maxAge  time.Duration
 	timeout time.Duration
 	seed    maphash.Seed // of senders
@@ -80,6 +82,7 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		metrics: o.Metrics.backend(b.Name()),
 		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
 		log:     o.Log.With("backend", b.Name()),
+		trace:   o.Trace,
 		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
 		gate: new(gate), seed: maphash.MakeSeed(), ended: make(chan struct{}),
 	}

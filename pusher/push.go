@@ -9,6 +9,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 )
 
 // Push filters the events and hands what a backend wants to the outbox. It never
@@ -128,6 +129,11 @@ func (p *Pusher) bury(letters []outbox.DeadLetter, at *outbox.Position) bool {
 	if p.closed.Load() {
 		return p.refuse(b, dropStopped, len(letters))
 	}
+	for i := range letters {
+		if e := letters[i].Event; e != nil && p.trace != nil {
+			p.trace.Add(&trace.Arrival{Event: e, Came: time.Now(), Fate: trace.Dead, Error: letters[i].Err})
+		}
+	}
 	return p.hand(b)
 }
 
@@ -147,7 +153,7 @@ func (p *Pusher) push(events []event.Event, at *outbox.Position, committed func(
 	if p.closed.Load() {
 		return p.refuse(b, dropStopped, len(events))
 	}
-	p.entries, p.letters = p.entries[:0], p.letters[:0]
+	p.entries, p.letters, p.now = p.entries[:0], p.letters[:0], time.Now()
 	for i := range events {
 		p.scratch = events[i]
 		p.metrics.event(&p.scratch)
@@ -156,31 +162,68 @@ func (p *Pusher) push(events []event.Event, at *outbox.Position, committed func(
 	p.scratch = event.Event{}
 	b.entries, b.letters = p.entries, p.letters
 	ok := p.hand(b)
+	if !ok {
+		p.notTaken(b.entries)
+	}
 	clear(p.entries)
 	clear(p.letters)
 	return ok
 }
 
-// route filters one event and finds its subscribers. The end of an account passes no
+// route filters one event, finds its subscribers, and remembers what became of it. p.now is
+// the time.
+func (p *Pusher) route(e *event.Event) {
+	t := &p.traced
+	*t = trace.Arrival{Came: p.now, Fate: trace.Kept, Destinations: t.Destinations[:0]}
+	if p.chain != nil {
+		t.Filters = p.chain.Names()
+	}
+	t.Event = p.choose(e)
+	if p.trace == nil {
+		return
+	}
+	if t.Event == nil {
+		t.Event = new(event.Event)
+		*t.Event = *e
+	}
+	p.trace.Add(t)
+}
+
+// choose filters one event, finds its subscribers, and returns what they get, if there are
+// any. The end of an account passes no
 // filter: nobody is told of it, and one that keeps only chat, say, would keep for ever
 // what the account had registered.
-func (p *Pusher) route(e *event.Event) {
+func (p *Pusher) choose(e *event.Event) (kept *event.Event) {
 	if e.Kind != event.Removed && p.chain != nil && !p.filter(e) {
-		return
+		return nil
 	}
 	var subscribers outbox.Subscribers
 	for _, d := range p.all() {
 		if p.gets(d, e) {
 			subscribers.Add(d.reader.Number())
+			p.traced.Destinations = append(p.traced.Destinations, trace.Delivery{Destination: d.name, State: trace.Waiting, Time: p.now})
 		}
 	}
 	if subscribers == 0 {
 		p.metrics.droppedBy[dropUnwanted].Inc()
-		return
+		p.traced.Fate = trace.Unwanted
+		return nil
 	}
-	kept := new(event.Event)
+	kept = new(event.Event)
 	*kept = *e
 	p.entries = append(p.entries, outbox.Entry{Event: kept, Subscribers: subscribers})
+	return kept
+}
+
+// notTaken remembers that the outbox has not got these.
+func (p *Pusher) notTaken(entries []outbox.Entry) {
+	i := -1
+	p.trace.Refused(func() (string, bool) {
+		if i++; i >= len(entries) {
+			return "", false
+		}
+		return entries[i].Event.ID, true
+	})
 }
 
 // hand gives a batch to the committer, and reports whether it was accepted.
@@ -208,16 +251,23 @@ func (p *Pusher) refuse(b batch, why dropReason, events int) bool {
 
 // filter runs the chain and reports whether the event goes on.
 func (p *Pusher) filter(e *event.Event) bool {
-	switch f, err := p.chain.Run(e); f {
+	r := p.chain.Run(e)
+	p.traced.By = r.By
+	if r.Err != nil {
+		p.traced.Error = r.Err.Error()
+	}
+	switch r.Fate {
 	case filter.Drop:
 		p.metrics.droppedBy[dropFilter].Inc()
+		p.traced.Fate = trace.Dropped
 	case filter.DropOnError:
 		p.metrics.droppedBy[dropFilterError].Inc()
+		p.traced.Fate = trace.Failed
 	case filter.Dead:
 		dead := new(event.Event)
 		*dead = *e
-		now := time.Now()
-		p.letters = append(p.letters, outbox.DeadLetter{Event: dead, Reason: reasonFilter, Err: err.Error(), Accepted: now, Died: now})
+		p.letters = append(p.letters, outbox.DeadLetter{Event: dead, Reason: reasonFilter, Err: r.Err.Error(), Accepted: p.now, Died: p.now})
+		p.traced.Fate = trace.Dead
 	default:
 		return true
 	}
@@ -304,7 +354,7 @@ func (p *Pusher) replay(ctx context.Context, d outbox.DeadLetter) error {
 		p.pushing.Unlock()
 		return errStopped
 	}
-	p.entries, p.letters = p.entries[:0], p.letters[:0]
+	p.entries, p.letters, p.now = p.entries[:0], p.letters[:0], time.Now()
 	p.scratch = *d.Event
 	p.scratch.Replayed = true
 	p.route(&p.scratch)

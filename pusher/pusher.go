@@ -18,6 +18,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 )
 
 // Defaults of Options.
@@ -52,8 +53,10 @@ type Options struct {
 	// Feeds hears what became of what PushFeed and BuryFeed have accepted; nil: nobody
 	// needs to know.
 	Feeds   Feeds
-	Metrics *Metrics     // nil: counted but not shown
-	Log     *slog.Logger // nil: silent
+	Metrics *Metrics // nil: counted but not shown
+	// Trace remembers what becomes of events; nil: nothing is remembered.
+	Trace *trace.Recorder
+	Log   *slog.Logger // nil: silent
 }
 
 // Pusher filters events and delivers them.
@@ -68,6 +71,7 @@ type Pusher struct {
 	metrics     *Metrics
 	log         *slog.Logger
 	feeds       Feeds
+	trace       *trace.Recorder
 
 	intake  *intake
 	flushed chan struct{} // closed when the intake is empty for good
@@ -78,6 +82,8 @@ type Pusher struct {
 	scratch event.Event // the event being filtered
 	entries []outbox.Entry
 	letters []outbox.DeadLetter
+	now     time.Time
+	traced  trace.Arrival
 	at      [1]outbox.Position // the position of the batch being handed over
 
 	largeLog throttle // of events that are too large
@@ -115,7 +121,7 @@ func New(o Options) (*Pusher, error) {
 		o.Feeds = noFeeds{}
 	}
 	p := &Pusher{
-		chain: o.Chain, box: o.Outbox, options: o, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, intake: newIntake(), flushed: make(chan struct{}),
+		chain: o.Chain, box: o.Outbox, options: o, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, trace: o.Trace, intake: newIntake(), flushed: make(chan struct{}),
 		draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.dispatchers.Store(new([]*dispatcher))

@@ -19,6 +19,7 @@ import (
 // Chain runs filters over events. Its methods are for one goroutine at a time.
 type Chain struct {
 	steps   []step
+	names   []string
 	metrics Metrics
 	log     *slog.Logger
 }
@@ -79,6 +80,9 @@ func NewChain(filters []Filter, m Metrics, log *slog.Logger) (*Chain, error) {
 		return nil, err
 	}
 	slices.SortStableFunc(c.steps, func(a, b step) int { return a.filter.Priority() - b.filter.Priority() })
+	for i := range c.steps {
+		c.names = append(c.names, c.steps[i].filter.Name())
+	}
 	return c, nil
 }
 
@@ -93,9 +97,20 @@ const (
 	Dead                    // a filter failed: it goes to the dead letters
 )
 
-// Run decides about e and adds the metadata of the filters to it. The error, for
-// Dead, names the filter and holds no content.
-func (c *Chain) Run(e *event.Event) (Fate, error) {
+// Result is what a chain says about an event. The error, for Dead and DropOnError, names the
+// filter and holds no content.
+type Result struct {
+	Fate Fate
+	By   string // the filter that has decided; empty for Keep
+	Err  error
+}
+
+// Names returns the names of the filters in the order in which they are asked. The slice must
+// not be changed.
+func (c *Chain) Names() []string { return c.names }
+
+// Run decides about e and adds the metadata of the filters to it.
+func (c *Chain) Run(e *event.Event) Result {
 	own := false // e.Metadata is a map that this run has made
 	for i := range c.steps {
 		s := &c.steps[i]
@@ -106,17 +121,18 @@ func (c *Chain) Run(e *event.Event) (Fate, error) {
 		if err != nil {
 			s.fail.Inc()
 			c.report(s, err)
-			switch s.policy.OnError {
-			case OnErrorKeep:
+			if s.policy.OnError == OnErrorKeep {
 				continue
-			case OnErrorDrop:
-				return DropOnError, nil
 			}
-			return Dead, fmt.Errorf("filter %q: %w", s.filter.Name(), err)
+			err = fmt.Errorf("filter %q: %w", s.filter.Name(), err)
+			if s.policy.OnError == OnErrorDrop {
+				return Result{DropOnError, s.filter.Name(), err}
+			}
+			return Result{Dead, s.filter.Name(), err}
 		}
 		if verdict.Drop {
 			s.drop.Inc()
-			return Drop, nil
+			return Result{Fate: Drop, By: s.filter.Name()}
 		}
 		s.keep.Inc()
 		if len(verdict.Metadata) == 0 {
@@ -133,7 +149,7 @@ func (c *Chain) Run(e *event.Event) (Fate, error) {
 			e.Metadata[k], _ = plainValue(v)
 		}
 	}
-	return Keep, nil
+	return Result{}
 }
 
 // ask calls a filter and turns a panic into an error.

@@ -48,11 +48,11 @@ func through(t *testing.T, filters []filter.Filter, e event.Event) (got outcome)
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch fate, err := chain.Run(&e); fate {
+	switch r := chain.Run(&e); r.Fate {
 	case filter.Keep:
 		return outcome{Delivered: true, Metadata: e.Metadata}
 	case filter.Dead:
-		return outcome{DeadErr: err.Error()}
+		return outcome{DeadErr: r.Err.Error()}
 	}
 	return outcome{}
 }
@@ -263,8 +263,8 @@ func TestMetadataOfOneEventDoesNotReachAnother(t *testing.T) {
 	first, second := chat("1"), chat("2")
 	first.Metadata = own
 	for _, e := range []*event.Event{&first, &second} {
-		if fate, err := chain.Run(e); fate != filter.Keep || err != nil {
-			t.Fatal(fate, err)
+		if r := chain.Run(e); r.Fate != filter.Keep || r.Err != nil {
+			t.Fatalf("%+v", r)
 		}
 	}
 	want := []event.Metadata{{"own": true, "k": "v", "n": int64(1)}, {"k": "v", "n": int64(2)}}

@@ -1,0 +1,102 @@
+package pusher_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"eventpusher/backends"
+	"eventpusher/config"
+	"eventpusher/event"
+	"eventpusher/pusher"
+	"eventpusher/pusher/filter"
+	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
+)
+
+// What a trace says of an event is what has happened to it.
+func TestTrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failures := map[string][]error{
+			"late": {errors.New("busy"), nil},
+			"bad":  {backends.Permanent(errors.New("no such thing"))},
+		}
+		crm := &fakeBackend{name: "crm", publish: func(_ context.Context, batch []event.Event) []error {
+			errs := make([]error, len(batch))
+			for i, e := range batch {
+				if list := failures[e.ID]; len(list) > 0 {
+					errs[i], failures[e.ID] = list[0], list[1:]
+				}
+			}
+			return errs
+		}}
+		picky := &fakeBackend{name: "picky", wants: func(e *event.Event) bool { return e.Kind == event.Chat }}
+		chain, err := filter.NewChain(compile(t,
+			config.Filter{Name: "first", Keep: `event.body != "secret"`},
+			config.Filter{Name: "second", Metadata: map[string]string{"half": `event.body == "odd" ? split(event.body, ":")[1] : "none"`}},
+		), filter.Metrics{}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := trace.New()
+		p := start(t, pusher.Options{
+			Chain: chain, Trace: r, Backends: []backends.Backend{crm, picky},
+			Conditions: map[string]*filter.Condition{"picky": condition(t, `event.body != "hush" and (event.body != "breaks" or split(event.body, ":")[1] == "x")`)},
+		})
+		for id, body := range map[string]string{"plain": "hello", "held": "secret", "broken": "odd", "quiet": "hush", "late": "hi", "bad": "ho", "breaks": "breaks"} {
+			e := of(id+"@example.org", id)
+			e.Body, e.HasBody = body, true
+			p.Push([]event.Event{e})
+		}
+		p.Push([]event.Event{{ID: "offline", Kind: event.UserStatus, Type: "offline", User: "a@example.org", From: "a@example.org/x"}})
+		p.Bury([]outbox.DeadLetter{{Event: &event.Event{ID: "unread", Packet: "<message"}, Reason: outbox.ReasonUndecodable, Err: "it ends early", Accepted: time.Now(), Died: time.Now()}})
+		pass(time.Hour)
+
+		failed := func(text string) []trace.Attempt { return []trace.Attempt{{Error: text}} }
+		both := []string{"first", "second"}
+		for id, want := range map[string]trace.Event{
+			"plain":   {Fate: trace.Kept, Filters: both, Destinations: []trace.Delivery{{Destination: "crm", State: trace.Delivered, Tries: 1}, {Destination: "picky", State: trace.Delivered, Tries: 1}}},
+			"held":    {Fate: trace.Dropped, Filters: both, By: "first"},
+			"broken":  {Fate: trace.Dead, Filters: both, By: "second", Error: "an index is beyond the end of a list"},
+			"quiet":   {Fate: trace.Kept, Filters: both, Destinations: []trace.Delivery{{Destination: "crm", State: trace.Delivered, Tries: 1}, {Destination: "picky", State: trace.Declined}}},
+			"breaks":  {Fate: trace.Kept, Filters: both, Destinations: []trace.Delivery{{Destination: "crm", State: trace.Delivered, Tries: 1}, {Destination: "picky", State: trace.WhenFailed, Attempts: failed("an index is beyond the end of a list")}}},
+			"late":    {Fate: trace.Kept, Filters: both, Destinations: []trace.Delivery{{Destination: "crm", State: trace.Delivered, Tries: 2, Attempts: failed("busy")}, {Destination: "picky", State: trace.Delivered, Tries: 1}}},
+			"bad":     {Fate: trace.Kept, Filters: both, Destinations: []trace.Delivery{{Destination: "crm", State: trace.Buried, Tries: 1, Attempts: failed("no such thing")}, {Destination: "picky", State: trace.Delivered, Tries: 1}}},
+			"offline": {Fate: trace.Kept, Filters: both, Destinations: []trace.Delivery{{Destination: "crm", State: trace.Delivered, Tries: 1}}},
+			"unread":  {Fate: trace.Dead, Error: "it ends early"},
+		} {
+			events, _ := r.Find(id)
+			if len(events) != 1 {
+				t.Errorf("%s: %d events", id, len(events))
+				continue
+			}
+			within := cmp.Comparer(func(a, b string) bool {
+				return a == b || a != "" && b != "" && (strings.Contains(a, b) || strings.Contains(b, a))
+			})
+			if diff := cmp.Diff(want, events[0], within, cmpopts.EquateEmpty(), cmpopts.IgnoreTypes(time.Time{}, event.Event{}, uint64(0))); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", id, diff)
+			}
+		}
+	})
+}
+
+// What the outbox never takes is not said to be kept.
+func TestTraceOfWhatIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := trace.New()
+		p := start(t, pusher.Options{Trace: r, Backends: []backends.Backend{&fakeBackend{name: "crm"}}})
+		p.Drain(t.Context())
+		if p.PushFeed([]event.Event{of("a@example.org", "late")}, outbox.Position{Source: "s", Epoch: "e", Seq: 1}) {
+			t.Error("taken after the end")
+		}
+		if events, _ := r.Find("late"); len(events) != 0 {
+			t.Errorf("%+v", events)
+		}
+	})
+}

@@ -19,6 +19,7 @@ import (
 	xmppjid "mellium.im/xmpp/jid"
 
 	"eventpusher/component/eventfeed"
+	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
@@ -33,7 +34,10 @@ type Options struct {
 	// are there, send nothing, and keep everything for the program that answers.
 	Silent bool
 	// IQ answers requests beside disco, ping and version. No two may be for the same.
-	IQ      []IQHandler
+	IQ []IQHandler
+	// Passed is told of each message or presence that does not count, and why, by the
+	// goroutine that reads the stream. It must not keep the stanza. Default: nobody is.
+	Passed  func(s *stanza.Stanza, f trust.Feed, why string)
 	Metrics *Metrics
 	Log     *slog.Logger
 	Now     func() time.Time // stamps what is received; default time.Now
@@ -131,7 +135,8 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 		cfg: cfg, address: xmppjid.NewUnsafe("", string(name), "").JID, pingTo: hosts[0], dial: dialTCP,
 		sink: o.Sink, metrics: o.Metrics, log: o.Log, now: o.Now,
 		judge: trust.New(trust.Options{
-			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Authority, Metrics: o.Metrics.trust, Log: o.Log,
+			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Authority, Passed: o.Passed,
+			Metrics: o.Metrics.trust, Log: o.Log,
 		}),
 		checker:  newChecker(cfg.Name),
 		requests: newRequests(), subscribers: newSubscribers(),

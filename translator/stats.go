@@ -62,6 +62,29 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
+// why says to people why a stanza made no event.
+var why = [Reasons]string{
+	SkippedType:        "its type makes no event",
+	SkippedServerMade:  "the server has written it, in a user's name",
+	SkippedReceiveCopy: "it is the copy that is received; the one that was sent makes the events",
+	SkippedDuplicate:   "it is a second copy",
+	SkippedRedelivered: "it was stored, and made its events when it came first",
+	SkippedArchive:     "it is an answer of the archive",
+	SkippedForwarded:   "a stranger has forwarded it to the component",
+	SkippedForeign:     "it was neither sent by a local user nor is it on its way to one",
+	SkippedUnmarked:    "its feed does not say whether it was sent or received",
+	SkippedDirected:    "the presence is directed at somebody",
+	SkippedUnchanged:   "it changes nothing about who is online",
+	SkippedFact:        "facts of its kind make no event",
+	SkippedUnknownFact: "this version does not know its kind",
+	SkippedCrowded:     "its user has more sessions than are kept",
+	SkippedElsewhere:   "its session goes on at another node",
+}
+
+// Skipped says why the last stanza that made no event made none. The goroutine that calls
+// Translate may call it.
+func (t *Translator) Skipped() string { return why[t.skipped] }
+
 // Stats are counts since the start, except for Users, Resources and Sessions.
 type Stats struct {
 	Stanzas, Events int

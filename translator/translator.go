@@ -63,6 +63,7 @@ type Translator struct {
 	ids       identifier
 	decoder   *stanza.Decoder // of messages in wrappers; nil until there was one
 	counters  counters
+	skipped   Reason // of the last stanza that made no event
 }
 
 // New returns a translator that knows of no session yet.
@@ -118,6 +119,7 @@ func (t *Translator) Translate(s *trust.Fact, dst []event.Event) []event.Event {
 	t.noteTable()
 	if len(dst) == first {
 		t.counters.skipped[reason].Add(1)
+		t.skipped = reason
 		return dst
 	}
 	t.counters.events.Add(int64(len(dst) - first))

@@ -17,6 +17,9 @@ import (
 func (s *Sources) event(env *stanza.Envelope, b []byte, reason string, now time.Time) verdict {
 	f, host := env.Feed, env.Outer.From
 	src, v := s.advance(f, host, f.Seq, f.Seq)
+	if v == duplicated {
+		s.judge.Told(&env.Inner, "it has come again, and was taken before")
+	}
 	if v != accepted {
 		return v
 	}
@@ -65,8 +68,11 @@ func (s *Sources) hand(src *source, env *stanza.Envelope, at Position, now time.
 		}
 	}()
 	fact, verdict := s.judge.Report(env, now)
+	elsewhere := verdict == trust.Trusted && s.toldElsewhere(src, fact)
 	switch {
-	case verdict == trust.Trusted && !s.toldElsewhere(src, fact):
+	case elsewhere:
+		s.judge.Told(&fact.Stanza, "the feed of its sender's host reports it")
+	case verdict == trust.Trusted:
 		return accepted, "", s.sink.Take(fact, at)
 	case verdict == trust.Untranslatable:
 		return unreadable, "an event without what its kind needs", false

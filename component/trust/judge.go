@@ -25,6 +25,7 @@ type Judge struct {
 	fact       Fact // what was returned last
 	*authorities
 	warnings
+	passed func(s *stanza.Stanza, f Feed, why string)
 }
 
 // Options say whom to trust.
@@ -38,7 +39,10 @@ type Options struct {
 	Hosts, MUCHosts []string
 	// Feeds returns the name of the feed that counts for a class, as config.Component.Authority
 	// does. Without it, or with an empty name, the best one that is heard counts.
-	Feeds   func(class string) string
+	Feeds func(class string) string
+	// Passed is told of each message or presence that does not count, and why; nil: nobody
+	// wants to know. It must not keep the stanza.
+	Passed  func(s *stanza.Stanza, f Feed, why string)
 	Metrics *Metrics     // nil counts nowhere
 	Log     *slog.Logger // nil is silent
 }
@@ -51,10 +55,13 @@ func New(o Options) *Judge {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Passed == nil {
+		o.Passed = func(*stanza.Stanza, Feed, string) {}
+	}
 	j := &Judge{
 		name: jid.Prepare(o.Component), forwarders: jid.NewDomains(o.Forwarders...),
 		hosts: jid.NewDomains(o.Hosts...), mucHosts: jid.NewDomains(o.MUCHosts...),
-		authorities: newAuthorities(&o), told: newTold(), metrics: o.Metrics, log: o.Log, warnings: warnings{log: o.Log},
+		authorities: newAuthorities(&o), told: newTold(), metrics: o.Metrics, log: o.Log, warnings: warnings{log: o.Log}, passed: o.Passed,
 	}
 	j.forget()
 	return j
@@ -107,6 +114,7 @@ func (j *Judge) Stanza(env *stanza.Envelope, now time.Time) *Fact {
 	j.metrics.count(feed, v)
 	if v != Trusted {
 		j.complain(v, feed, outer.From, now)
+		j.passed(s, feed, v.why())
 		return nil
 	}
 	j.fact = Fact{Stanza: *s, Feed: feed, Copy: copied, Host: host, Received: now}

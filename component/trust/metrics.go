@@ -29,6 +29,22 @@ var verdictNames = [numVerdicts]string{
 	"foreign", "error", "untranslatable", "misaddressed", "ignored",
 }
 
+// reasons say to people why a stanza made no event.
+var reasons = [numVerdicts]string{
+	notAuthoritative: "another feed counts for this at the host, or has told it",
+	untrustedForward: "its sender is none of [component] forwarders, and may not forward",
+	nestedForward:    "it is a copy of what a user has forwarded to the component",
+	untrustedFeed:    "its sender is none of [component] forwarders, and may not speak for a feed",
+	untrustedPriv:    "its sender cannot grant privileges",
+	foreign:          "it is about nobody at [general] hosts, or not from the host that it is about",
+	errorStanza:      "it is an error",
+	Untranslatable:   "what it carries is not one message or presence",
+	misaddressed:     "it is addressed to nothing that means something here",
+	ignored:          "nothing is made of this kind",
+}
+
+func (v Verdict) why() string { return reasons[v] }
+
 // Metrics counts stanzas by feed and verdict. All label values come from fixed sets.
 type Metrics struct {
 	stanzas   [numFeeds][numVerdicts]prometheus.Counter

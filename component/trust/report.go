@@ -49,6 +49,7 @@ func (j *Judge) Report(env *stanza.Envelope, now time.Time) (*Fact, Verdict) {
 	v := j.report(env, now)
 	j.metrics.count(EventFeed, v)
 	if v != Trusted {
+		j.passed(&env.Inner, EventFeed, v.why())
 		return nil, v
 	}
 	j.fact = Fact{
@@ -57,6 +58,9 @@ func (j *Judge) Report(env *stanza.Envelope, now time.Time) (*Fact, Verdict) {
 	}
 	return &j.fact, v
 }
+
+// Told notes that a stanza of the event-feed does not count although it is trusted.
+func (j *Judge) Told(s *stanza.Stanza, why string) { j.passed(s, EventFeed, why) }
 
 // report judges a report. It completes the stanza: clients leave the sender out, and
 // some kinds have no stanza.

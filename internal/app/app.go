@@ -25,6 +25,7 @@ import (
 	"eventpusher/pusher"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 	"eventpusher/translator"
 )
 
@@ -70,6 +71,7 @@ type builder struct {
 	version  string
 	registry *prometheus.Registry
 	sink     *sink
+	trace    *trace.Recorder
 	iqs      []component.IQHandler
 	api      map[string]http.Handler
 }
@@ -100,9 +102,10 @@ func (b *builder) delivery() (err error) {
 		Hosts: b.cfg.General.Hosts, MUCHosts: b.cfg.Component.MUCHosts, Component: b.cfg.Component.Name,
 		ToUsersOnly: b.cfg.Pusher.ToUsersOnly(),
 	})
-	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}}
+	b.trace = trace.New()
+	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}, trace: b.trace}
 	b.pusher, err = pusher.New(pusher.Options{
-		Feeds: b.sink, Chain: chain, Backends: b.backends, Conditions: conditions, Outbox: box, MaxAge: b.cfg.Outbox.MaxAge, Metrics: metrics, Log: b.log,
+		Trace: b.trace, Feeds: b.sink, Chain: chain, Backends: b.backends, Conditions: conditions, Outbox: box, MaxAge: b.cfg.Outbox.MaxAge, Metrics: metrics, Log: b.log,
 	})
 	if err != nil {
 		return err
@@ -119,13 +122,20 @@ func (b *builder) delivery() (err error) {
 // attach makes the link to the XMPP server, and what watches it.
 func (b *builder) attach() (err error) {
 	b.link, err = component.New(b.cfg.Component, b.cfg.General.Hosts, component.Options{
-		Sink: b.sink, IQ: b.iqs, Metrics: component.NewMetrics(b.registry), Log: b.log, Version: b.version,
+		Sink: b.sink, Passed: b.sink.passed, IQ: b.iqs, Metrics: component.NewMetrics(b.registry), Log: b.log, Version: b.version,
 	})
 	if err != nil {
 		return err
 	}
 	b.watch = doctor.NewWatch(b.link, b.cfg, b.registry, b.log)
 	b.sink.link = b.link
+	if b.control != nil {
+		var push control.Push
+		if b.pushing.users != nil {
+			push = b.pushing.users
+		}
+		b.control.HandleEvents(b.pusher, b.trace, push)
+	}
 	if b.pushing.users != nil {
 		b.pushing.users.Attach(b.link)
 	}

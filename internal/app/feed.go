@@ -11,11 +11,13 @@ import (
 
 	"eventpusher/component"
 	"eventpusher/component/eventfeed"
+	"eventpusher/component/stanza"
 	"eventpusher/component/trust"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
 	"eventpusher/pusher/outbox"
+	"eventpusher/pusher/trace"
 	"eventpusher/translator"
 )
 
@@ -30,6 +32,7 @@ type sink struct {
 	link       *component.Link
 	events     []event.Event
 	crowd      crowd
+	trace      *trace.Recorder
 }
 
 var (
@@ -46,6 +49,9 @@ func (s *sink) Take(f *trust.Fact, at eventfeed.Position) bool {
 	s.events = s.events[:0]
 	if f != nil {
 		s.events = s.translator.Translate(f, s.events)
+		if len(s.events) == 0 {
+			s.passed(&f.Stanza, f.Feed, s.translator.Skipped())
+		}
 		s.crowd.note(s.translator.Crowded(), f.Received)
 	}
 	defer s.forget()
@@ -55,6 +61,13 @@ func (s *sink) Take(f *trust.Fact, at eventfeed.Position) bool {
 	}
 	at.Complete = s.translator.Complete(at.Source)
 	return s.pusher.PushFeed(s.events, outbox.Position(at))
+}
+
+// passed remembers a stanza that made no event, if somebody could ask for it.
+func (s *sink) passed(of *stanza.Stanza, f trust.Feed, why string) {
+	if of.ID != "" {
+		s.trace.Pass(trace.Passed{Time: time.Now(), StanzaID: of.ID, From: string(of.From), To: string(of.To), Feed: f.String(), Why: why})
+	}
 }
 
 // forget lets go of what the events point to, and of the room that the end of a great

@@ -55,6 +55,8 @@ type options struct {
 	kind    string
 	setup   setup.Options // of init
 	out     string        // of feed
+	when    string        // of tail
+	texts   bool
 	args    []string
 }
 
@@ -69,6 +71,8 @@ func commands() []command {
 		{"run", "", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
 		{"check", "[FILE]", "read the configuration and list every problem in it", configFlag, runCheck},
 		{"doctor", "", "examine the running instance, the link, the feeds and the services; publishes nothing", doctorFlags, runDoctor},
+		{"tail", "", "show the events of the running instance as they come, and what becomes of them", tailFlags, runTail},
+		{"explain", "ID", "say what has become of an event, or of a stanza by its id", explainFlags, runLife},
 		{"send", "", "send one made-up event to a destination, and show what it answers", sendFlags, runSend},
 		{"init", "", "write a first config.toml, and print the commands that attach it to an XMPP server", initFlags, runInit},
 		{"feed", strings.Join(feeds.Servers(), "|"), "write mod_event_feed, the module that runs inside the XMPP server", feedFlags, runFeed},

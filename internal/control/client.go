@@ -35,7 +35,6 @@ func Dial(ctx context.Context, dir string) (*Client, error) {
 	}
 	conn.Close()
 	return &Client{&http.Client{
-		Timeout: requestTimeout,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
@@ -96,35 +95,47 @@ func (c *Client) ask(method, path string, query url.Values, result any) error {
 }
 
 func (c *Client) askWithin(ctx context.Context, method, path string, query url.Values, result any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	body, err := c.open(ctx, method, path, query)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(result); err != nil {
+		return fmt.Errorf("control: the answer cannot be read: %w", err)
+	}
+	return nil
+}
+
+// open sends a request and returns the body of the answer, unless it is a failure.
+func (c *Client) open(ctx context.Context, method, path string, query url.Values) (io.ReadCloser, error) {
 	// The host is never looked up: the socket is dialled whatever it says.
 	u := url.URL{Scheme: "http", Host: "control", Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
 	if err != nil {
-		return fmt.Errorf("control: %w", err)
+		return nil, fmt.Errorf("control: %w", err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("control: %w", err)
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		if err := json.NewDecoder(resp.Body).Decode(result); err != nil {
-			return fmt.Errorf("control: the answer cannot be read: %w", err)
-		}
-		return nil
-	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err != nil {
-		return fmt.Errorf("control: %w", err)
+		return nil, fmt.Errorf("control: %w", err)
 	}
 	var f failure
 	if err := json.Unmarshal(data, &f); err != nil || f.Error == "" {
-		return fmt.Errorf("control: %s", resp.Status)
+		return nil, fmt.Errorf("control: %s", resp.Status)
 	}
 	if resp.StatusCode == http.StatusNotFound {
-		return &notThere{f.Error}
+		return nil, &notThere{f.Error}
 	}
-	return fmt.Errorf("control: the running instance says: %s", f.Error)
+	return nil, fmt.Errorf("control: the running instance says: %s", f.Error)
 }
 
 // notThere carries outbox.ErrNoLetter and fs.ErrNotExist over the socket.

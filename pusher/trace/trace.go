@@ -133,15 +133,15 @@ func New() *Recorder {
 	return &Recorder{ring: make([]record, 0, MaxEvents), byID: make(map[uint64]int, MaxEvents)}
 }
 
-// key tells IDs apart by their beginning: those of events are digests.
+// key tells IDs apart.
 func key(id string) (k uint64) {
-	if len(id) < 16 {
-		for i := range len(id) {
-			k = k*prime ^ uint64(id[i])
-		}
-		return k
+	for ; len(id) >= 8; id = id[8:] {
+		k = k*prime ^ load(id)
 	}
-	return load(id)*prime ^ load(id[8:])
+	for i := range len(id) {
+		k = k*prime ^ uint64(id[i])
+	}
+	return k
 }
 
 const prime = 1099511628211

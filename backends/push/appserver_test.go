@@ -1,10 +1,12 @@
 package push
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -85,6 +88,56 @@ func TestOwnDevice(t *testing.T) {
 	want := map[string]uint64{"queued": 1, "pushed": 1, "refused": 1, "disabled": 1, "registered": 2}
 	if diff := cmp.Diff(want, f.Counts()); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
+	}
+}
+
+// TestEncrypted: what a client asks to have encrypted reaches services and devices so, and
+// in no other way.
+func TestEncrypted(t *testing.T) {
+	const key = "AAECAwQFBgcICQoLDA0ODw=="
+	f := newFixture(t, asMongooseIM)
+	f.now = time.Now()
+	google, registry := f.ownDevices(t)
+	c, err := registry.Register(t.Context(), devices.Request{Owner: "bob@example.org", Kind: "fcm", Token: "bobs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	encrypt := "<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>" + key + "</encrypt><priority xmlns='tigase:push:priority:0'/>"
+	f.enable(t, "events.example.org", c.Node, secretField(c.Secret)+encrypt)
+	f.enable(t, "push.example.net", "n", encrypt)
+	f.enable(t, "push.example.net", "urgent", "<priority xmlns='tigase:push:priority:0'/>")
+	payload := "<enable xmlns='urn:xmpp:push:0' jid='pubsub.example.org' node='n'>" + encrypt + "</enable>"
+	var refusal *xmpp.Refusal
+	if err := f.register(t, "bob@example.org/phone", []byte(payload), f.now); !errors.As(err, &refusal) || refusal.Condition != "feature-not-implemented" {
+		t.Errorf("by MongoosePush: %v", err)
+	}
+	if err := f.publish(t, f.message("m1")); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"unread":1,"sender":"alice@example.org","type":"chat","message":"OH, HAI!"}`
+	got := f.network.take()
+	element := regexp.MustCompile(`^push.example.net .*<item><notification xmlns='urn:xmpp:push:0'><encrypted xmlns='tigase:push:encrypt:0' iv='([^']+)'>([^<]+)</encrypted><priority xmlns='tigase:push:priority:0'>high</priority></notification></item></publish></pubsub>$`)
+	if len(got) != 2 {
+		t.Fatalf("got %q", got)
+	}
+	if parts := element.FindStringSubmatch(got[0]); parts == nil || pushtest.Unseal(t, key, parts[1], parts[2]) != want {
+		t.Errorf("the service got %s", got[0])
+	}
+	if !strings.Contains(got[1], "</x><priority xmlns='tigase:push:priority:0'>high</priority></notification>") || !strings.Contains(got[1], "OH, HAI!") {
+		t.Errorf("the other got %s", got[1])
+	}
+	var sent struct{ Data map[string]string }
+	if requests := google.Requests(); len(requests) != 1 {
+		t.Fatalf("got %+v", requests)
+	} else if err := json.Unmarshal([]byte(requests[0].Message), &sent); err != nil || strings.Contains(requests[0].Message, "alice@") || sent.Data["account"] != "bob@example.org" {
+		t.Errorf("the device got %s", requests[0].Message)
+	}
+	if told := pushtest.Unseal(t, key, sent.Data["iv"], sent.Data["encrypted"]); told != want {
+		t.Errorf("the device was told %s", told)
+	}
+	e, err := f.Explain(t.Context(), "bob@example.org")
+	if text, _ := json.Marshal(e); err != nil || strings.Contains(string(text), key[:8]) || !strings.Contains(string(text), `"rules":["encrypted"]`) {
+		t.Errorf("%s, %v", text, err)
 	}
 }
 

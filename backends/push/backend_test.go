@@ -507,11 +507,11 @@ func TestUnread(t *testing.T) {
 		if err := f.publish(t, e); err != nil || len(f.gateway.got) != 1 {
 			t.Fatal(err, f.gateway.got)
 		}
-		form, err := notify.ReadElement(f.gateway.got[0].Element)
+		read, err := notify.ReadElement(f.gateway.got[0].Element)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return form.Value("message-count")
+		return read.Form.Value("message-count")
 	}
 	happens := func(e event.Event) {
 		if f.Wants(&e) {

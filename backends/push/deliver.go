@@ -68,7 +68,7 @@ func (b *Backend) toDevice(ctx context.Context, e *event.Event) (journal.Outcome
 	if err != nil {
 		return journal.Failed, backends.Permanent(errors.New("the notification is no XML"))
 	}
-	err = b.o.Devices.Deliver(ctx, e.To.Resource(), &devices.Message{EventID: e.ID, Time: e.Time, Owner: e.User, Summary: summary})
+	err = b.o.Devices.Deliver(ctx, e.To.Resource(), &devices.Message{EventID: e.ID, Time: e.Time, Owner: e.User, Summary: summary, Decided: e.StanzaID != ""})
 	switch {
 	case err == nil:
 		return journal.Pushed, nil

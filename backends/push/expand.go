@@ -117,8 +117,12 @@ func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, 
 	switch b.way(s.PubSub, n.Recipient.Domain()) {
 	case ByDevices:
 		one.Kind, one.To = event.Notification, b.o.Own.Bare()+jid.JID("/"+s.Node)
-		one.Packet = withBadge(n).Packet()
-		_, err := b.o.Devices.Store().Verify(ctx, s.Node, s.Option(optionSecret))
+		summary, err := deviceSummary(s.Rules, n, e)
+		if err != nil {
+			return one, journal.Failed, err
+		}
+		one.Packet = summary.Packet()
+		_, err = b.o.Devices.Store().Verify(ctx, s.Node, s.Option(optionSecret))
 		switch {
 		case errors.Is(err, devices.ErrUnknown):
 			result, err := b.forget(ctx, n.Recipient, s, journal.Disabled)
@@ -129,17 +133,38 @@ func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, 
 			return one, journal.Failed, err
 		}
 	case ByGateway:
-		if b.o.Gateway == nil {
+		if b.o.Gateway == nil || s.Rules.Encrypted() { // which MongoosePush cannot carry
 			return one, journal.Refused, nil
 		}
 		if len(b.o.Lacks(s.Options)) > 0 {
 			return one, journal.Incomplete, nil
 		}
-		fallthrough
-	default:
 		one.Packet = notify.Element(n.Fields())
+	default:
+		var err error
+		if one.Packet, err = element(s.Rules, n, e); err != nil {
+			return one, journal.Failed, err
+		}
 	}
 	return one, journal.Queued, nil
+}
+
+// element returns the notification for a push service of the network.
+func element(r *decide.UserRules, n *decide.Notice, e *event.Event) (string, error) {
+	if !r.Encrypted() {
+		return notify.Urgent(n.Fields(), r != nil && r.Priority), nil
+	}
+	sealed, err := r.Encryption.Seal(n.Private(e))
+	return sealed.Element(r.Priority), err
+}
+
+// deviceSummary returns the notification for a device that is registered here.
+func deviceSummary(r *decide.UserRules, n *decide.Notice, e *event.Event) (devices.Summary, error) {
+	if !r.Encrypted() {
+		return withBadge(n), nil
+	}
+	sealed, err := r.Encryption.Seal(n.Private(e))
+	return devices.NewSummary(&notify.Published{Encrypted: sealed}), err
 }
 
 // withBadge adds the number of all unread messages, which only we know.

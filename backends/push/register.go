@@ -69,7 +69,14 @@ const (
 
 // bounds returns a *xmpp.Refusal for a registration that goes too far.
 func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *registration.Service) error {
-	if b.way(s.PubSub, owner.Domain()) != ByIQ {
+	switch b.way(s.PubSub, owner.Domain()) {
+	case ByIQ:
+	case ByGateway:
+		if s.Rules.Encrypted() {
+			return &xmpp.Refusal{Type: "modify", Condition: "feature-not-implemented", Text: "notifications by MongoosePush cannot be encrypted"}
+		}
+		return nil
+	default:
 		return nil
 	}
 	if s.PubSub.Local() != "" && s.PubSub != owner && b.o.Served.Of(s.PubSub) {

@@ -42,7 +42,7 @@ func pushSetup(t *testing.T) (path, dir string) {
 	defer store.Close()
 	for _, s := range []registration.Service{
 		{PubSub: "push.example.net", Node: "one", Options: []notify.Field{{Name: "secret", Value: "hunter2"}, {Name: "topic", Value: "hunter2"}}},
-		{PubSub: "push.example.net", Node: "two", Rules: &decide.Rules{Muted: map[jid.JID]int64{"hunter2@x": 0}, Rooms: map[jid.JID]string{"hunter2@y": "hunter2"}}},
+		{PubSub: "push.example.net", Node: "two", Rules: &decide.UserRules{Muted: map[jid.JID]int64{"hunter2@x": 0}, Rooms: map[jid.JID]string{"hunter2@y": "hunter2"}}},
 		{PubSub: "virtual.example.org", Node: "-t\x1bhree", Options: []notify.Field{{Name: "device_id", Value: "hunter2"}}},
 	} {
 		if err := store.Enable(context.Background(), "alice@example.org", s); err != nil {

@@ -388,3 +388,44 @@ func TestAppServer(t *testing.T) {
 		})
 	}
 }
+
+// TestAppServerEncrypted: what Prosody's mod_cloud_notify_encrypted encrypts for a client
+// reaches the devices as it is, and nothing else does.
+func TestAppServerEncrypted(t *testing.T) {
+	if _, err := os.Stat("/usr/lib/prosody/modules/mod_cloud_notify_encrypted"); err != nil {
+		t.Skip("prosody-modules here has no mod_cloud_notify_encrypted: ", err)
+	}
+	server := harness.Prosody(t, harness.ProsodyOptions{
+		Components: []string{"events.localhost", outside}, Users: users, Modules: []string{"cloud_notify", "cloud_notify_encrypted"},
+	})
+	p := startProviders(t)
+	startAppServer(t, server, p)
+	alice, bob := server.Login(t, "alice", "phone"), server.Login(t, "bob", "desk")
+	alice.Presence()
+	bob.Presence()
+	iphone := registerDevice(t, alice, "kind", "apns", "token", apnsToken)
+	android := registerDevice(t, alice, "kind", "fcm", "token", "alices-android")
+	for _, d := range []device{iphone, android} {
+		alice.IQ("set", "", strings.Replace(pushEnable("events.localhost", d.node, "secret", d.secret), "</enable>", encryptElement+"</enable>", 1))
+	}
+	alice.CloseStream()
+	bob.Sendf("<message to='alice@localhost' type='chat' id='e1'>%s</message>", body("what only alice may read"))
+	await(t, "the notifications", func() bool { return len(p.apns.Requests()) > 0 && len(p.fcm.Requests()) > 0 })
+	type fields struct{ Encrypted, IV, Account string }
+	var google struct{ Data fields }
+	var apple fields
+	for text, into := range map[string]any{p.apns.Requests()[0].Payload: &apple, p.fcm.Requests()[0].Message: &google} {
+		if err := json.Unmarshal([]byte(text), into); err != nil || strings.Contains(text, "bob@localhost") || strings.Contains(text, "only alice") {
+			t.Errorf("%v: %s", err, text)
+		}
+	}
+	for _, got := range []fields{apple, google.Data} {
+		var told struct{ Sender, Type, Message string }
+		if err := json.Unmarshal([]byte(pushtest.Unseal(t, encryptKey, got.IV, got.Encrypted)), &told); err != nil {
+			t.Fatal(err)
+		}
+		if told.Sender != "bob@localhost" || told.Type != "chat" || told.Message != "what only alice may read" || got.Account != "alice@localhost" {
+			t.Errorf("%+v: %+v", got, told)
+		}
+	}
+}

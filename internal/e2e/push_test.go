@@ -152,6 +152,39 @@ func TestPush(t *testing.T) {
 			if iq := service.WaitFor("<iq", "node-1", ">long ", "…</value>"); len(iq) > 64<<10 {
 				t.Errorf("%d bytes were published", len(iq))
 			}
+
+			// A client can have encrypted what the service must not read.
+			dave := server.Login(t, "dave", "d")
+			dave.Presence()
+			await(t, "encryption in the account's disco#info", func() bool {
+				return strings.Contains(dave.IQ("get", dave.BareJID(), "<query xmlns='http://jabber.org/protocol/disco#info'/>"), "tigase:push:encrypt:aes-128-gcm")
+			})
+			dave.IQ("set", "", strings.Replace(pushEnable(outside, "node-2", "secret", "s3cret"), "</enable>", encryptElement+"</enable>", 1))
+			dave.CloseStream()
+			bob.Sendf("<message to='dave@localhost' type='chat' id='d1'>%s</message>", body("what only dave may read"))
+			if sealed := unsealed(t, service.WaitFor("<iq", "node-2", "s3cret", "<encrypted")); sealed != `{"unread":1,"sender":"bob@localhost","type":"chat","message":"what only dave may read"}` {
+				t.Errorf("encrypted: %s", sealed)
+			}
 		})
 	}
+}
+
+// encryptKey is a client's, and encryptElement what it sends with enable.
+const (
+	encryptKey     = "AAECAwQFBgcICQoLDA0ODw=="
+	encryptElement = "<encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm'>" + encryptKey + "</encrypt>"
+)
+
+// unsealed decrypts the notification in an IQ, which has to have no form.
+func unsealed(t *testing.T, iq string) string {
+	t.Helper()
+	if strings.Contains(iq, "urn:xmpp:push:summary") {
+		t.Errorf("not only what is encrypted: %s", iq)
+	}
+	element := regexp.MustCompile(`<encrypted [^>]*>([^<]*)<`).FindStringSubmatch(iq)
+	iv := regexp.MustCompile(`<encrypted [^>]*iv=['"]([^'"]+)`).FindStringSubmatch(iq)
+	if element == nil || iv == nil {
+		t.Fatalf("nothing is encrypted in %s", iq)
+	}
+	return pushtest.Unseal(t, encryptKey, iv[1], element[1])
 }

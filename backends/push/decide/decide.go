@@ -71,6 +71,7 @@ type Notice struct {
 	Generic bool
 	// Call is the step of a call without a body, such as propose, CallID its id.
 	Call, CallID string
+	Media        []string // of the call: audio, video
 	// Count is the number of the conversation's messages since the recipient was last
 	// there, this one included; 1 where nobody counts.
 	// Total is that of all conversations.
@@ -151,7 +152,7 @@ func (d Decider) Decide(e *event.Event) (Notice, Reason) {
 		case call && h.callID == "":
 			return Notice{}, RuleOfCall
 		case call:
-			n.Call, n.CallID, n.Sender = h.call, h.callID, n.Conversation
+			n.Call, n.CallID, n.Media, n.Sender = h.call, h.callID, h.media, n.Conversation
 			if d.Content == notify.ContentNone {
 				n.Sender = ""
 			}
@@ -227,3 +228,29 @@ func (n *Notice) Fields() []notify.Field {
 	}
 	return append(fields, notify.Field{Name: "last-message-body", Value: n.Body})
 }
+
+// Private returns the notice as it is encrypted for a client that asks for it. e is the
+// event that n was made of.
+func (n *Notice) Private(e *event.Event) notify.Private {
+	p := notify.Private{Unread: n.Count, Type: e.Type, Message: n.Body}
+	told := n.Sender != ""
+	if told {
+		p.Sender = string(n.Conversation)
+	}
+	switch {
+	case n.Call != "":
+		p.Type, p.SID = "call", n.CallID
+		if told {
+			p.Sender = string(e.From)
+		}
+		if n.Call == proposed {
+			p.Media = append([]string{}, n.Media...)
+		}
+	case told && e.Type == "groupchat":
+		p.Nickname = e.From.Resource()
+	}
+	return p
+}
+
+// proposed is the step of a call by which somebody calls (XEP-0353).
+const proposed = "propose"

@@ -197,3 +197,40 @@ func TestKey(t *testing.T) {
 		}
 	}
 }
+
+// TestPrivate: what is encrypted, in each content mode (section 4.4 of Tigase's document).
+func TestPrivate(t *testing.T) {
+	call := func(step, media string) func(*event.Event) {
+		return func(e *event.Event) {
+			e.Body = ""
+			e.Packet = "<message><" + step + " xmlns='urn:xmpp:jingle-message:0' id='ca3c'>" + media + "</" + step + "><store xmlns='urn:xmpp:hints'/></message>"
+		}
+	}
+	const rtp = "<description xmlns='urn:xmpp:jingle:apps:rtp:1' media="
+	for name, c := range map[string]struct {
+		content notify.Content
+		change  func(*event.Event)
+		want    notify.Private
+	}{
+		"chat":              {notify.ContentBody, nil, notify.Private{Unread: 1, Sender: "alice@example.org", Type: "chat", Message: "hi"}},
+		"chat, sender":      {notify.ContentSender, nil, notify.Private{Unread: 1, Sender: "alice@example.org", Type: "chat", Message: notify.GenericBody}},
+		"chat, none":        {notify.ContentNone, nil, notify.Private{Unread: 1, Type: "chat", Message: notify.GenericBody}},
+		"in a room":         {notify.ContentBody, inRoom, notify.Private{Unread: 1, Sender: "room@conference.example.org", Type: "groupchat", Message: "hi", Nickname: "Ally"}},
+		"in a room, none":   {notify.ContentNone, inRoom, notify.Private{Unread: 1, Type: "groupchat", Message: notify.GenericBody}},
+		"end-to-end":        {notify.ContentBody, func(e *event.Event) { e.Encrypted = true }, notify.Private{Unread: 1, Sender: "alice@example.org", Type: "chat", Message: notify.GenericBody}},
+		"a call":            {notify.ContentBody, call("propose", rtp+"'audio'/>"+rtp+"'video'/>"+rtp+"'audio'/><x media='video'/>"), notify.Private{Unread: 1, Sender: "alice@example.org/desk", Type: "call", SID: "ca3c", Media: []string{"audio", "video"}}},
+		"a call of nothing": {notify.ContentNone, call("propose", rtp+"'smell'/>"), notify.Private{Unread: 1, Type: "call", SID: "ca3c", Media: []string{}}},
+		"a call that ends":  {notify.ContentBody, call("retract", ""), notify.Private{Unread: 1, Sender: "alice@example.org/desk", Type: "call", SID: "ca3c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := message(c.change)
+			n, reason := Decider{Plugin: Hints, Content: c.content}.Decide(e)
+			if reason != Push {
+				t.Fatal(reason)
+			}
+			if diff := cmp.Diff(c.want, n.Private(e)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}

@@ -8,6 +8,7 @@ import (
 const (
 	nsHints  = "urn:xmpp:hints"
 	nsJingle = "urn:xmpp:jingle-message:0"
+	nsRTP    = "urn:xmpp:jingle:apps:rtp:1"
 )
 
 // maxCall bounds the step of a call and its id, which go out as they are.
@@ -18,7 +19,11 @@ type hints struct {
 	noStore, store bool
 	jingle         bool // there is a step of a call, with an id or without
 	call, callID   string
+	media          []string
 }
+
+// maxMedia bounds what a call says of its media: audio and video.
+const maxMedia = 2
 
 // readHints looks at the children of a message. What cannot be read has no hints.
 func readHints(packet string) (h hints) {
@@ -30,8 +35,11 @@ func readHints(packet string) (h hints) {
 		}
 		switch t := token.(type) {
 		case xml.StartElement:
-			if depth == 1 {
+			switch depth {
+			case 1:
 				h.child(t)
+			case 2:
+				h.description(t)
 			}
 			depth++
 		case xml.EndElement:
@@ -52,6 +60,18 @@ func (h *hints) child(e xml.StartElement) {
 			if a.Name.Space == "" && a.Name.Local == "id" && len(e.Name.Local) <= maxCall && len(a.Value) <= maxCall {
 				h.call, h.callID = e.Name.Local, a.Value
 			}
+		}
+	}
+}
+
+// description takes note of a media of the call that was read last (XEP-0353 section 3.1).
+func (h *hints) description(e xml.StartElement) {
+	if e.Name.Space != nsRTP || e.Name.Local != "description" || h.callID == "" || len(h.media) == maxMedia {
+		return
+	}
+	for _, a := range e.Attr {
+		if a.Name.Space == "" && a.Name.Local == "media" && (a.Value == "audio" || a.Value == "video") {
+			h.media = append(h.media, a.Value)
 		}
 	}
 }

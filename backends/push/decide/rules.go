@@ -6,6 +6,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -17,21 +18,25 @@ const (
 	NotMentioned Reason = "not_mentioned" // the user wants mentions from the room, and this is none
 )
 
-// Rules say what a user does not want to be told at one registration. The client gives them
-// with the registration, in the elements of Tigase's filters (see Elements). The zero value
-// refuses nothing. It is safe for concurrent use as long as nobody changes it.
-type Rules struct {
+// UserRules say what a user does not want to be told at one registration, and how the rest is to
+// be told. The client gives them with the registration, in Tigase's elements (see Elements).
+// The zero value refuses nothing. It is safe for concurrent use as long as nobody changes it.
+type UserRules struct {
 	// Muted are the conversations of which nothing is told, by the bare JID of the other side
 	// or of the room. The value is when that ends, in seconds since 1970; 0: never.
 	Muted map[jid.JID]int64 `json:"muted,omitempty"`
 	// Rooms are the rooms of which something is told, by their bare JID. With a nick only
 	// messages that mention it are. nil: all rooms; empty: none.
 	Rooms map[jid.JID]string `json:"rooms,omitzero"`
+	// Encryption: nobody but the client may read notifications; nil: the push service may.
+	Encryption *notify.Encryption `json:"encryption,omitempty"`
+	// Priority: notifications are marked as urgent.
+	Priority bool `json:"priority,omitempty"`
 }
 
 // Refuses returns why the user does not want to be told of a message; Push: the rules do
 // not say so. e is the event that n was made of. A nil receiver has no rules.
-func (r *Rules) Refuses(e *event.Event, n *Notice) Reason {
+func (r *UserRules) Refuses(e *event.Event, n *Notice) Reason {
 	if r == nil {
 		return Push
 	}
@@ -73,3 +78,7 @@ func mentions(text, nick string) bool {
 func partOfWord(c rune) bool {
 	return c != utf8.RuneError && (unicode.IsLetter(c) || unicode.IsDigit(c) || c == '_')
 }
+
+// Encrypted reports whether nobody but the client may read notifications. A nil receiver has
+// no rules.
+func (r *UserRules) Encrypted() bool { return r != nil && r.Encryption != nil }

@@ -10,12 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
 
 // readRules reads the rules among the children of an enable.
-func readRules(t *testing.T, children string) (*Rules, error) {
+func readRules(t *testing.T, children string) (*UserRules, error) {
 	t.Helper()
 	var e struct{ Elements }
 	if err := xml.Unmarshal([]byte("<enable xmlns='urn:xmpp:push:0'>"+children+"</enable>"), &e); err != nil {
@@ -27,20 +28,37 @@ func readRules(t *testing.T, children string) (*Rules, error) {
 func muted(items string) string { return "<muted xmlns='" + nsMuted + "'>" + items + "</muted>" }
 func rooms(list string) string  { return "<groupchat xmlns='" + nsRooms + "'>" + list + "</groupchat>" }
 
+func encrypt(attributes, key string) string {
+	return "<encrypt xmlns='tigase:push:encrypt:0' " + attributes + ">" + key + "</encrypt>"
+}
+
 func TestReadRules(t *testing.T) {
 	for name, c := range map[string]struct {
 		in   string
-		want *Rules
+		want *UserRules
 	}{
 		"none":                {"<muted/><x xmlns='jabber:x:data'/>", nil},
 		"nothing muted":       {muted(""), nil},
-		"muted":               {muted("<item jid='Romeo@Example.com/x'/><item jid='b@c'/>"), &Rules{Muted: map[jid.JID]int64{"romeo@example.com": 0, "b@c": 0}}},
-		"muted until":         {muted("<item jid='b@c' until='2026-01-02T04:04:05+01:00'/>"), &Rules{Muted: map[jid.JID]int64{"b@c": 1767323045}}},
-		"no room at all":      {rooms(""), &Rules{Rooms: map[jid.JID]string{}}},
-		"never is as unnamed": {rooms("<room jid='a@muc' allow='never'/>"), &Rules{Rooms: map[jid.JID]string{}}},
+		"muted":               {muted("<item jid='Romeo@Example.com/x'/><item jid='b@c'/>"), &UserRules{Muted: map[jid.JID]int64{"romeo@example.com": 0, "b@c": 0}}},
+		"muted until":         {muted("<item jid='b@c' until='2026-01-02T04:04:05+01:00'/>"), &UserRules{Muted: map[jid.JID]int64{"b@c": 1767323045}}},
+		"no room at all":      {rooms(""), &UserRules{Rooms: map[jid.JID]string{}}},
+		"never is as unnamed": {rooms("<room jid='a@muc' allow='never'/>"), &UserRules{Rooms: map[jid.JID]string{}}},
+		"priority":            {"<priority xmlns='tigase:push:priority:0'/>", &UserRules{Priority: true}},
+		"encrypt": {
+			encrypt("alg='aes-128-gcm'", " AAECAwQFBgcI\nCQoLDA0ODw== "),
+			&UserRules{Encryption: &notify.Encryption{Key: notify.Key{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}},
+		},
+		"encrypt a little": {
+			encrypt("alg='AES-128-GCM' max-size='256'", "AAECAwQFBgcICQoLDA0ODw=="),
+			&UserRules{Encryption: &notify.Encryption{Key: notify.Key{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, MaxSize: 256}},
+		},
+		"encrypt more than anybody takes": {
+			encrypt("alg='aes-128-gcm' max-size='100000'", "AAECAwQFBgcICQoLDA0ODw=="),
+			&UserRules{Encryption: &notify.Encryption{Key: notify.Key{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, MaxSize: notify.MaxSealed}},
+		},
 		"rooms": {
 			rooms("<room jid='a@muc' allow='always' nick='x'/><room jid='b@muc' allow='mentioned' nick='Juliet'/>"),
-			&Rules{Rooms: map[jid.JID]string{"a@muc": "", "b@muc": "Juliet"}},
+			&UserRules{Rooms: map[jid.JID]string{"a@muc": "", "b@muc": "Juliet"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -73,12 +91,18 @@ func TestReadRulesRefuses(t *testing.T) {
 		"a wrong address":   {muted("<item jid='a@'/>"), "bad-request"},
 		"a wrong time":      {muted("<item jid='a@b' until='tomorrow'/>"), "bad-request"},
 		"mentions of what?": {rooms("<room jid='a@muc' allow='mentioned'/>"), "bad-request"},
+		"no algorithm":      {encrypt("", "AAECAwQFBgcICQoLDA0ODw=="), "feature-not-implemented"},
+		"another algorithm": {encrypt("alg='aes-256-gcm'", "AAECAwQFBgcICQoLDA0ODw=="), "feature-not-implemented"},
+		"no key":            {encrypt("alg='aes-128-gcm'", ""), "bad-request"},
+		"half a key":        {encrypt("alg='aes-128-gcm'", "AAECAwQFBgc="), "bad-request"},
+		"a size of nothing": {encrypt("alg='aes-128-gcm' max-size='255'", "AAECAwQFBgcICQoLDA0ODw=="), "bad-request"},
+		"a size of words":   {encrypt("alg='aes-128-gcm' max-size='4 KiB'", "AAECAwQFBgcICQoLDA0ODw=="), "bad-request"},
 		"allow nothing":     {rooms("<room jid='a@muc'/>"), "bad-request"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, err := readRules(t, c.in)
 			var wrong *RulesError
-			if !errors.As(err, &wrong) || wrong.Condition != c.condition || r != nil {
+			if !errors.As(err, &wrong) || wrong.Condition != c.condition || r != nil || strings.Contains(err.Error(), "AAEC") {
 				t.Errorf("%v, %v", r, err)
 			}
 		})
@@ -87,7 +111,7 @@ func TestReadRulesRefuses(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
-	r := &Rules{
+	r := &UserRules{
 		Muted: map[jid.JID]int64{"for-ever@x": 0, "later@x": now.Unix() + 60, "past@x": now.Unix(), "loud@muc": 0},
 		Rooms: map[jid.JID]string{"all@muc": "", "some@muc": "Al", "loud@muc": ""},
 	}
@@ -129,7 +153,7 @@ func TestRefuses(t *testing.T) {
 			if got := r.Refuses(&c.e, &n); got != c.want {
 				t.Errorf("%q, not %q", got, c.want)
 			}
-			if got := (*Rules)(nil).Refuses(&c.e, &n); got != Push {
+			if got := (*UserRules)(nil).Refuses(&c.e, &n); got != Push {
 				t.Errorf("without rules: %q", got)
 			}
 		})

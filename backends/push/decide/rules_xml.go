@@ -2,10 +2,13 @@ package decide
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	xmppjid "mellium.im/xmpp/jid"
 
+	"eventpusher/backends/push/notify"
 	"eventpusher/internal/jid"
 )
 
@@ -17,7 +20,7 @@ const (
 )
 
 // Features are what clients look for in the disco#info of the account before they send rules.
-var Features = []string{nsMuted, nsRooms}
+var Features = []string{nsMuted, nsRooms, notify.NSPriority, notify.NSEncrypt, "tigase:push:encrypt:" + notify.AlgAES128GCM}
 
 // Bounds of the rules of one registration.
 const (
@@ -41,6 +44,12 @@ type Elements struct {
 			Nick  string `xml:"nick,attr"`
 		} `xml:"room"`
 	} `xml:"tigase:push:filter:groupchat:0 groupchat"`
+	Encrypt *struct {
+		Alg     string `xml:"alg,attr"`
+		MaxSize string `xml:"max-size,attr"`
+		Key     string `xml:",chardata"`
+	} `xml:"tigase:push:encrypt:0 encrypt"`
+	Priority *struct{} `xml:"tigase:push:priority:0 priority"`
 }
 
 // RulesError says what is wrong with rules, for the client.
@@ -58,57 +67,102 @@ func badRule(format string, args ...any) error {
 
 // Rules returns the rules, nil if there are none. The error is a *RulesError: an address
 // is none, a time is none, allow is none of always, mentioned and never, a nick is missing,
-// or there are more than 256 entries or 16 KiB of addresses and nicks.
-func (e *Elements) Rules() (*Rules, error) {
-	r := &Rules{}
-	entries, size := 0, 0
-	enter := func(address, more string) (jid.JID, error) {
-		entries, size = entries+1, size+len(address)+len(more)
-		if entries > maxRules || size > maxRuleBytes {
-			return "", &RulesError{"not-acceptable", fmt.Sprintf("a registration can have %d muted conversations and rooms, of %d bytes together", maxRules, maxRuleBytes)}
-		}
-		if _, err := xmppjid.Parse(address); err != nil {
-			return "", badRule("jid of a muted conversation or room is no address")
-		}
-		return jid.Prepare(address).Bare(), nil
+// there are more than 256 entries or 16 KiB of addresses and nicks, or the encryption is
+// another than AES-128 in GCM with a key for it.
+func (e *Elements) Rules() (*UserRules, error) {
+	if e.Muted == nil && e.Rooms == nil && e.Encrypt == nil && e.Priority == nil {
+		return nil, nil
 	}
-	if e.Muted != nil && len(e.Muted.Items) > 0 {
-		r.Muted = make(map[jid.JID]int64)
-		for _, item := range e.Muted.Items {
-			conversation, err := enter(item.JID, "")
-			if err != nil {
-				return nil, err
-			}
-			if r.Muted[conversation], err = readUntil(item.Until); err != nil {
-				return nil, err
-			}
+	r, a := &UserRules{Priority: e.Priority != nil}, &addresses{}
+	for _, read := range [...]func(*UserRules, *addresses) error{e.muted, e.rooms, e.encryption} {
+		if err := read(r, a); err != nil {
+			return nil, err
 		}
 	}
-	if e.Rooms != nil {
-		r.Rooms = make(map[jid.JID]string)
-		for _, one := range e.Rooms.Rooms {
-			room, err := enter(one.JID, one.Nick)
-			if err != nil {
-				return nil, err
-			}
-			switch {
-			case one.Allow == "always":
-				r.Rooms[room] = ""
-			case one.Allow == "mentioned" && one.Nick == "":
-				return nil, badRule("a room with allow='mentioned' needs a nick")
-			case one.Allow == "mentioned":
-				r.Rooms[room] = one.Nick
-			case one.Allow == "never":
-				delete(r.Rooms, room)
-			default:
-				return nil, badRule("allow of a room is none of always, mentioned, never")
-			}
-		}
-	}
-	if r.Muted == nil && r.Rooms == nil {
+	if r.Muted == nil && r.Rooms == nil && r.Encryption == nil && !r.Priority {
 		return nil, nil
 	}
 	return r, nil
+}
+
+// addresses counts the addresses of a registration's rules.
+type addresses struct{ entries, size int }
+
+// enter returns an address, prepared. more is what belongs to it.
+func (a *addresses) enter(address, more string) (jid.JID, error) {
+	a.entries, a.size = a.entries+1, a.size+len(address)+len(more)
+	if a.entries > maxRules || a.size > maxRuleBytes {
+		return "", &RulesError{"not-acceptable", fmt.Sprintf("a registration can have %d muted conversations and rooms, of %d bytes together", maxRules, maxRuleBytes)}
+	}
+	if _, err := xmppjid.Parse(address); err != nil {
+		return "", badRule("jid of a muted conversation or room is no address")
+	}
+	return jid.Prepare(address).Bare(), nil
+}
+
+func (e *Elements) muted(r *UserRules, a *addresses) error {
+	if e.Muted == nil || len(e.Muted.Items) == 0 {
+		return nil
+	}
+	r.Muted = make(map[jid.JID]int64)
+	for _, item := range e.Muted.Items {
+		conversation, err := a.enter(item.JID, "")
+		if err != nil {
+			return err
+		}
+		if r.Muted[conversation], err = readUntil(item.Until); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Elements) rooms(r *UserRules, a *addresses) error {
+	if e.Rooms == nil {
+		return nil
+	}
+	r.Rooms = make(map[jid.JID]string)
+	for _, one := range e.Rooms.Rooms {
+		room, err := a.enter(one.JID, one.Nick)
+		if err != nil {
+			return err
+		}
+		switch {
+		case one.Allow == "always":
+			r.Rooms[room] = ""
+		case one.Allow == "mentioned" && one.Nick == "":
+			return badRule("a room with allow='mentioned' needs a nick")
+		case one.Allow == "mentioned":
+			r.Rooms[room] = one.Nick
+		case one.Allow == "never":
+			delete(r.Rooms, room)
+		default:
+			return badRule("allow of a room is none of always, mentioned, never")
+		}
+	}
+	return nil
+}
+
+func (e *Elements) encryption(r *UserRules, _ *addresses) error {
+	if e.Encrypt == nil {
+		return nil
+	}
+	if !strings.EqualFold(e.Encrypt.Alg, notify.AlgAES128GCM) {
+		return &RulesError{"feature-not-implemented", "alg of encrypt is not " + notify.AlgAES128GCM}
+	}
+	key, err := notify.ParseKey(e.Encrypt.Key)
+	if err != nil {
+		return badRule("encrypt: %v", err)
+	}
+	r.Encryption = &notify.Encryption{Key: key}
+	if e.Encrypt.MaxSize != "" {
+		size, err := strconv.Atoi(e.Encrypt.MaxSize)
+		if err != nil || size < notify.MinSealed {
+			return badRule("max-size of encrypt is no number of bytes from %d on", notify.MinSealed)
+		}
+		r.Encryption.MaxSize = min(size, notify.MaxSealed)
+	}
+	return nil
 }
 
 // readUntil reads the end of a rule, 0 if it has none.
@@ -125,7 +179,7 @@ func readUntil(text string) (int64, error) {
 
 // Summary says in a few words for each kind what the rules are, without the addresses;
 // nil if there are none.
-func (r *Rules) Summary() (list []string) {
+func (r *UserRules) Summary() (list []string) {
 	if r == nil {
 		return nil
 	}
@@ -140,6 +194,9 @@ func (r *Rules) Summary() (list []string) {
 			}
 		}
 		list = append(list, fmt.Sprintf("rooms %d (mentions only: %d)", len(r.Rooms), mentions))
+	}
+	if r.Encryption != nil {
+		list = append(list, "encrypted")
 	}
 	return list
 }

@@ -49,14 +49,17 @@ func TestDocumentedPayloads(t *testing.T) {
 		field("message-count", "2"), field("last-message-sender", "alice@example.org"), field("last-message-body", "Tea?"), field("x-app", "y"),
 	}}
 	n := m.notification("NODE", notify.ContentBody, time.Hour)
+	sealed := (&Message{EventID: m.EventID, Owner: "bob@example.org", Summary: Summary{field("encrypted", "4LSZkbaW…"), field("iv", "ZGVmZ2hpamtsbW5v")}}).notification("NODE", notify.ContentBody, time.Hour)
 	for _, to := range []notify.Target{
 		{Kind: notify.APNs, Address: "c0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ffeec0ff"}, {Kind: notify.FCM, Address: "TOKEN"}, web.Subscribe(t, "/x"),
 	} {
-		if err := apps[0].senders[to.Kind].Send(context.Background(), to, n); err != nil {
-			t.Fatal(err)
+		for _, n := range []notify.Notification{n, sealed} {
+			if err := apps[0].senders[to.Kind].Send(context.Background(), to, n); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	sent := []string{apple.Requests()[0].Payload, google.Requests()[0].Message, web.Requests()[0].Plaintext}
+	sent := []string{apple.Requests()[0].Payload, google.Requests()[0].Message, web.Requests()[0].Plaintext, apple.Requests()[1].Payload, google.Requests()[1].Message}
 	for _, payload := range sent {
 		payload = regexp.MustCompile(`"apns-expiration":"\d+"`).ReplaceAllString(payload, `"apns-expiration":"1767229200"`)
 		if !bytes.Contains(docs, []byte("\n"+payload+"\n")) {

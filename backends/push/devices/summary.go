@@ -29,18 +29,23 @@ type Summary []notify.Field
 // ReadSummary reads a notification element as servers publish it: Prosody's form is of
 // type form and has fields without a value, ejabberd's notification may have no form.
 // Fields without a value are left out, and what no provider would take: a text is cut,
-// and there are at most 32 fields and 8 KiB of them.
+// and there are at most 32 fields and 8 KiB of them. What was encrypted takes the place of
+// all fields, as encrypted and iv.
 func ReadSummary(packet string) (Summary, error) {
-	form, err := notify.ReadElement(packet)
+	p, err := notify.ReadElement(packet)
 	if err != nil {
 		return nil, err
 	}
-	return NewSummary(&form), nil
+	return NewSummary(&p), nil
 }
 
-// NewSummary takes the fields out of a form as ReadSummary does.
-func NewSummary(f *dataform.Form) Summary {
+// NewSummary takes the fields out of a notification as ReadSummary does.
+func NewSummary(p *notify.Published) Summary {
+	if p.Encrypted != (notify.Encrypted{}) {
+		return sealed(&p.Encrypted)
+	}
 	var s Summary
+	f := &p.Form
 	size := 0
 	for i := range f.Fields {
 		name, value := f.Fields[i].Name, f.Fields[i].Value()
@@ -55,6 +60,20 @@ func NewSummary(f *dataform.Form) Summary {
 		}
 		size += len(name) + len(value)
 		s = append(s, notify.Field{Name: name, Value: value})
+	}
+	return s
+}
+
+// sealed returns the summary of what was encrypted. If no application can read that, or no
+// provider would take it, something has come all the same.
+func sealed(e *notify.Encrypted) Summary {
+	checked, err := e.Checked()
+	if err != nil {
+		return Summary{{Name: notify.KeyBody, Value: notify.GenericBody}}
+	}
+	s := Summary{{Name: notify.KeyEncrypted, Value: checked.Data}, {Name: notify.KeyIV, Value: checked.IV}}
+	if checked.Call() {
+		s = append(s, notify.Field{Name: fieldCall, Value: calling})
 	}
 	return s
 }
@@ -129,12 +148,18 @@ type Message struct {
 	Time    time.Time // when it was published
 	Owner   jid.JID   // of the device
 	Summary Summary
+	// Decided says that the summary was made here, within the content mode. Otherwise nobody
+	// knows what was encrypted.
+	Decided bool
 }
 
 // notification turns a message into what a provider takes, within the content mode.
 // Fields that the providers do not know go along as data, if bodies do.
 func (m *Message) notification(node string, c notify.Content, ttl time.Duration) notify.Notification {
 	s := m.Summary
+	if s.value(notify.KeyEncrypted) != "" && s.value(notify.KeyIV) != "" {
+		return m.sealed(node, c, ttl)
+	}
 	n := notify.Notification{
 		ID: m.EventID, Time: m.Time, TTL: ttl, Body: s.Body(), Priority: notify.High, Call: s.Call(),
 		MessageCount: s.number(notify.KeyMessageCount),
@@ -162,6 +187,23 @@ func (m *Message) notification(node string, c notify.Content, ttl time.Duration)
 	}
 	if c == notify.ContentBody {
 		n.Data = s.data()
+	}
+	return n
+}
+
+// sealed is notification for what was encrypted: the application decrypts it before it shows
+// something. The account tells it with which key.
+func (m *Message) sealed(node string, c notify.Content, ttl time.Duration) notify.Notification {
+	n := notify.Notification{ID: m.EventID, Time: m.Time, TTL: ttl, Title: notify.GenericBody, Priority: notify.High, Call: m.Summary.Call()}
+	if !m.Decided && c != notify.ContentBody {
+		n.Thread = thread(node, "")
+		n.CollapseID = n.Thread // each would say the same again
+		return n
+	}
+	n.Sealed = true
+	n.Data = map[string]string{notify.KeyEncrypted: m.Summary.value(notify.KeyEncrypted), notify.KeyIV: m.Summary.value(notify.KeyIV)}
+	if m.Owner != "" {
+		n.Data[notify.KeyAccount] = string(m.Owner)
 	}
 	return n
 }

@@ -34,29 +34,47 @@ func TestNotification(t *testing.T) {
 		ID: "e1", Time: at, TTL: time.Hour, Title: "alice@example.org", Sender: "alice@example.org", Priority: notify.High, Thread: thread("n", "alice@example.org"),
 		CollapseID: thread("n", "alice@example.org"), Data: map[string]string{"jingle-message": "propose", "jingle-session-id": "s"},
 	}
+	secret := notify.Notification{
+		ID: "e1", Time: at, TTL: time.Hour, Title: notify.GenericBody, Priority: notify.High, Sealed: true, Data: map[string]string{"encrypted": "AAAA", "iv": "BBBB", "account": "bob@example.org"},
+	}
+	secretCall := secret
+	secretCall.Call = true
+	sealedText := Summary{field("encrypted", "AAAA"), field("iv", "BBBB")}
 	for name, tc := range map[string]struct {
 		summary Summary
 		content notify.Content
 		want    notify.Notification
 	}{
-		"body":              {told, notify.ContentBody, full},
-		"sender":            {told, notify.ContentSender, senderOnly},
-		"none":              {told, notify.ContentNone, none},
-		"generic":           {Summary{field("message-count", "1"), field("last-message-body", "New Message!")}, notify.ContentBody, generic},
-		"generic, sender":   {Summary{field("message-count", "1"), field("last-message-body", "New Message!")}, notify.ContentSender, genericHidden},
-		"silent":            {Summary{field("message-count", "1")}, notify.ContentNone, silent},
-		"badge taken away":  {Summary{field("badge", "0")}, notify.ContentBody, cleared},
-		"a contact request": {Summary{field("pending-subscription-count", "1")}, notify.ContentBody, subscription},
+		"encrypted":           {sealedText, notify.ContentBody, secret},
+		"encrypted elsewhere": {sealedText, notify.ContentSender, notify.Notification{ID: "e1", Time: at, TTL: time.Hour, Title: notify.GenericBody, Priority: notify.High, Thread: thread("n", ""), CollapseID: thread("n", "")}},
+		"an encrypted call":   {append(sealedText[:2:2], field("jingle-message", "propose")), notify.ContentBody, secretCall},
+		"body":                {told, notify.ContentBody, full},
+		"sender":              {told, notify.ContentSender, senderOnly},
+		"none":                {told, notify.ContentNone, none},
+		"generic":             {Summary{field("message-count", "1"), field("last-message-body", "New Message!")}, notify.ContentBody, generic},
+		"generic, sender":     {Summary{field("message-count", "1"), field("last-message-body", "New Message!")}, notify.ContentSender, genericHidden},
+		"silent":              {Summary{field("message-count", "1")}, notify.ContentNone, silent},
+		"badge taken away":    {Summary{field("badge", "0")}, notify.ContentBody, cleared},
+		"a contact request":   {Summary{field("pending-subscription-count", "1")}, notify.ContentBody, subscription},
 		"a call": {
 			Summary{field("message-sender", "alice@example.org"), field("jingle-message", "propose"), field("jingle-session-id", "s")}, notify.ContentBody, call,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := &Message{EventID: "e1", Time: at, Summary: tc.summary}
+			m := &Message{EventID: "e1", Time: at, Owner: "bob@example.org", Summary: tc.summary}
 			if diff := cmp.Diff(tc.want, m.notification("n", tc.content, time.Hour)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestDecidedHere: what was encrypted here was told no more than the content mode allows.
+func TestDecidedHere(t *testing.T) {
+	m := &Message{EventID: "e1", Summary: Summary{field("encrypted", "AAAA"), field("iv", "BBBB")}, Decided: true}
+	want := notify.Notification{ID: "e1", Title: notify.GenericBody, Priority: notify.High, Sealed: true, Data: map[string]string{"encrypted": "AAAA", "iv": "BBBB"}}
+	if diff := cmp.Diff(want, m.notification("n", notify.ContentNone, 0)); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -86,6 +104,10 @@ func TestReadSummary(t *testing.T) {
 		packet string
 		want   Summary
 	}{
+		"encrypted": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'><field var='a'><value>1</value></field></x><encrypted xmlns='tigase:push:encrypt:0' iv='AAECAwQFBgcICQoL' type='voip'>\n" +
+			strings.Repeat("A", 40) + "\n</encrypted></notification>", Summary{field("encrypted", strings.Repeat("A", 40)), field("iv", "AAECAwQFBgcICQoL"), field("jingle-message", "propose")}},
+		"encrypted, too long": {"<notification xmlns='urn:xmpp:push:0'><encrypted xmlns='tigase:push:encrypt:0' iv='AAECAwQFBgcICQoL'>" + strings.Repeat("A", 4000) + "</encrypted></notification>",
+			Summary{field(notify.KeyBody, notify.GenericBody)}},
 		"no form": {"<notification xmlns='urn:xmpp:push:0'/>", nil},
 		"empty fields": {"<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='form'><field var='a'/><field var='b'><value> </value></field>" +
 			"<field><value>x</value></field><field var='c'><value>1</value><value>2</value></field></x></notification>", Summary{field("c", "1")}},

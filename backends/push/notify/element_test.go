@@ -11,19 +11,26 @@ import (
 // TestElement: what is written is read again, byte for byte.
 func TestElement(t *testing.T) {
 	want := []Field{{"message-count", "1"}, {"last-message-body", "  a <b> & 'c'\n"}, {"empty", ""}}
-	form, err := ReadElement(Element(want))
+	read, err := ReadElement(Element(want))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got []Field
-	for _, f := range form.Fields[1:] { // the first is FORM_TYPE
+	for _, f := range read.Form.Fields[1:] { // the first is FORM_TYPE
 		got = append(got, Field{f.Name, f.Values[0]})
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if form, err := ReadElement(Element(nil)); err != nil || len(form.Fields) != 0 {
-		t.Errorf("%v, %v", form, err)
+	if read, err := ReadElement(Element(nil)); err != nil || len(read.Form.Fields) != 0 {
+		t.Errorf("%v, %v", read, err)
+	}
+	if marked := Urgent(nil, true); marked != "<notification xmlns='urn:xmpp:push:0'><priority xmlns='tigase:push:priority:0'>high</priority></notification>" {
+		t.Error(marked)
+	}
+	encrypted := Encrypted{IV: "AAAA", Type: "voip", Data: "QUJD+/=="}
+	if read, err = ReadElement(encrypted.Element(true)); err != nil || read.Encrypted != encrypted {
+		t.Errorf("%+v, %v", read, err)
 	}
 }
 
@@ -33,13 +40,15 @@ func FuzzReadElement(f *testing.F) {
 	f.Add("<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data' type='form'><field var='a'><value>1</value></field><field var='b'/></x></notification>")
 	f.Add("<notification xmlns='urn:xmpp:push:0'/>")
 	f.Add("<notification xmlns='other'/>")
+	f.Add("<notification xmlns='urn:xmpp:push:0'><encrypted xmlns='tigase:push:encrypt:0' iv='a' type='voip'>b</encrypted><priority xmlns='tigase:push:priority:0'>high</priority></notification>")
+	f.Add("<notification xmlns='urn:xmpp:push:0'><encrypted xmlns='tigase:push:encrypt:0'/><encrypted xmlns='tigase:push:encrypt:0' iv='a'/></notification>")
 	f.Add("<notification xmlns='urn:xmpp:push:0'><x xmlns='jabber:x:data'/><x xmlns='jabber:x:data'/></notification>")
 	f.Fuzz(func(t *testing.T, packet string) {
 		got, ok := readPlain(packet)
 		if !ok {
 			return
 		}
-		var want notification
+		var want Published
 		err := xml.Unmarshal([]byte(packet), &want)
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("%q: %v %s", packet, err, diff)

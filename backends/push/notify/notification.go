@@ -47,6 +47,8 @@ type Notification struct {
 	// Silent wakes the application without showing anything. Providers hold such
 	// notifications back more than others, however high their priority.
 	Silent bool
+	// Sealed says that the application has to decrypt Data before it shows something.
+	Sealed bool
 	// CollapseID replaces an earlier notification of the same id that the device has
 	// not shown yet; empty replaces none. Any text will do: see CollapseKey.
 	CollapseID string
@@ -150,6 +152,14 @@ const (
 	KeyThread       = "thread"
 	KeyTitle        = "title"
 	KeyBadge        = "badge"
+)
+
+// The keys of Data for what was encrypted, as Siskin reads them: the text and its nonce in
+// base64, and whose key it is.
+const (
+	KeyEncrypted = "encrypted"
+	KeyIV        = "iv"
+	KeyAccount   = "account"
 )
 
 // Summary returns the notification as fields for an application that shows it by

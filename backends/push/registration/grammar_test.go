@@ -57,7 +57,7 @@ func TestParse(t *testing.T) {
 		"rules": {
 			enable(both, "<muted xmlns='tigase:push:filter:muted:0'><item jid='Romeo@x'/></muted>"+publishForm("<field var='a'><value>1</value></field>")),
 			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: "1"}},
-				Rules: &decide.Rules{Muted: map[jid.JID]int64{"romeo@x": 0}}}},
+				Rules: &decide.UserRules{Muted: map[jid.JID]int64{"romeo@x": 0}}}},
 		},
 		"disable ignores rules":  {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'><muted xmlns='tigase:push:filter:muted:0'><item/></muted></disable>`, Request{Service: phone}},
 		"disable a node":         {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'/>`, Request{Service: phone}},

@@ -25,7 +25,7 @@ type Service struct {
 	// the client and its push service. They go there as publish-options.
 	Options []notify.Field
 	// Rules say what the user does not want to be told here; nil: there are none.
-	Rules *decide.Rules `json:",omitempty"`
+	Rules *decide.UserRules `json:",omitempty"`
 	// Created is when the user asked for it last; zero where nobody knows. Stores keep it
 	// to the microsecond, in UTC.
 	Created time.Time `json:",omitzero"`

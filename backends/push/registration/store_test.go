@@ -94,9 +94,10 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 	t.Run("rules", func(t *testing.T) {
 		s := fresh(t)
 		ruled := a
-		ruled.Rules = &decide.Rules{Muted: map[jid.JID]int64{"romeo@x": 0, "loud@muc": 1 << 33}, Rooms: map[jid.JID]string{"ü@muc": "\"Ü", "all@muc": ""}}
+		ruled.Rules = &decide.UserRules{Muted: map[jid.JID]int64{"romeo@x": 0, "loud@muc": 1 << 33}, Rooms: map[jid.JID]string{"ü@muc": "\"Ü", "all@muc": ""}, Priority: true,
+			Encryption: &notify.Encryption{Key: notify.Key("0123456789abcdef"), MaxSize: 1000}}
 		silent := a2
-		silent.Rules = &decide.Rules{Rooms: map[jid.JID]string{}} // no room at all
+		silent.Rules = &decide.UserRules{Rooms: map[jid.JID]string{}} // no room at all
 		add(t, s, "alice@x", ruled, silent, b)
 		want(t, s, "alice@x", ruled, silent, b)
 		add(t, s, "alice@x", a) // without

@@ -51,7 +51,7 @@ func readPublish(from jid.JID, iq []byte) (*publication, error) {
 		return nil, &component.StanzaError{Type: "modify", Condition: "bad-request", Text: "one item with a notification is published here"}
 	}
 	return &publication{
-		node: p.Node, from: from, secret: q.PubSub.Options.Form.Value("secret"), summary: devices.NewSummary(&p.Items[0].Notification.Form),
+		node: p.Node, from: from, secret: q.PubSub.Options.Form.Value("secret"), summary: devices.NewSummary(p.Items[0].Notification),
 	}, nil
 }
 

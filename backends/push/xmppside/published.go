@@ -26,11 +26,7 @@ type publish struct {
 }
 
 type item struct {
-	Notification *notification `xml:"urn:xmpp:push:0 notification"`
-}
-
-type notification struct {
-	Form dataform.Form `xml:"jabber:x:data x"`
+	Notification *notify.Published `xml:"urn:xmpp:push:0 notification"`
 }
 
 // readPublished reads the IQ.
@@ -78,8 +74,8 @@ func (p *publish) read(r *plainxml.Reader) bool {
 		p.Items = append(p.Items, item{})
 		i := &p.Items[len(p.Items)-1]
 		return dataform.Only(r, notify.NS, "notification", func() bool {
-			i.Notification = &notification{}
-			return dataform.Only(r, dataform.NS, "x", func() bool { return i.Notification.Form.Read(r) })
+			i.Notification = &notify.Published{}
+			return i.Notification.Read(r)
 		})
 	})
 }

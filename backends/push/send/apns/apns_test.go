@@ -103,6 +103,14 @@ func TestSend(t *testing.T) {
 			payload: `{"aps":{"alert":{"title":"alice@localhost","loc-key":"NEW_MESSAGE"},"sound":"default","interruption-level":"time-sensitive"},"event-id":"` + eventID + `"}`,
 		},
 		{
+			name: "encrypted",
+			change: func(n *notify.Notification) {
+				*n = notify.Notification{ID: eventID, Title: notify.GenericBody, Sealed: true, Data: map[string]string{"encrypted": "AAAA", "iv": "BBBB", "account": "bob@localhost"}}
+			},
+			header:  map[string]string{"Apns-Push-Type": "alert"},
+			payload: `{"account":"bob@localhost","aps":{"alert":{"title":"New message"},"sound":"default","mutable-content":1},"encrypted":"AAAA","event-id":"` + eventID + `","iv":"BBBB"}`,
+		},
+		{
 			name:   "silent",
 			change: func(n *notify.Notification) { n.Silent = true },
 			header: map[string]string{"Apns-Push-Type": "background", "Apns-Priority": "5"},

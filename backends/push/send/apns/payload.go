@@ -79,7 +79,7 @@ func (s *Sender) payload(n *notify.Notification, pushType string) ([]byte, error
 		shown = aps{Badge: n.Badge, ThreadID: n.Thread}
 		if n.Title != "" || n.Body != "" {
 			shown.Alert, shown.Sound, shown.Category, shown.Interruption = newAlert(n, s.locKey), s.sound, s.category, s.level
-			if s.mutable {
+			if s.mutable || n.Sealed {
 				shown.MutableContent = 1
 			}
 		}

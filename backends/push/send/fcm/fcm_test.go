@@ -94,6 +94,15 @@ func TestSend(t *testing.T) {
 				`"apns":{"headers":{"apns-expiration":"0","apns-priority":"5","apns-push-type":"background"},"payload":{"aps":{"content-available":1}}}}`,
 		},
 		{
+			name: "encrypted",
+			change: func(n *notify.Notification) {
+				*n = notify.Notification{Title: notify.GenericBody, Priority: notify.High, Sealed: true, Data: map[string]string{"encrypted": "AAAA", "iv": "BBBB", "account": "bob@localhost"}}
+			},
+			options: func(o *Options) { o.LocKey = "new_message" },
+			want: `{"token":"` + device + `","data":{"account":"bob@localhost","encrypted":"AAAA","iv":"BBBB","title":"New message"},"android":{"priority":"HIGH","ttl":"0s"},` +
+				`"apns":{"headers":{"apns-expiration":"0","apns-priority":"10","apns-push-type":"alert"},"payload":{"aps":{"alert":{"title-loc-key":"new_message"},"sound":"default","mutable-content":1}}}}`,
+		},
+		{
 			name: "silent",
 			change: func(n *notify.Notification) {
 				*n = notify.Notification{Silent: true, Priority: notify.High, TTL: 365 * 24 * time.Hour, Time: at}

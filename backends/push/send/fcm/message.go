@@ -89,12 +89,18 @@ func (s *Sender) message(n *notify.Notification, left time.Duration, at time.Tim
 	if n.Priority == notify.High && !n.Silent {
 		m.Android.Priority = "HIGH"
 	}
-	if asData {
+	switch {
+	case n.Sealed:
+		// Android leaves to the application what has no notification; on iOS an extension of
+		// the application changes what would be shown.
+		m.APNs.Headers["apns-push-type"], m.APNs.Headers["apns-priority"] = "alert", "10"
+		m.APNs.Payload.APS = aps{Alert: newAlert(n.Title, n.Body, s.locKey), Sound: s.sound, MutableContent: 1}
+	case asData:
 		// Apple wakes an application for data at low priority only.
 		m.APNs.Headers["apns-push-type"] = "background"
 		m.APNs.Payload.APS.ContentAvailable = 1
 		m.Android.CollapseKey = collapseKey(n)
-	} else {
+	default:
 		// FCM collapses what it shows by itself, and looks at no key.
 		m.Notification = &shown{n.Title, n.Body}
 		m.Android.Notification = &androidShown{Tag: n.Thread, ChannelID: s.channel, ClickAction: s.click, Sound: s.sound, Count: n.MessageCount}
@@ -133,14 +139,22 @@ func (m *message) translate(key string) {
 	if key == "" || m.Notification.Title != notify.GenericBody && m.Notification.Body != notify.GenericBody {
 		return
 	}
-	a := &alert{Title: m.Notification.Title, Body: m.Notification.Body}
-	if a.Title == notify.GenericBody {
-		m.Android.Notification.TitleLocKey, a.Title, a.TitleLocKey = key, "", key
-	}
-	if a.Body == notify.GenericBody {
-		m.Android.Notification.BodyLocKey, a.Body, a.LocKey = key, "", key
-	}
+	a := newAlert(m.Notification.Title, m.Notification.Body, key)
+	m.Android.Notification.TitleLocKey, m.Android.Notification.BodyLocKey = a.TitleLocKey, a.LocKey
 	m.APNs.Payload.APS.Alert = a
+}
+
+// newAlert returns the texts for Apple's devices, with key in place of those that say nothing
+// of a message.
+func newAlert(title, body, key string) *alert {
+	a := &alert{Title: title, Body: body}
+	if key != "" && a.Title == notify.GenericBody {
+		a.Title, a.TitleLocKey = "", key
+	}
+	if key != "" && a.Body == notify.GenericBody {
+		a.Body, a.LocKey = "", key
+	}
+	return a
 }
 
 // reserved reports whether FCM keeps a key of data to itself; it refuses the whole

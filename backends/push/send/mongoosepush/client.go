@@ -96,12 +96,12 @@ func (c *Client) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 	if _, _, err := n.Expiry(time.Now()); err != nil {
 		return backends.Permanent(err)
 	}
-	form, err := notify.ReadElement(n.Element)
+	read, err := notify.ReadElement(n.Element)
 	if err != nil {
 		return backends.Permanent(errors.New("the notification is no XML"))
 	}
-	summary := make([]notify.Field, 0, len(form.Fields))
-	for _, f := range form.Fields {
+	summary := make([]notify.Field, 0, len(read.Form.Fields))
+	for _, f := range read.Form.Fields {
 		if len(f.Values) > 0 && f.Name != dataform.FormType {
 			summary = append(summary, notify.Field{Name: f.Name, Value: f.Values[0]})
 		}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -31,7 +30,6 @@ type connections struct {
 	order  *list.List // of *connection
 	open   map[net.Conn]*list.Element
 	served int
-	warned time.Time
 }
 
 type connection struct {
@@ -72,11 +70,8 @@ func (c *connections) add(conn net.Conn) {
 		oldest.Close()
 		c.removeLocked(oldest.Conn)
 		c.closed.Inc()
-		if now := time.Now(); now.Sub(c.warned) >= time.Minute {
-			c.warned = now
-			c.log.Warn("admin: too many connections are open, the oldest is closed", "open", maxConnections,
-				"remedy", "find out who connects to [admin] listen and sends nothing")
-		}
+		c.log.Warn("admin: too many connections are open, the oldest is closed", "open", maxConnections,
+			"remedy", "find out which program connects to [admin] listen and sends nothing")
 		break
 	}
 	c.open[conn] = c.order.PushBack(&connection{Conn: conn})

@@ -51,6 +51,9 @@ func (d *dispatcher) publish(ctx context.Context, batch []event.Event) (errs []e
 		}
 		errs = full
 	}
+	for i := range errs {
+		errs[i] = d.said(errs[i])
+	}
 	return errs
 }
 

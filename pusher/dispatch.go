@@ -50,6 +50,7 @@ type dispatcher struct {
 	answered time.Time          // when the last call returned, or the end began
 	usual    time.Duration      // about the longest that calls which got an answer take
 
+	redact     func(string) string
 	deathLog   throttle
 	failureLog throttle
 	outageLog  throttle
@@ -83,6 +84,7 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
 		log:     o.Log.With("backend", b.Name()),
 		trace:   o.Trace,
+		redact:  o.Redact,
 		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
 		gate: new(gate), seed: maphash.MakeSeed(), ended: make(chan struct{}),
 	}

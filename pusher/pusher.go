@@ -52,7 +52,10 @@ type Options struct {
 	Outbox outbox.Outbox
 	// Feeds hears what became of what PushFeed and BuryFeed have accepted; nil: nobody
 	// needs to know.
-	Feeds   Feeds
+	Feeds Feeds
+	// Redact returns the text of a backend's error without secrets that are in it; nil: there
+	// are none.
+	Redact  func(string) string
 	Metrics *Metrics // nil: counted but not shown
 	// Trace remembers what becomes of events; nil: nothing is remembered.
 	Trace *trace.Recorder
@@ -119,6 +122,9 @@ func New(o Options) (*Pusher, error) {
 	}
 	if o.Feeds == nil {
 		o.Feeds = noFeeds{}
+	}
+	if o.Redact == nil {
+		o.Redact = func(s string) string { return s }
 	}
 	p := &Pusher{
 		chain: o.Chain, box: o.Outbox, options: o, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, trace: o.Trace, intake: newIntake(), flushed: make(chan struct{}),

@@ -33,6 +33,11 @@ import (
 type Options struct {
 	Log     *slog.Logger
 	Version string
+	// HeldLines returns how many lines the log has held back; nil: none. It is called by
+	// several goroutines.
+	HeldLines func() uint64
+	// Redact returns a text of a backend without secrets that are in it; nil: there are none.
+	Redact func(string) string
 }
 
 // App is the whole daemon. Its methods are safe for concurrent use.
@@ -56,7 +61,10 @@ func New(cfg *config.Config, o Options) (*App, error) {
 	a := &App{cfg: cfg, log: o.Log, began: time.Now()}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.Version))
-	b := builder{App: a, version: o.Version, registry: registry}
+	if o.HeldLines != nil {
+		registry.MustRegister(heldLines(o.HeldLines))
+	}
+	b := builder{App: a, version: o.Version, redact: o.Redact, registry: registry}
 	for _, step := range []func() error{b.delivery, b.push, b.attach, b.listen} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, a.close())
@@ -69,6 +77,7 @@ func New(cfg *config.Config, o Options) (*App, error) {
 type builder struct {
 	*App
 	version  string
+	redact   func(string) string
 	registry *prometheus.Registry
 	sink     *sink
 	trace    *trace.Recorder
@@ -105,7 +114,7 @@ func (b *builder) delivery() (err error) {
 	b.trace = trace.New()
 	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}, trace: b.trace}
 	b.pusher, err = pusher.New(pusher.Options{
-		Trace: b.trace, Feeds: b.sink, Chain: chain, Backends: b.backends, Conditions: conditions, Outbox: box, MaxAge: b.cfg.Outbox.MaxAge, Metrics: metrics, Log: b.log,
+		Trace: b.trace, Feeds: b.sink, Chain: chain, Backends: b.backends, Conditions: conditions, Outbox: box, MaxAge: b.cfg.Outbox.MaxAge, Redact: b.redact, Metrics: metrics, Log: b.log,
 	})
 	if err != nil {
 		return err

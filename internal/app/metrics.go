@@ -17,6 +17,14 @@ func buildInfo(version string) prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
+// heldLines counts the lines that the log has held back.
+func heldLines(held func() uint64) prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "eventpusher_log_lines_held_total",
+		Help: "Lines that were not logged, since there were too many with one message within a minute.",
+	}, func() float64 { return float64(held()) })
+}
+
 // translatorCollector exports the translator's own counts, which keeps the
 // translator free of metrics.
 type translatorCollector struct {

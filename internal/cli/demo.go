@@ -3,9 +3,7 @@ package cli
 import (
 	"context"
 	"flag"
-	"log/slog"
 
-	"eventpusher/config"
 	"eventpusher/internal/demo"
 )
 
@@ -23,6 +21,6 @@ func runDemo(ctx context.Context, p Process, o options) error {
 	}
 	return demo.Run(ctx, demo.Options{
 		Count: o.count, Rate: o.rate, Version: p.Version,
-		Out: p.Stdout, Log: logger(p.Stderr, config.Log{Level: slog.LevelWarn}),
+		Out: p.Stdout, Log: logger(p.Stderr),
 	})
 }

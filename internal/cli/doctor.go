@@ -27,7 +27,11 @@ func runDoctor(ctx context.Context, p Process, o options) error {
 	if cfg != nil {
 		ctx, cancel := context.WithTimeout(ctx, doctor.Limit)
 		defer cancel()
-		list = append(list, examine(ctx, cfg, p.Version)...)
+		redact := cfg.Redactor()
+		for _, f := range examine(ctx, cfg, p.Version) {
+			f.Text = redact(f.Text) // what a service says may repeat what it was told
+			list = append(list, f)
+		}
 	}
 	if err := printFindings(p.Stdout, list, o.letters.json); err != nil {
 		return err

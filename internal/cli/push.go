@@ -243,7 +243,7 @@ func runDisable(ctx context.Context, p Process, o options) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, pushTimeout)
 	defer cancel()
-	n, err := remove(ctx, cfg, logger(p.Stderr, config.Log{Level: slog.LevelWarn}), user, service, node)
+	n, err := remove(ctx, cfg, logger(p.Stderr), user, service, node)
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"eventpusher/admin"
 	"eventpusher/config"
 	"eventpusher/internal/app"
+	"eventpusher/internal/logline"
 )
 
 func runDaemon(ctx context.Context, p Process, o options) error {
@@ -28,7 +29,7 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 		summarise(p.Stderr, o.config, problems)
 		return errFailed
 	}
-	log := logger(p.Stderr, cfg.Log)
+	log, lines := daemonLog(p.Stderr, cfg)
 	defer logLibraries(log)()
 	for _, problem := range problems {
 		if problem.Severity == config.Warning {
@@ -42,7 +43,7 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	answering.Go(func() { answerHangups(ctx, hangups, log) })
-	a, err := app.New(cfg, app.Options{Log: log, Version: p.Version})
+	a, err := app.New(cfg, app.Options{Log: log, HeldLines: lines.Held, Redact: cfg.Redactor(), Version: p.Version})
 	if err != nil {
 		return err
 	}
@@ -62,13 +63,24 @@ func answerHangups(ctx context.Context, hangups <-chan os.Signal, log *slog.Logg
 	}
 }
 
-// logger writes to w as [log] asks for.
-func logger(w io.Writer, cfg config.Log) *slog.Logger {
+// daemonLog writes to w what [log] asks for, within the bounds of the log.
+func daemonLog(w io.Writer, cfg *config.Config) (*slog.Logger, *logline.Handler) {
+	lines := logline.New(logHandler(w, cfg.Log), cfg.Redactor())
+	return slog.New(lines), lines
+}
+
+// logger writes warnings and errors to w.
+func logger(w io.Writer) *slog.Logger {
+	return slog.New(logHandler(w, config.Log{Level: slog.LevelWarn}))
+}
+
+// logHandler writes to w as [log] asks for.
+func logHandler(w io.Writer, cfg config.Log) slog.Handler {
 	o := &slog.HandlerOptions{Level: cfg.Level}
 	if cfg.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
+		return slog.NewJSONHandler(w, o)
 	}
-	return slog.New(slog.NewTextHandler(w, o))
+	return slog.NewTextHandler(w, o)
 }
 
 func runHealth(ctx context.Context, p Process, o options) error {

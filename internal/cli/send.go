@@ -64,12 +64,13 @@ func runSend(ctx context.Context, p Process, o options) error {
 	fmt.Fprintf(p.Stdout, "sending a made-up event of %s, id %s, with the metadata %s\n", e.Sort(), e.ID, sampleKey)
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	ctx = backends.WithAnswer(ctx, func(line string) { fmt.Fprintf(p.Stdout, "  %s\n", line) })
+	redact := cfg.Redactor()
+	ctx = backends.WithAnswer(ctx, func(line string) { fmt.Fprintf(p.Stdout, "  %s\n", redact(line)) })
 	began := time.Now()
 	err = chosen.Publish(ctx, []event.Event{e})[0]
 	took := time.Since(began).Round(100 * time.Microsecond)
 	if err != nil {
-		return fmt.Errorf("%s has not taken it after %v: %w%s", o.to, took, err, consequence(err))
+		return fmt.Errorf("%s has not taken it after %v: %s%s", o.to, took, redact(err.Error()), consequence(err))
 	}
 	fmt.Fprintf(p.Stdout, "%s has taken it, in %v\n", o.to, took)
 	return nil

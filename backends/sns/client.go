@@ -59,11 +59,12 @@ func (b *Backend) connect(c *config.SNS) error {
 func (b *Backend) settings(c *config.SNS) (aws.Config, error) {
 	client := awshttp.NewBuildableClient().WithTransportOptions(b.tune)
 	static := credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey.Reveal(), c.SessionToken.Reveal())
-	settings := aws.Config{Region: c.Region, Credentials: static, HTTPClient: client}
+	logger := logging.LoggerFunc(b.logSDK)
+	settings := aws.Config{Region: c.Region, Credentials: static, HTTPClient: client, Logger: logger}
 	if c.AccessKeyID == "" || c.RoleARN != "" || c.Region == "" {
 		// By default the SDK's messages go to the standard error output.
 		options := []func(*awsconfig.LoadOptions) error{
-			awsconfig.WithLogger(logging.LoggerFunc(b.logSDK)), awsconfig.WithRegion(c.Region), awsconfig.WithHTTPClient(client),
+			awsconfig.WithLogger(logger), awsconfig.WithRegion(c.Region), awsconfig.WithHTTPClient(client),
 		}
 		if c.AccessKeyID != "" {
 			options = append(options, awsconfig.WithCredentialsProvider(static))

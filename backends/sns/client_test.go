@@ -180,6 +180,46 @@ func TestWithoutCredentials(t *testing.T) {
 	}
 }
 
+// TestLogOfSDK: what the SDK says of an answer is in our log, and nowhere else.
+func TestLogOfSDK(t *testing.T) {
+	alone(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Date", "yesterday")
+		io.WriteString(w, `<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>`)
+	}))
+	defer server.Close()
+	for name, keys := range map[string]bool{"given keys": true, "found keys": false} {
+		stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		terminal := os.Stderr
+		os.Stderr = stderr
+		var said bytes.Buffer
+		c := destination(server.URL)
+		if keys {
+			c.AccessKeyID, c.SecretAccessKey = accessKey, "hunter2"
+		} else {
+			t.Setenv("AWS_ACCESS_KEY_ID", accessKey)
+			t.Setenv("AWS_SECRET_ACCESS_KEY", "hunter2")
+		}
+		batch := backendtest.Messages(0, 1)
+		err = open(t, c, slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))).Publish(t.Context(), batch)[0]
+		os.Stderr = terminal
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		printed, err := os.ReadFile(stderr.Name())
+		if err != nil || len(printed) > 0 {
+			t.Errorf("%s: printed %q, %v", name, printed, err)
+		}
+		stderr.Close()
+		if text := said.String(); !strings.Contains(text, "yesterday") || strings.Contains(text, "hunter2") || strings.Contains(text, batch[0].Body) {
+			t.Errorf("%s: logged %s", name, text)
+		}
+	}
+}
+
 // TestProxy: requests go by the proxy of the environment, but not those to this machine.
 func TestProxy(t *testing.T) {
 	alone(t)

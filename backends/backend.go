@@ -179,6 +179,21 @@ func Elsewhere(err error) error { return &ElsewhereError{Err: err} }
 // ErrTooLarge says that the event is larger than the service takes.
 var ErrTooLarge = errors.New("event is larger than the service takes")
 
+// TooLargeError is an ErrTooLarge of which the limit is known.
+type TooLargeError struct{ Size, Limit int } // in bytes, as the service counts
+
+// Error says both sizes.
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("message of %d bytes, %d are allowed: %v", e.Size, e.Limit, ErrTooLarge)
+}
+
+// Unwrap returns ErrTooLarge.
+func (e *TooLargeError) Unwrap() error { return ErrTooLarge }
+
+// TruncatedKey is in the metadata of an event whose body was cut because the service takes no
+// more (backends/shorten).
+const TruncatedKey = "event_truncated"
+
 // ErrGone says that the registration the event was meant for is dead.
 var ErrGone = errors.New("registration is gone")
 

@@ -84,7 +84,6 @@ type SNS struct {
 	EventAttributes      bool              // sort, kind, type and direction of the event are message attributes
 	Subject              string            // an expression; empty: none
 	Linger               time.Duration     // how long a message waits for others to share its call; default 50 ms
-	TooLarge             string            // what becomes of a message of more than 256 KiB: dead_letter (default) or truncate_body
 	Topic                string            // of a [[destination]]: one for all events, an ARN, or a name in Region and AccountID
 	Choice
 }

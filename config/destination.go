@@ -18,6 +18,7 @@ type Choice struct {
 	Format      string   // mongooseim (default), json, cloudevents, cloudevents_binary or template
 	Template    string   // of the format template
 	ContentType string   // of what Template makes; default application/json
+	TooLarge    string   // what becomes of an event that the service finds too large: dead_letter (default) or truncate_body
 }
 
 // The values of Choice.Format.
@@ -29,6 +30,9 @@ const (
 	FormatTemplate          = "template"
 )
 
+// TruncateBody is the value of Choice.TooLarge with which an event loses the end of its body.
+const TruncateBody = "truncate_body"
+
 func (c *Choice) fields() []field {
 	return []field{
 		texts("events", &c.Events, nil, isSort),
@@ -36,6 +40,7 @@ func (c *Choice) fields() []field {
 		choice("format", &c.Format, FormatMongooseIM, FormatMongooseIM, FormatJSON, FormatCloudEvents, FormatCloudEventsBinary, FormatTemplate),
 		text("template", &c.Template, nil, filled),
 		text("content_type", &c.ContentType, "application/json", nonEmpty),
+		choice("too_large", &c.TooLarge, "dead_letter", "dead_letter", TruncateBody),
 	}
 }
 

@@ -49,7 +49,7 @@ func TestMinimal(t *testing.T) {
 	want.Component.MUCHosts = []string{"conference.example.org", "muc.example.org"}
 	want.Component.Forwarders = []string{"example.org", "conference.example.org", "muc.example.org"}
 	want.General.Hosts = []string{"example.org"}
-	want.Pusher.Rabbit = &Rabbit{Presence: &Exchange{Name: "presence", Type: "topic", Durable: true, Declare: "active"}, Unroutable: "drop", LongRoutingKey: "dead_letter", Choice: Choice{Format: FormatMongooseIM, ContentType: "application/json"}}
+	want.Pusher.Rabbit = &Rabbit{Presence: &Exchange{Name: "presence", Type: "topic", Durable: true, Declare: "active"}, Unroutable: "drop", LongRoutingKey: "dead_letter", Choice: Choice{Format: FormatMongooseIM, ContentType: "application/json", TooLarge: "dead_letter"}}
 	want.Pools.Rabbit = &RabbitPool{
 		PoolOptions: PoolOptions{Scope: "global", Workers: 10, Strategy: "best_worker", CallTimeout: 5 * time.Second},
 		Host:        "localhost", Port: 5672, Username: "guest", Password: "guest", VirtualHost: "/",

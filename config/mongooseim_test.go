@@ -46,14 +46,14 @@ func TestWholeMongooseIMFile(t *testing.T) {
 		change(&p)
 		return p
 	}
-	usual := Choice{Format: FormatMongooseIM, ContentType: "application/json"}
+	usual := Choice{Format: FormatMongooseIM, ContentType: "application/json", TooLarge: "dead_letter"}
 	wantModules := Modules{
 		Follow: "6.8",
 		SNS: &SNS{
 			PresenceUpdatesTopic: "user_presence_updated", PMMessagesTopic: "user_message_sent", MUCMessagesTopic: "user_messagegroup_sent",
 			Host: "eu-west-1.amazonaws.com", Region: "eu-west-1", AccessKeyID: "AKIAIOSFODNN7EXAMPLE",
 			SecretAccessKey: "sns-secret", AccountID: "123456789012",
-			PoolSize: 50, PublishRetryCount: 1, PublishRetryTime: 20 * time.Millisecond, Linger: 50 * time.Millisecond, TooLarge: "dead_letter",
+			PoolSize: 50, PublishRetryCount: 1, PublishRetryTime: 20 * time.Millisecond, Linger: 50 * time.Millisecond,
 			Choice: usual,
 		},
 		HTTP: &HTTP{Handlers: []HTTPHandler{

@@ -66,7 +66,6 @@ func (s *SNS) publishing(attributes bool) []field {
 		boolean("event_attributes", &s.EventAttributes, attributes),
 		text("subject", &s.Subject, nil, filled),
 		duration("linger", &s.Linger, "50ms", 0),
-		choice("too_large", &s.TooLarge, "dead_letter", "dead_letter", "truncate_body"),
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"eventpusher/backends/nats"
 	"eventpusher/backends/push"
 	"eventpusher/backends/rabbit"
+	"eventpusher/backends/shorten"
 	"eventpusher/backends/sns"
 	"eventpusher/config"
 )
@@ -25,6 +26,7 @@ type part struct {
 	name  string // of the backend
 	path  string // its section, as problems of the configuration name it
 	when  string // its condition, if it has one
+	large string // what becomes of what is too large for it (config.Choice)
 	build func(*slog.Logger, backends.Compile) (backends.Backend, error)
 }
 
@@ -39,20 +41,20 @@ var errNoPool = errors.New("no pool")
 func parts(cfg *config.Config) []part {
 	var all []part
 	if c := cfg.Pusher.SNS; c != nil {
-		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
+		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, c.TooLarge, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return sns.New(sns.Options{Name: sns.Name, Section: *c, Hosts: cfg.General.Hosts, Compile: compile, Log: log})
 		}})
 	}
 	if c := cfg.Pusher.HTTP; c != nil {
 		names := handlerNames(c.Handlers)
 		for i, h := range c.Handlers {
-			all = append(all, part{names[i], config.HandlerPath(i), h.When, func(*slog.Logger, backends.Compile) (backends.Backend, error) {
+			all = append(all, part{names[i], config.HandlerPath(i), h.When, h.TooLarge, func(*slog.Logger, backends.Compile) (backends.Backend, error) {
 				return newHandler(cfg, names[i], h)
 			}})
 		}
 	}
 	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
-		all = append(all, part{rabbit.Name, "modules.mod_event_pusher.rabbit", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
+		all = append(all, part{rabbit.Name, "modules.mod_event_pusher.rabbit", c.When, c.TooLarge, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			if cfg.Pools.Rabbit == nil {
 				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
 			}
@@ -60,12 +62,12 @@ func parts(cfg *config.Config) []part {
 		}})
 	}
 	if c := cfg.Pusher.Push; c != nil {
-		all = append(all, part{push.Name, "modules.mod_event_pusher.push", c.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
+		all = append(all, part{push.Name, "modules.mod_event_pusher.push", c.When, "", func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return newPush(cfg, c, log)
 		}})
 	}
 	for i, d := range cfg.Destinations {
-		all = append(all, part{d.Name, config.DestinationPath(i), d.When, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
+		all = append(all, part{d.Name, config.DestinationPath(i), d.When, d.TooLarge, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return newDestination(d, log, compile)
 		}})
 	}
@@ -138,6 +140,9 @@ func Build(cfg *config.Config, log *slog.Logger, compile backends.Compile) ([]ba
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if p.large == config.TruncateBody {
+			b = shorten.New(b)
 		}
 		built = append(built, b)
 	}

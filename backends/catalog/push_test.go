@@ -83,9 +83,9 @@ func TestLackingForMongoosePush(t *testing.T) {
 // alert without a title and a text.
 func TestContentAtMongoosePush(t *testing.T) {
 	for content, want := range map[string]string{
-		"body":   `{"alert":{"badge":1,"body":"hi","tag":"alice@example.org","title":"alice@example.org"},"service":"fcm"}`,
-		"sender": `{"alert":{"badge":1,"body":"New message","tag":"alice@example.org","title":"alice@example.org"},"service":"fcm"}`,
-		"none":   `{"alert":{"badge":1,"body":"New message","tag":"New message","title":"New message"},"service":"fcm"}`,
+		"body":   `{"service":"fcm","alert":{"title":"alice@example.org","tag":"alice@example.org","body":"hi","badge":1}}`,
+		"sender": `{"service":"fcm","alert":{"title":"alice@example.org","tag":"alice@example.org","body":"New message","badge":1}}`,
+		"none":   `{"service":"fcm","alert":{"title":"New message","tag":"New message","body":"New message","badge":1}}`,
 	} {
 		t.Run(content, func(t *testing.T) {
 			gateway := pushtest.StartMongoosePush(t)

@@ -63,10 +63,9 @@ type Backend struct {
 	transfer      *http.Transport
 	log           *slog.Logger
 
-	shortened atomic.Uint64 // bodies
-	cut       atomic.Uint64
-	warnCap   sync.Once
-	warnKey   sync.Once
+	cut     atomic.Uint64
+	warnCap sync.Once
+	warnKey sync.Once
 }
 
 var (
@@ -127,7 +126,7 @@ func (b *Backend) Limits() backends.Limits { return b.limits }
 
 // Counts implements backends.Counting.
 func (b *Backend) Counts() map[string]uint64 {
-	return map[string]uint64{"attributes_cut": b.cut.Load(), "bodies_cut": b.shortened.Load()}
+	return map[string]uint64{"attributes_cut": b.cut.Load()}
 }
 
 // Close implements backends.Backend.

@@ -26,8 +26,6 @@ const (
 	idAttribute = "event_id"
 	// epochAttribute carries the epoch of the call, if several instances share the outbox.
 	epochAttribute = "eventpusher-epoch"
-	// truncatedAttribute says that the body is not whole.
-	truncatedAttribute = "event_truncated"
 )
 
 // entry is one event as SNS gets it.
@@ -65,58 +63,16 @@ func (b *Backend) newEntry(e *event.Event, epoch uint64) (entry, error) {
 	return en, nil
 }
 
-// write puts e into the entry. Where that is configured, the body is cut so that all fits.
+// write puts e into the entry.
 func (b *Backend) write(en *entry, e *event.Event) error {
-	if err := b.render(en, e); err != nil {
-		return err
-	}
-	whole := en.size
-	if whole > maxBytes && b.values.truncate {
-		if err := b.cutBody(en, *e); err != nil {
-			return err
-		}
-	}
-	if en.size > maxBytes {
-		return fmt.Errorf("message of %d bytes, %d are allowed: %w", whole, maxBytes, backends.ErrTooLarge)
-	}
-	return nil
-}
-
-func (b *Backend) render(en *entry, e *event.Event) error {
 	m, err := b.chosen.Form.Write(e)
+	if err != nil {
+		return err
+	}
 	en.message = string(m.Body)
-	en.measure()
-	return err
-}
-
-// cutBody renders e with as much of the body as there is room for, and without the packet, which
-// has the body too. It leaves what is too large even so.
-func (b *Backend) cutBody(en *entry, e event.Event) error {
-	body := e.Body
-	e.Packet = ""
-	en.attributes[truncatedAttribute] = stringAttribute("true")
-	if err := b.render(en, &e); err != nil {
-		return err
+	if en.measure(); en.size > maxBytes {
+		return &backends.TooLargeError{Size: en.size, Limit: maxBytes}
 	}
-	full := en.size
-	e.Body = ""
-	if err := b.render(en, &e); err != nil || en.size > maxBytes || full == en.size {
-		return err
-	}
-	// Forms escape some characters: the share of the body that fits, then what is too much by
-	// bytes, each of which is at least one of the message.
-	keep := min(len(body), len(body)*(maxBytes-en.size)/(full-en.size))
-	for {
-		e.Body = strings.ToValidUTF8(body[:max(keep, 0)], "")
-		if err := b.render(en, &e); err != nil {
-			return err
-		}
-		if en.size <= maxBytes {
-			break
-		}
-		keep -= en.size - maxBytes
-	}
-	b.shortened.Add(1)
 	return nil
 }
 
@@ -154,25 +110,24 @@ func (b *Backend) attributes(e *event.Event, epoch uint64) map[string]types.Mess
 			}
 		}
 	}
-	room := maxAttributes
-	if b.values.truncate {
-		room-- // for truncatedAttribute
+	if e.Metadata[backends.TruncatedKey] == true { // before those that may find no room
+		attrs[backends.TruncatedKey] = stringAttribute("true")
 	}
 	for _, a := range b.values.attributes {
 		if value, err := a.of(e); err == nil {
-			b.attribute(attrs, room, a.name, value)
+			b.attribute(attrs, a.name, value)
 		} else {
 			b.warnLeftOut(a.name)
 		}
 	}
 	for _, key := range e.Metadata.Keys() {
-		b.attribute(attrs, room, key, e.Metadata[key])
+		b.attribute(attrs, key, e.Metadata[key])
 	}
 	return attrs
 }
 
 // attribute adds one unless there is one of its name, no room, or SNS would refuse it.
-func (b *Backend) attribute(attrs map[string]types.MessageAttributeValue, room int, name string, value any) {
+func (b *Backend) attribute(attrs map[string]types.MessageAttributeValue, name string, value any) {
 	text := event.Metadata{name: value}.Text(name)
 	if _, there := attrs[name]; there {
 		return
@@ -181,7 +136,7 @@ func (b *Backend) attribute(attrs map[string]types.MessageAttributeValue, room i
 	case !validAttributeName(name), text == "":
 		b.warnLeftOut(name)
 		return
-	case len(attrs) >= room:
+	case len(attrs) >= maxAttributes:
 		b.warnCut(name)
 		return
 	}

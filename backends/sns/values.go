@@ -23,7 +23,6 @@ type values struct {
 	subject    func(*event.Event) (any, error) // nil: none
 	attributes []attributeValue                // in a fixed order
 	event      bool                            // the event's sort, kind, type and direction are attributes
-	truncate   bool                            // a message that is too large loses the end of its body
 }
 
 // attributeValue is a configured message attribute.
@@ -35,7 +34,7 @@ type attributeValue struct {
 // compile reads what c has of values.
 func (b *Backend) compile(c *config.SNS, compile backends.Compile) (err error) {
 	v := &b.values
-	v.event, v.truncate = c.EventAttributes, c.TooLarge == "truncate_body"
+	v.event = c.EventAttributes
 	if c.UserGUID != "" {
 		if c.Choice.Format != config.FormatMongooseIM && c.Choice.Format != "" {
 			return errors.New("user_guid: only format mongooseim has a user_id; use format template")

@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/backends/backendtest"
+	"eventpusher/backends/shorten"
 	"eventpusher/backends/sns"
 	"eventpusher/config"
 	"eventpusher/event"
@@ -119,7 +120,8 @@ func TestEmulatorSubject(t *testing.T) {
 
 func TestTruncatedBody(t *testing.T) {
 	for _, format := range []string{config.FormatMongooseIM, config.FormatJSON} {
-		f, b := startCompiled(t, func(c *config.SNS) { c.TooLarge, c.Choice.Format = "truncate_body", format })
+		f, whole := startCompiled(t, func(c *config.SNS) { c.Choice.Format = format })
+		b := shorten.New(whole)
 		batch := backendtest.Messages(0, 3)
 		batch[1].Body = strings.Repeat(`"é`, 200<<10) // every character takes two bytes
 		batch[1].Packet = "<message><body>" + batch[1].Body + "</body></message>"

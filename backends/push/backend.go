@@ -62,8 +62,9 @@ type Backend struct {
 	o   Options
 	own jid.Domains // Options.Own
 	// network sends to all push services but the virtual ones and our own.
-	network notify.Sender
-	store   registration.Store
+	network  notify.Sender
+	services xmpp.Services
+	store    registration.Store
 	// forward keeps events and lets them come back by Publish.
 	forward  Forward
 	messages *reports // by decide.Notice.Key
@@ -116,7 +117,7 @@ type Forward func(ctx context.Context, events []event.Event) error
 // events. It is called once, before anything but Wants; the store stays the caller's.
 // Without forward the backend can be asked, and publishes nothing.
 func (b *Backend) Attach(store registration.Store, services xmpp.Services, forward Forward) {
-	b.store, b.network, b.forward = store, xmpp.New(services), forward
+	b.store, b.services, b.network, b.forward = store, services, xmpp.New(services), forward
 }
 
 // AttachUnread says who counts unread messages where several instances share the events.

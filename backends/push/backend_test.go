@@ -32,6 +32,14 @@ type services struct {
 	answer func(to jid.JID, payload string) error
 }
 
+// Generic is true of pubsub.*, and nobody answers for silent.*.
+func (s *services) Generic(_ context.Context, service jid.JID) (bool, error) {
+	if strings.HasPrefix(string(service), "silent.") {
+		return false, context.DeadlineExceeded
+	}
+	return strings.HasPrefix(string(service), "pubsub."), nil
+}
+
 func (s *services) Set(_ context.Context, to jid.JID, payload []byte) error {
 	s.mu.Lock()
 	s.got = append(s.got, string(to)+" "+string(payload))

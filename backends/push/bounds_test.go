@@ -22,7 +22,7 @@ func formField(name, value string) string {
 // TestBounds: what a plain user may register. docs/push-apps.md has the table.
 func TestBounds(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	f.o.Served = jid.NewDomains("example.org")
+	f.o.Served = jid.NewDomains("example.org", "home.example")
 	register := func(pubsub, node, form string) string {
 		payload := `<enable xmlns='urn:xmpp:push:0' jid='` + pubsub + `' node='` + node + `'>` + form + `</enable>`
 		err := f.register(t, "bob@example.org/phone", []byte(payload), f.now)
@@ -51,6 +51,14 @@ func TestBounds(t *testing.T) {
 		"a node of somebody's account": {"alice@example.org", "n", "", "forbidden"},
 		"a node of the own account":    {"bob@example.org", "n", "", "taken"},
 		"an account elsewhere":         {"alice@example.com", "n", "", "taken"},
+		"a node at a pubsub service":   {"pubsub.home.example", "n", "", "forbidden"},
+		"a node of that name":          {"pubsub.home.example", "bob@example.org", "", "forbidden"},
+		"somebody else's node":         {"pubsub.home.example", "alice@example.org/phone", "", "forbidden"},
+		"the own node":                 {"pubsub.home.example", "bob@example.org/phone", "", "taken"},
+		"a node, by a localpart":       {"x@pubsub.home.example", "n", "", "forbidden"},
+		"a push service":               {"push.home.example", "n", "", "taken"},
+		"a pubsub service elsewhere":   {"pubsub.example.net", "n", "", "resource-constraint"},
+		"a service that is silent":     {"silent.home.example", "n", "", "remote-server-timeout"},
 	} {
 		if got := register(c.pubsub, c.node, c.form); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)

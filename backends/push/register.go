@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"time"
 
 	"eventpusher/backends/push/journal"
@@ -67,6 +69,28 @@ const (
 	maxOptions  = 2 << 10 // bytes of publish-options, which go along with each notification
 )
 
+// ownNode returns a *xmpp.Refusal for a node of a served host that may be somebody else's: what
+// is published there comes from the component, whom others trust. A pubsub service does not
+// tell whose a node is, so the node's name has to say it.
+func (b *Backend) ownNode(ctx context.Context, owner jid.JID, s *registration.Service) error {
+	switch {
+	case s.PubSub == owner || !b.o.Served.Over(s.PubSub):
+		return nil
+	case s.PubSub.Local() != "" && b.o.Served.Of(s.PubSub):
+		return &xmpp.Refusal{Type: "auth", Condition: "forbidden"} // another account's (XEP-0163)
+	case strings.HasPrefix(s.Node, string(owner)+"/"):
+		return nil
+	}
+	switch generic, err := b.services.Generic(ctx, jid.JID(s.PubSub.Domain())); {
+	case err != nil:
+		b.complaints.Add(slog.LevelWarn, "push: a service of a served host does not say what it is (XEP-0030), so nobody can register for push there", err)
+		return &xmpp.Refusal{Type: "wait", Condition: "remote-server-timeout"}
+	case generic:
+		return &xmpp.Refusal{Type: "auth", Condition: "forbidden", Text: "at this service the name of a node has to begin with " + string(owner) + "/"}
+	}
+	return nil
+}
+
 // bounds returns a *xmpp.Refusal for a registration that goes too far.
 func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *registration.Service) error {
 	switch b.way(s.PubSub, owner.Domain()) {
@@ -79,8 +103,8 @@ func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *registration.Ser
 	default:
 		return nil
 	}
-	if s.PubSub.Local() != "" && s.PubSub != owner && b.o.Served.Of(s.PubSub) {
-		return &xmpp.Refusal{Type: "auth", Condition: "forbidden"} // somebody else's account (XEP-0163)
+	if err := b.ownNode(ctx, owner, s); err != nil {
+		return err
 	}
 	size := 0
 	for _, o := range s.Options {

@@ -67,6 +67,9 @@ func inWorld(t *testing.T, takes func(to jid.JID) (time.Duration, error), test f
 	})
 }
 
+// Generic implements xmpp.Services.
+func (w *world) Generic(context.Context, jid.JID) (bool, error) { return false, nil }
+
 // Set implements xmpp.Services.
 func (w *world) Set(ctx context.Context, to jid.JID, payload []byte) error {
 	w.mu.Lock()

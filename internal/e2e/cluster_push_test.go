@@ -31,7 +31,7 @@ type pushCluster struct {
 	subscriber *harness.Client
 }
 
-const clusterNode = "carols-phone"
+const clusterNode = "carol@localhost/phone"
 
 func startPushCluster(t *testing.T) *pushCluster {
 	t.Helper()

@@ -91,18 +91,18 @@ func pushToggling(t *testing.T, w *pushWorld) {
 		t.Errorf("a get: %s", answer)
 	}
 	for _, request := range []string{ // to each there is a result
-		"<enable" + push + " jid='pubsub.localhost' node='n'/>",
-		"<enable" + push + " jid='pubsub.localhost' node='n'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>" + form + "</value></field></x></enable>",
-		pushEnable("pubsub.localhost", "n", "secret1", "token1", "secret2", "token2"),
+		"<enable" + push + " jid='pubsub.localhost' node='alice@localhost/n'/>",
+		"<enable" + push + " jid='pubsub.localhost' node='alice@localhost/n'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'><value>" + form + "</value></field></x></enable>",
+		pushEnable("pubsub.localhost", "alice@localhost/n", "secret1", "token1", "secret2", "token2"),
 		"<disable" + push + " jid='nothing.localhost'/>",
 		"<disable" + push + " jid='nothing.localhost' node='x'/>",
-		"<disable" + push + " jid='pubsub.localhost' node='n'/>",
+		"<disable" + push + " jid='pubsub.localhost' node='alice@localhost/n'/>",
 		"<disable" + push + " jid='pubsub.localhost'/>",
 	} {
 		alice.IQ("set", "", request)
 	}
-	alice.IQ("set", alice.BareJID(), pushEnable("pubsub.localhost", "n")) // to the account, and to the server
-	alice.IQ("set", "localhost", "<disable"+push+" jid='pubsub.localhost' node='n'/>")
+	alice.IQ("set", alice.BareJID(), pushEnable("pubsub.localhost", "alice@localhost/n")) // to the account, and to the server
+	alice.IQ("set", "localhost", "<disable"+push+" jid='pubsub.localhost' node='alice@localhost/n'/>")
 	leave(alice)
 }
 
@@ -289,15 +289,20 @@ func pushUnacked(t *testing.T, w *pushWorld, bob *harness.Client, say func(to, t
 }
 
 // pushPubSub publishes at a node of the server's own pubsub service, to which carol has
-// subscribed.
+// subscribed. Nobody but alice can register it.
 func pushPubSub(t *testing.T, w *pushWorld, say func(to, text string), noNode string) {
-	const service, node = "pubsub.localhost", "alices-phone"
+	const service, node = "pubsub.localhost", "alice@localhost/phone"
 	carol := w.server.Login(t, "carol", "c")
 	carol.Presence()
 	carol.IQ("set", service, "<pubsub xmlns='http://jabber.org/protocol/pubsub'><create node='"+node+"'/><configure>"+
 		"<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>http://jabber.org/protocol/pubsub#node_config</value></field>"+
 		"<field var='pubsub#publish_model'><value>open</value></field></x></configure></pubsub>")
 	carol.IQ("set", service, "<pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='"+node+"' jid='carol@localhost'/></pubsub>")
+	dave := w.login("dave", "phone")
+	if answer := dave.Ask("set", "", pushEnable(service, node)); !strings.Contains(answer, "forbidden") || !strings.Contains(answer, "dave@localhost/") {
+		t.Errorf("a node of somebody else: %s", answer)
+	}
+	leave(dave)
 	alice := w.login("alice", "phone")
 	alice.IQ("set", "", pushEnable(service, node))
 	leave(alice)

@@ -138,7 +138,12 @@ func TestPush(t *testing.T) {
 			service := server.AttachComponent(t, outside)
 			carol := server.Login(t, "carol", "c")
 			carol.Presence()
-			carol.IQ("set", "", pushEnable(outside, "node-1", "secret", "s3cret"))
+			carol.Sendf("<iq type='set' id='enable'>%s</iq>", pushEnable(outside, "node-1", "secret", "s3cret"))
+			attribute := regexp.MustCompile(`\bid=['"]([^'"]+)`)
+			question := service.WaitFor("<iq", "disco#info", "events.localhost")
+			service.Sendf("<iq type='result' id='%s' from='%s' to='events.localhost'><query xmlns='http://jabber.org/protocol/disco#info'>"+
+				"<identity category='pubsub' type='push'/></query></iq>", attribute.FindStringSubmatch(question)[1], outside)
+			carol.WaitFor("<iq", "enable", "result")
 			carol.CloseStream()
 			bob.Sendf("<message to='carol@localhost' type='chat' id='c1'>%s</message>", body("to a pubsub node"))
 			iq := service.WaitFor("<iq", "node-1", "s3cret", "to a pubsub node", "urn:xmpp:push:summary")
@@ -146,8 +151,7 @@ func TestPush(t *testing.T) {
 				t.Errorf("sent by another: %s", iq)
 			}
 			// A text that grows when it is written as XML would cost us the stream.
-			id := regexp.MustCompile(`\bid=['"]([^'"]+)`).FindStringSubmatch(iq)
-			service.Sendf("<iq type='result' id='%s' from='%s' to='events.localhost'/>", id[1], outside)
+			service.Sendf("<iq type='result' id='%s' from='%s' to='events.localhost'/>", attribute.FindStringSubmatch(iq)[1], outside)
 			bob.Send("<message to='carol@localhost' type='chat' id='c2'><body>long " + strings.Repeat("'", 200_000) + "</body></message>")
 			if iq := service.WaitFor("<iq", "node-1", ">long ", "…</value>"); len(iq) > 64<<10 {
 				t.Errorf("%d bytes were published", len(iq))

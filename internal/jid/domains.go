@@ -3,6 +3,7 @@ package jid
 import (
 	"iter"
 	"maps"
+	"strings"
 )
 
 // Domains is a set of domains. The zero value is the empty set; nobody changes a set
@@ -31,6 +32,17 @@ func (d Domains) Has(j JID) bool {
 // Of reports whether j, which may have a localpart and a resource, is an address on one of
 // the domains.
 func (d Domains) Of(j JID) bool { return d.Has(JID(j.Domain())) }
+
+// Over reports whether j is an address on one of the domains or below one, as the services of
+// a server are: pubsub.example.org is below example.org.
+func (d Domains) Over(j JID) bool {
+	for domain, more := j.Domain(), true; more; _, domain, more = strings.Cut(domain, ".") {
+		if d.Has(JID(domain)) {
+			return true
+		}
+	}
+	return false
+}
 
 // Configured returns the domain j in the form that NewDomains was given, folded. A domain
 // that is not in the set is returned as it is.

@@ -2,6 +2,18 @@ package jid
 
 import "testing"
 
+func TestOver(t *testing.T) {
+	d := NewDomains("example.org", "bücher.example")
+	for address, want := range map[JID]bool{
+		"example.org": true, "pubsub.example.org": true, "a.b.example.org": true, "alice@example.org/x": true, "x@pubsub.example.org/example.org": true,
+		"pubsub.xn--bcher-kva.example": true, "org": false, "badexample.org": false, "example.org.evil.net": false, "evil.net/example.org": false, "": false,
+	} {
+		if got := d.Over(address); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+}
+
 func TestDomains(t *testing.T) {
 	d := NewDomains("Example.org", "conference.example.org.", "Bu\u0308cher.example", "xn--mgbh0fb.example")
 	for _, tc := range []struct {

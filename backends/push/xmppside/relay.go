@@ -3,8 +3,11 @@ package xmppside
 import (
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"time"
+
+	"mellium.im/xmpp/disco"
 
 	"eventpusher/backends/push/send/xmpp"
 	"eventpusher/backends/push/unread"
@@ -44,6 +47,35 @@ func (u *Users) send(ctx context.Context, to jid.JID, payload []byte) error {
 		return &xmpp.Refusal{Type: refused.Type, Condition: refused.Condition}
 	}
 	return err
+}
+
+// Generic implements xmpp.Services by the link, of which users' requests come.
+func (u *Users) Generic(ctx context.Context, service jid.JID) (bool, error) {
+	reply, err := u.link.Request(ctx, component.Request{To: string(service), Type: component.Get, Payload: []byte("<query xmlns='" + disco.NSInfo + "'/>"), Timeout: xmpp.Timeout})
+	var info struct {
+		Identities []struct {
+			Category string `xml:"category,attr"`
+			Type     string `xml:"type,attr"`
+		} `xml:"http://jabber.org/protocol/disco#info query>identity"`
+	}
+	var refused *component.StanzaError
+	switch {
+	case errors.As(err, &refused) && (refused.Condition == "feature-not-implemented" || refused.Condition == "service-unavailable"):
+		return false, nil // it is there, and does without XEP-0030, which pubsub services need
+	case err != nil:
+		return false, err
+	}
+	if err := xml.Unmarshal(reply.Raw, &info); err != nil {
+		return false, err
+	}
+	generic := false
+	for _, one := range info.Identities {
+		if one.Category == "pubsub" && one.Type == "push" {
+			return false, nil
+		}
+		generic = generic || one.Category == "pubsub"
+	}
+	return generic, nil
 }
 
 // relayed is a question: Unread is to be counted, or else an IQ of type set is to be

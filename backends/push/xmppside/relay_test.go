@@ -19,13 +19,14 @@ import (
 
 // oneLink plays a link: it notes what is sent.
 type oneLink struct {
-	err  error
-	sent []string
+	err   error
+	reply string
+	sent  []string
 }
 
 func (l *oneLink) Request(_ context.Context, r component.Request) (component.Reply, error) {
 	l.sent = append(l.sent, fmt.Sprint(r.Type, " ", r.To, " ", string(r.Payload)))
-	return component.Reply{}, l.err
+	return component.Reply{Raw: []byte(l.reply)}, l.err
 }
 
 func (l *oneLink) Status() component.Status { return component.Status{} }
@@ -98,6 +99,38 @@ func TestRelay(t *testing.T) {
 	}
 	if n := len(link.sent); n != 1 {
 		t.Errorf("%d IQs were sent for questions that nobody understands", n-1)
+	}
+}
+
+// TestGeneric tells pubsub services, at which anybody may have nodes, from push services.
+func TestGeneric(t *testing.T) {
+	info := func(identities string) string {
+		return "<iq xmlns='jabber:component:accept' type='result'><query xmlns='http://jabber.org/protocol/disco#info'>" + identities + "</query></iq>"
+	}
+	refused := func(condition string) error { return &component.StanzaError{Type: "cancel", Condition: condition} }
+	for name, c := range map[string]struct {
+		reply string
+		err   error
+		want  string
+	}{
+		"pubsub":              {info("<identity category='pubsub' type='service'/>"), nil, "true"},
+		"pubsub and push":     {info("<identity category='pubsub' type='service'/><identity category='pubsub' type='push'/>"), nil, "false"},
+		"push":                {info("<identity category='pubsub' type='push'/>"), nil, "false"},
+		"something else":      {info("<identity category='component' type='generic'/>"), nil, "false"},
+		"knows no disco":      {"", refused("feature-not-implemented"), "false"},
+		"knows nothing":       {"", refused("service-unavailable"), "false"},
+		"is not there":        {"", refused("remote-server-not-found"), "unknown"},
+		"says nothing":        {"", component.ErrNoReply, "unknown"},
+		"cannot be asked now": {"", &component.NoLinkError{}, "unknown"},
+	} {
+		l := &oneLink{err: c.err, reply: c.reply}
+		got, err := instance(l, nil).Generic(t.Context(), "pubsub.example.org")
+		if said := fmt.Sprint(got); err != nil && c.want != "unknown" || err == nil && said != c.want {
+			t.Errorf("%s: %v, %v, want %s", name, got, err, c.want)
+		}
+		if want := "get pubsub.example.org <query xmlns='http://jabber.org/protocol/disco#info'/>"; len(l.sent) != 1 || l.sent[0] != want {
+			t.Errorf("%s: asked %q", name, l.sent)
+		}
 	}
 }
 

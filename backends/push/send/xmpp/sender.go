@@ -20,12 +20,16 @@ import (
 // Timeout is how long a push service may take for its answer. Services keep to it.
 const Timeout = 20 * time.Second
 
-// Services sends IQs to the push services of the network.
+// Services sends IQs to the push services of the network. All methods are safe for concurrent
+// use.
 type Services interface {
+	// Generic asks a service what it is (XEP-0030), and reports whether it has nodes of anybody
+	// (XEP-0060) and does not say that it is a push service (pubsub/push, XEP-0357 section 11).
+	// The error says why that is not known: the service cannot be reached, or says nothing.
+	Generic(ctx context.Context, service jid.JID) (bool, error)
 	// Set sends an IQ of type set with that payload and waits for the answer: nil
 	// for a result, a *Refusal for an error, a context.DeadlineExceeded if nobody
-	// answers within Timeout, anything else if the IQ was not sent. It is safe for
-	// concurrent use.
+	// answers within Timeout, anything else if the IQ was not sent.
 	Set(ctx context.Context, to jid.JID, payload []byte) error
 }
 

@@ -17,6 +17,8 @@ type service struct {
 	answer func(context.Context) error // to the next one
 }
 
+func (s *service) Generic(context.Context, jid.JID) (bool, error) { return false, nil }
+
 func (s *service) Set(ctx context.Context, _ jid.JID, _ []byte) error {
 	s.mu.Lock()
 	answer := s.answer

@@ -29,12 +29,26 @@ func BenchmarkPublish(b *testing.B) {
 	backend := newBackend(b, config.HTTPHandler{}, p)
 	transport := &nethttp.Transport{MaxConnsPerHost: workers, MaxIdleConnsPerHost: workers}
 	defer transport.CloseIdleConnections()
-	bare := nethttp.Client{Transport: transport}
+	client := nethttp.Client{Transport: transport}
 
 	batch := backendtest.Messages(0, 1)
 	body := "author=user0&server=localhost&receiver=bob&message=" + strings.Repeat("x", 120) // as long as the backend's
-	parallel := func(n int, post func() error) time.Duration {
-		start := time.Now()
+	bare := func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, server.URL, strings.NewReader(body))
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		io.Copy(io.Discard, resp.Body)
+		return resp.Body.Close()
+	}
+	parallel := func(n int, post func() error) {
 		var lanes sync.WaitGroup
 		for range workers {
 			lanes.Go(func() {
@@ -46,33 +60,16 @@ func BenchmarkPublish(b *testing.B) {
 			})
 		}
 		lanes.Wait()
-		return time.Since(start)
 	}
-	var ours, theirs time.Duration
+	var ours, theirs backendtest.Timer
 	const turn = 100 * workers
 	total := 0
 	for total < b.N {
 		total += turn
-		theirs += parallel(turn, func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
-			req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, server.URL, strings.NewReader(body))
-			if err != nil {
-				return err
-			}
-			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-			resp, err := bare.Do(req)
-			if err != nil {
-				return err
-			}
-			io.Copy(io.Discard, resp.Body)
-			return resp.Body.Close()
-		})
-		ours += parallel(turn, func() error { return publishOne(backend.Publish, batch) })
+		theirs.Run(b, func() { parallel(turn, bare) })
+		ours.Run(b, func() { parallel(turn, func() error { return publishOne(backend.Publish, batch) }) })
 	}
-	b.ReportMetric(float64(theirs)/float64(ours), "ratio")
-	b.ReportMetric(float64(total)/ours.Seconds(), "msg/s")
-	b.ReportMetric(float64(ours.Nanoseconds())/float64(total), "ns/op")
+	backendtest.Report(b, &ours, &theirs, total)
 }
 
 func publishOne(publish func(context.Context, []event.Event) []error, batch []event.Event) error {

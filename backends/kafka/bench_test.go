@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -15,9 +14,8 @@ import (
 )
 
 // BenchmarkPublish produces through the backend and through the bare library with as many
-// unacknowledged records, in turns, to a fake broker in this process. ratio is the backend's
-// rate by that of the library, which sends the same JSON. prewritten is the rate by that of
-// the library if it sends one text, written beforehand.
+// unacknowledged records, in turns, to a fake broker in this process. The library sends the same
+// JSON.
 func BenchmarkPublish(b *testing.B) {
 	cluster := start(b)
 	backend := build(b, destination(cluster.address))
@@ -31,13 +29,7 @@ func BenchmarkPublish(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	sample := backendtest.Message(0)
-	beforehand, err := chosen.Form.Write(&sample)
-	if err != nil {
-		b.Fatal(err)
-	}
-	parallel := func(publish func(batch []event.Event) error) time.Duration {
-		start := time.Now()
+	parallel := func(publish func(batch []event.Event) error) {
 		var lanes sync.WaitGroup
 		for lane := range limits.Lanes {
 			batch := backendtest.Messages(lane*limits.Batch, limits.Batch)
@@ -50,10 +42,9 @@ func BenchmarkPublish(b *testing.B) {
 			})
 		}
 		lanes.Wait()
-		return time.Since(start)
 	}
-	same, prewritten := bare(client, chosen.Form.Write), bare(client, func(*event.Event) (form.Message, error) { return beforehand, nil })
-	ours := func(batch []event.Event) error {
+	same := bare(client, chosen.Form.Write)
+	publish := func(batch []event.Event) error {
 		for _, err := range backend.Publish(context.Background(), batch) {
 			if err != nil {
 				return err
@@ -61,16 +52,13 @@ func BenchmarkPublish(b *testing.B) {
 		}
 		return nil
 	}
-	var sameTime, prewrittenTime, ourTime time.Duration
+	var theirs, ours backendtest.Timer
 	total := 0
 	for turn := 10 * limits.Lanes * limits.Batch; total < b.N; total += turn {
-		sameTime += parallel(same)
-		ourTime += parallel(ours)
-		prewrittenTime += parallel(prewritten)
+		theirs.Run(b, func() { parallel(same) })
+		ours.Run(b, func() { parallel(publish) })
 	}
-	b.ReportMetric(float64(sameTime)/float64(ourTime), "ratio")
-	b.ReportMetric(float64(prewrittenTime)/float64(ourTime), "prewritten")
-	b.ReportMetric(float64(total)/ourTime.Seconds(), "msg/s")
+	backendtest.Report(b, &ours, &theirs, total)
 }
 
 // bare produces batches with nothing but the library.

@@ -18,9 +18,8 @@ import (
 )
 
 // BenchmarkPublish publishes through the backend and through the bare library with as many
-// unacknowledged messages, in turns, to a stream in memory. ratio is the backend's rate by
-// that of the library, which sends the same JSON. prewritten is the rate by that of the
-// library if it sends one text, written beforehand.
+// unacknowledged messages, in turns, to a stream in memory. The library sends the same
+// JSON.
 func BenchmarkPublish(b *testing.B) {
 	for _, subject := range []string{"events", "events.{{.sort}}.{{.user}}"} {
 		b.Run(subject, func(b *testing.B) { benchmarkPublish(b, subject) })
@@ -37,13 +36,7 @@ func benchmarkPublish(b *testing.B, subject string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	sample := backendtest.Message(0)
-	beforehand, err := chosen.Form.Write(&sample)
-	if err != nil {
-		b.Fatal(err)
-	}
-	parallel := func(publish func(batch []event.Event) error) time.Duration {
-		start := time.Now()
+	parallel := func(publish func(batch []event.Event) error) {
 		var lanes sync.WaitGroup
 		for lane := range limits.Lanes {
 			batch := backendtest.Messages(lane*limits.Batch, limits.Batch)
@@ -59,10 +52,9 @@ func benchmarkPublish(b *testing.B, subject string) {
 			})
 		}
 		lanes.Wait()
-		return time.Since(start)
 	}
-	same, prewritten := broker.bare(chosen.Form.Write), broker.bare(func(*event.Event) (form.Message, error) { return beforehand, nil })
-	ours := func(batch []event.Event) error {
+	same := broker.bare(chosen.Form.Write)
+	publish := func(batch []event.Event) error {
 		for _, err := range backend.Publish(context.Background(), batch) {
 			if err != nil {
 				return err
@@ -70,16 +62,13 @@ func benchmarkPublish(b *testing.B, subject string) {
 		}
 		return nil
 	}
-	var sameTime, prewrittenTime, ourTime time.Duration
+	var theirs, ours backendtest.Timer
 	total := 0
 	for turn := 10 * limits.Lanes * limits.Batch; total < b.N; total += turn {
-		sameTime += parallel(same)
-		ourTime += parallel(ours)
-		prewrittenTime += parallel(prewritten)
+		theirs.Run(b, func() { parallel(same) })
+		ours.Run(b, func() { parallel(publish) })
 	}
-	b.ReportMetric(float64(sameTime)/float64(ourTime), "ratio")
-	b.ReportMetric(float64(prewrittenTime)/float64(ourTime), "prewritten")
-	b.ReportMetric(float64(total)/ourTime.Seconds(), "msg/s")
+	backendtest.Report(b, &ours, &theirs, total)
 }
 
 // bare publishes batches with nothing but the library.

@@ -5,7 +5,6 @@ package rabbit_test
 import (
 	"sync"
 	"testing"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -47,20 +46,15 @@ func BenchmarkPublish(b *testing.B) {
 	if err := bare.Confirm(false); err != nil {
 		b.Fatal(err)
 	}
-	var ours, theirs time.Duration
+	b.ResetTimer() // the broker had to be started
+	var ours, theirs backendtest.Timer
 	const turn = 4096
 	for done := 0; done < b.N; done += turn {
 		n := min(turn, b.N-done)
-		start := time.Now()
-		publishBare(b, bare, x.Name, n)
-		middle := time.Now()
-		publishAll(b, backend, n)
-		theirs += middle.Sub(start)
-		ours += time.Since(middle)
+		theirs.Run(b, func() { publishBare(b, bare, x.Name, n) })
+		ours.Run(b, func() { publishAll(b, backend, n) })
 	}
-	b.ReportMetric(float64(theirs)/float64(ours), "ratio")
-	b.ReportMetric(float64(b.N)/ours.Seconds(), "msg/s")
-	b.ReportMetric(float64(ours.Nanoseconds())/float64(b.N), "ns/op")
+	backendtest.Report(b, &ours, &theirs, b.N)
 }
 
 // declareShortQueue makes a durable queue that forgets all but the latest.

@@ -48,7 +48,7 @@ test-servers:
 soak:
 	./internal/harness/install.sh
 	@mkdir -p dist
-	$(GO) test -tags soak -count 1 -v -timeout 25m -p 1 -run '^TestSoak' ./pusher/... ./internal/e2e >dist/soak.txt \
+	$(GO) test -tags soak -count 1 -v -timeout 25m -p 1 -run '^TestSoak' ./pusher/... ./internal/app ./internal/e2e >dist/soak.txt \
 		|| { grep -v -e 'level=INFO' -e 'level=WARN' dist/soak.txt | tail -n 100; exit 1; }
 	@sed -n -e 's/^.*figures: //p' -e '/^--- /p' dist/soak.txt
 

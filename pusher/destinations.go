@@ -8,12 +8,10 @@ import (
 	"slices"
 	"time"
 
-	"eventpusher/backends"
-	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 )
 
-// Backends can be added and removed while Run runs. For one that is not configured any
+// Backends can be added and removed while Run runs (Change). For one that is not configured any
 // more events may wait: a leftover. It gets no new events, and nothing of it is delivered
 // before a backend of that name is added, Move gives the events to another one or Forget
 // gives them up. At MaxAge they become dead letters.
@@ -39,77 +37,6 @@ func (p *Pusher) find(name string) *dispatcher {
 		}
 	}
 	return nil
-}
-
-// Add begins to deliver to one more backend, which gets the events that are pushed from
-// now on, and what waits for its name. It is safe for concurrent use, and refuses a name
-// that is there already.
-func (p *Pusher) Add(b backends.Backend, c *filter.Condition) error {
-	p.changing.Lock()
-	defer p.changing.Unlock()
-	return p.add(b, c)
-}
-
-func (p *Pusher) add(b backends.Backend, c *filter.Condition) error {
-	name := b.Name()
-	if name == "" || p.find(name) != nil {
-		return fmt.Errorf("pusher: backend name %q is empty or used twice", name)
-	}
-	if err := p.dropLeftover(name); err != nil {
-		return err
-	}
-	d := newDispatcher(b, &p.options)
-	d.condition = c
-	d.declined, _ = b.(backends.Declining)
-	r, err := p.box.Reader(name, d.notify)
-	if err != nil {
-		return err
-	}
-	d.reader = r
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed.Load() {
-		return errors.Join(errStopped, r.Close())
-	}
-	p.metrics.backlog.add(name, r, true)
-	list := append(slices.Clone(p.all()), d)
-	p.dispatchers.Store(&list)
-	if p.start != nil {
-		p.start(d)
-	}
-	return nil
-}
-
-// Remove ends the delivery to a backend. Calls under way may end until ctx does; then they
-// are cancelled. What waits stays in the outbox. The backend can be closed afterwards. It
-// is safe for concurrent use.
-func (p *Pusher) Remove(ctx context.Context, name string) error {
-	p.changing.Lock()
-	defer p.changing.Unlock()
-	d := p.find(name)
-	if d == nil {
-		return fmt.Errorf("pusher: there is no backend %q", name)
-	}
-	p.pushing.Lock() // route sees either all backends or all but this one
-	list := slices.DeleteFunc(slices.Clone(p.all()), func(o *dispatcher) bool { return o == d })
-	p.dispatchers.Store(&list)
-	p.pushing.Unlock()
-	d.stop()
-	p.mu.Lock()
-	started := p.start != nil
-	p.mu.Unlock()
-	if started {
-		select {
-		case <-d.ended:
-		case <-ctx.Done():
-			d.mu.Lock()
-			d.leave()
-			d.mu.Unlock()
-			<-d.ended
-		}
-	}
-	p.metrics.backlog.remove(name)
-	return errors.Join(d.reader.Close(), p.openLeftover(name))
 }
 
 // findLeftovers finds what waits for backends that are not configured. Backends for which
@@ -241,7 +168,7 @@ func (p *Pusher) expireLeftover(l *leftover, before time.Time) {
 }
 
 // errConfigured says that something concerns only backends that are not configured.
-var errConfigured = errors.New("is configured: take it out of the configuration, and restart eventpusher, first")
+var errConfigured = errors.New("is configured: take it out of the configuration, and reload or restart eventpusher, first")
 
 // Forget gives up what waits for a backend that is not configured, and returns how many
 // events that were. The error wraps fs.ErrNotExist if the outbox does not know it. It is

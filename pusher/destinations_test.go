@@ -307,28 +307,21 @@ func TestBackendsAreAddedAndRemoved(t *testing.T) {
 		push(10)
 		pass(time.Second)
 		down := &fakeBackend{name: "extra", publish: func(_ context.Context, batch []event.Event) []error { return every(len(batch), errDown) }}
-		if err := p.Add(down, nil); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Add(&fakeBackend{name: "extra"}, nil); err == nil {
-			t.Error("added twice")
+		change(t, p, always, down)
+		for _, list := range [][]backends.Backend{{always, down, &fakeBackend{name: "extra"}}, {always, &fakeBackend{}}} {
+			if err := p.Change(t.Context(), nil, list, nil); err == nil || errors.Is(err, pusher.ErrChanged) {
+				t.Errorf("names twice or empty: %v", err)
+			}
 		}
 		push(10)
-		if err := p.Remove(t.Context(), "extra"); err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Remove(t.Context(), "extra"); err == nil {
-			t.Error("removed twice")
-		}
+		change(t, p, always)
 		push(10) // extra does not get these
 		pass(time.Second)
 		if s := p.Status(); len(s.Backends) != 1 || len(s.Unconfigured) != 1 || s.Unconfigured[0].Waiting != 10 {
 			t.Errorf("status: %+v", s)
 		}
 		extra := &fakeBackend{name: "extra", limits: backends.Limits{Lanes: 2, Batch: 4}}
-		if err := p.Add(extra, nil); err != nil {
-			t.Fatal(err)
-		}
+		change(t, p, extra, always)
 		push(10)
 		pass(time.Minute)
 		var want []string
@@ -354,13 +347,21 @@ func TestBackendsAreAddedAndRemoved(t *testing.T) {
 			t.Errorf("the other backend got %d of %d", always.count(), n)
 		}
 		p.Drain(t.Context())
-		if err := p.Add(&fakeBackend{name: "late"}, nil); err == nil {
-			t.Error("added after Drain")
+		if err := p.Change(t.Context(), nil, one(&fakeBackend{name: "late"}), nil); err == nil || errors.Is(err, pusher.ErrChanged) {
+			t.Errorf("added after Drain: %v", err)
 		}
 	})
 }
 
-// Remove cancels a call that hangs once its context has ended.
+// change calls Change for backends without filters and conditions.
+func change(t *testing.T, p *pusher.Pusher, list ...backends.Backend) {
+	t.Helper()
+	if err := p.Change(t.Context(), nil, list, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Change cancels a call that hangs once its context has ended.
 func TestRemoveABackendThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		box, _, _ := openOutbox(t, t.TempDir())
@@ -374,7 +375,7 @@ func TestRemoveABackendThatHangs(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		began := time.Now()
-		if err := p.Remove(ctx, "b"); err != nil {
+		if err := p.Change(ctx, nil, nil, nil); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(began); took != 5*time.Second {

@@ -33,7 +33,9 @@ type dispatcher struct {
 
 	condition *filter.Condition  // nil: always
 	declined  backends.Declining // nil if the backend does not care
+	begun     bool               // run was called; of Pusher.mu
 	ended     chan struct{}      // closed when run has returned
+	waker     *waker
 
 	idle atomic.Int32 // lanes in next
 

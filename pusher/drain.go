@@ -16,12 +16,7 @@ const lastGrace = time.Second
 // ends, and ends Run; a Run that begins later only drains. It does not wait for what
 // cannot be delivered now: the outbox keeps that.
 func (p *Pusher) Drain(ctx context.Context) {
-	p.mu.Lock()
-	if !p.closed.Swap(true) {
-		close(p.draining)
-	}
-	cancel := p.cancel
-	p.mu.Unlock()
+	cancel := p.shut()
 	if b, ok := p.box.(interface{ Retire() }); ok {
 		b.Retire() // what it acquired now it would only have to give away again
 	}

@@ -127,7 +127,7 @@ func New(o Options) (*Pusher, error) {
 		o.Redact = func(s string) string { return s }
 	}
 	p := &Pusher{
-		chain: o.Chain, box: o.Outbox, options: o, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, trace: o.Trace, intake: newIntake(), flushed: make(chan struct{}),
+		box: o.Outbox, options: o, metrics: o.Metrics, log: o.Log, feeds: o.Feeds, trace: o.Trace, intake: newIntake(), flushed: make(chan struct{}),
 		draining: make(chan struct{}), done: make(chan struct{}),
 	}
 	p.dispatchers.Store(new([]*dispatcher))
@@ -139,10 +139,8 @@ func New(o Options) (*Pusher, error) {
 	if b, ok := p.box.(interface{ OnParkedFull(func(backend string)) }); ok {
 		b.OnParkedFull(p.parkedFull)
 	}
-	for _, b := range o.Backends {
-		if err := p.add(b, o.Conditions[b.Name()]); err != nil {
-			return nil, err
-		}
+	if err := p.Change(context.Background(), o.Chain, o.Backends, o.Conditions); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
@@ -192,6 +190,7 @@ func (p *Pusher) Run(ctx context.Context) error {
 
 	var running sync.WaitGroup
 	stop := context.AfterFunc(ctx, func() {
+		p.shut() // no lanes begin any more
 		for _, d := range p.all() {
 			d.stop()
 		}
@@ -202,16 +201,22 @@ func (p *Pusher) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.start = func(d *dispatcher) { running.Go(func() { d.run(ctx) }) }
 	for _, d := range p.all() {
-		p.start(d)
+		p.begin(d)
 	}
 	p.mu.Unlock()
 	running.Wait()
 	stop()
+	p.shut()
+	close(p.done)
+	return nil
+}
+
+// shut refuses new events and new backends, and returns what cancels Run, nil before that.
+func (p *Pusher) shut() context.CancelFunc {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed.Swap(true) {
 		close(p.draining)
 	}
-	close(p.done)
-	return nil
+	return p.cancel
 }

@@ -14,65 +14,13 @@ import (
 	"eventpusher/backends/http"
 	"eventpusher/backends/kafka"
 	"eventpusher/backends/nats"
-	"eventpusher/backends/push"
 	"eventpusher/backends/rabbit"
-	"eventpusher/backends/shorten"
 	"eventpusher/backends/sns"
 	"eventpusher/config"
 )
 
-// part is one configured backend.
-type part struct {
-	name  string // of the backend
-	path  string // its section, as problems of the configuration name it
-	when  string // its condition, if it has one
-	large string // what becomes of what is too large for it (config.Choice)
-	build func(*slog.Logger, backends.Compile) (backends.Backend, error)
-}
-
-// own reports whether it is a [[destination]].
-func (p *part) own() bool { return strings.HasPrefix(p.path, "destination[") }
-
 // errNoPool says that the pool of a backend is not configured.
 var errNoPool = errors.New("no pool")
-
-// parts lists what [modules.mod_event_pusher] configures: sns, one backend for each
-// http handler, rabbit, push.
-func parts(cfg *config.Config) []part {
-	var all []part
-	if c := cfg.Pusher.SNS; c != nil {
-		all = append(all, part{sns.Name, "modules.mod_event_pusher.sns", c.When, c.TooLarge, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			return sns.New(sns.Options{Name: sns.Name, Section: *c, Hosts: cfg.General.Hosts, Compile: compile, Log: log})
-		}})
-	}
-	if c := cfg.Pusher.HTTP; c != nil {
-		names := handlerNames(c.Handlers)
-		for i, h := range c.Handlers {
-			all = append(all, part{names[i], config.HandlerPath(i), h.When, h.TooLarge, func(*slog.Logger, backends.Compile) (backends.Backend, error) {
-				return newHandler(cfg, names[i], h)
-			}})
-		}
-	}
-	if c := cfg.Pusher.Rabbit; c != nil && (c.Presence != nil || c.Chat != nil || c.GroupChat != nil) {
-		all = append(all, part{rabbit.Name, "modules.mod_event_pusher.rabbit", c.When, c.TooLarge, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			if cfg.Pools.Rabbit == nil {
-				return nil, fmt.Errorf("rabbit: needs [outgoing_pools.rabbit.event_pusher]: %w", errNoPool)
-			}
-			return rabbit.New(rabbit.Options{Name: rabbit.Name, Section: *c, Pool: *cfg.Pools.Rabbit, Compile: compile, Log: log})
-		}})
-	}
-	if c := cfg.Pusher.Push; c != nil {
-		all = append(all, part{push.Name, "modules.mod_event_pusher.push", c.When, "", func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			return newPush(cfg, c, log)
-		}})
-	}
-	for i, d := range cfg.Destinations {
-		all = append(all, part{d.Name, config.DestinationPath(i), d.When, d.TooLarge, func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
-			return newDestination(d, log, compile)
-		}})
-	}
-	return all
-}
 
 // newHandler builds the backend of a handler of MongooseIM's http section.
 func newHandler(cfg *config.Config, name string, h config.HTTPHandler) (backends.Backend, error) {
@@ -135,14 +83,11 @@ func newHTTP(d config.Destination) (backends.Backend, error) {
 func Build(cfg *config.Config, log *slog.Logger, compile backends.Compile) ([]backends.Backend, error) {
 	var built []backends.Backend
 	var errs []error
-	for _, p := range parts(cfg) {
-		b, err := p.build(log, compile)
+	for _, p := range Parts(cfg) {
+		b, err := p.Build(log, compile)
 		if err != nil {
 			errs = append(errs, err)
 			continue
-		}
-		if p.large == config.TruncateBody {
-			b = shorten.New(b)
 		}
 		built = append(built, b)
 	}
@@ -165,9 +110,9 @@ type Condition struct {
 // Conditions lists those of the backends that Build returns for cfg.
 func Conditions(cfg *config.Config) []Condition {
 	var all []Condition
-	for _, p := range parts(cfg) {
-		if p.when != "" {
-			all = append(all, Condition{Backend: p.name, Path: p.path + ".when", Expression: p.when})
+	for _, p := range Parts(cfg) {
+		if p.When != "" {
+			all = append(all, Condition{Backend: p.Name, Path: p.Path + ".when", Expression: p.When})
 		}
 	}
 	return all

@@ -30,12 +30,12 @@ func Check(cfg *config.Config, earlier []config.Problem, possible func(backend s
 		problems = append(problems, config.Problem{Severity: config.Error, Path: path, Text: text, Remedy: remedy})
 	}
 	named := make(map[string]string) // section by name
-	for _, p := range parts(stopgaps(cfg, earlier)) {
-		if p.own() && config.HasError(earlier, p.path) {
+	for _, p := range Parts(stopgaps(cfg, earlier)) {
+		if p.own() && config.HasError(earlier, p.Path) {
 			continue // config has said why it cannot be built
 		}
 		var apps *devices.InvalidAppsError
-		b, err := p.build(slog.New(slog.DiscardHandler), compile)
+		b, err := p.Build(slog.New(slog.DiscardHandler), compile)
 		switch {
 		case errors.Is(err, errNoPool): // config has said so
 			continue
@@ -45,16 +45,16 @@ func Check(cfg *config.Config, earlier []config.Problem, possible func(backend s
 			})...)
 			continue
 		case err != nil:
-			report(p.path, err.Error(), "")
+			report(p.Path, err.Error(), "")
 			continue
 		}
-		other, taken := named[p.name]
-		if taken && !complains(earlier, p.path, p.path+".name", other+".name") {
-			report(p.path, fmt.Sprintf("is called %q, as %s is, and events wait under that name", p.name, other), "give one of them another name")
+		other, taken := named[p.Name]
+		if taken && !complains(earlier, p.Path, p.Path+".name", other+".name") {
+			report(p.Path, fmt.Sprintf("is called %q, as %s is, and events wait under that name", p.Name, other), "give one of them another name")
 		}
-		named[p.name] = p.path
+		named[p.Name] = p.Path
 		_, isPush := b.(*push.Backend)
-		if !isPush && !slices.ContainsFunc(earlier, func(e config.Problem) bool { return e.Path == p.path }) {
+		if !isPush && !slices.ContainsFunc(earlier, func(e config.Problem) bool { return e.Path == p.Path }) {
 			problems = append(problems, reached(p, b, possible)...)
 		}
 		_ = b.Close() // nothing is open
@@ -63,7 +63,7 @@ func Check(cfg *config.Config, earlier []config.Problem, possible func(backend s
 }
 
 // reached warns of a backend that gets no event of any sort.
-func reached(p part, b backends.Backend, possible func(backend string, e *event.Event) bool) []config.Problem {
+func reached(p Part, b backends.Backend, possible func(backend string, e *event.Event) bool) []config.Problem {
 	all, err := event.ParseSelection([]string{"all"})
 	if err != nil {
 		return nil
@@ -73,16 +73,16 @@ func reached(p part, b backends.Backend, possible func(backend string, e *event.
 		if !b.Wants(&e) {
 			continue
 		}
-		if p.when == "" || possible(p.name, &e) {
+		if p.When == "" || possible(p.Name, &e) {
 			return nil
 		}
 		wanted = append(wanted, e.Sort())
 	}
 	if len(wanted) == 0 {
-		return []config.Problem{{Severity: config.Warning, Path: p.path, Text: "gets no events: there is no topic or exchange for those that events names",
+		return []config.Problem{{Severity: config.Warning, Path: p.Path, Text: "gets no events: there is no topic or exchange for those that events names",
 			Remedy: "add one, or correct events"}}
 	}
-	return []config.Problem{{Severity: config.Warning, Path: p.path + ".when", Text: "is never true of the events that it is asked about (" + strings.Join(wanted, ", ") + "), so nothing is delivered",
+	return []config.Problem{{Severity: config.Warning, Path: p.Path + ".when", Text: "is never true of the events that it is asked about (" + strings.Join(wanted, ", ") + "), so nothing is delivered",
 		Remedy: "correct it, or name other events"}}
 }
 

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +18,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"eventpusher/admin"
-	"eventpusher/backends"
 	"eventpusher/backends/catalog"
 	"eventpusher/component"
 	"eventpusher/config"
@@ -38,27 +39,44 @@ type Options struct {
 	HeldLines func() uint64
 	// Redact returns a text of a backend without secrets that are in it; nil: there are none.
 	Redact func(string) string
+	// Load reads the configuration again, with all problems; the configuration is nil if one
+	// of them is an error. nil: there is nothing to read, and no reload.
+	Load func() (*config.Config, []config.Problem)
+	// Changing is called before a configuration takes the place of another one, and the other way
+	// round if the change has failed; nil: nobody cares.
+	Changing func(old, fresh *config.Config)
 }
 
 // App is the whole daemon. Its methods are safe for concurrent use.
 type App struct {
-	cfg      *config.Config
+	options  Options
+	running  atomic.Pointer[config.Config] // the configuration that holds
 	log      *slog.Logger
 	link     *component.Link
 	watch    *doctor.Watch
 	pusher   *pusher.Pusher
-	backends []backends.Backend
+	metrics  *pusher.Metrics
+	reloads  reloadMetrics
+	backends fleet
 	box      outbox.Outbox
 	admin    *admin.Server   // nil without [admin] listen
 	control  *control.Server // nil if its socket could not be made
 	began    time.Time
 	pushing  pushParts
+
+	reloading sync.Mutex         // held by a reload
+	opened    chan struct{}      // closed once launch is set
+	launch    func(*destination) // of Run; nil when it stops
 }
+
+// cfg returns the configuration that holds now.
+func (a *App) cfg() *config.Config { return a.running.Load() }
 
 // New builds the daemon and opens the outbox. Nothing is dialled or listened on
 // before Run but the admin listener, so that a taken port is an error at start.
 func New(cfg *config.Config, o Options) (*App, error) {
-	a := &App{cfg: cfg, log: o.Log, began: time.Now()}
+	a := &App{options: o, log: o.Log, began: time.Now(), opened: make(chan struct{})}
+	a.running.Store(cfg)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.Version))
 	if o.HeldLines != nil {
@@ -86,35 +104,30 @@ type builder struct {
 }
 
 // delivery makes what takes events: backends, outbox, translator and pusher.
-func (b *builder) delivery() (err error) {
-	filters, problems := filter.Compile(b.cfg.Filters)
-	conditions, found := compileConditions(b.cfg)
-	for _, p := range append(problems, found...) {
-		if p.Severity == config.Error {
-			return errors.New(p.String())
-		}
-	}
-	metrics := pusher.NewMetrics(b.registry)
-	chain, err := filter.NewChain(filters, metrics.Filters(), b.log)
+func (b *builder) delivery() error {
+	cfg := b.cfg()
+	b.metrics, b.reloads = pusher.NewMetrics(b.registry), newReloadMetrics(b.registry)
+	chain, conditions, err := b.judges(cfg)
 	if err != nil {
 		return err
 	}
-	if b.backends, err = catalog.Build(b.cfg, b.log, filter.CompileValue); err != nil {
+	if err := b.backends.build(catalog.Parts(cfg), b.log); err != nil {
 		return err
 	}
-	box, opened, err := openOutbox(b.cfg, b.backends, b.log)
+	list := b.backends.all()
+	box, opened, err := openOutbox(cfg, list, b.log)
 	if err != nil {
 		return err
 	}
 	b.box = box
 	tr := translator.New(translator.Options{
-		Hosts: b.cfg.General.Hosts, MUCHosts: b.cfg.Component.MUCHosts, Component: b.cfg.Component.Name,
-		ToUsersOnly: b.cfg.Pusher.ToUsersOnly(),
+		Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Component: cfg.Component.Name,
+		ToUsersOnly: cfg.Pusher.ToUsersOnly(),
 	})
 	b.trace = trace.New()
 	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}, trace: b.trace}
 	b.pusher, err = pusher.New(pusher.Options{
-		Trace: b.trace, Feeds: b.sink, Chain: chain, Backends: b.backends, Conditions: conditions, Outbox: box, MaxAge: b.cfg.Outbox.MaxAge, Redact: b.redact, Metrics: metrics, Log: b.log,
+		Trace: b.trace, Feeds: b.sink, Chain: chain, Backends: list, Conditions: conditions, Outbox: box, MaxAge: cfg.Outbox.MaxAge, Redact: b.redact, Metrics: b.metrics, Log: b.log,
 	})
 	if err != nil {
 		return err
@@ -123,20 +136,37 @@ func (b *builder) delivery() (err error) {
 	if e, ok := box.(outbox.Elector); ok {
 		b.registry.MustRegister(newClusterCollector(e))
 	}
-	b.registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(b.backends), newOutboxCollector(box, opened))
-	b.control = listenControl(b.cfg.Outbox.Path, kept{box, b.pusher}, b.examine, b.log)
+	b.registry.MustRegister(newTranslatorCollector(tr), newBackendCollector(b.backends.all), newOutboxCollector(box, opened))
+	b.control = listenControl(cfg.Outbox.Path, kept{box, b.pusher}, b.examine, b.log)
+	if b.control != nil {
+		b.control.HandleReload(b.Reload)
+	}
 	return nil
+}
+
+// judges returns the filters and the conditions of a configuration.
+func (a *App) judges(cfg *config.Config) (*filter.Chain, map[string]*filter.Condition, error) {
+	filters, problems := filter.Compile(cfg.Filters)
+	conditions, found := compileConditions(cfg)
+	for _, p := range append(problems, found...) {
+		if p.Severity == config.Error {
+			return nil, nil, errors.New(p.String())
+		}
+	}
+	chain, err := filter.NewChain(filters, a.metrics.Filters(), a.log)
+	return chain, conditions, err
 }
 
 // attach makes the link to the XMPP server, and what watches it.
 func (b *builder) attach() (err error) {
-	b.link, err = component.New(b.cfg.Component, b.cfg.General.Hosts, component.Options{
+	cfg := b.cfg()
+	b.link, err = component.New(cfg.Component, cfg.General.Hosts, component.Options{
 		Sink: b.sink, Passed: b.sink.passed, IQ: b.iqs, Metrics: component.NewMetrics(b.registry), Log: b.log, Version: b.version,
 	})
 	if err != nil {
 		return err
 	}
-	b.watch = doctor.NewWatch(b.link, b.cfg, b.registry, b.log)
+	b.watch = doctor.NewWatch(b.link, cfg, b.registry, b.log)
 	b.sink.link = b.link
 	if b.control != nil {
 		var push control.Push
@@ -153,10 +183,11 @@ func (b *builder) attach() (err error) {
 
 // listen opens the admin listener, if there is to be one.
 func (b *builder) listen() (err error) {
-	if b.cfg.Admin.Listen == "" {
+	cfg := b.cfg()
+	if cfg.Admin.Listen == "" {
 		return nil
 	}
-	b.admin, err = admin.New(b.cfg.Admin, admin.Options{
+	b.admin, err = admin.New(cfg.Admin, admin.Options{
 		Gatherer: b.registry, Registerer: b.registry, Ready: b.notReady, State: b.state, Status: func() any { return b.Status() }, API: b.api, Log: b.log,
 	})
 	if err != nil {
@@ -201,12 +232,13 @@ func (a *App) Run(ctx context.Context) error {
 		parts.Go(part(a.control.Run, listener))
 	}
 	parts.Go(part(a.watch.Run, ctx))
-	for _, b := range a.backends {
-		parts.Go(func() error { prepare(ctx, b, a.log); return nil })
-	}
+	a.open(func(d *destination) {
+		parts.Go(func() error { d.prepare(ctx, a.log); return nil })
+	})
 	err := a.runLink(ctx)
 
-	drain, cancel := context.WithTimeout(lanes, a.cfg.Outbox.ShutdownTimeout)
+	a.open(nil)
+	drain, cancel := context.WithTimeout(lanes, a.cfg().Outbox.ShutdownTimeout)
 	a.pusher.Drain(drain)
 	cancel()
 	stopLanes()
@@ -243,12 +275,9 @@ func (a *App) runLink(ctx context.Context) error {
 
 // announce says in one line each what this instance is about to do.
 func (a *App) announce() {
-	names := make([]string, len(a.backends))
-	for i, b := range a.backends {
-		names[i] = b.Name()
-	}
-	a.log.Info("starting", "component", a.cfg.Component.Name, "server", a.cfg.Component.Address,
-		"hosts", a.cfg.General.Hosts, "forwarders", a.cfg.Component.Forwarders, "backends", names)
+	cfg := a.cfg()
+	a.log.Info("starting", "component", cfg.Component.Name, "server", cfg.Component.Address,
+		"hosts", cfg.General.Hosts, "forwarders", cfg.Component.Forwarders, "backends", a.backends.names())
 	if a.admin != nil {
 		a.log.Info("admin listening", "address", a.admin.Addr().String())
 	}
@@ -327,7 +356,7 @@ func (a *App) close() error {
 // closeAll closes the backends and then what they use.
 func (a *App) closeAll() error {
 	var errs []error
-	for _, b := range a.backends {
+	for _, b := range a.backends.all() {
 		if err := b.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: close: %w", b.Name(), err))
 		}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
 
 	"eventpusher/backends/catalog"
 	"eventpusher/component"
@@ -34,6 +35,20 @@ func Check(cfg *config.Config, earlier []config.Problem) []config.Problem {
 	}, filter.CompileValue)...)
 	problems = append(problems, checkOutbox(cfg.Outbox, earlier)...)
 	return append(problems, checkLink(cfg, earlier)...)
+}
+
+// LogProblems logs the problems of a configuration.
+func LogProblems(log *slog.Logger, problems []config.Problem) {
+	for _, p := range problems {
+		switch p.Severity {
+		case config.Error:
+			log.Error("configuration", "key", p.Path, "problem", p.Text, "remedy", p.Remedy)
+		case config.Warning:
+			log.Warn("configuration", "key", p.Path, "problem", p.Text, "remedy", p.Remedy)
+		default:
+			log.Info("configuration", "key", p.Path, "note", p.Text)
+		}
+	}
 }
 
 // compileConditions compiles the when of each backend that has one, by the backends' names.

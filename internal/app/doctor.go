@@ -12,16 +12,17 @@ import (
 // examine examines the running daemon and its surroundings. It publishes nothing and
 // may be called at any time while Run runs.
 func (a *App) examine(ctx context.Context) []finding.Finding {
-	list := []finding.Finding{finding.Okf("instance", "runs since %s and answers for itself", a.began.UTC().Format(time.RFC3339)), doctor.Disk(a.cfg.Outbox)}
+	cfg := a.cfg()
+	list := []finding.Finding{finding.Okf("instance", "runs since %s and answers for itself", a.began.UTC().Format(time.RFC3339)), doctor.Disk(cfg.Outbox)}
 	if err := a.pusher.Healthy(); err != nil {
 		list = append(list, finding.Failf("outbox", "see the log of the instance", "%v", err))
 	}
 	list = append(list, doctor.Waiting(a.pusher.Status(), a.box.DeadLetters())...)
 	sinks := make(chan []finding.Finding, 1)
-	go func() { sinks <- doctor.Sinks(ctx, a.backends) }()
-	server := doctor.Server(ctx, a.link, a.cfg.Component.Name, a.cfg.General.Hosts, time.Since(a.began), nil)
-	if a.cfg.Pusher.Push != nil {
-		server = append(server, doctor.Push(ctx, a.link, a.cfg, nil)...)
+	go func() { sinks <- doctor.Sinks(ctx, a.backends.all()) }()
+	server := doctor.Server(ctx, a.link, cfg.Component.Name, cfg.General.Hosts, time.Since(a.began), nil)
+	if cfg.Pusher.Push != nil {
+		server = append(server, doctor.Push(ctx, a.link, cfg, nil)...)
 	}
 	return slices.Concat(list, server, <-sinks)
 }

@@ -81,11 +81,11 @@ func (c *translatorCollector) Collect(ch chan<- prometheus.Metric) {
 
 // backendCollector exports what backends count beside the verdicts on events.
 type backendCollector struct {
-	backends []backends.Backend
+	backends func() []backends.Backend
 	counts   *prometheus.Desc
 }
 
-func newBackendCollector(list []backends.Backend) *backendCollector {
+func newBackendCollector(list func() []backends.Backend) *backendCollector {
 	return &backendCollector{backends: list, counts: prometheus.NewDesc("eventpusher_backend_occurrences_total",
 		"What a backend counts beside deliveries, such as unroutable messages or connections.", []string{"backend", "what"}, nil)}
 }
@@ -95,7 +95,7 @@ func (c *backendCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.counts
 
 // Collect implements prometheus.Collector.
 func (c *backendCollector) Collect(ch chan<- prometheus.Metric) {
-	for _, b := range c.backends {
+	for _, b := range c.backends() {
 		counting, ok := b.(backends.Counting)
 		if !ok {
 			continue

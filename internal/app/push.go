@@ -22,7 +22,7 @@ type pushParts struct {
 
 // push makes what registers for push, if that is configured.
 func (b *builder) push() error {
-	for _, one := range b.backends {
+	for _, one := range b.backends.all() {
 		p, ok := one.(*push.Backend)
 		if !ok {
 			continue
@@ -37,13 +37,13 @@ func (b *builder) push() error {
 
 // users opens the store of registrations, and attaches the backend.
 func (b *builder) users(p *push.Backend) error {
-	store, err := OpenRegistrations(b.cfg, b.log)
+	store, err := OpenRegistrations(b.cfg(), b.log)
 	if err != nil {
 		return err
 	}
 	b.pushing.registrations = store
 	o := xmppside.UsersOptions{
-		Push: p, Hosts: xmppside.Delegators(b.cfg.General.Hosts, b.cfg.Component.Forwarders), Served: jid.NewDomains(b.cfg.General.Hosts...), Log: b.log,
+		Push: p, Hosts: xmppside.Delegators(b.cfg().General.Hosts, b.cfg().Component.Forwarders), Served: jid.NewDomains(b.cfg().General.Hosts...), Log: b.log,
 	}
 	others, shared := b.box.(xmppside.Relay)
 	if shared {
@@ -66,15 +66,15 @@ func (b *builder) devices(p *push.Backend) error {
 	if p.Devices() == nil {
 		return nil
 	}
-	store, err := openDevices(b.cfg, b.log)
+	store, err := openDevices(b.cfg(), b.log)
 	if err != nil {
 		return err
 	}
 	b.pushing.store = store
 	p.Devices().Attach(store)
 	d := xmppside.NewDevices(xmppside.DevicesOptions{
-		Own: jid.Prepare(b.cfg.Component.Name), Apps: p.Devices().Apps(), Store: store, Refused: p.PublishRefused,
-		Served: jid.NewDomains(b.cfg.General.Hosts...), Rooms: jid.NewDomains(b.cfg.Component.MUCHosts...), Keep: b.pusher.PushAcked, Log: b.log,
+		Own: jid.Prepare(b.cfg().Component.Name), Apps: p.Devices().Apps(), Store: store, Refused: p.PublishRefused,
+		Served: jid.NewDomains(b.cfg().General.Hosts...), Rooms: jid.NewDomains(b.cfg().Component.MUCHosts...), Keep: b.pusher.PushAcked, Log: b.log,
 	})
 	b.pushing.devices, b.iqs, b.api = d, append(b.iqs, d.Handlers()...), d.API()
 	return nil

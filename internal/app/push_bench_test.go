@@ -156,7 +156,7 @@ func benchmarkDevices(b *testing.B, app func(*testing.B, *surroundings) string, 
 }
 
 // pushOf returns the backend.
-func pushOf(a *App) *push.Backend { return a.backends[0].(*push.Backend) }
+func pushOf(a *App) *push.Backend { return a.backends.all()[0].(*push.Backend) }
 
 // publishByProsody is what mod_cloud_notify sends.
 func publishByProsody(c devices.Credentials) string {

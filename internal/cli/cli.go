@@ -70,6 +70,7 @@ func commands() []command {
 	return []command{
 		{"run", "", "attach to the XMPP server and publish events until stopped", configFlag, runDaemon},
 		{"check", "[FILE]", "read the configuration and list every problem in it", configFlag, runCheck},
+		{"reload", "", "have the running instance read its configuration again; a file with errors changes nothing", configFlag, runReload},
 		{"doctor", "", "examine the running instance, the link, the feeds and the services; publishes nothing", doctorFlags, runDoctor},
 		{"tail", "", "show the events of the running instance as they come, and what becomes of them", tailFlags, runTail},
 		{"explain", "ID", "say what has become of an event, or of a stanza by its id", explainFlags, runLife},

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"sync"
@@ -116,7 +117,10 @@ func TestLogIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out logged
-	log, lines := daemonLog(&out, cfg)
+	var now changeable
+	now.set(cfg, cfg)
+	lines := now.log(&out, cfg.Log.Format)
+	log := slog.New(lines)
 	for i := range 1000 {
 		log.Error("a name does not exist", "name", strings.Repeat("x", i*100))
 	}

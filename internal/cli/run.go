@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"eventpusher/admin"
@@ -29,55 +30,72 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 		summarise(p.Stderr, o.config, problems)
 		return errFailed
 	}
-	log, lines := daemonLog(p.Stderr, cfg)
+	var now changeable
+	now.set(cfg, cfg)
+	lines := now.log(p.Stderr, cfg.Log.Format)
+	log := slog.New(lines)
 	defer logLibraries(log)()
-	for _, problem := range problems {
-		if problem.Severity == config.Warning {
-			log.Warn("configuration", "key", problem.Path, "problem", problem.Text, "remedy", problem.Remedy)
-		} else {
-			log.Info("configuration", "key", problem.Path, "note", problem.Text)
-		}
+	app.LogProblems(log, problems)
+	a, err := app.New(cfg, app.Options{
+		Log: log, HeldLines: lines.Held, Redact: now.redact, Version: p.Version,
+		Load: func() (*config.Config, []config.Problem) { return load(p, o.config) }, Changing: now.set,
+	})
+	if err != nil {
+		return err
 	}
 	var answering sync.WaitGroup
 	defer answering.Wait()
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	answering.Go(func() { answerHangups(ctx, hangups, log) })
-	a, err := app.New(cfg, app.Options{Log: log, HeldLines: lines.Held, Redact: cfg.Redactor(), Version: p.Version})
-	if err != nil {
-		return err
-	}
+	answering.Go(func() { answerHangups(ctx, hangups, a) })
 	return a.Run(ctx)
 }
 
-// answerHangups says, until ctx ends, what a SIGHUP does not do.
-func answerHangups(ctx context.Context, hangups <-chan os.Signal, log *slog.Logger) {
+// answerHangups reloads at each SIGHUP until ctx ends.
+func answerHangups(ctx context.Context, hangups <-chan os.Signal, a *app.App) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangups:
-			log.Warn("SIGHUP: the configuration is not read again while the program runs",
-				"remedy", "examine it with: eventpusher check, then restart eventpusher")
+			_, _ = a.Reload(ctx) // the log says how it went
 		}
 	}
 }
 
-// daemonLog writes to w what [log] asks for, within the bounds of the log.
-func daemonLog(w io.Writer, cfg *config.Config) (*slog.Logger, *logline.Handler) {
-	lines := logline.New(logHandler(w, cfg.Log), cfg.Redactor())
-	return slog.New(lines), lines
+// changeable is what a reload changes of the log. It is safe for concurrent use.
+type changeable struct {
+	level   slog.LevelVar
+	secrets atomic.Pointer[[2]func(string) string]
+}
+
+// set makes fresh the configuration that holds. Secrets of the old one stay hidden, since calls
+// that are under way may fail with them.
+func (c *changeable) set(old, fresh *config.Config) {
+	c.secrets.Store(&[2]func(string) string{old.Redactor(), fresh.Redactor()})
+	c.level.Set(fresh.Log.Level)
+}
+
+// log writes to w in the form that [log] asks for, within the bounds of the log.
+func (c *changeable) log(w io.Writer, format string) *logline.Handler {
+	return logline.New(logHandler(w, &c.level, format), c.redact)
+}
+
+// redact returns a text without the secrets of the configuration.
+func (c *changeable) redact(text string) string {
+	both := c.secrets.Load()
+	return both[1](both[0](text))
 }
 
 // logger writes warnings and errors to w.
 func logger(w io.Writer) *slog.Logger {
-	return slog.New(logHandler(w, config.Log{Level: slog.LevelWarn}))
+	return slog.New(logHandler(w, slog.LevelWarn, "text"))
 }
 
-// logHandler writes to w as [log] asks for.
-func logHandler(w io.Writer, cfg config.Log) slog.Handler {
-	o := &slog.HandlerOptions{Level: cfg.Level}
-	if cfg.Format == "json" {
+// logHandler writes to w in the form that [log] asks for.
+func logHandler(w io.Writer, level slog.Leveler, format string) slog.Handler {
+	o := &slog.HandlerOptions{Level: level}
+	if format == "json" {
 		return slog.NewJSONHandler(w, o)
 	}
 	return slog.NewTextHandler(w, o)

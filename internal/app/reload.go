@@ -1,0 +1,230 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"eventpusher/backends/catalog"
+	"eventpusher/config"
+	"eventpusher/pusher"
+)
+
+// reloadMetrics count reloads.
+type reloadMetrics struct {
+	done, refused prometheus.Counter
+	differs       prometheus.Gauge
+}
+
+func newReloadMetrics(reg prometheus.Registerer) reloadMetrics {
+	f := promauto.With(reg)
+	counts := f.NewCounterVec(prometheus.CounterOpts{
+		Name: "eventpusher_reloads_total",
+		Help: "Reloads of the configuration: done, or refused, which changes nothing.",
+	}, []string{"outcome"})
+	return reloadMetrics{
+		done: counts.WithLabelValues("done"), refused: counts.WithLabelValues("refused"),
+		differs: f.NewGauge(prometheus.GaugeOpts{
+			Name: "eventpusher_reload_refused",
+			Help: "1 if the latest reload was refused, so that another configuration holds than the file has; else 0.",
+		}),
+	}
+}
+
+// ErrRefused says that a configuration is not used, and that the one from before holds.
+var ErrRefused = errors.New("the new configuration is refused, and the one from before holds")
+
+// Reload reads the configuration again. It swaps filters, conditions, destinations and the level
+// of the log in one step, and returns the problems of the configuration, as check does. With an
+// error, which wraps ErrRefused, nothing has changed. What has to be restarted for is such an error.
+//
+// It blocks until calls to destinations that were changed or removed have ended, at most for
+// [outbox] shutdown_timeout, or until ctx ends: then they are cancelled. It is safe for
+// concurrent use, and waits for Run to begin.
+func (a *App) Reload(ctx context.Context) ([]config.Problem, error) {
+	select {
+	case <-a.opened:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	problems, err := a.reload(ctx)
+	if errors.Is(err, ErrRefused) {
+		a.reloads.refused.Inc()
+		a.reloads.differs.Set(1)
+		a.log.Error("reload: the new configuration is refused, and the one from before holds", "err", err)
+	} else {
+		a.reloads.done.Inc()
+		a.reloads.differs.Set(0)
+	}
+	LogProblems(a.log, problems)
+	return problems, err
+}
+
+func (a *App) reload(ctx context.Context) ([]config.Problem, error) {
+	switch {
+	case a.options.Load == nil:
+		return nil, fmt.Errorf("%w: it comes from no file", ErrRefused)
+	case a.launch == nil:
+		return nil, fmt.Errorf("%w: eventpusher is stopping", ErrRefused)
+	}
+	cfg, problems := a.options.Load()
+	if cfg != nil {
+		if fixed := unchangeable(a.cfg(), cfg); len(fixed) > 0 {
+			cfg, problems = nil, append(problems, fixed...)
+			config.Sort(problems)
+		}
+	}
+	if cfg == nil {
+		return problems, fmt.Errorf("%w: %s", ErrRefused, countErrors(problems))
+	}
+	return problems, a.change(ctx, cfg)
+}
+
+func countErrors(problems []config.Problem) string {
+	n, first := 0, ""
+	for _, p := range problems {
+		if p.Severity != config.Error {
+			continue
+		}
+		if n++; n == 1 {
+			first = p.String()
+		}
+	}
+	if n > 1 {
+		return fmt.Sprintf("%s (and %d more)", first, n-1)
+	}
+	return first
+}
+
+// unchangeable names what differs and needs a restart.
+func unchangeable(old, fresh *config.Config) (list []config.Problem) {
+	wasPush, isPush := pushPart(old), pushPart(fresh)
+	for _, part := range []struct {
+		path string
+		same bool
+	}{
+		{"component", reflect.DeepEqual(old.Component, fresh.Component)},
+		{"general.hosts", reflect.DeepEqual(old.General, fresh.General)},
+		{"outbox", reflect.DeepEqual(old.Outbox, fresh.Outbox)},
+		{"admin", old.Admin == fresh.Admin},
+		{"log.format", old.Log.Format == fresh.Log.Format},
+		{"modules.mod_event_pusher.follow", old.Pusher.Follow == fresh.Pusher.Follow},
+		{"modules.mod_event_pusher.push", (wasPush == nil) == (isPush == nil) && (isPush == nil || isPush.Same(wasPush))},
+	} {
+		if !part.same {
+			list = append(list, config.Problem{
+				Severity: config.Error, Path: part.path, Text: "has changed, and cannot change while eventpusher runs", Remedy: "restart eventpusher, or write what was there before",
+			})
+		}
+	}
+	return list
+}
+
+// pushPart returns the part of push, nil if there is none.
+func pushPart(cfg *config.Config) *catalog.Part {
+	parts := catalog.Parts(cfg)
+	if i := slices.IndexFunc(parts, func(p catalog.Part) bool { return p.IsPush() }); i >= 0 {
+		return &parts[i]
+	}
+	return nil
+}
+
+// change makes cfg the configuration that holds. a.reloading is held.
+func (a *App) change(ctx context.Context, cfg *config.Config) error {
+	began := time.Now()
+	chain, conditions, err := a.judges(cfg)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	next, fresh, err := a.plan(catalog.Parts(cfg))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, errors.Join(err, closeAll(fresh)))
+	}
+	grace, cancel := context.WithTimeout(ctx, a.cfg().Outbox.ShutdownTimeout)
+	defer cancel()
+	old := a.cfg()
+	a.changing(old, cfg)
+	err = a.pusher.Change(grace, chain, backendsOf(next), conditions)
+	if err != nil && !errors.Is(err, pusher.ErrChanged) {
+		a.changing(cfg, old)
+		return fmt.Errorf("%w: %w", ErrRefused, errors.Join(err, closeAll(fresh)))
+	}
+	if err != nil {
+		a.log.Error("reload: the outbox makes trouble", "err", err)
+	}
+	before := a.backends.get()
+	a.backends.set(next)
+	a.running.Store(cfg)
+	for _, d := range fresh {
+		a.launch(d)
+	}
+	var gone []*destination
+	for _, d := range before {
+		if slices.Contains(next, d) {
+			continue
+		}
+		gone = append(gone, d)
+		if err := d.retire(); err != nil {
+			a.log.Warn("a destination did not close in order", "backend", d.part.Name, "err", err)
+		}
+	}
+	a.log.Info("reload: the new configuration holds", "filters", len(cfg.Filters), "backends", namesOf(next),
+		"new_or_changed", namesOf(fresh), "changed_or_removed", namesOf(gone), "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+func (a *App) changing(old, fresh *config.Config) {
+	if a.options.Changing != nil {
+		a.options.Changing(old, fresh)
+	}
+}
+
+// plan returns the destinations of parts, and those of them that had to be built. Those that stay the
+// same are the ones that run.
+func (a *App) plan(parts []catalog.Part) (next, fresh []*destination, err error) {
+	now := a.backends.get()
+	for _, part := range parts {
+		if i := slices.IndexFunc(now, func(d *destination) bool { return d.part.Same(&part) }); i >= 0 {
+			next = append(next, now[i])
+			continue
+		}
+		d, fault := newDestination(part, a.log)
+		if fault != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", part.Path, fault))
+			continue
+		}
+		next, fresh = append(next, d), append(fresh, d)
+	}
+	return next, fresh, err
+}
+
+func closeAll(list []*destination) error {
+	var errs []error
+	for _, d := range list {
+		errs = append(errs, d.backend.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// open prepares all destinations by launch and allows reloads, until it is called with nil. It
+// waits for a reload that is under way.
+func (a *App) open(launch func(*destination)) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	a.launch = launch
+	if launch == nil {
+		return
+	}
+	for _, d := range a.backends.get() {
+		launch(d)
+	}
+	close(a.opened)
+}

@@ -14,8 +14,9 @@ import (
 // added, moved or given another meaning takes a new version; old ones stay
 // readable, for what waits in an outbox outlives an update.
 //
-// Version 2 has Replaces and Fallback.
-const binaryVersion = 2
+// Version 2 has Replaces and Fallback. Version 3 has a second byte of flags; events without
+// those are written as version 2, which earlier programs read.
+const binaryVersion = 3
 
 // The types of metadata values.
 const (
@@ -32,20 +33,24 @@ const (
 var errBinary = errors.New("event: malformed binary event")
 
 // AppendBinary appends e to dst in the form that the outbox keeps: the length of
-// the rest, version, kind, direction, class and flags as one byte each, then
+// the rest, version, kind, direction and class as one byte each, flags as one or two, then
 // time and count as varints, then texts and metadata, each text behind its
 // length. Time keeps its nanoseconds and loses its zone. A metadata value of
 // another type than Metadata allows becomes what AppendPayload makes of it: an
 // int an int64, anything else null.
 func AppendBinary(dst []byte, e *Event) []byte {
 	start := len(dst)
-	var flags byte
+	var flags uint16
 	for bit, set := range e.flags() {
 		if *set {
 			flags |= 1 << bit
 		}
 	}
-	dst = append(dst, binaryVersion, byte(e.Kind), byte(e.Direction), byte(e.Class), flags)
+	if more := byte(flags >> 8); more != 0 {
+		dst = append(dst, binaryVersion, byte(e.Kind), byte(e.Direction), byte(e.Class), byte(flags), more)
+	} else {
+		dst = append(dst, binaryVersion-1, byte(e.Kind), byte(e.Direction), byte(e.Class), byte(flags))
+	}
 	dst = binary.AppendVarint(dst, e.Time.Unix())
 	dst = binary.AppendUvarint(dst, uint64(e.Time.Nanosecond()))
 	dst = binary.AppendVarint(dst, int64(e.SessionCount))
@@ -89,8 +94,8 @@ func (e *Event) texts() [12]string {
 }
 
 // flags returns the fields that are one bit, the lowest bit first.
-func (e *Event) flags() [8]*bool {
-	return [8]*bool{&e.HasBody, &e.Encrypted, &e.Online, &e.RecipientOffline, &e.Reconciled, &e.Unverified, &e.Replayed, &e.Fallback}
+func (e *Event) flags() [9]*bool {
+	return [...]*bool{&e.HasBody, &e.Encrypted, &e.Online, &e.RecipientOffline, &e.Reconciled, &e.Unverified, &e.Replayed, &e.Fallback, &e.Stranger}
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -134,9 +139,14 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 	d := decoder{text: string(body[1:])}
 	var e Event
 	e.Kind, e.Direction, e.Class = Kind(d.byte()), Direction(d.byte()), Class(d.byte())
-	flags := d.byte()
+	flags := uint16(d.byte())
+	if version > 2 {
+		flags |= uint16(d.byte()) << 8
+	}
+	known := 0
 	for bit, set := range e.flags() {
 		*set = flags&(1<<bit) != 0
+		known |= 1 << bit
 	}
 	seconds, nanoseconds := d.int(), d.uint()
 	e.Time = time.Unix(seconds, int64(nanoseconds)).UTC()
@@ -150,7 +160,7 @@ func DecodeBinary(b []byte) (Event, []byte, error) {
 		e.Replaces = d.string()
 	}
 	e.Metadata = d.metadata()
-	if d.bad || len(d.text) > 0 || version == 1 && e.Fallback || nanoseconds > 999_999_999 {
+	if d.bad || len(d.text) > 0 || version == 1 && e.Fallback || int(flags)&^known != 0 || nanoseconds > 999_999_999 {
 		return Event{}, b, errBinary
 	}
 	return e, rest, nil

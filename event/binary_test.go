@@ -18,7 +18,7 @@ func fullEvent() Event {
 		ID: "0123456789abcdef0123456789abcdef", Kind: Chat, Type: "groupchat", Direction: Out,
 		From: "room@muc.h/alice", To: "bob@h/phone", User: "bob@h", Room: "room@muc.h",
 		Body: "Grüße \U0001F44B\n", HasBody: true, Class: Content, Encrypted: true, Fallback: true, Replaces: "s0", Online: true,
-		RecipientOffline: true, SessionCount: -3, StanzaID: "s1",
+		RecipientOffline: true, Stranger: true, SessionCount: -3, StanzaID: "s1",
 		Time: time.Date(2026, 11, 22, 3, 4, 5, 678_901_234, time.UTC),
 		Host: "h", Dialect: "event-feed", Packet: "<message/>", Reconciled: true, Unverified: true, Replayed: true,
 		Metadata: Metadata{"text": "v", "": "empty key", "yes": true, "no": false, "n": int64(math.MinInt64), "x": 1.5, "null": nil},
@@ -93,6 +93,18 @@ func firstVersion(b []byte) []byte {
 	return b
 }
 
+// TestEarlierProgramsRead: what they know is written as they read it.
+func TestEarlierProgramsRead(t *testing.T) {
+	e := fullEvent()
+	for stranger, want := range map[bool]byte{true: 3, false: 2} {
+		e.Stranger = stranger
+		b := AppendBinary(nil, &e)
+		if _, n := binary.Uvarint(b); b[n] != want {
+			t.Errorf("stranger %v: version %d", stranger, b[n])
+		}
+	}
+}
+
 // TestDecodeFirstVersion reads what an outbox holds from before an update.
 func TestDecodeFirstVersion(t *testing.T) {
 	want := Event{ID: "i", Kind: Chat, Direction: In, Body: "b", HasBody: true, Replayed: true, Packet: "<message/>", Time: time.Unix(1, 2).UTC()}
@@ -124,6 +136,7 @@ func TestDecodeBinaryRefuses(t *testing.T) {
 	tooManyNanoseconds := binary.AppendUvarint(bytes.Clone(plain[:at]), 1_000_000_000)
 	tooManyNanoseconds = append(tooManyNanoseconds, plain[at+1:]...)
 	tooManyNanoseconds[0] += byte(len(tooManyNanoseconds) - len(plain))
+	stranger := AppendBinary(nil, &Event{Stranger: true})
 	two := AppendBinary(nil, &Event{Metadata: Metadata{"a": true, "b": true}})
 	for _, c := range []struct {
 		name, want string
@@ -133,7 +146,8 @@ func TestDecodeBinaryRefuses(t *testing.T) {
 		{"length zero", "malformed", []byte{0, 1}},
 		{"length that overflows", "malformed", bytes.Repeat([]byte{0xff}, 11)},
 		{"length beyond the end", "malformed", change(0, plain[0]+1)},
-		{"later version", "of version 3", change(1, 3)},
+		{"later version", "of version 4", change(1, 4)},
+		{"a flag that nobody has", "malformed", bytes.Replace(stranger, []byte{0, 1}, []byte{0, 1 << 7}, 1)},
 		{"version 0", "of version 0", change(1, 0)},
 		{"a flag that version 1 has not", "malformed", func() []byte { b := firstVersion(plain); b[5] = 1 << 7; return b }()},
 		{"trailing byte", "malformed", append(change(0, plain[0]+1), 0)},

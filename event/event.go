@@ -175,6 +175,10 @@ type Event struct {
 	// for MongooseIM's push. False proves nothing; where the feed would know but does
 	// not for now, Unverified is set as well.
 	RecipientOffline bool `json:"recipient_offline,omitempty"`
+	// Stranger says that the sender of a chat message is not among the contacts of User, the
+	// recipient. Only modules of the event-feed tell, and only of a recipient who has no
+	// session, or whose session has not acknowledged the message. False proves nothing.
+	Stranger bool `json:"stranger,omitempty"`
 	// SessionCount is the number of available resources of User at that moment; a
 	// hibernating one counts.
 	SessionCount int `json:"session_count"`

@@ -28,6 +28,7 @@ func AppendJSON(dst []byte, e *Event, version int) []byte {
 	w.given("replaces", e.Replaces)
 	w.flag("online", e.Online)
 	w.flag("recipient_offline", e.RecipientOffline)
+	w.flag("stranger", e.Stranger)
 	w.key("session_count")
 	w.dst = strconv.AppendInt(w.dst, int64(e.SessionCount), 10)
 	w.given("stanza_id", e.StanzaID)

@@ -16,7 +16,7 @@ import (
 func everything(t testing.TB) event.Event {
 	e := event.Event{
 		ID: "i", Kind: event.Chat, Type: "chat", Direction: event.Out, From: "a@b/c", To: "d@e/f", User: "d@e", Room: "r@m", Body: "<&>", HasBody: true,
-		Class: event.Retraction, Encrypted: true, Fallback: true, Replaces: "x", Online: true, RecipientOffline: true, SessionCount: -3, StanzaID: "s",
+		Class: event.Retraction, Encrypted: true, Fallback: true, Replaces: "x", Online: true, RecipientOffline: true, Stranger: true, SessionCount: -3, StanzaID: "s",
 		Time: time.Unix(1, 5).UTC(), Host: "h", Dialect: "f", Packet: "<p/>", Reconciled: true, Unverified: true, Replayed: true,
 		Metadata: event.Metadata{"k": "v\n", "b": false, "n": int64(7), "f": 0.25},
 	}

@@ -116,6 +116,7 @@ func (t *Translator) chat(dst []event.Event, s *trust.Fact, received time.Time, 
 	t.content(e, s, received, kind, from, to, about)
 	e.Kind, e.Direction = event.Chat, d
 	e.RecipientOffline = d == event.Out && t.absent(to)
+	e.Stranger = d == event.Out && stranger(s, kind, to)
 	return dst
 }
 
@@ -145,6 +146,12 @@ func (t *Translator) content(e *event.Event, s *trust.Fact, received time.Time, 
 		e.SessionCount, doubt = t.sessions.count(about.bare, received)
 		e.Unverified = doubt || t.unverified(about.host.statuses, e.SessionCount)
 	}
+}
+
+// stranger reports whether the event-feed says that the sender is no contact of to. Who speaks
+// in a room needs not be one.
+func stranger(s *trust.Fact, kind string, to *address) bool {
+	return s.Report.Stranger && kind != groupchat && to.localUser()
 }
 
 // absent reports whether the event-feed knows all sessions on the host of a and none

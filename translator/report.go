@@ -99,5 +99,6 @@ func (t *Translator) undelivered(s *trust.Fact, received time.Time, dst []event.
 		}
 	}
 	t.content(&e, s, received, kind, &from, &to, &about)
+	e.Stranger = stranger(s, kind, &about)
 	return append(dst, e), 0
 }

@@ -125,6 +125,46 @@ func TestMessagesOfTheEventFeed(t *testing.T) {
 	}
 }
 
+// TestStrangers: that the sender is no contact is said of what is routed to the recipient.
+func TestStrangers(t *testing.T) {
+	const remote = "x@remote.example/q"
+	for _, tc := range []struct {
+		name       string
+		fact, user string
+		message    draft
+		want       []string
+	}{
+		{"sent to a local user", "message-sent", alice, message(0, 0, alice, bob, "chat"), []string{
+			`in chat alice@localhost/r1 -> bob@localhost/r1 user=alice@localhost content "hi" count=0 id=m1`,
+			`out chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 nobody there stranger`,
+		}},
+		{"received", "message-received", "bob@localhost", message(0, 0, remote, "bob@localhost", "chat"), []string{
+			`out chat x@remote.example/q -> bob@localhost user=bob@localhost content "hi" count=0 id=m1 nobody there stranger`,
+		}},
+		{"stored", "message-offline", "bob@localhost", message(0, 0, alice, bob, "chat"), []string{
+			`stored chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 nobody there stranger`,
+		}},
+		{"unacknowledged", "message-unacked", bob, message(0, 0, alice, bob, "chat"), []string{
+			`unack chat alice@localhost/r1 -> bob@localhost/r1 user=bob@localhost content "hi" count=0 id=m1 stranger`,
+		}},
+		{"in a room", "message-received", bob, message(0, 0, room+"/al", bob, "groupchat"), []string{
+			`out groupchat ` + room + `/al -> bob@localhost/r1 user=bob@localhost room=` + room + ` content "hi" count=0 id=m1 nobody there`,
+		}},
+		{"to nobody of ours", "message-sent", alice, message(0, 0, alice, room, "chat"), []string{
+			`in chat alice@localhost/r1 -> ` + room + ` user=alice@localhost content "hi" count=0 id=m1`,
+			`out chat alice@localhost/r1 -> ` + room + ` user=` + room + ` content "hi" count=0 id=m1`,
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			st := newStage()
+			st.play(whole...)
+			f := st.modules["1"].forward(tc.fact, tc.user, tc.message)
+			f.Report.Stranger = true
+			want(t, showAll(st.tr.Translate(f, nil)), tc.want...)
+		})
+	}
+}
+
 // TestMessagesOfAnotherServer: where the sender's own server reports that it was sent, that
 // it is received elsewhere is no news.
 func TestMessagesOfAnotherServer(t *testing.T) {

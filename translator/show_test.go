@@ -52,7 +52,7 @@ func show(e *event.Event) string {
 	for _, f := range []struct {
 		set  bool
 		name string
-	}{{e.Encrypted, "encrypted"}, {e.Unverified, "unverified"}, {e.Reconciled, "reconciled"}, {e.RecipientOffline, "nobody there"}} {
+	}{{e.Encrypted, "encrypted"}, {e.Unverified, "unverified"}, {e.Reconciled, "reconciled"}, {e.RecipientOffline, "nobody there"}, {e.Stranger, "stranger"}} {
 		if f.set {
 			b.WriteString(" " + f.name)
 		}

@@ -145,7 +145,7 @@ func fieldsOf(e *event.Event) map[string]any {
 		"version": jsonVersion, "id": e.ID, "kind": e.Kind.String(), "type": e.Type, "direction": e.Direction.String(), "sort": raw(e.Sort()),
 		"from": string(e.From), "to": string(e.To), "user": string(e.User), "room": string(e.Room),
 		"body": e.Body, "has_body": e.HasBody, "class": e.Class.String(), "encrypted": e.Encrypted, "fallback": e.Fallback, "replaces": e.Replaces,
-		"online": e.Online, "recipient_offline": e.RecipientOffline, "session_count": e.SessionCount, "stanza_id": e.StanzaID,
+		"online": e.Online, "recipient_offline": e.RecipientOffline, "stranger": e.Stranger, "session_count": e.SessionCount, "stanza_id": e.StanzaID,
 		"time": e.Time.UTC().Format(time.RFC3339Nano), "timestamp": e.Timestamp(), "host": e.Host, "dialect": e.Dialect, "packet": e.Packet,
 		"reconciled": e.Reconciled, "unverified": e.Unverified, "replayed": e.Replayed, "metadata": metadata,
 	}

@@ -33,6 +33,7 @@ type feedFields struct {
 	seq     uint64 // FeedEvent; FeedLost: from
 	last    uint64 // FeedLost: to
 	lost    bool   // MessageSent: it has reached no local user
+	unknown bool   // of a message: the sender is no contact of the recipient
 	count   int
 
 	first, next, prevLast    uint64
@@ -78,6 +79,9 @@ func (d *Decoder) openEvent() {
 	}
 	if f.kind == MessageSent {
 		f.lost = string(d.feedAttr("reached")) == "false"
+	}
+	if f.kind >= MessageSent && f.kind <= MessageUnacked {
+		f.unknown = string(d.feedAttr("contact")) == "false"
 	}
 	if f.kind == RoomMissed {
 		f.members = d.attr("members")
@@ -137,7 +141,7 @@ func (d *Decoder) fillFeed(env *Envelope, of func(text) string) {
 	case FeedEvent:
 		out.Kind, out.Seq, out.At, out.Count = f.kind, f.seq, f.at, f.count
 		out.User = jid.Prepare(of(f.user))
-		out.ID, out.Unreached = of(f.id), f.lost
+		out.ID, out.Unreached, out.Stranger = of(f.id), f.lost, f.unknown
 		if f.kind == RoomMissed {
 			out.Members = members(of(f.members))
 		}

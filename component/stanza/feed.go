@@ -61,6 +61,10 @@ type Report struct {
 	At time.Time
 	// Unreached says that the message was sent to a local user and did not reach one (MessageSent).
 	Unreached bool
+	// Stranger says that the sender is not among the contacts of the local recipient
+	// (MessageSent to MessageUnacked). Modules look only if the recipient has no session that
+	// takes the message.
+	Stranger bool
 	// ID is the snapshot's, Count how many sessions it had (SnapshotEnd).
 	ID    string
 	Count int

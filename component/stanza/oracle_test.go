@@ -458,6 +458,10 @@ func (n *node) feed() *Feed {
 			}
 		}
 		f.Unreached = f.Kind == MessageSent && n.attribute("reached") == "false"
+		switch f.Kind {
+		case MessageSent, MessageReceived, MessageOffline, MessageUnacked:
+			f.Stranger = n.attribute("contact") == "false"
+		}
 		if f.Kind == RoomMissed {
 			f.Members = n.accounts("members")
 		}

@@ -62,6 +62,7 @@ type event struct {
 
 	To      string `xml:"to,attr"`
 	Reached string `xml:"reached,attr"`
+	Contact string `xml:"contact,attr"`
 	Room    string `xml:"room,attr"`
 	Nick    string `xml:"nick,attr"`
 	Members string `xml:"members,attr"`

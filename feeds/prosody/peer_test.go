@@ -61,6 +61,7 @@ type received struct {
 		Count   string `xml:"count,attr"`
 		T       string `xml:"t,attr"`
 		Reached string `xml:"reached,attr"`
+		Contact string `xml:"contact,attr"`
 	} `xml:"urn:eventpusher:feed:1 event"`
 	Lost *struct {
 		Source string `xml:"source,attr"`

@@ -34,16 +34,27 @@ func pushRules(t *testing.T, w *pushWorld, bob *harness.Client, say func(to, tex
 	now := time.Now()
 	alice.IQ("set", "", enable("all", muted(now.Add(-time.Minute))))
 	alice.IQ("set", "", enable("muted", muted(now.Add(time.Hour))))
+	alice.IQ("set", "", enable("contacts", "<ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/>"))
+	alice.IQ("set", "", "<query xmlns='jabber:iq:roster'><item jid='dave@localhost'><group>Friends</group></item></query>")
 	alice.IQ("set", "", enable("mentions", "<groupchat xmlns='"+nsRooms+"'><room jid='"+room+"' allow='mentioned' nick='Ally'/></groupchat>"))
 	if answer := alice.Ask("set", "", enable("all", "<muted xmlns='"+nsMuted+"'><item jid='bob@localhost' until='soon'/></muted>")); !strings.Contains(answer, "bad-request") || !strings.Contains(answer, "until of a muted conversation") {
 		t.Errorf("a time that is none was answered by %s", answer)
 	}
 	leave(alice)
+	dave := w.server.Login(t, "dave", "rules")
 	push := func(device, text, sender string, badge int) pushtest.MongoosePushRequest {
 		return request("v3", device, "service", "fcm", "alert", alert(text, badge, sender))
 	}
 	say("alice@localhost", "from bob himself")
 	w.expect("at the devices where bob is not muted", push("all", "from bob himself", "bob@localhost", 1), push("mentions", "from bob himself", "bob@localhost", 1))
+
+	dave.Sendf("<message to='alice@localhost' type='chat' id='rules-1'>%s</message>", body("from a contact"))
+	var all []pushtest.MongoosePushRequest
+	for _, device := range []string{"all", "muted", "mentions", "contacts"} {
+		all = append(all, push(device, "from a contact", "dave@localhost", 1))
+	}
+	w.expect("what a contact has written", all...)
+	leave(dave)
 
 	speak := func(room, text string) {
 		bob.Sendf("<message to='%s' type='groupchat' id='%s'>%s</message>", room, strings.ReplaceAll(text, " ", "-"), body(text))
@@ -61,8 +72,9 @@ func pushRules(t *testing.T, w *pushWorld, bob *harness.Client, say func(to, tex
 	w.expect("what was said in the rooms",
 		push("all", "Alliance and no mention", at(room), 1), push("all", "ally in another room", at(other), 1), push("all", "tea, ally?", at(room), 2),
 		push("muted", "Alliance and no mention", at(room), 1), push("muted", "ally in another room", at(other), 1), push("muted", "tea, ally?", at(room), 2),
+		push("contacts", "Alliance and no mention", at(room), 1), push("contacts", "ally in another room", at(other), 1), push("contacts", "tea, ally?", at(room), 2),
 		push("mentions", "tea, ally?", at(room), 2))
-	for outcome, least := range map[string]int{"muted": 1, "not_mentioned": 1, "room_unwanted": 1} {
+	for outcome, least := range map[string]int{"muted": 1, "not_mentioned": 1, "room_unwanted": 1, "unknown_sender": 1} {
 		if n := w.occurred(outcome); n < least {
 			t.Errorf("%s: %d times", outcome, n)
 		}

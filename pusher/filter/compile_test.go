@@ -36,7 +36,7 @@ func TestProblemsOfFilters(t *testing.T) {
 		{"a type that is none", keep(`"group-chat" != event.type`), `filter "f": keep`, `event.type is never "group-chat" (at character 1)`, `"groupchat"`},
 		{"a class that is none", keep(`event.class in ["content", "typing"]`), `filter "f": keep`, `event.class is never "typing" (at character 28)`, `"state"`},
 		{"a direction that is none", keep(`not (event.direction == "sent")`), `filter "f": keep`, `event.direction is never "sent"`, `"in", "out"`},
-		{"known fields are listed", keep(`foo`), `filter "f": keep`, `unknown name foo (at character 1)`, `event.recipient_offline, event.session_count, event.time, event.timestamp, event.stanza_id, event.id, event.reconciled, event.unverified, event.replayed, metadata`},
+		{"known fields are listed", keep(`foo`), `filter "f": keep`, `unknown name foo (at character 1)`, `event.recipient_offline, event.stranger, event.session_count, event.time, event.timestamp, event.stanza_id, event.id, event.reconciled, event.unverified, event.replayed, metadata`},
 		{"text and number", keep(`event.body > 3`), `filter "f": keep`, `> cannot be used with a text and a whole number (at character 12)`, `string(), int() and float()`},
 		{"no condition", keep(`event.body`), `filter "f": keep`, `gives a text instead of true or false`, `event.kind == "chat"`},
 		{"number as a condition", keep(`len(event.body)`), `filter "f": keep`, `gives a whole number instead of true or false`, `write a condition`},
@@ -127,7 +127,7 @@ func TestNamesThatSNSDoesNotTakeAreWarnedAbout(t *testing.T) {
 func TestExpressionFields(t *testing.T) {
 	want := []string{
 		"event.kind", "event.type", "event.direction", "event.sort", "event.from", "event.to", "event.user", "event.room", "event.body",
-		"event.class", "event.encrypted", "event.fallback", "event.replaces", "event.online", "event.recipient_offline", "event.session_count", "event.time",
+		"event.class", "event.encrypted", "event.fallback", "event.replaces", "event.online", "event.recipient_offline", "event.stranger", "event.session_count", "event.time",
 		"event.timestamp", "event.stanza_id", "event.id", "event.reconciled", "event.unverified", "event.replayed", "metadata",
 	}
 	if diff := cmp.Diff(want, filter.ExpressionFields()); diff != "" {

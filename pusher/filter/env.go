@@ -30,6 +30,7 @@ type eventFields struct {
 	Replaces         string    `expr:"replaces"`
 	Online           bool      `expr:"online"`
 	RecipientOffline bool      `expr:"recipient_offline"`
+	Stranger         bool      `expr:"stranger"`
 	SessionCount     int       `expr:"session_count"`
 	Time             time.Time `expr:"time"`
 	Timestamp        int       `expr:"timestamp"`
@@ -46,7 +47,7 @@ func (v *environment) load(e *event.Event) {
 		Kind: e.Kind.String(), Type: e.Type, Direction: e.Direction.String(), Sort: e.Sort(),
 		From: string(e.From), To: string(e.To), User: string(e.User), Room: string(e.Room),
 		Body: e.Body, Class: e.Class.String(), Encrypted: e.Encrypted, Fallback: e.Fallback, Replaces: e.Replaces, Online: e.Online,
-		RecipientOffline: e.RecipientOffline, SessionCount: e.SessionCount,
+		RecipientOffline: e.RecipientOffline, Stranger: e.Stranger, SessionCount: e.SessionCount,
 		Time: e.Time.UTC(), Timestamp: int(e.Timestamp()), StanzaID: e.StanzaID, ID: e.ID,
 		Reconciled: e.Reconciled, Unverified: e.Unverified, Replayed: e.Replayed,
 	}

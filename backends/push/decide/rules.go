@@ -13,9 +13,10 @@ import (
 
 // The reasons of a user's own rules, for one registration.
 const (
-	Muted        Reason = "muted"         // the user has muted the conversation
-	RoomUnwanted Reason = "room_unwanted" // the user has listed rooms, and not this one
-	NotMentioned Reason = "not_mentioned" // the user wants mentions from the room, and this is none
+	Muted        Reason = "muted"          // the user has muted the conversation
+	RoomUnwanted Reason = "room_unwanted"  // the user has listed rooms, and not this one
+	NotMentioned Reason = "not_mentioned"  // the user wants mentions from the room, and this is none
+	Unknown      Reason = "unknown_sender" // the user wants to be told of contacts only
 )
 
 // UserRules say what a user does not want to be told at one registration, and how the rest is to
@@ -28,6 +29,8 @@ type UserRules struct {
 	// Rooms are the rooms of which something is told, by their bare JID. With a nick only
 	// messages that mention it are. nil: all rooms; empty: none.
 	Rooms map[jid.JID]string `json:"rooms,omitzero"`
+	// IgnoreUnknown: nothing is told of chats with those who are no contacts.
+	IgnoreUnknown bool `json:"ignore_unknown,omitempty"`
 	// Encryption: nobody but the client may read notifications; nil: the push service may.
 	Encryption *notify.Encryption `json:"encryption,omitempty"`
 	// Priority: notifications are marked as urgent.
@@ -42,6 +45,9 @@ func (r *UserRules) Refuses(e *event.Event, n *Notice) Reason {
 	}
 	if until, muted := r.Muted[n.Conversation]; muted && (until == 0 || e.Time.Before(time.Unix(until, 0))) {
 		return Muted
+	}
+	if r.IgnoreUnknown && e.Stranger {
+		return Unknown
 	}
 	if e.Type != "groupchat" || r.Rooms == nil {
 		return Push

@@ -43,6 +43,7 @@ func TestReadRules(t *testing.T) {
 		"muted until":         {muted("<item jid='b@c' until='2026-01-02T04:04:05+01:00'/>"), &UserRules{Muted: map[jid.JID]int64{"b@c": 1767323045}}},
 		"no room at all":      {rooms(""), &UserRules{Rooms: map[jid.JID]string{}}},
 		"never is as unnamed": {rooms("<room jid='a@muc' allow='never'/>"), &UserRules{Rooms: map[jid.JID]string{}}},
+		"contacts only":       {"<ignore-unknown xmlns='tigase:push:filter:ignore-unknown:0'/>", &UserRules{IgnoreUnknown: true}},
 		"priority":            {"<priority xmlns='tigase:push:priority:0'/>", &UserRules{Priority: true}},
 		"encrypt": {
 			encrypt("alg='aes-128-gcm'", " AAECAwQFBgcI\nCQoLDA0ODw== "),
@@ -112,8 +113,9 @@ func TestReadRulesRefuses(t *testing.T) {
 func TestRefuses(t *testing.T) {
 	now := time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 	r := &UserRules{
-		Muted: map[jid.JID]int64{"for-ever@x": 0, "later@x": now.Unix() + 60, "past@x": now.Unix(), "loud@muc": 0},
-		Rooms: map[jid.JID]string{"all@muc": "", "some@muc": "Al", "loud@muc": ""},
+		IgnoreUnknown: true,
+		Muted:         map[jid.JID]int64{"for-ever@x": 0, "later@x": now.Unix() + 60, "past@x": now.Unix(), "loud@muc": 0},
+		Rooms:         map[jid.JID]string{"all@muc": "", "some@muc": "Al", "loud@muc": ""},
 	}
 	chat := func(from jid.JID) event.Event {
 		return event.Event{Kind: event.Chat, Direction: event.Out, Type: "chat", From: from, User: "bob@x", Body: "hi", RecipientOffline: true, Time: now}
@@ -123,12 +125,15 @@ func TestRefuses(t *testing.T) {
 		e.Kind, e.Direction, e.Type, e.Body = event.Missed, event.NoDirection, "groupchat", body
 		return e
 	}
+	strange := chat("eve@x/desk")
+	strange.Stranger = true
 	hidden := room("some@muc/eve", "Al, this stands for something encrypted")
 	hidden.Encrypted = true
 	for name, c := range map[string]struct {
 		e    event.Event
 		want Reason
 	}{
+		"a stranger":           {strange, Unknown},
 		"nobody's":             {chat("alice@x/desk"), Push},
 		"muted":                {chat("for-ever@x/desk"), Muted},
 		"muted for a minute":   {chat("later@x/desk"), Muted},

@@ -15,12 +15,13 @@ import (
 // The namespaces of Tigase's filters (xeps.tigase.net/docs/push-notifications/filters), which
 // Siskin and Snikket send, and which Prosody's mod_cloud_notify_filters takes.
 const (
-	nsMuted = "tigase:push:filter:muted:0"
-	nsRooms = "tigase:push:filter:groupchat:0"
+	nsMuted   = "tigase:push:filter:muted:0"
+	nsRooms   = "tigase:push:filter:groupchat:0"
+	nsUnknown = "tigase:push:filter:ignore-unknown:0"
 )
 
 // Features are what clients look for in the disco#info of the account before they send rules.
-var Features = []string{nsMuted, nsRooms, notify.NSPriority, notify.NSEncrypt, "tigase:push:encrypt:" + notify.AlgAES128GCM}
+var Features = []string{nsMuted, nsRooms, nsUnknown, notify.NSPriority, notify.NSEncrypt, "tigase:push:encrypt:" + notify.AlgAES128GCM}
 
 // Bounds of the rules of one registration.
 const (
@@ -49,7 +50,8 @@ type Elements struct {
 		MaxSize string `xml:"max-size,attr"`
 		Key     string `xml:",chardata"`
 	} `xml:"tigase:push:encrypt:0 encrypt"`
-	Priority *struct{} `xml:"tigase:push:priority:0 priority"`
+	Priority      *struct{} `xml:"tigase:push:priority:0 priority"`
+	IgnoreUnknown *struct{} `xml:"tigase:push:filter:ignore-unknown:0 ignore-unknown"`
 }
 
 // RulesError says what is wrong with rules, for the client.
@@ -70,16 +72,13 @@ func badRule(format string, args ...any) error {
 // there are more than 256 entries or 16 KiB of addresses and nicks, or the encryption is
 // another than AES-128 in GCM with a key for it.
 func (e *Elements) Rules() (*UserRules, error) {
-	if e.Muted == nil && e.Rooms == nil && e.Encrypt == nil && e.Priority == nil {
-		return nil, nil
-	}
-	r, a := &UserRules{Priority: e.Priority != nil}, &addresses{}
+	r, a := &UserRules{Priority: e.Priority != nil, IgnoreUnknown: e.IgnoreUnknown != nil}, &addresses{}
 	for _, read := range [...]func(*UserRules, *addresses) error{e.muted, e.rooms, e.encryption} {
 		if err := read(r, a); err != nil {
 			return nil, err
 		}
 	}
-	if r.Muted == nil && r.Rooms == nil && r.Encryption == nil && !r.Priority {
+	if r.Muted == nil && r.Rooms == nil && r.Encryption == nil && !r.Priority && !r.IgnoreUnknown {
 		return nil, nil
 	}
 	return r, nil
@@ -194,6 +193,9 @@ func (r *UserRules) Summary() (list []string) {
 			}
 		}
 		list = append(list, fmt.Sprintf("rooms %d (mentions only: %d)", len(r.Rooms), mentions))
+	}
+	if r.IgnoreUnknown {
+		list = append(list, "contacts only")
 	}
 	if r.Encryption != nil {
 		list = append(list, "encrypted")

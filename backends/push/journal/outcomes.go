@@ -90,6 +90,7 @@ var meanings = map[Outcome]string{
 	Outcome(decide.RuleOfCall):   "the rule of the configuration (push.rules) is about calls, and this is none",
 	Outcome(decide.Muted):        "the user has muted the conversation, at this registration",
 	Outcome(decide.RoomUnwanted): "the user wants to be notified of other rooms only, at this registration",
+	Outcome(decide.Unknown):      "the sender is no contact of the user, who wants to be notified of contacts only, at this registration",
 	Outcome(decide.NotMentioned): "the user wants mentions only from the room, and this is none",
 }
 

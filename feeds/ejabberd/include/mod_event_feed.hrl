@@ -5,7 +5,7 @@
 -define(NS_EVENT_FEED, <<"urn:eventpusher:feed:1">>).
 
 %% It grows with each change of the module, so that the component can say that it is old.
--define(REVISION, 2).
+-define(REVISION, 3).
 
 %% What an event says about the session that it belongs to. The source follows
 %% it, so that one session takes the place of another in the right order.

@@ -223,7 +223,7 @@ pending(#{jid := JID} = State) ->
     Told = maps:get(mod_event_feed_told, State, 0),
     State#{mod_event_feed_told =>
 	       lists:foldl(fun({N, Message}, _) when N > Told ->
-				   tell(<<"message-unacked">>, JID#jid.lserver, JID, [], Message),
+				   tell(<<"message-unacked">>, JID#jid.lserver, JID, mod_event_feed_messages:contact(Message, JID), Message),
 				   N;
 			      (_, Last) -> Last
 			   end, Told, Unacked)}.
@@ -232,7 +232,7 @@ pending(#{jid := JID} = State) ->
 sent(#{mgmt_state := pending, mgmt_stanzas_out := N, jid := JID} = State, #message{} = Message, _Result) ->
     case mod_event_feed_messages:is_reportable(Message) of
 	true ->
-	    tell(<<"message-unacked">>, JID#jid.lserver, JID, [], Message),
+	    tell(<<"message-unacked">>, JID#jid.lserver, JID, mod_event_feed_messages:contact(Message, JID), Message),
 	    State#{mod_event_feed_told => N};
 	false ->
 	    State

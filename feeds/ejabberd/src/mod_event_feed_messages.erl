@@ -7,7 +7,7 @@
 %%% component or a service of the server that writes in a user's name.
 -module(mod_event_feed_messages).
 
--export([start/1, stop/1, handing_over/0, handed_over/0, of_component/0, is_reportable/1]).
+-export([start/1, stop/1, handing_over/0, handed_over/0, of_component/0, is_reportable/1, contact/2]).
 -export([user_send/1, about_to_receive/1, offline/1]).
 
 -include("xmpp.hrl").
@@ -91,9 +91,33 @@ injected(Message) ->
     put(?INJECTED, identity(Message)).
 
 report_sent(#message{from = From, to = To} = Message) ->
-    Missing = is_user(To) andalso not reaches(Message),
-    mod_event_feed:tell(<<"message-sent">>, From#jid.lserver, From,
-	 [{<<"to">>, jid:encode(To)} | [{<<"reached">>, <<"false">>} || Missing]], Message).
+    More = case not is_user(To) orelse reaches(Message) of
+	       true -> contact_of_absent(Message, To);
+	       false -> [{<<"reached">>, <<"false">>}]
+	   end,
+    mod_event_feed:tell(<<"message-sent">>, From#jid.lserver, From, [{<<"to">>, jid:encode(To)} | More], Message).
+
+%% contact is the attribute that says so if the sender of a chat message is no contact of a
+%% local user. Where that cannot be told there is none. A contact has a subscription, was
+%% asked for one, or is in a group.
+-spec contact(message(), jid()) -> [{binary(), binary()}].
+contact(#message{type = chat, from = #jid{luser = LUser, lserver = LServer}}, #jid{luser = LUser, lserver = LServer}) ->
+    [];
+contact(#message{type = chat, from = From}, #jid{luser = LUser, lserver = LServer}) ->
+    case gen_mod:is_loaded(LServer, mod_roster)
+	andalso ejabberd_hooks:run_fold(roster_get_jid_info, LServer, {none, none, []}, [LUser, LServer, From]) of
+	{none, Ask, []} when Ask == none; Ask == in -> [{<<"contact">>, <<"false">>}];
+	_ -> []
+    end;
+contact(_Message, _User) ->
+    [].
+
+%% The same where it costs little: of a user who has a session nobody needs it.
+contact_of_absent(Message, #jid{luser = LUser, lserver = LServer} = To) ->
+    case is_user(To) andalso ejabberd_sm:get_session_sids(LUser, LServer) == [] of
+	true -> contact(Message, To);
+	false -> []
+    end.
 
 is_user(#jid{luser = LUser, lserver = LServer}) ->
     LUser /= <<>> andalso mod_event_feed:is_served(LServer).
@@ -131,7 +155,8 @@ about_to_receive(#message{type = Type, to = To} = Message) when Type /= error ->
 	undefined ->
 	    case is_new(Message) of
 		true ->
-		    mod_event_feed:tell(<<"message-received">>, To#jid.lserver, To, [{<<"to">>, jid:encode(To)}], Message),
+		    mod_event_feed:tell(<<"message-received">>, To#jid.lserver, To,
+					[{<<"to">>, jid:encode(To)} | contact_of_absent(Message, To)], Message),
 		    reported(Message);
 		false ->
 		    Message
@@ -189,7 +214,7 @@ is_handed_over(#message{to = #jid{luser = LUser, lserver = LServer}}) ->
 %% of it.
 offline({Stored, #message{type = Type, to = To} = Message} = Acc)
   when Stored == offlined; Stored == archived ->
-    _ = [mod_event_feed:tell(<<"message-offline">>, To#jid.lserver, jid:remove_resource(To), [], Message) || Type /= error],
+    _ = [mod_event_feed:tell(<<"message-offline">>, To#jid.lserver, jid:remove_resource(To), contact(Message, To), Message) || Type /= error],
     Acc;
 offline(Acc) ->
     Acc.

@@ -4,8 +4,10 @@
 -- session is about to take it, or when it is stored. One that ends before, because the
 -- recipient blocks the sender or has no account, has not reached anybody.
 
+local load_roster = require "core.rostermanager".load_roster;
+local jid_split = require "util.jid".split;
 local s_find, s_match = string.find, string.match;
-local ipairs, pairs, setmetatable = ipairs, pairs, setmetatable;
+local ipairs, pairs, pcall, setmetatable = ipairs, pairs, pcall, setmetatable;
 
 local bare_sessions, full_sessions = prosody.bare_sessions, prosody.full_sessions;
 
@@ -27,6 +29,27 @@ return function (lib)
 
 	local function bare(jid)
 		return s_match(jid, "^[^/]*");
+	end
+
+	-- The attribute that says so if the sender of a chat message is not on the roster of a
+	-- user of ours, a bare JID. Where that cannot be told there is none. Prosody keeps the
+	-- rosters of 1024 users who are away in memory.
+	function Feed:contact(user, stanza) -- luacheck: ignore 212/self
+		local from = stanza.attr.from and bare(stanza.attr.from);
+		if stanza.attr.type ~= "chat" or not from or from == user then
+			return "";
+		end
+		local ok, roster = pcall(load_roster, jid_split(user));
+		if not ok or not roster or roster[from] or roster[false] and roster[false].broken then
+			return "";
+		end
+		return " contact='false'";
+	end
+
+	-- The same where it costs little: of somebody who has a session nobody needs it.
+	local function contact_of_absent(feed, to, stanza)
+		to = bare(to);
+		return feed:is_user(to) and not bare_sessions[to] and feed:contact(to, stanza) or "";
 	end
 
 	-- XEP-0163: the server writes these in the name of their owner, to every contact.
@@ -85,12 +108,14 @@ return function (lib)
 
 	local function emit_reached(feed, event, host)
 		waiting = nil;
-		if waiting_kind == "message-sent" then
-			return emit_sent(feed, event.stanza, "");
-		end
 		local attr = event.stanza.attr;
-		local to = escape(attr.to or bare(attr.from));
-		feed:emit(host, "message-received", " user='"..to.."' to='"..to.."'", event.stanza);
+		local to = attr.to or bare(attr.from);
+		local contact = contact_of_absent(feed, to, event.stanza);
+		if waiting_kind == "message-sent" then
+			return emit_sent(feed, event.stanza, contact);
+		end
+		to = escape(to);
+		feed:emit(host, "message-received", " user='"..to.."' to='"..to.."'"..contact, event.stanza);
 	end
 
 	-- Messages to a user of ours are reported where they arrive, others here.
@@ -172,7 +197,8 @@ return function (lib)
 					if arrived then
 						emit_reached(feed, arrived, host);
 					end
-					feed:emit(host, "message-offline", " user='"..escape(event.username.."@"..host).."'", event.stanza);
+					local user = event.username.."@"..host;
+					feed:emit(host, "message-offline", " user='"..escape(user).."'"..feed:contact(user, event.stanza), event.stanza);
 				end);
 			end
 			return stored;

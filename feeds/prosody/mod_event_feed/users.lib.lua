@@ -83,10 +83,11 @@ return function (lib)
 		-- A queued message stays the same table until it is acknowledged, also over
 		-- a resumption, so it is known which ones have been reported.
 		local reported = setmetatable({}, { __mode = "k" });
-		local function unacked(user, stanza)
+		local function unacked(session, stanza)
 			if not reported[stanza] then
 				reported[stanza] = true;
-				feed:emit(host, "message-unacked", user, stanza);
+				local contact = feed:contact(session.username.."@"..host, stanza);
+				feed:emit(host, "message-unacked", user_attribute(session.full_jid)..contact, stanza);
 			end
 		end
 		local function unacked_messages(queue)
@@ -107,12 +108,12 @@ return function (lib)
 			local user, messages = user_attribute(session.full_jid), unacked_messages(event.queue);
 			feed:emit(host, "hibernate", user..s_format(" unacked='%d'", #messages));
 			for _, stanza in ipairs(messages) do
-				unacked(user, stanza);
+				unacked(session, stanza);
 			end
 		end);
 		hook("smacks-hibernation-stanza-queued", 0, function (event)
 			if event.origin.full_jid and is_unacked_message(event.stanza) then
-				unacked(user_attribute(event.origin.full_jid), event.stanza);
+				unacked(event.origin, event.stanza);
 			end
 		end);
 		hook("smacks-hibernation-end", 0, function (event)

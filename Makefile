@@ -9,6 +9,7 @@
 # make bench         the benchmarks, and how much faster than mellium stanzas come in
 # make lint          gofmt, go vet, staticcheck
 # make image         the container image (image.mk)
+# make release       archives, Debian packages, SBOM and checksums (release.mk)
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -73,3 +74,4 @@ clean:
 	rm -rf internal/harness/sns/node_modules internal/harness/sns/runtime
 
 -include image.mk
+-include release.mk

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -208,6 +210,21 @@ func usage(w io.Writer, group string) {
 }
 
 func runVersion(_ context.Context, p Process, _ options) error {
-	fmt.Fprintf(p.Stdout, "eventpusher %s\n", p.Version)
+	fmt.Fprintf(p.Stdout, "eventpusher %s%s\n", p.Version, built())
 	return nil
+}
+
+// built says of what commit and with what the program was built, as far as it knows.
+func built() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	commit := ""
+	for _, s := range info.Settings {
+		if s.Key == "vcs.time" {
+			commit = ", commit of " + s.Value
+		}
+	}
+	return commit + ", " + info.GoVersion + " " + runtime.GOOS + "/" + runtime.GOARCH
 }

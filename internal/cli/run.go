@@ -48,6 +48,7 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	answering.Go(func() { answerHangups(ctx, hangups, a) })
+	answering.Go(func() { notifySystemd(ctx, func() { a.Status() }, log) })
 	return a.Run(ctx)
 }
 

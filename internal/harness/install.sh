@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs what the tests run: Debian's prosody, prosody-modules, ejabberd,
-# rabbitmq-server, nats-server, postgresql, pgbouncer and buildah, gcc and the C library's
+# rabbitmq-server, nats-server, postgresql, pgbouncer, prometheus and buildah, gcc and the C library's
 # headers for the race detector, openssl - and the SNS emulator, by npm, from the
 # lock file in sns/.
 #
@@ -37,6 +37,7 @@ need /usr/sbin/nats-server nats-server
 need /usr/bin/openssl openssl
 need /usr/share/postgresql-common/pg_wrapper postgresql
 need /usr/sbin/pgbouncer pgbouncer
+need /usr/bin/promtool prometheus
 if [ "${1:-}" = servers ]; then
 	need /usr/bin/node nodejs
 else

@@ -46,6 +46,10 @@ type ProsodyOptions struct {
 	Accounts bool
 	// Config is Lua for the global section.
 	Config string
+	// File is a configuration, relative to the module's root, that takes the place of all
+	// that other options say of the configuration. The ports, the interfaces and the plugins
+	// in it become those of the test; $COMPONENT_SECRET is "secret".
+	File string
 }
 
 // Prosody starts a Prosody for one test; that takes about a third of a second.
@@ -145,15 +149,46 @@ func prepareProsody(s *server, ports []int, o ProsodyOptions) error {
 	if err != nil {
 		return err
 	}
+	if o.File != "" {
+		if err := writeProsodyFile(s, ports, o.File); err != nil {
+			return err
+		}
+	}
 
 	s.args = []string{prosody, "--config", filepath.Join(s.dir, "prosody.cfg.lua"), "-F"}
-	s.env = baseEnv(s.dir)
+	s.env = append(baseEnv(s.dir), "COMPONENT_SECRET="+defaultSecret)
 	s.logs = []string{"output.log", "prosody.log"}
 	components := prosodyComponents(o.Components, ports[1])
 	s.ready = func(limit time.Duration) error {
 		return streamsAnswer(limit, o.Hosts[0], loopback(ports[0]), components)
 	}
 	return nil
+}
+
+// writeProsodyFile makes a configuration of the module's one of a private server.
+func writeProsodyFile(s *server, ports []int, file string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join(root, file))
+	if err != nil {
+		return err
+	}
+	first := fmt.Sprintf(`run_as_root = true
+daemonize = false
+pidfile = "%[1]s/prosody.pid"
+data_path = "%[1]s/data"
+certificates = "%[1]s/certs"
+interfaces = { "127.0.0.1" }
+c2s_ports = { %[2]d }
+s2s_ports = { }
+http_ports = { }
+https_ports = { }
+`, s.dir, ports[0])
+	all := strings.NewReplacer(`{ 5347 }`, fmt.Sprintf("{ %d }", ports[1]), `{ "*" }`, `{ "127.0.0.1" }`,
+		"/usr/local/lib/prosody/modules", filepath.Join(root, "feeds", "prosody")).Replace(string(text))
+	return os.WriteFile(filepath.Join(s.dir, "prosody.cfg.lua"), []byte(first+all), 0o644)
 }
 
 // writeRules puts the firewall's rules into the server's directory.

@@ -9,8 +9,8 @@ RELEASE_VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || e
 RELEASE_ARCHS   ?= amd64 arm64
 # Below this directory.
 RELEASE_DIR     ?= dist/release
-# Debian wants a version that begins with a digit.
-DEB_VERSION      = $(shell echo '$(RELEASE_VERSION)' | sed 's/^v//; s/^[^0-9]/0~&/; s/-/+/g')
+# Debian wants a version that begins with a digit and grows: without a tag, the time of the commit.
+DEB_VERSION      = $(shell echo '$(RELEASE_VERSION)' | sed -E 's/^[0-9a-f]{7,}(-dirty)?$$/0~$(EPOCH)-&/; s/^v//; s/^[^0-9]/0~&/; s/-/+/g')
 # When the commit was made: no file is younger.
 EPOCH            = $(shell git log -1 --format=%ct)
 CYCLONEDX       ?= github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
@@ -19,7 +19,6 @@ RELEASE_DOCS     = LICENSE README.md CHANGELOG.md SECURITY.md config.toml.exampl
 .PHONY: release release-check $(RELEASE_ARCHS:%=release-%)
 
 release: release-check $(RELEASE_ARCHS:%=release-%)
-	cd '$(RELEASE_DIR)' && $(GO) run $(CYCLONEDX) app -licenses -json -noserial -notimestamp -output eventpusher_$(RELEASE_VERSION).cdx.json -main . '$(CURDIR)'
 	cd '$(RELEASE_DIR)' && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%f\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS
 	@ls -l '$(RELEASE_DIR)'
 
@@ -34,6 +33,7 @@ $(RELEASE_ARCHS:%=release-%): NAME = eventpusher_$(RELEASE_VERSION)_linux_$(@:re
 $(RELEASE_ARCHS:%=release-%): release-%: release-check
 	install -d '$(TREE)/usr/bin' '$(TREE)/usr/lib/systemd/system' '$(TREE)/usr/share/doc/eventpusher' '$(TREE)/DEBIAN' '$(RELEASE_DIR)/$(NAME)'
 	CGO_ENABLED=0 GOOS=linux GOARCH=$* $(GO) build -trimpath -ldflags '-s -w -X main.version=$(RELEASE_VERSION)' -o '$(TREE)/usr/bin/eventpusher' .
+	$(GO) run $(CYCLONEDX) bin -licenses -json -noserial -notimestamp -version '$(RELEASE_VERSION)' -output '$(RELEASE_DIR)/$(NAME).cdx.json' '$(TREE)/usr/bin/eventpusher'
 	cp -r $(RELEASE_DOCS) '$(RELEASE_DIR)/$(NAME)/'
 	cp '$(TREE)/usr/bin/eventpusher' '$(RELEASE_DIR)/$(NAME)/'
 	cp -r $(RELEASE_DOCS) '$(TREE)/usr/share/doc/eventpusher/'

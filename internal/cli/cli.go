@@ -89,7 +89,8 @@ func commands() []command {
 		{"push explain", "USER", "say what a user has registered for push, and why the last messages did or did not push", explainFlags, runExplain},
 		{"push disable", "USER [SERVICE [NODE]]", "remove push registrations of a user", configFlag, runDisable},
 		{"health", "", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},
-		{"version", "", "print the version", noFlags, runVersion},
+		{"completion", "bash|zsh|fish", "print a script by which a shell completes commands and flags", noFlags, runCompletion},
+		{"version", "", "print the version, and what it was built from", noFlags, runVersion},
 	}
 }
 

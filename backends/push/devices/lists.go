@@ -52,7 +52,7 @@ func Open(v store.Values, limit int, log *slog.Logger) *Lists {
 	if limit < 1 {
 		limit = MaxPerOwner
 	}
-	return &Lists{lists: store.New[kept](v, "push devices", log), limit: limit}
+	return &Lists{lists: store.New[kept](v, func(key string) string { return key }, "push devices", log), limit: limit}
 }
 
 // ownerKey names the value of an account.
@@ -177,7 +177,7 @@ func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int
 	if owner == "" {
 		return 0, nil
 	}
-	return s.lists.Remove(ctx, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
+	return store.Remove(ctx, s.lists, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
 }
 
 // Touch implements Store: it writes each value once, and stops at the first trouble.

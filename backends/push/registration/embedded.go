@@ -61,7 +61,7 @@ func convert(tx *bolt.Tx) (lists map[string][]Service, leftOut int, err error) {
 			leftOut++
 			return nil
 		}
-		key := userKey(jid.JID(parts[0]))
+		key := valueKey(string(parts[0]))
 		lists[key] = append(lists[key], Service{PubSub: jid.JID(parts[1]), Node: string(parts[2]), Options: old.Options, Created: created(old.Created), Sessions: old.Sessions})
 		return nil
 	})

@@ -16,31 +16,36 @@ import (
 )
 
 // Lists keeps registrations in one list for each user. What Enable and the others have
-// returned without an error is as safe as its values are. In NATS all services of a user
+// returned without an error is as safe as the model makes it. In NATS all services of a user
 // have to fit into one message.
 type Lists struct {
-	lists *store.Lists[Service]
+	model store.Model[Service]
 	limit int
 }
 
 var _ Store = (*Lists)(nil)
 
-// Open returns a store in those values, which it closes at the end. limit is how many
-// services a user can have; below one means MaxPerUser.
-func Open(v store.Values, limit int, log *slog.Logger) *Lists {
+// New returns a store in that model, which it closes at the end. limit is how many services a
+// user can have; below one means MaxPerUser.
+func New(m store.Model[Service], limit int) *Lists {
 	if limit < 1 {
 		limit = MaxPerUser
 	}
-	return &Lists{store.New[Service](v, "push registrations", log), limit}
+	return &Lists{m, limit}
 }
 
-// userKey is the key of a user's list: keys of NATS have few characters.
-func userKey(owner jid.JID) string { return base64.RawURLEncoding.EncodeToString([]byte(owner)) }
+// Open returns a store in those values, as New.
+func Open(v store.Values, limit int, log *slog.Logger) *Lists {
+	return New(store.New[Service](v, valueKey, "push registrations", log), limit)
+}
+
+// valueKey is the key of a user's value: keys of NATS have few characters.
+func valueKey(owner string) string { return base64.RawURLEncoding.EncodeToString([]byte(owner)) }
 
 // Enable implements Store.
 func (s *Lists) Enable(ctx context.Context, owner jid.JID, service Service) error {
 	service.Created = created(micros(service.Created))
-	err := s.lists.Change(ctx, userKey(owner), func(list []Service) ([]Service, bool, error) {
+	err := s.model.Change(ctx, string(owner), func(list []Service) ([]Service, bool, error) {
 		at, there := slices.BinarySearchFunc(list, service, order)
 		session := service.asking()
 		for i := range list {
@@ -74,13 +79,13 @@ func order(a, b Service) int {
 
 // Disable implements Store.
 func (s *Lists) Disable(ctx context.Context, owner, pubsub jid.JID, node string) (bool, error) {
-	n, err := s.lists.Remove(ctx, userKey(owner), func(one Service) bool { return one.PubSub == pubsub && one.Node == node })
+	n, err := store.Remove(ctx, s.model, string(owner), func(one Service) bool { return one.PubSub == pubsub && one.Node == node })
 	return n > 0, err
 }
 
 // Remove implements Store.
 func (s *Lists) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool, error) {
-	n, err := s.lists.Remove(ctx, userKey(owner), func(one Service) bool {
+	n, err := store.Remove(ctx, s.model, string(owner), func(one Service) bool {
 		return one.PubSub == gone.PubSub && one.Node == gone.Node && one.Created.Equal(gone.Created)
 	})
 	return n > 0, err
@@ -88,21 +93,21 @@ func (s *Lists) Remove(ctx context.Context, owner jid.JID, gone *Service) (bool,
 
 // DisableAll implements Store.
 func (s *Lists) DisableAll(ctx context.Context, owner, pubsub jid.JID) (int, error) {
-	return s.lists.Remove(ctx, userKey(owner), func(one Service) bool { return one.PubSub == pubsub })
+	return store.Remove(ctx, s.model, string(owner), func(one Service) bool { return one.PubSub == pubsub })
 }
 
 // Forget implements Store.
 func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
-	return s.lists.Remove(ctx, userKey(owner), func(one Service) bool { return createdUntil(one.Created, until) })
+	return store.Remove(ctx, s.model, string(owner), func(one Service) bool { return createdUntil(one.Created, until) })
 }
 
 // Services implements Store.
 func (s *Lists) Services(ctx context.Context, owner jid.JID) ([]Service, error) {
-	return s.lists.Get(ctx, userKey(owner))
+	return s.model.Get(ctx, string(owner))
 }
 
-// Count implements Store: it reads every user.
-func (s *Lists) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
+// Count implements Store.
+func (s *Lists) Count(ctx context.Context) (int, error) { return s.model.Count(ctx) }
 
 // Close implements Store.
-func (s *Lists) Close() error { return s.lists.Close() }
+func (s *Lists) Close() error { return s.model.Close() }

@@ -14,11 +14,12 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"eventpusher/backends/push/internal/complain"
 	"eventpusher/config"
 	"eventpusher/internal/tlsconfig"
 )
 
-// SQL keeps registrations in PostgreSQL, in MongooseIM's own table (priv/pg.sql,
+// SQL implements store.Model in PostgreSQL, by the owners' bare JIDs, in MongooseIM's own table (priv/pg.sql,
 // event_pusher_push_subscription), so that the registrations of a MongooseIM are there
 // after a change to eventpusher. Several instances can share it. Which session has enabled
 // what has no place there and is in a table of our own, eventpusher_push_session.
@@ -29,12 +30,12 @@ import (
 // While the database is away every method fails, and works again when it is back.
 type SQL struct {
 	pool    *pgxpool.Pool
-	limit   int
 	user    string
 	timeout time.Duration
 
-	places chan struct{} // a connection each
-	log    *slog.Logger
+	places     chan struct{} // a connection each
+	log        *slog.Logger
+	complaints *complain.Log
 
 	mu    sync.Mutex
 	ready bool // the tables are there
@@ -50,9 +51,16 @@ const (
 	mostTurns = 5
 )
 
-// OpenSQL returns a store for that pool; it connects to nothing before it is used.
-// limit is how many services a user can have; below one means MaxPerUser.
-func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*SQL, error) {
+// OpenSQL returns a store in that pool, as New; it connects to nothing before it is used.
+func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*Lists, error) {
+	s, err := newSQL(p, log)
+	if err != nil {
+		return nil, err
+	}
+	return New(s, limit), nil
+}
+
+func newSQL(p *config.RDBMSPool, log *slog.Logger) (*SQL, error) {
 	// Only what the configuration says counts, nothing that libpq would take from the
 	// environment or from files in somebody's home.
 	cfg, err := pgxpool.ParseConfig("sslmode=disable")
@@ -76,10 +84,7 @@ func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*SQL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("outgoing_pools.rdbms.default: %w", err)
 	}
-	s := &SQL{pool: pool, limit: limit, user: p.Username, timeout: p.QueryTimeout, places: make(chan struct{}, cfg.MaxConns), log: log}
-	if s.limit < 1 {
-		s.limit = MaxPerUser
-	}
+	s := &SQL{pool: pool, user: p.Username, timeout: p.QueryTimeout, places: make(chan struct{}, cfg.MaxConns), log: log, complaints: complain.New(log, time.Now)}
 	if s.timeout <= 0 {
 		s.timeout = defaultQueryTimeout
 	}
@@ -230,6 +235,19 @@ func (s *SQL) explain(err error) error {
 // transact runs a transaction within the pool's timeout, once more if it gave way to
 // another one.
 func (s *SQL) transact(ctx context.Context, do func(context.Context, pgx.Tx) error) error {
+	return s.connected(ctx, func(ctx context.Context, c *pgxpool.Conn) (err error) {
+		for range mostTurns {
+			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return do(ctx, tx) })
+			if !hasState(err, serializationFailure, deadlock) {
+				break
+			}
+		}
+		return err
+	})
+}
+
+// connected calls do with a connection, within the pool's timeout.
+func (s *SQL) connected(ctx context.Context, do func(context.Context, *pgxpool.Conn) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	if err := s.prepare(ctx); err != nil {
@@ -240,16 +258,10 @@ func (s *SQL) transact(ctx context.Context, do func(context.Context, pgx.Tx) err
 		return s.explain(err)
 	}
 	defer release()
-	for range mostTurns {
-		err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return do(ctx, tx) })
-		if !hasState(err, serializationFailure, deadlock) {
-			break
-		}
-	}
-	return s.explain(err)
+	return s.explain(do(ctx, c))
 }
 
-// Close implements Store.
+// Close implements store.Model.
 func (s *SQL) Close() error {
 	s.pool.Close()
 	return nil

@@ -19,7 +19,7 @@ import (
 	"eventpusher/internal/jid"
 )
 
-func newSQL(t *testing.T, d *harness.Database, password string) *SQL {
+func openSQL(t *testing.T, d *harness.Database, password string) *Lists {
 	t.Helper()
 	s, err := OpenSQL(&config.RDBMSPool{
 		PoolOptions: config.PoolOptions{Workers: 4}, Driver: "pgsql", Host: d.Host, Port: d.Port,
@@ -41,7 +41,7 @@ func TestSQL(t *testing.T) {
 			if _, err := conn.Exec(ctx, "DROP TABLE IF EXISTS event_pusher_push_subscription, eventpusher_push_session"); err != nil {
 				t.Fatal(err)
 			}
-			return newSQL(t, d, d.Password)
+			return openSQL(t, d, d.Password)
 		})
 	})
 	t.Run("a row of MongooseIM", func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestSQL(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := newSQL(t, d, d.Password).Services(ctx, "mim@localhost")
+		got, err := openSQL(t, d, d.Password).Services(ctx, "mim@localhost")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,15 +60,38 @@ func TestSQL(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+	t.Run("a form that cannot be read", func(t *testing.T) {
+		for _, form := range []string{`{"device_id":1}`, `[]`, `{"device_id":"tok","urn:eventpusher:push:rules":"{"}`} {
+			_, err := conn.Exec(ctx, `INSERT INTO event_pusher_push_subscription VALUES ('odd@localhost', 'n', 'pubsub.localhost', $1, 1511222222222222)`, form)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := openSQL(t, d, d.Password)
+			want := []Service{{PubSub: "pubsub.localhost", Node: "n", Created: time.UnixMicro(1511222222222222).UTC()}}
+			if got, err := s.Services(ctx, "odd@localhost"); err != nil || cmp.Diff(want, got) != "" {
+				t.Errorf("%s: %v, %s", form, err, cmp.Diff(want, got))
+			}
+			anew := Service{PubSub: "pubsub.localhost", Node: "n", Options: []notify.Field{{Name: "device_id", Value: "tok"}}, Created: time.UnixMicro(1611222222222222).UTC()}
+			if err := s.Enable(ctx, "odd@localhost", anew); err != nil {
+				t.Errorf("%s: %v", form, err)
+			}
+			if got, err := s.Services(ctx, "odd@localhost"); err != nil || cmp.Diff([]Service{anew}, got) != "" {
+				t.Errorf("%s: %v, %s", form, err, cmp.Diff([]Service{anew}, got))
+			}
+			if n, err := s.Forget(ctx, "odd@localhost", time.Time{}); n != 1 || err != nil {
+				t.Errorf("%s: forgot %d, %v", form, n, err)
+			}
+		}
+	})
 	t.Run("wrong password", func(t *testing.T) {
 		const wrong = "not-the-password"
-		_, err := newSQL(t, d, wrong).Services(ctx, "a@b")
+		_, err := openSQL(t, d, wrong).Services(ctx, "a@b")
 		if err == nil || strings.Contains(err.Error(), wrong) || !strings.Contains(err.Error(), "outgoing_pools.rdbms.default") {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("away and back", func(t *testing.T) {
-		s := newSQL(t, d, d.Password)
+		s := openSQL(t, d, d.Password)
 		kept := Service{PubSub: "a.example", Node: "1"}
 		if err := s.Enable(ctx, "kept@x", kept); err != nil {
 			t.Fatal(err)
@@ -77,12 +100,12 @@ func TestSQL(t *testing.T) {
 		if _, err := s.Services(ctx, "kept@x"); err == nil {
 			t.Error("no error while the database is away")
 		}
-		late := newSQL(t, d, d.Password) // started while it is away
+		late := openSQL(t, d, d.Password) // started while it is away
 		if _, err := late.Count(ctx); err == nil {
 			t.Error("no error while the database is away")
 		}
 		d.Start()
-		for _, one := range []*SQL{s, late} {
+		for _, one := range []*Lists{s, late} {
 			got, err := one.Services(ctx, "kept@x")
 			if err != nil {
 				t.Fatal(err)
@@ -106,10 +129,10 @@ func TestPgBouncer(t *testing.T) {
 				if _, err := conn.Exec(t.Context(), "DROP TABLE IF EXISTS event_pusher_push_subscription, eventpusher_push_session"); err != nil {
 					t.Fatal(err)
 				}
-				return newSQL(t, b, b.Password)
+				return openSQL(t, b, b.Password)
 			})
 			for range 3 {
-				s := newSQL(t, b, b.Password)
+				s := openSQL(t, b, b.Password)
 				var all sync.WaitGroup
 				for i := range 40 {
 					all.Go(func() {
@@ -146,7 +169,7 @@ func TestRights(t *testing.T) {
 	run("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 	limited := *d
 	limited.Username = "row user"
-	s := newSQL(t, &limited, "rows")
+	s := openSQL(t, &limited, "rows")
 	said := 0
 	for {
 		err := s.Enable(t.Context(), "bob@x", Service{PubSub: "a.example", Node: "1"})

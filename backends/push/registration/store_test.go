@@ -437,7 +437,7 @@ func TestEmbeddedDamaged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), FileName)
-			edited(t, path, "lists", userKey("alice@x"), `[{`)
+			edited(t, path, "lists", valueKey("alice@x"), `[{`)
 			var log bytes.Buffer
 			e, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 			if err != nil {

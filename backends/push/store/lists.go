@@ -29,12 +29,40 @@ type Values interface {
 	io.Closer
 }
 
+// Model is one list for each key: Lists, or rows of a database. All methods are safe for
+// concurrent use.
+type Model[T any] interface {
+	// Get returns the list of a key, which the caller must not change; nil if there is none,
+	// which is no error.
+	Get(ctx context.Context, key string) ([]T, error)
+	// Change replaces the list of a key by what edit makes of it, unless edit fails or says
+	// that nothing has changed. edit may change the elements, and is called again if the list
+	// was changed meanwhile. An empty list is removed. What Change has done without an error
+	// is as safe as the place is where the list is kept.
+	Change(ctx context.Context, key string, edit func([]T) (list []T, changed bool, err error)) error
+	// Count says how many elements all lists have. It may read every list.
+	Count(ctx context.Context) (int, error)
+	io.Closer
+}
+
+// Remove removes the elements that match from the list of a key, and says how many.
+func Remove[T any](ctx context.Context, m Model[T], key string, match func(T) bool) (n int, err error) {
+	err = m.Change(ctx, key, func(list []T) ([]T, bool, error) {
+		before := len(list)
+		list = slices.DeleteFunc(list, match)
+		n = before - len(list)
+		return list, n > 0, nil
+	})
+	return n, err
+}
+
 // cached is how many lists of a file are kept in memory.
 const cached = 1 << 13
 
-// Lists is one list for each key, as JSON. It is safe for concurrent use.
+// Lists implements Model in Values, each list as JSON.
 type Lists[T any] struct {
 	values Values
+	key    func(string) string
 	about  string
 	log    *slog.Logger
 
@@ -43,24 +71,24 @@ type Lists[T any] struct {
 	cache   *simplelru.LRU[string, []T] // nil: other processes change the values
 }
 
-// New returns the lists in the values, which Close closes. about says in errors what the
-// lists are of. Lists of a File are cached, since only this process changes them.
-func New[T any](v Values, about string, log *slog.Logger) *Lists[T] {
-	l := &Lists[T]{values: v, about: about, log: log}
+// New returns the lists in the values, which Close closes. key makes the key of a value of
+// that of a list. about says in errors what the lists are of. Lists of a File are cached,
+// since only this process changes them.
+func New[T any](v Values, key func(string) string, about string, log *slog.Logger) *Lists[T] {
+	l := &Lists[T]{values: v, key: key, about: about, log: log}
 	if _, own := v.(*File); own {
 		l.cache, _ = simplelru.NewLRU[string, []T](cached, nil) // it fails for no size but one below 1
 	}
 	return l
 }
 
-// Get returns the list of a key, which the caller must not change; nil if there is none,
-// which is no error. A list that cannot be read is removed, as Change does.
+// Get implements Model. A list that cannot be read is removed, as by Change.
 func (l *Lists[T]) Get(ctx context.Context, key string) ([]T, error) {
 	list, before, ok := l.look(key)
 	if ok {
 		return list, nil
 	}
-	value, err := l.values.Get(ctx, key)
+	value, err := l.values.Get(ctx, l.key(key))
 	if err != nil {
 		return nil, l.failed(err)
 	}
@@ -112,17 +140,13 @@ func decode[T any](value []byte) (list []T, err error) {
 	return list, err
 }
 
-// Change replaces the list of a key by what edit makes of it, unless edit fails or says
-// that nothing has changed. edit is called again if the list was changed meanwhile. An empty
-// list is removed. What Change has done without an error is as safe as the values are.
-//
-// If the list cannot be read, edit begins with an empty one, and Change logs that: otherwise
-// its user could not register any more.
+// Change implements Model. If the list cannot be read, edit begins with an empty one, and
+// Change logs that: otherwise its user could not register any more.
 func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list []T, changed bool, err error)) error {
 	defer l.changed(key)
 	unchanged := errors.New("unchanged")
 	var own, unreadable error // own is of edit
-	err := l.values.Change(ctx, key, func(value []byte) ([]byte, error) {
+	err := l.values.Change(ctx, l.key(key), func(value []byte) ([]byte, error) {
 		list, err := decode[T](value)
 		if unreadable = err; err != nil {
 			list = nil
@@ -153,19 +177,7 @@ func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list 
 	return nil
 }
 
-// Remove removes the elements that match from the list of a key, and says how many.
-func (l *Lists[T]) Remove(ctx context.Context, key string, match func(T) bool) (n int, err error) {
-	err = l.Change(ctx, key, func(list []T) ([]T, bool, error) {
-		before := len(list)
-		list = slices.DeleteFunc(list, match)
-		n = before - len(list)
-		return list, n > 0, nil
-	})
-	return n, err
-}
-
-// Count says how many elements all lists have. It reads every list, and leaves out those that
-// cannot be read.
+// Count implements Model. It reads every list, and leaves out those that cannot be read.
 func (l *Lists[T]) Count(ctx context.Context) (n int, err error) {
 	unreadable := 0
 	err = l.values.Each(ctx, func(value []byte) error {
@@ -186,7 +198,7 @@ func (l *Lists[T]) Count(ctx context.Context) (n int, err error) {
 	return n, nil
 }
 
-// Close closes the values.
+// Close implements Model: it closes the values.
 func (l *Lists[T]) Close() error { return l.values.Close() }
 
 func (l *Lists[T]) failed(err error) error { return fmt.Errorf("%s: %w", l.about, err) }

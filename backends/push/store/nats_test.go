@@ -23,6 +23,9 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// same is the key of a value.
+func same(key string) string { return key }
+
 // TestDamaged: a list that cannot be read does not keep its user from starting anew, and
 // leaves the others alone.
 func TestDamaged(t *testing.T) {
@@ -38,7 +41,9 @@ func TestDamaged(t *testing.T) {
 	for engine, values := range map[string]Values{"file": file, "NATS": NATS{bucket}} {
 		t.Run(engine, func(t *testing.T) {
 			var log bytes.Buffer
-			open := func() *Lists[string] { return New[string](values, "lists", slog.New(slog.NewTextHandler(&log, nil))) }
+			open := func() *Lists[string] {
+				return New[string](values, same, "lists", slog.New(slog.NewTextHandler(&log, nil)))
+			}
 			l := open()
 			defer l.Close()
 			if err := l.Change(t.Context(), "fine", set("a", "b")); err != nil {
@@ -48,7 +53,7 @@ func TestDamaged(t *testing.T) {
 				"get":    func() (any, error) { return l.Get(t.Context(), "damaged") },
 				"change": func() (any, error) { return []string(nil), l.Change(t.Context(), "damaged", set()) },
 				"remove": func() (any, error) {
-					n, err := l.Remove(t.Context(), "damaged", func(string) bool { return true })
+					n, err := Remove(t.Context(), l, "damaged", func(string) bool { return true })
 					return make([]string, n), err
 				},
 			} {
@@ -97,7 +102,7 @@ func openTwo(t *testing.T, nats *harness.NATSServer, prefix string) (one, two *L
 		if err != nil {
 			t.Fatal(err)
 		}
-		lists[i] = New[string](NATS{b}, "lists", slog.New(slog.DiscardHandler))
+		lists[i] = New[string](NATS{b}, same, "lists", slog.New(slog.DiscardHandler))
 		t.Cleanup(func() { lists[i].Close() })
 	}
 	return lists[0], lists[1]

@@ -98,12 +98,14 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 	release := context.AfterFunc(ctx, s.cut) // a server that does not read blocks the write
 	for i := range batch {
 		if messages[i], errs[i] = b.message(ctx, &batch[i]); errs[i] == nil {
-			// The library would try again by itself while a stream has no leader.
-			acks[i], err = s.js.PublishMsgAsync(messages[i], jetstream.WithRetryAttempts(0))
+			acks[i], err = s.js.PublishMsgAsync(messages[i], noRetries)
 			errs[i] = b.verdict(messages[i], err)
 		}
 	}
 	release()
+	// One timer for all, since that of the library is one for each message.
+	ctx, cancel := context.WithTimeoutCause(ctx, ackTimeout, errNoAck)
+	defer cancel()
 	for i := range batch {
 		if errs[i] == nil {
 			errs[i] = b.verdict(messages[i], s.await(ctx, acks[i], since))

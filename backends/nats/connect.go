@@ -75,13 +75,14 @@ type session struct {
 	next     chan struct{}  // closed at the next one
 	latest   map[string]int // number of the latest refusal by subject
 	deaf     bool           // the server refuses our inbox, where acknowledgements go
+	stalled  bool           // acknowledgements are missing, for which the library would wait for ever
 }
 
 // usable reports whether messages can be published.
 func (s *session) usable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.deaf && s.conn.IsConnected()
+	return !s.deaf && !s.stalled && s.conn.IsConnected()
 }
 
 // session returns a live connection, and makes one if need be. Others wait meanwhile.
@@ -148,7 +149,7 @@ func (b *Backend) dial(ctx context.Context, server server) (*session, error) {
 	conn, err := natsgo.Connect(server.url, options...)
 	if err == nil {
 		s.conn = conn
-		if s.js, err = jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(2*lanes*batch), jetstream.WithPublishAsyncTimeout(ackTimeout)); err != nil {
+		if s.js, err = jetstream.New(conn, jetstream.WithPublishAsyncMaxPending(2*lanes*batch)); err != nil {
 			conn.Close()
 		}
 	}
@@ -230,6 +231,12 @@ func (s *session) report(_ *natsgo.Conn, _ *natsgo.Subscription, err error) {
 // errDenied says that the server does not let the user publish to a subject.
 var errDenied = errors.New("the user may not publish there, or not receive the acknowledgement")
 
+// errNoAck says that an acknowledgement did not come.
+var errNoAck = fmt.Errorf("no acknowledgement within %v: %w", ackTimeout, context.DeadlineExceeded)
+
+// noRetries keeps the library from trying again by itself while a stream has no leader.
+var noRetries = jetstream.WithRetryAttempts(0)
+
 // refusalsSoFar counts what the server has refused.
 func (s *session) refusalsSoFar() int {
 	s.mu.Lock()
@@ -269,7 +276,10 @@ func (s *session) await(ctx context.Context, ack jetstream.PubAckFuture, since i
 		case <-s.gone:
 			return natsgo.ErrConnectionClosed
 		case <-ctx.Done():
-			return ctx.Err()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.stalled = true
+			return context.Cause(ctx)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"eventpusher/component/eventfeed"
 	"eventpusher/component/stanza"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 )
 
@@ -337,6 +338,33 @@ func TestFeedReconnectsWithPendingCommits(t *testing.T) {
 	m.send(6, 6)
 	k.want(fed(m, 6, 6)...)
 	m.acked(6)
+	l.end()
+}
+
+// If other hosts are served the link is set up anew, nothing is lost or comes twice, and the module
+// is asked for the sessions that were left out before.
+func TestFeedServesMoreHosts(t *testing.T) {
+	k := newKeeper(t)
+	l, m := begun(t, k)
+	m.endSnapshot(1)
+	m.acked(1)
+	k.set(true, nil)
+	m.send(2, 4)
+	k.want(append([]string{fmt.Sprintf("fed s1 e1 1: %d  ", stanza.SnapshotEnd)}, fed(m, 2, 4)...)...)
+	l.Serve(trust.Served{Hosts: []string{testHost, "more.example.org"}, MUCHosts: []string{"conference.example.org"}, Forwarders: []string{testHost, "more.example.org"}})
+	m = l.module("s1", "e1")
+	m.say(fmt.Sprintf("<hello%s first='2' next='5' hosts='%s more.example.org' server='Test 1'/>", m.names(), testHost))
+	k.want("resumed s1 missed")
+	k.commit(2)
+	k.set(false, nil)
+	k.commit(1)
+	m.wantHears("resume s1 e1 4", "snapshot s1")
+	send(t, m.session, "<message from='more.example.org' to='"+testName+"'>"+strings.ReplaceAll(m.sent(5), "alice@example.org", "alice@more.example.org")+"</message>")
+	k.want(strings.ReplaceAll(fed(m, 5, 5)[0], "alice@example.org", "alice@more.example.org"))
+	m.acked(5)
+	if s := l.Status(); s.LastError != "" || len(s.Hosts) != 2 || s.Hosts[1].Host != "more.example.org" {
+		t.Errorf("status %+v", s)
+	}
 	l.end()
 }
 

@@ -70,6 +70,8 @@ type Link struct {
 	state  State
 	since  time.Time
 	failed *LinkError
+	next   *trust.Served      // what the next connection serves; nil: what this one does
+	renew  context.CancelFunc // ends the connection; nil before the first
 }
 
 // State is what a Link is doing.
@@ -181,6 +183,33 @@ func withDefaults(c *config.Component) {
 	// Zero limits mean the framer's own defaults, which are the documented ones.
 }
 
+// Serve changes which hosts are served and trusted. A link that is up is set up anew, in
+// order, so that the server grants its privileges again and the modules of the event-feed introduce
+// themselves. What they report meanwhile comes afterwards; what other feeds report meanwhile is lost.
+// The first host must be one that answers pings. It is safe for concurrent use.
+func (l *Link) Serve(s trust.Served) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next = &s
+	if l.renew != nil {
+		l.renew()
+	}
+}
+
+// renewed serves what Serve was given, if that was called. No connection is up.
+func (l *Link) renewed(ctx context.Context) (connection context.Context, cancel context.CancelFunc) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	connection, cancel = context.WithCancel(ctx)
+	l.renew = cancel
+	if l.next != nil {
+		l.judge.Serve(*l.next)
+		l.sources.Serve()
+		l.pingTo, l.next = l.next.Hosts[0], nil
+	}
+	return connection, cancel
+}
+
 // Run connects, serves and reconnects until ctx ends; it then ends the stream in
 // order, waits for a method of the Sink that is running, and returns nil. The old connection is closed before a new one is opened:
 // ejabberd would share the stanzas out between two.
@@ -188,9 +217,15 @@ func (l *Link) Run(ctx context.Context) error {
 	defer l.setState(Stopped)
 	for ctx.Err() == nil {
 		l.setState(Connecting)
-		lived, err := l.connect(ctx)
+		connection, cancel := l.renewed(ctx)
+		lived, err := l.connect(connection)
+		again := connection.Err() != nil
+		cancel()
 		if ctx.Err() != nil {
 			break
+		}
+		if again {
+			continue
 		}
 		pause := l.backoff.next(err, lived)
 		l.fail(err, pause)

@@ -66,6 +66,26 @@ type Translator struct {
 	skipped   Reason // of the last stanza that made no event
 }
 
+// Serve changes the served domains and their conference domains. Sessions on hosts that are not served any
+// more are forgotten without an event. It belongs to the goroutine that calls Translate.
+func (t *Translator) Serve(hosts, mucHosts []string) {
+	before := t.hosts
+	t.hosts = newHosts(hosts, mucHosts)
+	kept := make(map[*host]*host) // by the new one
+	for name, h := range t.hosts {
+		if was := before[name]; was != nil && was.rooms == h.rooms && kept[h] == nil {
+			kept[h] = was
+		}
+	}
+	for name, h := range t.hosts {
+		if was := kept[h]; was != nil {
+			t.hosts[name] = was
+		}
+	}
+	t.sessions.drop(func(domain string, _ *session) bool { return t.hosts[domain] == nil || t.hosts[domain].rooms }, nil)
+	t.counters.table(t.sessions)
+}
+
 // New returns a translator that knows of no session yet.
 func New(o Options) *Translator {
 	t := &Translator{

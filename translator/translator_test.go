@@ -223,3 +223,40 @@ func TestReasonsHaveNames(t *testing.T) {
 		t.Error("a reason beyond the last has a name")
 	}
 }
+
+// Hosts that are served from now on make events, those that are not served any more make none, and what
+// is known of the others stays.
+func TestServe(t *testing.T) {
+	tr := newTranslator()
+	online := func(user string) {
+		d := presence(trust.Firewall, user, string(jid.JID(user).Bare()), "")
+		tr.Translate(d.host(jid.JID(jid.JID(user).Domain())).fact(), nil)
+	}
+	says := func(user string) int {
+		d := message(trust.Firewall, trust.SentCopy, user, "x@elsewhere.example", "chat")
+		d.s.Host = jid.JID(jid.JID(user).Domain())
+		return len(tr.Translate(d.fact(), nil))
+	}
+	online(alice)
+	online("carol@other.example/r")
+	if s := tr.Stats(); s.Users != 2 {
+		t.Fatalf("%+v", s)
+	}
+	before := tr.hosts["localhost"]
+	tr.Serve([]string{"localhost", "New.Example"}, []string{"conference.localhost"})
+	if tr.hosts["localhost"] != before || tr.hosts["localhost"].rooms {
+		t.Error("what was known of a host that stays is forgotten")
+	}
+	if s := tr.Stats(); s.Users != 1 || tr.sessions.users[jid.JID(alice).Bare()] == nil {
+		t.Errorf("sessions: %+v", s)
+	}
+	for user, want := range map[string]int{alice: 1, "dave@new.example/r": 1, "carol@other.example/r": 0} {
+		if got := says(user); got != want {
+			t.Errorf("%s makes %d events, want %d", user, got, want)
+		}
+	}
+	tr.Serve([]string{"conference.localhost"}, nil)
+	if h := tr.hosts["conference.localhost"]; h == nil || h.rooms || len(tr.hosts) != 1 {
+		t.Errorf("%+v", tr.hosts)
+	}
+}

@@ -124,6 +124,9 @@ func (b *Backend) Attach(store registration.Store, services xmpp.Services, forwa
 // It is called at most once, as Attach.
 func (b *Backend) AttachUnread(u Unread) { b.shared = u }
 
+// Served returns the hosts whose users register here.
+func (b *Backend) Served() jid.Domains { return b.o.Served }
+
 // Devices returns how devices are reached, nil if there are none.
 func (b *Backend) Devices() *devices.Delivery { return b.o.Devices }
 

@@ -43,6 +43,7 @@ type source struct {
 	committed Position // the last one that is known to be on disk
 	acked     uint64   // the last number of inEpoch that the source was told
 
+	unheard      bool // what it told of hosts that were not served then was left out
 	untold       bool // the reader has yet to tell the sink news
 	news         Continuity
 	snapshot     string // id of the one that was asked for and has not ended
@@ -129,7 +130,7 @@ func (src *source) greet(f *stanza.Feed, host jid.JID, kept Position, now time.T
 	if src.doubted.IsZero() { // anybody can say hello
 		src.doubted = now
 	}
-	src.owed, src.greeted, src.askAt = true, g, time.Time{}
+	src.owed, src.greeted, src.askAt, src.unheard = true, g, time.Time{}, false
 	if f.Hello.Token && src.answered {
 		src.wantSnapshot = src.wantSnapshot || g.continuity != Complete
 		return g, true
@@ -160,6 +161,8 @@ func (src *source) continuity(f *stanza.Feed, kept Position) Continuity {
 	others := kept.Epoch != "" && (kept.Epoch != src.inEpoch || kept.Seq > src.received ||
 		src.refused && src.committed.Epoch != "" && (kept.Epoch != src.committed.Epoch || kept.Seq != src.committed.Seq))
 	switch {
+	case src.unheard:
+		return Missed
 	case cold && whole, !cold && !src.refused && !others && continues(&f.Hello, f.Epoch, src.inEpoch, src.received):
 		return Complete
 	case !cold && others && whole:

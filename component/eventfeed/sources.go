@@ -89,6 +89,16 @@ func (s *Sources) Attached(send func([]byte) bool) {
 	s.send, s.attached = send, time.Now()
 }
 
+// Serve says that more hosts are served from the next connection on. What the sources have told of
+// their sessions was left out, so each of them is asked for a snapshot.
+func (s *Sources) Serve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, src := range s.byName {
+		src.unheard = true
+	}
+}
+
 // Detached says that there is no connection any more.
 func (s *Sources) Detached() {
 	s.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"eventpusher/internal/jid"
 )
 
@@ -51,14 +53,30 @@ func newAuthorities(o *Options) *authorities {
 			a.configured[c] = EventFeed + Feed(i)
 		}
 	}
+	a.serve(jid.NewDomains(o.Hosts...))
+	return a
+}
+
+// serve makes these the served hosts.
+func (a *authorities) serve(hosts jid.Domains) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := a.byHost
+	a.byHost = make(map[jid.JID]*hostFeeds)
 	served := make(map[jid.JID]*hostFeeds)
-	for form, name := range jid.NewDomains(o.Hosts...).Forms() {
-		if served[name] == nil {
+	for form, name := range hosts.Forms() {
+		if h := before[form]; h != nil && served[name] == nil {
+			served[name] = h
+		} else if served[name] == nil {
 			served[name] = &hostFeeds{name: name}
 		}
 		a.byHost[form] = served[name]
 	}
-	return a
+	for _, h := range before {
+		if served[h.name] != h {
+			a.metrics.authority.DeletePartialMatch(prometheus.Labels{"host": string(h.name)})
+		}
+	}
 }
 
 // connected begins a connection, on which nothing was heard yet. Privileges are forgotten,

@@ -73,6 +73,18 @@ func (j *Judge) Reconnected(now time.Time) {
 	j.forget()
 }
 
+// Served says which hosts are served and trusted. See Options.
+type Served struct{ Hosts, MUCHosts, Forwarders []string }
+
+// Serve changes which hosts are served and trusted. It is called while nothing is judged. Of hosts that
+// stay, what was heard holds.
+func (j *Judge) Serve(s Served) {
+	j.forwarders.Replace(s.Forwarders...)
+	j.hosts.Replace(s.Hosts...)
+	j.mucHosts.Replace(s.MUCHosts...)
+	j.authorities.serve(j.hosts)
+}
+
 // Hosts returns the served hosts.
 func (j *Judge) Hosts() jid.Domains { return j.hosts }
 

@@ -53,6 +53,7 @@ type App struct {
 	running  atomic.Pointer[config.Config] // the configuration that holds
 	log      *slog.Logger
 	link     *component.Link
+	sink     *sink
 	watch    *doctor.Watch
 	pusher   *pusher.Pusher
 	metrics  *pusher.Metrics
@@ -77,6 +78,7 @@ func (a *App) cfg() *config.Config { return a.running.Load() }
 func New(cfg *config.Config, o Options) (*App, error) {
 	a := &App{options: o, log: o.Log, began: time.Now(), opened: make(chan struct{})}
 	a.running.Store(cfg)
+	a.pushing = newPushParts(cfg)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(o.Version))
 	if o.HeldLines != nil {
@@ -97,7 +99,6 @@ type builder struct {
 	version  string
 	redact   func(string) string
 	registry *prometheus.Registry
-	sink     *sink
 	trace    *trace.Recorder
 	iqs      []component.IQHandler
 	api      map[string]http.Handler
@@ -166,7 +167,7 @@ func (b *builder) attach() (err error) {
 	if err != nil {
 		return err
 	}
-	b.watch = doctor.NewWatch(b.link, cfg, b.registry, b.log)
+	b.watch = doctor.NewWatch(b.link, b.App.cfg, b.registry, b.log)
 	b.sink.link = b.link
 	if b.control != nil {
 		var push control.Push

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"eventpusher/component"
@@ -31,6 +32,7 @@ type sink struct {
 	pusher     *pusher.Pusher
 	link       *component.Link
 	events     []event.Event
+	served     atomic.Pointer[trust.Served] // to be served on the next connection; nil: nothing new
 	crowd      crowd
 	trace      *trace.Recorder
 }
@@ -41,7 +43,12 @@ var (
 )
 
 // Attached implements component.Sink.
-func (s *sink) Attached() { s.translator.Gap() }
+func (s *sink) Attached() {
+	if served := s.served.Swap(nil); served != nil {
+		s.translator.Serve(served.Hosts, served.MUCHosts)
+	}
+	s.translator.Gap()
+}
 
 // Take implements component.Sink. A position goes to disk together with the events, so
 // that after a crash the feed goes on exactly after them.

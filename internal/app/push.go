@@ -8,6 +8,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/xmppside"
+	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -18,6 +19,23 @@ type pushParts struct {
 	devices       *xmppside.Devices
 	registrations registration.Store
 	store         devices.Store
+
+	// What the parts know of the configuration's hosts, of which they have copies.
+	served, rooms, delegators jid.Domains
+}
+
+// newPushParts returns no parts yet.
+func newPushParts(cfg *config.Config) pushParts {
+	p := pushParts{served: jid.NewDomains(), rooms: jid.NewDomains(), delegators: jid.NewDomains()}
+	p.serve(cfg)
+	return p
+}
+
+// serve changes which hosts are served.
+func (p *pushParts) serve(cfg *config.Config) {
+	p.served.Replace(cfg.General.Hosts...)
+	p.rooms.Replace(cfg.Component.MUCHosts...)
+	p.delegators.Replace(xmppside.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)...)
 }
 
 // push makes what registers for push, if that is configured.
@@ -27,6 +45,7 @@ func (b *builder) push() error {
 		if !ok {
 			continue
 		}
+		b.pushing.served = p.Served() // which the backend has as well
 		if err := b.users(p); err != nil {
 			return err
 		}
@@ -43,7 +62,7 @@ func (b *builder) users(p *push.Backend) error {
 	}
 	b.pushing.registrations = store
 	o := xmppside.UsersOptions{
-		Push: p, Hosts: xmppside.Delegators(b.cfg().General.Hosts, b.cfg().Component.Forwarders), Served: jid.NewDomains(b.cfg().General.Hosts...), Log: b.log,
+		Push: p, Hosts: b.pushing.delegators, Served: b.pushing.served, Log: b.log,
 	}
 	others, shared := b.box.(xmppside.Relay)
 	if shared {
@@ -74,7 +93,7 @@ func (b *builder) devices(p *push.Backend) error {
 	p.Devices().Attach(store)
 	d := xmppside.NewDevices(xmppside.DevicesOptions{
 		Own: jid.Prepare(b.cfg().Component.Name), Apps: p.Devices().Apps(), Store: store, Refused: p.PublishRefused,
-		Served: jid.NewDomains(b.cfg().General.Hosts...), Rooms: jid.NewDomains(b.cfg().Component.MUCHosts...), Keep: b.pusher.PushAcked, Log: b.log,
+		Served: b.pushing.served, Rooms: b.pushing.rooms, Keep: b.pusher.PushAcked, Log: b.log,
 	})
 	b.pushing.devices, b.iqs, b.api = d, append(b.iqs, d.Handlers()...), d.API()
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"eventpusher/backends/catalog"
+	"eventpusher/component/trust"
 	"eventpusher/config"
 	"eventpusher/pusher"
 )
@@ -41,7 +42,7 @@ func newReloadMetrics(reg prometheus.Registerer) reloadMetrics {
 var ErrRefused = errors.New("the new configuration is refused, and the one from before holds")
 
 // Reload reads the configuration again. It swaps filters, conditions, destinations and the level
-// of the log in one step, and returns the problems of the configuration, as check does. With an
+// of the log in one step, then the hosts, for which the link is set up anew. It returns the problems of the configuration, as check does. With an
 // error, which wraps ErrRefused, nothing has changed. What has to be restarted for is such an error.
 //
 // It blocks until calls to destinations that were changed or removed have ended, at most for
@@ -111,8 +112,7 @@ func unchangeable(old, fresh *config.Config) (list []config.Problem) {
 		path string
 		same bool
 	}{
-		{"component", reflect.DeepEqual(old.Component, fresh.Component)},
-		{"general.hosts", reflect.DeepEqual(old.General, fresh.General)},
+		{"component", reflect.DeepEqual(withoutHosts(old.Component), withoutHosts(fresh.Component))},
 		{"outbox", reflect.DeepEqual(old.Outbox, fresh.Outbox)},
 		{"admin", old.Admin == fresh.Admin},
 		{"log.format", old.Log.Format == fresh.Log.Format},
@@ -126,6 +126,16 @@ func unchangeable(old, fresh *config.Config) (list []config.Problem) {
 		}
 	}
 	return list
+}
+
+// withoutHosts leaves out what can change.
+func withoutHosts(c config.Component) config.Component {
+	c.Forwarders, c.MUCHosts = nil, nil
+	return c
+}
+
+func servedBy(cfg *config.Config) trust.Served {
+	return trust.Served{Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Forwarders: cfg.Component.Forwarders}
 }
 
 // pushPart returns the part of push, nil if there is none.
@@ -165,6 +175,12 @@ func (a *App) change(ctx context.Context, cfg *config.Config) error {
 	a.running.Store(cfg)
 	for _, d := range fresh {
 		a.launch(d)
+	}
+	// After the filters, so that no event of a new host passes those from before.
+	if served := servedBy(cfg); !reflect.DeepEqual(served, servedBy(old)) {
+		a.pushing.serve(cfg)
+		a.sink.served.Store(&served)
+		a.link.Serve(served)
 	}
 	var gone []*destination
 	for _, d := range before {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -94,9 +95,12 @@ type reloading struct {
 	server  *xmppserver.Server
 	session *xmppserver.Session
 
-	mu   sync.Mutex
-	text string
+	mu    sync.Mutex
+	text  string
+	hosts string // in place of reloadHosts; empty: those
 }
+
+const reloadHosts = `"example.org"`
 
 const reloadBase = `
 [component]
@@ -104,7 +108,7 @@ address = %q
 name = "events.example.org"
 secret = "secret"
 [general]
-hosts = ["example.org"]
+hosts = [` + reloadHosts + `]
 [outbox]
 path = %q
 `
@@ -123,6 +127,10 @@ func newReloading(t *testing.T, text string) *reloading {
 	load := func() (*config.Config, []config.Problem) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		base := base
+		if r.hosts != "" {
+			base = strings.Replace(base, reloadHosts, r.hosts, 1)
+		}
 		return config.Parse([]byte(strings.Replace(r.text, "BASE", base, 1)), nil, "", own)
 	}
 	r.write(text)
@@ -146,12 +154,19 @@ func newReloading(t *testing.T, text string) *reloading {
 			t.Error(err)
 		}
 	})
-	accepting, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	if r.session, err = r.server.Accept(accepting); err != nil {
-		t.Fatal(err)
-	}
+	r.accept()
 	return r
+}
+
+// accept waits for the link.
+func (r *reloading) accept() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
+	defer cancel()
+	var err error
+	if r.session, err = r.server.Accept(ctx); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *reloading) write(text string) {
@@ -170,9 +185,14 @@ const reloadUsers = 16
 
 // say sends a message of one of the users, with a number as its text.
 func (r *reloading) say(seq int) {
-	err := r.session.Send(fmt.Sprintf("<message from='example.org' to='events.example.org'><forwarded xmlns='urn:xmpp:forward:0'>"+
-		"<message xmlns='jabber:client' type='chat' from='u%d@example.org/r' to='peer@elsewhere.example' id='m%d'><body>%d</body></message></forwarded></message>",
-		seq%reloadUsers, seq, seq))
+	r.sayAt("example.org", seq)
+}
+
+// sayAt is say of a user of the host.
+func (r *reloading) sayAt(host string, seq int) {
+	err := r.session.Send(fmt.Sprintf("<message from='%s' to='events.example.org'><forwarded xmlns='urn:xmpp:forward:0'>"+
+		"<message xmlns='jabber:client' type='chat' from='u%d@%s/r' to='peer@elsewhere.example' id='m%d'><body>%d</body></message></forwarded></message>",
+		host, seq%reloadUsers, host, seq, seq))
 	if err != nil {
 		r.t.Error(err)
 	}
@@ -381,4 +401,61 @@ func TestReloadThatIsRefused(t *testing.T) {
 		t.Errorf("level %v, differs %v", r.level.Level(), number(t, r.app.reloads.differs))
 	}
 	flows()
+}
+
+// Hosts are served and no longer served as the configuration says, for which the link is set up anew;
+// other changes leave it alone.
+func TestReloadOfHosts(t *testing.T) {
+	const text = "BASE\n[[filter]]\nname = 'mark'\nmetadata = { mark = '1' }\n[[destination]]\nname = 'stays'\ntype = 'ledger'\n"
+	r := newReloading(t, text)
+	seq := 0
+	var want []int
+	// each says that a message of a user of each host is an event or none.
+	each := func(served ...string) {
+		t.Helper()
+		for _, host := range []string{"other.example", "third.example", "example.org"} {
+			r.sayAt(host, seq)
+			if slices.Contains(served, host) {
+				want = append(want, seq)
+			}
+			seq++
+		}
+		for deadline := time.Now().Add(time.Minute); len(r.ledgers.of("stays")) < len(want); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("served are %q: %v", served, r.ledgers.of("stays"))
+			}
+		}
+	}
+	serve := func(hosts string) {
+		t.Helper()
+		r.mu.Lock()
+		r.hosts = hosts
+		r.mu.Unlock()
+		if problems, err := r.reload(text); err != nil || len(problems) > 0 {
+			t.Fatalf("%v %v", problems, err)
+		}
+	}
+	each("example.org")
+	serve(`"example.org", "other.example"`)
+	r.accept()
+	each("example.org", "other.example")
+	serve(`"third.example", "example.org"`)
+	r.accept()
+	each("example.org", "third.example")
+	serve(`"third.example", "example.org"`) // nothing new
+	each("example.org", "third.example")
+	var got []int
+	for _, g := range r.ledgers.of("stays") {
+		got = append(got, g.seq)
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	var hosts []string
+	for _, h := range r.app.Status().Component.Hosts {
+		hosts = append(hosts, h.Host)
+	}
+	if !slices.Equal(hosts, []string{"example.org", "third.example"}) {
+		t.Errorf("status names %q", hosts)
+	}
 }

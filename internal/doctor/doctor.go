@@ -139,7 +139,7 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	offers := &offers{hosts: make(map[jid.JID]bool)}
 	delegation := &xmppside.Delegation{Asked: offers.note}
 	if cfg.Pusher.Push != nil {
-		delegation.Hosts = xmppside.Delegators(cfg.General.Hosts, c.Forwarders)
+		delegation.Hosts = jid.NewDomains(xmppside.Delegators(cfg.General.Hosts, c.Forwarders)...)
 	}
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,

@@ -31,7 +31,7 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 	if s.State != component.Connected {
 		return nil // Server has said so
 	}
-	name, taken := cfg.Component.Name, xmppside.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)
+	name, taken := cfg.Component.Name, jid.NewDomains(xmppside.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)...)
 	var list []finding.Finding
 	for _, host := range cfg.General.Hosts {
 		of := string(jid.Prepare(host))

@@ -19,7 +19,7 @@ import (
 // remedy when it appears, and counted in a metric as long as it lasts.
 type Watch struct {
 	link  *component.Link
-	cfg   *config.Config
+	cfg   func() *config.Config
 	log   *slog.Logger
 	found *prometheus.GaugeVec
 
@@ -29,8 +29,8 @@ type Watch struct {
 	logged       map[finding.Finding]bool // what the examination before has found, without its text
 }
 
-// NewWatch returns a watch for the link and registers its metric with reg.
-func NewWatch(link *component.Link, cfg *config.Config, reg prometheus.Registerer, log *slog.Logger) *Watch {
+// NewWatch returns a watch for the link, with the configuration that holds, and registers its metric with reg.
+func NewWatch(link *component.Link, cfg func() *config.Config, reg prometheus.Registerer, log *slog.Logger) *Watch {
 	found := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "eventpusher_findings",
 		Help: "What the last examination of the link and its feeds has found that is not OK. eventpusher doctor lists it.",
@@ -62,16 +62,17 @@ func (w *Watch) Run(ctx context.Context) error {
 // examine looks at the link once and tells what is new. If the connection ends
 // meanwhile, the findings tell nothing about the next one.
 func (w *Watch) examine(ctx context.Context, listened time.Duration) {
-	list := Server(ctx, w.link, w.cfg.Component.Name, w.cfg.General.Hosts, listened, nil)
-	if w.cfg.Pusher.Push != nil {
-		list = append(list, Push(ctx, w.link, w.cfg, nil)...)
+	cfg := w.cfg()
+	list := Server(ctx, w.link, cfg.Component.Name, cfg.General.Hosts, listened, nil)
+	if cfg.Pusher.Push != nil {
+		list = append(list, Push(ctx, w.link, cfg, nil)...)
 	}
 	if ctx.Err() != nil || !w.link.Connected() {
 		return
 	}
 	w.found.Reset()
 	levels := map[finding.Level]slog.Level{finding.Warn: slog.LevelWarn, finding.Fail: slog.LevelError}
-	for _, subject := range append([]string{subjectServer}, w.cfg.General.Hosts...) {
+	for _, subject := range append([]string{subjectServer}, cfg.General.Hosts...) {
 		for level := range levels {
 			w.found.WithLabelValues(subject, string(level)).Set(0)
 		}

@@ -49,7 +49,7 @@ func TestWatch(t *testing.T) {
 	}
 	var log watchLog
 	registry := prometheus.NewRegistry()
-	w := NewWatch(link, cfg, registry, slog.New(slog.NewTextHandler(&log, nil)))
+	w := NewWatch(link, func() *config.Config { return cfg }, registry, slog.New(slog.NewTextHandler(&log, nil)))
 	w.after, w.every = 10*time.Millisecond, 10*time.Millisecond
 	ctx, stop := context.WithCancel(context.Background())
 	var parts sync.WaitGroup

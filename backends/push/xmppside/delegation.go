@@ -109,15 +109,14 @@ func delegationInfo(node string) []byte {
 }
 
 // Delegators returns the hosts that may delegate: the served ones among the forwarders.
-func Delegators(hosts, forwarders []string) jid.Domains {
+func Delegators(hosts, forwarders []string) (may []string) {
 	served := jid.NewDomains(hosts...)
-	var may []string
 	for _, f := range forwarders {
 		if served.Has(jid.Prepare(f)) {
 			may = append(may, f)
 		}
 	}
-	return jid.NewDomains(may...)
+	return may
 }
 
 // ask is a user's request as a server delegates it (XEP-0355 section 4.2): an IQ

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"eventpusher/internal/loopback"
 )
@@ -41,6 +42,28 @@ func (l *loader) unsafe(c *Config) {
 			l.guest(&d.Broker, keyPath{destinationKey, position(i)})
 		}
 	}
+}
+
+// Exposed warns of a directory of the outbox that other local users can enter, or that
+// belongs to root, since then the program runs as root. A directory that does not exist yet is
+// made for its owner only.
+func (o *Outbox) Exposed() (list []Problem) {
+	info, err := os.Stat(o.Path)
+	if err != nil || !info.IsDir() {
+		return nil
+	}
+	warn := func(text, remedy string) {
+		list = append(list, Problem{Warning, "outbox.path", text, remedy})
+	}
+	absolute, err := filepath.Abs(o.Path)
+	if err == nil && info.Mode()&0o007 != 0 && othersReach(filepath.Dir(absolute)) {
+		warn("every user of this machine can enter or list "+o.Path, "chmod o-rwx "+o.Path)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid == 0 {
+		warn(o.Path+" belongs to root, so eventpusher runs as root: a fault in it or in a library would be one of the whole machine",
+			"run it as a user of its own, as the systemd unit in docs/operations.md does, and: chown -R that user "+o.Path)
+	}
+	return list
 }
 
 // guest warns of RabbitMQ's default login, whose password is public, on another machine.
@@ -223,13 +246,21 @@ func openToOthers(name string) (read, write bool) {
 	if err != nil || !info.Mode().IsRegular() {
 		return false, false
 	}
-	read, write = info.Mode()&0o004 != 0, info.Mode()&0o002 != 0
-	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+	if !othersReach(filepath.Dir(name)) {
+		return false, false
+	}
+	return info.Mode()&0o004 != 0, info.Mode()&0o002 != 0
+}
+
+// othersReach reports whether users other than the owner and the group get through a directory
+// and each one above it. Its path is absolute.
+func othersReach(dir string) bool {
+	for ; ; dir = filepath.Dir(dir) {
 		if info, err := os.Stat(dir); err == nil && info.Mode()&0o001 == 0 {
-			return false, false
+			return false
 		}
 		if dir == filepath.Dir(dir) {
-			return read, write
+			return true
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -205,6 +206,63 @@ func TestExposedFiles(t *testing.T) {
 					t.Errorf("%s: %s: got\n%swant %q", tt.name, at, lines(problems), want)
 				}
 			}
+		}
+	}
+}
+
+// TestExposedOutbox: a directory that others can enter or list is named, and one of root's.
+func TestExposedOutbox(t *testing.T) {
+	top, err := os.MkdirTemp("", "exposed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(top)
+	dir := filepath.Join(top, "outbox")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		above, dir os.FileMode
+		uid        int
+		want       []string
+	}{
+		{0o755, 0o700, 65532, nil},
+		{0o755, 0o750, 65532, nil},
+		{0o755, 0o701, 65532, []string{"can enter"}},
+		{0o755, 0o757, 65532, []string{"can enter"}},
+		{0o700, 0o777, 65532, nil},
+		{0o755, 0o700, 0, []string{"belongs to root"}},
+		{0o755, 0o755, 0, []string{"can enter", "belongs to root"}},
+	} {
+		if err := errors.Join(os.Chmod(top, c.above), os.Chmod(dir, c.dir)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(dir, c.uid, -1); err != nil {
+			t.Skip("only root gives files away: ", err)
+		}
+		got := (&Outbox{Path: dir}).Exposed()
+		if len(got) != len(c.want) {
+			t.Errorf("%v in %v of %d: %v", c.dir, c.above, c.uid, got)
+			continue
+		}
+		for i, p := range got {
+			if p.Severity != Warning || !strings.Contains(p.Text, c.want[i]) || !strings.Contains(p.Remedy, dir) {
+				t.Errorf("%v in %v of %d: %v", c.dir, c.above, c.uid, p)
+			}
+		}
+	}
+	if got := (&Outbox{Path: filepath.Join(top, "none")}).Exposed(); got != nil {
+		t.Errorf("a directory that does not exist: %v", got)
+	}
+}
+
+// TestOldTLS: versions below 1.2 are named, wherever they are allowed.
+func TestOldTLS(t *testing.T) {
+	const web = "[[destination]]\nname = 'd'\ntype = 'http'\nurl = 'https://a.example.org'\n[destination.tls]\nversions = "
+	for versions, want := range map[string]bool{"['tlsv1.2', 'tlsv1.3']": false, "['tlsv1.3']": false, "['tlsv1.1', 'tlsv1.2']": true, "['tlsv1', 'tlsv1.1']": true} {
+		got := warnings(t, minimal+web+versions)
+		if found := len(got) == 1 && strings.HasPrefix(got[0], "destination[1].tls.versions: allows a version below TLS 1.2"); found != want || !want && len(got) > 0 {
+			t.Errorf("%s: %q", versions, got)
 		}
 	}
 }

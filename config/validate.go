@@ -137,6 +137,10 @@ func (l *loader) tls(t *TLS, path string, used bool) {
 		l.warn(path+".verify_mode", `"none" checks no certificate: everybody on the way to the server can read and change everything`,
 			`write "peer" and the authority's certificate as cacertfile, or "selfsigned_peer"`)
 	}
+	if slices.Contains(t.Versions, "tlsv1") || slices.Contains(t.Versions, "tlsv1.1") {
+		l.warn(path+".versions", "allows a version below TLS 1.2, whose ciphers and digests can be broken",
+			`leave versions out, or write ["tlsv1.2", "tlsv1.3"]; if the server has no other, update it`)
+	}
 	if t.CertFile != "" {
 		l.require(path+".keyfile", "name the private key of certfile", t.KeyFile == "")
 	} else if t.KeyFile != "" {

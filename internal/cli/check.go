@@ -24,6 +24,16 @@ func load(p Process, path string) (*config.Config, []config.Problem) {
 	return cfg, problems
 }
 
+// loadHere is load, and looks at this machine too.
+func loadHere(p Process, path string) (*config.Config, []config.Problem) {
+	cfg, problems := load(p, path)
+	if cfg != nil {
+		problems = append(problems, cfg.Outbox.Exposed()...)
+		config.Sort(problems)
+	}
+	return cfg, problems
+}
+
 // mustLoad reads the configuration for a command that only needs to find its way;
 // it prints the errors if there are any.
 func mustLoad(p Process, path string) (*config.Config, error) {
@@ -47,7 +57,7 @@ func runCheck(_ context.Context, p Process, o options) error {
 	default:
 		return usageError("name one file")
 	}
-	cfg, problems := load(p, o.config)
+	cfg, problems := loadHere(p, o.config)
 	for _, problem := range problems {
 		fmt.Fprintln(p.Stdout, problem)
 	}

@@ -22,7 +22,7 @@ func doctorFlags(fs *flag.FlagSet, o *options) {
 
 // runDoctor has the running instance examine itself; without one it looks itself.
 func runDoctor(ctx context.Context, p Process, o options) error {
-	cfg, problems := load(p, o.config)
+	cfg, problems := loadHere(p, o.config)
 	list := configFindings(o.config, cfg, problems)
 	if cfg != nil {
 		ctx, cancel := context.WithTimeout(ctx, doctor.Limit)

@@ -22,7 +22,7 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP) // before all else, since it would end the program
 	defer signal.Stop(hangups)
-	cfg, problems := load(p, o.config)
+	cfg, problems := loadHere(p, o.config)
 	if cfg == nil {
 		for _, problem := range problems {
 			fmt.Fprintln(p.Stderr, problem)

@@ -89,7 +89,7 @@ func OpenEmbedded(o EmbeddedOptions) (*Embedded, Recovery, error) {
 		if e.seg != nil {
 			err = errors.Join(err, e.seg.Close())
 		}
-		if e.db.DB != nil {
+		if e.db != nil {
 			err = errors.Join(err, e.db.Close())
 		}
 		if e.lock != nil {

@@ -25,12 +25,19 @@ func (e *Embedded) LogSize() int64 { return e.seg.Size() }
 
 // BlockSaves keeps the saver from saving until the function it returns is called.
 func (e *Embedded) BlockSaves() (release func()) {
-	tx, err := e.db.Begin(true)
-	if err != nil {
-		panic(err)
-	}
+	begun, end := make(chan struct{}), make(chan struct{})
+	ended := make(chan error)
+	go func() {
+		ended <- e.db.Update(func(*bolt.Tx) error {
+			close(begun)
+			<-end
+			return nil
+		})
+	}()
+	<-begun
 	return func() {
-		if err := tx.Rollback(); err != nil {
+		close(end)
+		if err := <-ended; err != nil {
 			panic(err)
 		}
 	}

@@ -34,9 +34,14 @@ func (e *LockedError) Error() string {
 }
 
 // lockDir takes the lock of the outbox in dir. The lock goes with the process;
-// the file stays, since removing it would let two processes in.
+// the file stays, since removing it would let two processes in. A symbolic link is not
+// followed: a user who can enter the directory could have any file of ours overwritten.
 func lockDir(dir string, timeout time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	name := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("outbox: %s is a symbolic link, and the lock has to be a file: find out who has made the link, and remove it", name)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("outbox: %w", err)
 	}

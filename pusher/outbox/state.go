@@ -65,7 +65,7 @@ func openState(path string) (database, error) {
 		return indexUnread(tx)
 	})
 	if err != nil {
-		return database{}, errors.Join(err, db.Close())
+		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }

@@ -9,20 +9,31 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"time"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
-)
 
-// lockTimeout is how long to wait for another process to let go of the file.
-const lockTimeout = 2 * time.Second
+	"eventpusher/internal/boltfile"
+)
 
 var listsBucket = []byte("lists")
 
 // File implements Values in a file of its own. What Change has returned without an error has
 // been synced to the disk. Contexts do not matter to it.
-type File struct{ db *bolt.DB }
+type File struct {
+	db *boltfile.DB
+
+	writing sync.Mutex // held by the one who writes
+	mu      sync.Mutex
+	pending []*change
+}
+
+// change is one call of Change that is not written yet.
+type change struct {
+	key  []byte
+	edit func([]byte) ([]byte, error)
+	done chan error // of one place
+}
 
 var _ Values = (*File)(nil)
 
@@ -35,7 +46,7 @@ type Convert[T any] func(tx *bolt.Tx) (lists map[string][]T, leftOut int, err er
 // order the converted one stays, since an earlier version has run last. Entries that cannot
 // be read are counted in a warning.
 func OpenFile[T any](path string, convert Convert[T], order func(a, b T) int, log *slog.Logger) (*File, error) {
-	db, err := open(path, bolt.Options{FreelistType: bolt.FreelistMapType})
+	db, err := open(path, false)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +77,7 @@ func OpenFile[T any](path string, convert Convert[T], order func(a, b T) int, lo
 	if leftOut > 0 {
 		log.Warn("push: entries of an earlier version cannot be read and were removed; clients have to register again", "file", path, "entries", leftOut)
 	}
-	return &File{db}, nil
+	return &File{db: db}, nil
 }
 
 // merge adds a list to that of a key. If that one cannot be read, it is replaced.
@@ -90,7 +101,7 @@ func InspectFile(path string) (*File, error) {
 	if _, err := os.Stat(path); err != nil { // bbolt would try to make one
 		return nil, err
 	}
-	db, err := open(path, bolt.Options{ReadOnly: true})
+	db, err := open(path, true)
 	if err != nil {
 		return nil, err
 	}
@@ -103,19 +114,11 @@ func InspectFile(path string) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
 	}
-	return &File{db}, nil
+	return &File{db: db}, nil
 }
 
-func open(path string, o bolt.Options) (*bolt.DB, error) {
-	o.Timeout, o.NoStatistics = lockTimeout, true
-	db, err := bolt.Open(path, 0o600, &o)
-	switch {
-	case errors.Is(err, berrors.ErrTimeout):
-		return nil, fmt.Errorf("another process has %s open", path)
-	case err != nil:
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return db, nil
+func open(path string, readOnly bool) (*boltfile.DB, error) {
+	return boltfile.Open(path, boltfile.Options{ReadOnly: readOnly, Remedy: "restore it from a copy, or move it away: clients then have to register again"})
 }
 
 // Get implements Values.
@@ -127,19 +130,55 @@ func (f *File) Get(_ context.Context, key string) (value []byte, err error) {
 	return value, err
 }
 
-// Change implements Values. Several changes share one write to the disk.
+// Change implements Values. Changes that come while another one is written share the next
+// write to the disk.
 func (f *File) Change(_ context.Context, key string, edit func([]byte) ([]byte, error)) error {
-	return f.db.Batch(func(tx *bolt.Tx) error {
+	c := &change{[]byte(key), edit, make(chan error, 1)}
+	f.mu.Lock()
+	f.pending = append(f.pending, c)
+	f.mu.Unlock()
+	f.writing.Lock()
+	f.mu.Lock()
+	list := f.pending
+	f.pending = nil
+	f.mu.Unlock()
+	f.write(list)
+	f.writing.Unlock()
+	return <-c.done
+}
+
+// write writes changes in one transaction. If one of them fails, each gets its own.
+func (f *File) write(list []*change) {
+	if len(list) == 0 {
+		return
+	}
+	err := f.db.Update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(listsBucket)
-		value, err := edit(b.Get([]byte(key)))
-		switch {
-		case err != nil:
-			return err
-		case value == nil:
-			return b.Delete([]byte(key))
+		for _, c := range list {
+			if err := c.apply(b); err != nil {
+				return err
+			}
 		}
-		return b.Put([]byte(key), value)
+		return nil
 	})
+	for _, c := range list {
+		if err != nil && len(list) > 1 {
+			f.write([]*change{c})
+			continue
+		}
+		c.done <- err
+	}
+}
+
+func (c *change) apply(b *bolt.Bucket) error {
+	value, err := c.edit(b.Get(c.key))
+	switch {
+	case err != nil:
+		return err
+	case value == nil:
+		return b.Delete(c.key)
+	}
+	return b.Put(c.key, value)
 }
 
 // Each implements Values.

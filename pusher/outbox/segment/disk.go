@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // disk is what the log needs of a file system.
@@ -28,9 +30,9 @@ type file interface {
 // osDisk is the operating system's.
 type osDisk struct{}
 
-// Open implements disk.
+// Open implements disk. It follows no symbolic link.
 func (osDisk) Open(path string, flag int) (file, error) {
-	f, err := os.OpenFile(path, flag, 0o600)
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}

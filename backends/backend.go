@@ -77,6 +77,14 @@ type Probing interface {
 // holds a secret or anything that users wrote.
 type Finding = finding.Finding
 
+// Probe has b asked, if it can be.
+func Probe(ctx context.Context, b Backend) []finding.Finding {
+	if p, ok := b.(Probing); ok {
+		return p.Probe(ctx)
+	}
+	return []finding.Finding{finding.Okf(b.Name(), "is configured; it cannot be asked without an event")}
+}
+
 // Compile compiles an expression of the configuration. The function returns the value that it
 // has for an event, a string, bool, int64 or finite float64, and is safe for concurrent use.
 // Errors say what is wrong with the expression, or that it has no value for the event, and

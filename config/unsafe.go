@@ -216,8 +216,8 @@ func (l *loader) publicSecret(at keyPath, s Secret) {
 // secretFile warns if other local users can read or replace a file that holds a secret.
 func (l *loader) secretFile(path, name string) { l.exposed(path, name, true) }
 
-// exposed warns if users other than the owner and the group can read a file, which is bad if
-// it is secret, or write it. A file that does not exist is not its business.
+// exposed warns if users other than the owner and the group can write a file, or can read one
+// that is secret. A missing file gives no warning.
 func (l *loader) exposed(path, name string, secret bool) {
 	read, write := openToOthers(name)
 	subject := name + " "

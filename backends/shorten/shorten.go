@@ -107,8 +107,5 @@ func (b *Backend) Counts() map[string]uint64 {
 
 // Probe implements backends.Probing.
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
-	if p, ok := b.Backend.(backends.Probing); ok {
-		return p.Probe(ctx)
-	}
-	return []finding.Finding{finding.Okf(b.Name(), "is configured; it cannot be asked without an event")}
+	return backends.Probe(ctx, b.Backend)
 }

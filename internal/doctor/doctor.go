@@ -43,14 +43,7 @@ func Sinks(ctx context.Context, list []backends.Backend) []finding.Finding {
 	found := make([][]finding.Finding, len(list))
 	var probing sync.WaitGroup
 	for i, b := range list {
-		probing.Go(func() {
-			p, ok := b.(backends.Probing)
-			if !ok {
-				found[i] = []finding.Finding{finding.Okf(b.Name(), "is configured; it cannot be asked without an event")}
-				return
-			}
-			found[i] = p.Probe(ctx)
-		})
+		probing.Go(func() { found[i] = backends.Probe(ctx, b) })
 	}
 	probing.Wait()
 	var all []finding.Finding

@@ -57,8 +57,8 @@ type Backend struct {
 	tokens   *tokens        // nil without oauth2
 	signer   signer
 	limiter  *rate.Limiter // nil without a limit
-	target   string        // as requested
-	shown    string        // as errors may show it
+	target   *url.URL
+	shown    string // as errors may show it
 	timeout  time.Duration
 	limits   backends.Limits
 	client   *nethttp.Client
@@ -81,7 +81,7 @@ func New(o Options) (*Backend, error) {
 	b := &Backend{
 		name:    o.Name,
 		chosen:  chosen,
-		target:  o.URL.String(),
+		target:  o.URL,
 		shown:   redact(o.URL),
 		timeout: o.Timeout,
 	}
@@ -222,10 +222,11 @@ func (b *Backend) post(ctx context.Context, id string, m *form.Message) error {
 
 // request makes the request of one attempt. Its errors are those of Publish.
 func (b *Backend) request(ctx context.Context, id string, m *form.Message) (*nethttp.Request, error) {
-	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, b.target, bytes.NewReader(m.Body))
+	req, err := nethttp.NewRequestWithContext(ctx, nethttp.MethodPost, "", bytes.NewReader(m.Body))
 	if err != nil {
-		return nil, backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, backends.WithoutURL(err)))
+		return nil, backends.Permanent(fmt.Errorf("http: POST %s: %w", b.shown, err))
 	}
+	req.URL, req.Host = b.target, b.target.Host // which need not be parsed again for each
 	for name, values := range b.headers {
 		req.Header[name] = values
 	}

@@ -199,12 +199,12 @@ func pushHosts(t *testing.T, w *pushWorld) {
 
 	alice = w.login("alice@"+otherHost, "phone")
 	alice.IQ("set", "", "<disable xmlns='urn:xmpp:push:0' jid='virtual."+otherHost+"'/>")
-	alice.IQ("set", "", pushEnable("virtual.localhost", "n", "service", "fcm", "device_id", "wrong"))
+	// The virtual service of another host is a service like any other, which is not there.
+	if answer := alice.Ask("set", "", pushEnable("virtual.localhost", "n", "service", "fcm", "device_id", "wrong")); !strings.Contains(answer, "remote-server-timeout") {
+		t.Errorf("the virtual service of another host: %s", answer)
+	}
 	leave(alice)
-	before := w.occurred("refused")
 	say("alice@"+otherHost, "to the virtual service of another host")
-	// It is a service like any other then, which is not there.
-	await(t, "the server's answer", func() bool { return w.occurred("refused") > before })
 	w.expect("nothing at MongoosePush")
 }
 

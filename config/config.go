@@ -8,6 +8,7 @@ package config
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 )
 
@@ -304,5 +305,18 @@ type Admin struct {
 // Log is [log].
 type Log struct {
 	Level  slog.Level // debug, info (default), warn, error
+	Levels []string   // PACKAGE=LEVEL each
 	Format string     // text (default) or json
+}
+
+// Packages returns Levels by the package, such as component/trust, that they are for.
+func (l *Log) Packages() map[string]slog.Level {
+	all := make(map[string]slog.Level, len(l.Levels))
+	for _, one := range l.Levels {
+		name, text, _ := strings.Cut(one, "=")
+		var level slog.Level
+		_ = level.UnmarshalText([]byte(text)) // it was checked
+		all[name] = level
+	}
+	return all
 }

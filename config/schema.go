@@ -89,6 +89,7 @@ func (a *Admin) fields() []field {
 func (l *Log) fields() []field {
 	return []field{
 		level("level", &l.Level, "info"),
+		texts("levels", &l.Levels, nil, isPackageLevel),
 		choice("format", &l.Format, "text", "text", "json"),
 	}
 }

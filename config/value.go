@@ -124,6 +124,15 @@ func level(name string, dst *slog.Level, def any) field {
 	return scalar(name, textShape, def, convert, into(dst))
 }
 
+// isPackageLevel wants what Log.Packages reads.
+func isPackageLevel(s string) *complaint {
+	name, level, ok := strings.Cut(s, "=")
+	if !ok || name == "" {
+		return &complaint{quote(s) + " is not a package with a level", `write "pusher=debug", say`}
+	}
+	return oneOf("debug", "info", "warn", "error")(level)
+}
+
 // textWith converts strings that pass all checks.
 func textWith(checks ...check) func(any) (string, *complaint) {
 	return func(v any) (string, *complaint) {

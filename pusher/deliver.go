@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"iter"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -98,8 +99,9 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 		d.delivered.Add(uint64(delivered))
 		d.metrics.deliveries.Add(float64(delivered))
 	}
-	d.remember(c, errs, now)
+	d.remember(ctx, c, errs, now)
 	d.announce(ch, errs)
+	d.back(ch, delivered)
 	if err := d.reader.Settle(c.settlements); err != nil {
 		d.log.Error("the outbox could not record what became of events; they may be delivered again", "err", err)
 	}
@@ -116,8 +118,14 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 	}
 }
 
-// remember notes in the trace what has become of a call's events.
-func (d *dispatcher) remember(c *call, errs []error, now time.Time) {
+// remember notes in the trace, and at level debug in the log, what has become of a call's
+// events.
+func (d *dispatcher) remember(ctx context.Context, c *call, errs []error, now time.Time) {
+	if d.log.Enabled(ctx, slog.LevelDebug) {
+		for i, it := range c.items {
+			d.log.Debug("called", "event_id", c.batch[i].ID, "attempt", it.Attempts+1, "took", now.Sub(c.began).Round(10*time.Microsecond), "err", errs[i])
+		}
+	}
 	i := -1
 	d.trace.Settle(d.name, now, func() (trace.Settled, bool) {
 		if i++; i >= len(c.items) {
@@ -269,8 +277,13 @@ func (d *dispatcher) announce(ch change, errs []error) {
 			d.told.Store(true)
 			d.log.Warn("the service is down; deliveries pause and one event at a time probes it", "err", firstError(errs), "since_last_line", n)
 		}
-	case ch.to == Closed && d.told.Swap(false):
-		d.log.Info("the service is back; deliveries go on", "was", ch.from.String())
+	}
+}
+
+// back says once that an outage that was told is over: something was delivered.
+func (d *dispatcher) back(ch change, delivered int) {
+	if delivered > 0 && ch.to == Closed && d.told.Load() && d.told.Swap(false) {
+		d.log.Info("the service is back; deliveries go on")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"eventpusher/event"
@@ -179,6 +180,13 @@ func (p *Pusher) route(e *event.Event) {
 		t.Filters = p.chain.Names()
 	}
 	t.Event = p.choose(e)
+	if p.log.Enabled(context.Background(), slog.LevelDebug) {
+		to := make([]string, len(t.Destinations))
+		for i, d := range t.Destinations {
+			to[i] = d.Destination + ": " + string(d.State)
+		}
+		p.log.Debug("event", "event_id", e.ID, "sort", e.Sort(), "stanza_id", e.StanzaID, "feed", e.Dialect, "fate", string(t.Fate), "filter", t.By, "destinations", to)
+	}
 	if p.trace == nil {
 		return
 	}

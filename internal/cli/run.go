@@ -66,7 +66,7 @@ func answerHangups(ctx context.Context, hangups <-chan os.Signal, a *app.App) {
 
 // changeable is what a reload changes of the log. It is safe for concurrent use.
 type changeable struct {
-	level   slog.LevelVar
+	levels  logline.Levels
 	secrets atomic.Pointer[[2]func(string) string]
 }
 
@@ -74,12 +74,12 @@ type changeable struct {
 // that are under way may fail with them.
 func (c *changeable) set(old, fresh *config.Config) {
 	c.secrets.Store(&[2]func(string) string{old.Redactor(), fresh.Redactor()})
-	c.level.Set(fresh.Log.Level)
+	c.levels.Set(fresh.Log.Level, fresh.Log.Packages())
 }
 
 // log writes to w in the form that [log] asks for, within the bounds of the log.
 func (c *changeable) log(w io.Writer, format string) *logline.Handler {
-	return logline.New(logHandler(w, &c.level, format), c.redact)
+	return logline.New(c.levels.Filter(logHandler(w, &c.levels, format)), c.redact)
 }
 
 // redact returns a text without the secrets of the configuration.

@@ -277,6 +277,39 @@ type kept struct {
 // DeadLetters implements control.Box.
 func (k kept) DeadLetters() outbox.DeadLetters { return k.box.DeadLetters() }
 
+// Waiting implements control.Box.
+func (k kept) Waiting(backend string) (int, error) {
+	list, err := k.box.Backends()
+	if err != nil {
+		return 0, err
+	}
+	return waiting(list, backend)
+}
+
+// waiting says how much waits for a backend. The error wraps fs.ErrNotExist if it is not known.
+func waiting(list []outbox.BackendRecovery, backend string) (int, error) {
+	for _, b := range list {
+		if b.Name == backend {
+			return b.Waiting + b.Parked, nil
+		}
+	}
+	return 0, fmt.Errorf("nothing is kept for %q: %w", backend, fs.ErrNotExist)
+}
+
+// Waiting says what Forget would give up, while no instance runs. It is an error for a shared
+// outbox.
+func Waiting(cfg config.Outbox, backend string, timeout time.Duration) (int, error) {
+	if cfg.Engine == engineNATS {
+		return 0, errors.New("a shared outbox says how much waits only while an instance runs")
+	}
+	i, err := outbox.Inspect(cfg.Path, timeout)
+	if err != nil {
+		return 0, err
+	}
+	n, err := waiting(i.Backends, backend)
+	return n, errors.Join(err, i.Close())
+}
+
 // listenControl opens the socket for commands. Without it everything works but
 // the commands that need the running instance, so that is no reason to stop.
 func listenControl(dir string, box control.Box, doctor func(context.Context) []finding.Finding, log *slog.Logger) *control.Server {

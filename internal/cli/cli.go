@@ -53,6 +53,7 @@ type options struct {
 	count   int
 	rate    float64
 	letters letterFlags
+	dry     bool
 	to      string // of send
 	kind    string
 	setup   setup.Options // of init
@@ -85,7 +86,7 @@ func commands() []command {
 		{"dlq replay", "[NUMBER...]", "give dead letters back to their backends", changeFlags, runLettersReplay},
 		{"dlq drop", "[NUMBER...]", "forget dead letters for good", changeFlags, runLettersDrop},
 		{"outbox move", "OLD NEW", "give what waits for a backend that is not configured any more to another one", configFlag, runMove},
-		{"outbox forget", "NAME", "forget what waits for a backend that is not configured any more", configFlag, runForget},
+		{"outbox forget", "NAME", "forget what waits for a backend that is not configured any more", forgetFlags, runForget},
 		{"push explain", "USER", "say what a user has registered for push, and why the last messages did or did not push", explainFlags, runExplain},
 		{"push disable", "USER [SERVICE [NODE]]", "remove push registrations of a user", configFlag, runDisable},
 		{"health", "", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},

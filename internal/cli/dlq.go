@@ -50,6 +50,26 @@ func listFlags(fs *flag.FlagSet, o *options) {
 	fs.IntVar(&o.letters.limit, "limit", 0, "at most `N`; 0 lists all")
 }
 
+func dryFlag(fs *flag.FlagSet, o *options) {
+	fs.BoolVar(&o.dry, "dry-run", false, "change nothing, and say how much would be")
+}
+
+func forgetFlags(fs *flag.FlagSet, o *options) {
+	configFlag(fs, o)
+	dryFlag(fs, o)
+}
+
+// selected counts what a filter selects, page by page.
+func selected(letters control.Letters, f outbox.LetterFilter) (n int, err error) {
+	for f.Limit = page; ; {
+		list, err := letters.List(f)
+		if n += len(list); err != nil || len(list) < page {
+			return n, err
+		}
+		f.After = list[page-1].ID
+	}
+}
+
 func showFlags(fs *flag.FlagSet, o *options) {
 	configFlag(fs, o)
 	jsonFlag(fs, o)
@@ -58,6 +78,7 @@ func showFlags(fs *flag.FlagSet, o *options) {
 func changeFlags(fs *flag.FlagSet, o *options) {
 	selectFlags(fs, o)
 	fs.BoolVar(&o.letters.all, "all", false, "all of them")
+	dryFlag(fs, o)
 }
 
 // filter reads the flags that select; now is what a duration counts back from.
@@ -161,7 +182,7 @@ func printLetters(w io.Writer, letters control.Letters, f outbox.LetterFilter, a
 		}
 	}
 	if found == 0 && !asJSON {
-		all, err := countLetters(letters)
+		all, err := selected(letters, outbox.LetterFilter{})
 		if err != nil {
 			return err
 		}
@@ -175,18 +196,6 @@ func printLetters(w io.Writer, letters control.Letters, f outbox.LetterFilter, a
 		}
 	}
 	return table.Flush()
-}
-
-// countLetters says how many there are, page by page.
-func countLetters(letters control.Letters) (n int, err error) {
-	f := outbox.LetterFilter{Limit: page}
-	for {
-		list, err := letters.List(f)
-		if n += len(list); err != nil || len(list) < page {
-			return n, err
-		}
-		f.After = list[page-1].ID
-	}
 }
 
 // what says in a word or two what the event of a dead letter is.
@@ -265,6 +274,9 @@ func changeLetters(ctx context.Context, p Process, o options, done string, chang
 	letters, closeBox, err := openLetters(ctx, p, o.config)
 	if err != nil {
 		return err
+	}
+	if o.dry {
+		change, done = selected, "would be "+done
 	}
 	total := 0
 	if len(ids) == 0 {

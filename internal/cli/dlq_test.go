@@ -40,6 +40,8 @@ type kept struct{ *outbox.Embedded }
 
 func (kept) Move(context.Context, string, string) (int, error) { return 0, nil }
 
+func (kept) Waiting(string) (int, error) { return 0, nil }
+
 func (k kept) Replay(_ context.Context, f outbox.LetterFilter) (int, error) {
 	return k.Embedded.Replay(f)
 }
@@ -102,11 +104,11 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestCountLetters: more than one page.
-func TestCountLetters(t *testing.T) {
+// TestSelected: more than one page.
+func TestSelected(t *testing.T) {
 	for _, n := range []int{0, 1, page, 2*page + 1} {
 		letters := keep(t, slices.Repeat([]outbox.DeadLetter{{Event: &event.Event{ID: "e"}}}, n)...)
-		if got, err := countLetters(letters); got != n || err != nil {
+		if got, err := selected(letters, outbox.LetterFilter{}); got != n || err != nil {
 			t.Errorf("%d instead of %d, %v", got, n, err)
 		}
 	}

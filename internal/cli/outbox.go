@@ -52,13 +52,22 @@ func runForget(ctx context.Context, p Process, o options) error {
 		return err
 	}
 	var waited int
-	if c, unreachable := control.Dial(ctx, cfg.Outbox.Path); unreachable == nil {
+	switch c, unreachable := control.Dial(ctx, cfg.Outbox.Path); {
+	case unreachable == nil && o.dry:
+		waited, err = c.Waiting(ctx, name)
+	case unreachable == nil:
 		waited, err = c.Forget(ctx, name)
-	} else {
+	case o.dry:
+		waited, err = app.Waiting(cfg.Outbox, name, lockTimeout)
+	default:
 		waited, err = app.Forget(ctx, cfg.Outbox, name, lockTimeout)
 	}
 	if err := keptNothing(ctx, cfg, name, err); err != nil {
 		return err
+	}
+	if o.dry {
+		fmt.Fprintf(p.Stdout, "%s would be given up with %s\n", plural(waited, app.Unit(cfg.Outbox)), name)
+		return nil
 	}
 	fmt.Fprintf(p.Stdout, "%s is forgotten, with %s that waited for it\n", name, plural(waited, app.Unit(cfg.Outbox)))
 	return nil

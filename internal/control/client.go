@@ -84,6 +84,13 @@ func (c *Client) Forget(ctx context.Context, backend string) (int, error) {
 	return n.Count, err
 }
 
+// Waiting says what Forget would give up.
+func (c *Client) Waiting(ctx context.Context, backend string) (int, error) {
+	var n count
+	err := c.askWithin(ctx, http.MethodGet, "/outbox/waiting", url.Values{"from": {backend}}, &n)
+	return n.Count, err
+}
+
 // Doctor has the instance examine itself and its surroundings.
 func (c *Client) Doctor(ctx context.Context) (list []finding.Finding, err error) {
 	err = c.askWithin(ctx, http.MethodGet, "/doctor", nil, &list)

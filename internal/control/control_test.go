@@ -46,6 +46,13 @@ func (b *box) Move(_ context.Context, from, to string) (int, error) {
 	return 7, nil
 }
 
+func (b *box) Waiting(backend string) (int, error) {
+	if backend == "nobody" {
+		return 0, fmt.Errorf("outbox: nothing is kept for it: %w", fs.ErrNotExist)
+	}
+	return 5, nil
+}
+
 func examine(context.Context) []finding.Finding {
 	return []finding.Finding{finding.Okf("server", "attached"), finding.Failf("rabbit", "start it", "is down")}
 }
@@ -166,6 +173,12 @@ func TestClientMovesAndForgets(t *testing.T) {
 	r, err := b.Reader("old", func() {})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if n, err := c.Waiting(t.Context(), "old"); n != 5 || err != nil {
+		t.Errorf("Waiting: %d, %v", n, err)
+	}
+	if _, err := c.Waiting(t.Context(), "nobody"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Waiting for nobody: %v", err)
 	}
 	if _, err := c.Forget(t.Context(), "old"); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Forget of a backend that is read: %v", err)

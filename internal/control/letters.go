@@ -26,6 +26,8 @@ type Box interface {
 	// Forget gives up what waits for a backend that is not configured. The error wraps
 	// fs.ErrNotExist if nothing is kept for it.
 	Forget(backend string) (int, error)
+	// Waiting says what Forget would give up.
+	Waiting(backend string) (int, error)
 }
 
 // Letters are the dead letters, wherever the outbox is open: in this process, or in another

@@ -53,6 +53,7 @@ func Listen(dir string, box Box, doctor func(context.Context) []finding.Finding,
 	mux.HandleFunc("POST /dead-letters/replay", h.change("replayed", box.Replay))
 	mux.HandleFunc("POST /outbox/move", h.outbox("moved", func(ctx context.Context, q url.Values) (int, error) { return box.Move(ctx, q.Get("from"), q.Get("to")) }))
 	mux.HandleFunc("POST /outbox/forget", h.outbox("forgotten", func(_ context.Context, q url.Values) (int, error) { return box.Forget(q.Get("from")) }))
+	mux.HandleFunc("GET /outbox/waiting", h.waiting(box))
 	mux.HandleFunc("GET /doctor", h.examine)
 	return &Server{listener: listener, server: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, mux: mux, log: log}, nil
 }
@@ -145,6 +146,20 @@ func (h handler) outbox(what string, do func(context.Context, url.Values) (int, 
 			answer(w, http.StatusInternalServerError, failure{err.Error()})
 		default:
 			h.log.Info("events "+what+" by command", "backend", q.Get("from"), "to", q.Get("to"), "count", n)
+			answer(w, http.StatusOK, count{n})
+		}
+	}
+}
+
+// waiting says what forgetting the backend from would give up.
+func (h handler) waiting(box Box) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch n, err := box.Waiting(r.URL.Query().Get("from")); {
+		case errors.Is(err, fs.ErrNotExist):
+			answer(w, http.StatusNotFound, failure{err.Error()})
+		case err != nil:
+			answer(w, http.StatusInternalServerError, failure{err.Error()})
+		default:
 			answer(w, http.StatusOK, count{n})
 		}
 	}

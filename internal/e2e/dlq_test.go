@@ -60,6 +60,9 @@ func TestDeadLetters(t *testing.T) {
 	expect(1, []string{"no such dead letter: 9"}, "dlq show", "9")
 	expect(2, []string{"say which"}, "dlq replay")
 
+	expect(0, []string{"2 dead letters would be dropped"}, "dlq drop", "-all", "-dry-run")
+	expect(0, []string{"1 dead letter would be replayed"}, "dlq replay", "-dry-run", "2")
+	expect(1, []string{"keeps nothing for"}, "outbox forget", "-dry-run", "gone")
 	w.sink.Answer(http.StatusOK)
 	expect(0, []string{"1 dead letter replayed"}, "dlq replay", "1")
 	if got := w.sink.Wait(3)[2].Form.Get("message"); got != "1 1" {

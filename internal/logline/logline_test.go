@@ -83,16 +83,21 @@ func TestMessagesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var w written
 		log, h := newLog(&w, nil)
+		kept := func() int {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return len(h.messages)
+		}
 		for i := range 5 * maxMessages {
 			log.Warn(fmt.Sprint("message ", i))
 		}
-		if n := len(w.take()); n != maxMessages+MaxLines || len(h.messages) != maxMessages+1 {
-			t.Errorf("%d lines, %d messages are kept", n, len(h.messages))
+		if n := len(w.take()); n != maxMessages+MaxLines || kept() != maxMessages+1 {
+			t.Errorf("%d lines, %d messages are kept", n, kept())
 		}
 		time.Sleep(Window)
 		synctest.Wait()
-		if len(h.messages) != 0 {
-			t.Errorf("%d messages are kept", len(h.messages))
+		if kept() != 0 {
+			t.Errorf("%d messages are kept", kept())
 		}
 	})
 }

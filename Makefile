@@ -8,6 +8,8 @@
 #                    minutes; it prints what it has measured
 # make bench         the benchmarks, and how much faster than mellium stanzas come in
 # make lint          gofmt, go vet, staticcheck
+# make vuln          known vulnerabilities in what is linked in (govulncheck); it needs
+#                    vuln.go.dev, or a copy of its database named by VULN_DB
 # make image         the container image (image.mk)
 # make release       archives, Debian packages, SBOM and checksums (release.mk)
 
@@ -22,7 +24,7 @@ BENCH_TIME    ?= 1s
 BENCH_COUNT   ?= 1
 
 .DEFAULT_GOAL := build
-.PHONY: run build test servers test-servers soak bench lint clean
+.PHONY: run build test servers test-servers soak bench lint vuln clean
 
 run: build
 	./eventpusher demo
@@ -68,6 +70,9 @@ lint:
 	@unformatted=$$(gofmt -l .) && if [ -n "$$unformatted" ]; then echo "gofmt -w is needed for:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet -tags soak ./...
 	$(GO) tool staticcheck -tags soak ./...
+
+vuln:
+	$(GO) tool govulncheck $(if $(VULN_DB),-db '$(VULN_DB)') ./...
 
 clean:
 	rm -rf eventpusher dist

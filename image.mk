@@ -37,6 +37,7 @@ image: image-files
 image-files:
 	@case '$(IMAGE_FILES)' in dist/?*) ;; *) echo 'make image: IMAGE_FILES is $(IMAGE_FILES); it must be below dist/' >&2; exit 1 ;; esac
 	rm -rf '$(IMAGE_FILES)'
-	install -d -m 0755 '$(IMAGE_FILES)/root/etc/eventpusher' '$(IMAGE_FILES)/root/var/lib' '$(IMAGE_FILES)/volume'
+	install -d -m 0755 '$(IMAGE_FILES)/root/usr/share/doc/eventpusher' '$(IMAGE_FILES)/root/etc/eventpusher' '$(IMAGE_FILES)/root/var/lib' '$(IMAGE_FILES)/volume'
 	CGO_ENABLED=0 GOOS=linux GOARCH=$(IMAGE_ARCH) $(GO) build -trimpath -ldflags "-s -w -X main.version=$(IMAGE_VERSION)" -o '$(IMAGE_FILES)/root/eventpusher' .
 	chmod 0755 '$(IMAGE_FILES)/root/eventpusher'
+	install -m 0644 LICENSE internal/notices/NOTICE '$(IMAGE_FILES)/root/usr/share/doc/eventpusher/'

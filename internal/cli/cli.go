@@ -17,6 +17,7 @@ import (
 
 	"eventpusher/config"
 	"eventpusher/feeds"
+	"eventpusher/internal/notices"
 	"eventpusher/internal/setup"
 )
 
@@ -92,6 +93,7 @@ func commands() []command {
 		{"health", "", "ask the running instance whether it is ready (for containers)", configFlag, runHealth},
 		{"completion", "bash|zsh|fish", "print a script by which a shell completes commands and flags", noFlags, runCompletion},
 		{"version", "", "print the version, and what it was built from", noFlags, runVersion},
+		{"licences", "", "print the licences of eventpusher and of all that is linked into it", noFlags, runLicences},
 	}
 }
 
@@ -214,6 +216,11 @@ func usage(w io.Writer, group string) {
 func runVersion(_ context.Context, p Process, _ options) error {
 	fmt.Fprintf(p.Stdout, "eventpusher %s%s\n", p.Version, built())
 	return nil
+}
+
+func runLicences(_ context.Context, p Process, _ options) error {
+	_, err := io.WriteString(p.Stdout, notices.Text)
+	return err
 }
 
 // built says of what commit and with what the program was built, as far as it knows.

@@ -63,6 +63,7 @@ func TestCommands(t *testing.T) {
 		{"a file to check", []string{"check", "/nonexistent.toml"}, 1, "/nonexistent.toml", ""},
 		{"two files to check", []string{"check", "a", "b"}, 2, "", "name one file"},
 		{"version", []string{"version"}, 0, "eventpusher 1.2.3, ", ""},
+		{"licences", []string{"licences"}, 0, "  github.com/nats-io/nats.go v", ""},
 		{"no file to check", []string{"check", "-config", "/nonexistent.toml"}, 1, "/nonexistent.toml", ""},
 		{"no file to run", []string{"run", "-config", "/nonexistent.toml"}, 1, "", "/nonexistent.toml"},
 		{"negative count", []string{"demo", "-count", "-1"}, 2, "", "-count must not be negative"},

@@ -94,8 +94,14 @@ if ! cmp -s sns/package-lock.json "$installed"; then
 		*) fail "the SNS emulator needs Node.js 20 or later, this is $(node --version)" ;;
 		esac
 		echo "installing Node.js for the SNS emulator"
-		npm install --prefix sns/runtime --no-save --no-audit --no-fund --no-update-notifier --loglevel=error \
-			"$runtime@20.20.2" </dev/null >/dev/null || fail "npm could not install $runtime"
+		mkdir -p sns/runtime
+		cp sns/node/package.json sns/node/package-lock.json sns/runtime/
+		(cd sns/runtime && npm ci --no-audit --no-fund --no-update-notifier --loglevel=error </dev/null >/dev/null) ||
+			fail "npm ci failed in $PWD/sns/runtime"
+		# npm leaves out an optional package that it cannot get, or whose digest is not
+		# that of the lock file, without a word.
+		[ -x "sns/runtime/node_modules/$runtime/bin/node" ] ||
+			fail "npm did not install $runtime: it cannot be reached, or is not what sns/node/package-lock.json says"
 		ln -sf "node_modules/$runtime/bin/node" sns/runtime/node
 	fi
 	echo "installing the SNS emulator"

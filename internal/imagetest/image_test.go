@@ -166,12 +166,18 @@ func checkFiles(t *testing.T, s storage) {
 		t.Fatal(err)
 	}
 	want := map[string]string{
-		"/eventpusher":         "-rwxr-xr-x 0:0",
-		"/etc":                 "drwxr-xr-x 0:0",
-		"/etc/eventpusher":     "drwxr-xr-x 0:0",
-		"/var":                 "drwxr-xr-x 0:0",
-		"/var/lib":             "drwxr-xr-x 0:0",
-		"/var/lib/eventpusher": "drwxr-xr-x 65532:65532",
+		"/eventpusher":                       "-rwxr-xr-x 0:0",
+		"/usr":                               "drwxr-xr-x 0:0",
+		"/usr/share":                         "drwxr-xr-x 0:0",
+		"/usr/share/doc":                     "drwxr-xr-x 0:0",
+		"/usr/share/doc/eventpusher":         "drwxr-xr-x 0:0",
+		"/usr/share/doc/eventpusher/LICENSE": "-rw-r--r-- 0:0",
+		"/usr/share/doc/eventpusher/NOTICE":  "-rw-r--r-- 0:0",
+		"/etc":                               "drwxr-xr-x 0:0",
+		"/etc/eventpusher":                   "drwxr-xr-x 0:0",
+		"/var":                               "drwxr-xr-x 0:0",
+		"/var/lib":                           "drwxr-xr-x 0:0",
+		"/var/lib/eventpusher":               "drwxr-xr-x 65532:65532",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("files (-want +got):\n%s", diff)
@@ -183,8 +189,8 @@ func checkVersion(t *testing.T, s storage) {
 	if err := <-p.exited; err != nil {
 		t.Fatalf("version: %v\n%s", err, p.output)
 	}
-	if got, want := p.output.String(), "eventpusher "+version+"\n"; got != want {
-		t.Errorf("version prints %q, want %q", got, want)
+	if got, want := p.output.String(), "eventpusher "+version+", "; !strings.HasPrefix(got, want) {
+		t.Errorf("version prints %q, want %q first", got, want)
 	}
 }
 

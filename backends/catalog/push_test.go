@@ -15,14 +15,14 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/event"
 )
 
 // attach attaches a backend whose own events come back at once.
-func attach(b *push.Backend, store registration.Store) {
-	b.Attach(store, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(b.Publish(ctx, list)...) })
+func attach(b *push.Backend, kept store.Registrations) {
+	b.Attach(kept, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(b.Publish(ctx, list)...) })
 }
 
 // TestLackingForMongoosePush: a registration without what MongoosePush needs is not brought to
@@ -41,13 +41,13 @@ func TestLackingForMongoosePush(t *testing.T) {
 		t.Fatal(err)
 	}
 	backend := built[0].(*push.Backend)
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(t.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	defer kept.Close()
 	defer backend.Close()
-	attach(backend, store)
+	attach(backend, kept)
 	want := map[string][]string{"neither": {"device_id", "service"}, "device": {"service"}, "empty": {"device_id"}, "both": nil}
 	for node, options := range map[string][]notify.Field{
 		"neither": nil,
@@ -55,7 +55,7 @@ func TestLackingForMongoosePush(t *testing.T) {
 		"empty":   {{Name: "device_id"}, {Name: "service", Value: "fcm"}},
 		"both":    {{Name: "device_id", Value: "d"}, {Name: "service", Value: "fcm"}},
 	} {
-		if err := store.Enable(t.Context(), "bob@example.org", registration.Service{PubSub: "push.example.org", Node: node, Options: options}); err != nil {
+		if err := kept.Enable(t.Context(), "bob@example.org", store.Service{PubSub: "push.example.org", Node: node, Options: options}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -102,15 +102,15 @@ func TestContentAtMongoosePush(t *testing.T) {
 				t.Fatal(err)
 			}
 			backend := built[0].(*push.Backend)
-			store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+			kept, err := store.OpenRegistrations(filepath.Join(t.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer store.Close()
+			defer kept.Close()
 			defer backend.Close()
-			attach(backend, store)
-			device := registration.Service{PubSub: "push.example.org", Node: "n", Options: []notify.Field{{Name: "service", Value: "fcm"}, {Name: "device_id", Value: "d"}}}
-			if err := store.Enable(t.Context(), "bob@example.org", device); err != nil {
+			attach(backend, kept)
+			device := store.Service{PubSub: "push.example.org", Node: "n", Options: []notify.Field{{Name: "service", Value: "fcm"}, {Name: "device_id", Value: "d"}}}
+			if err := kept.Enable(t.Context(), "bob@example.org", device); err != nil {
 				t.Fatal(err)
 			}
 			err = backend.Publish(t.Context(), []event.Event{{

@@ -9,6 +9,7 @@ import (
 
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
+	"eventpusher/backends/push/store"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -34,16 +35,16 @@ func NewNotification(publisher, own jid.JID, node string, owner jid.JID, s devic
 }
 
 // PublishRefused counts a publish of a server for a node that was answered with an error:
-// why is devices.ErrUnknown or devices.ErrSecret. What has named a device's node, which
+// why is store.ErrUnknown or store.ErrSecret. What has named a device's node, which
 // nobody can guess, is explained to the device's owner; the rest must not push out what
 // is remembered for others. It is safe for concurrent use.
 func (b *Backend) PublishRefused(ctx context.Context, server jid.JID, node string, why error) {
 	result := journal.PublishForbidden
-	if errors.Is(why, devices.ErrUnknown) {
+	if errors.Is(why, store.ErrUnknown) {
 		result = journal.PublishUnknown
 	}
 	b.o.Log.Debug("push: a publish for a device was refused", "server", string(server), "node", node, "err", why)
-	if !errors.Is(why, devices.ErrSecret) || b.o.Devices == nil {
+	if !errors.Is(why, store.ErrSecret) || b.o.Devices == nil {
 		b.journal.Count(result)
 		return
 	}

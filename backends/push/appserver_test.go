@@ -18,6 +18,7 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -32,19 +33,19 @@ func (f *fixture) ownDevices(t *testing.T) (google *pushtest.FCM, registry *devi
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenDevices(filepath.Join(t.TempDir(), store.DevicesFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := devices.NewDelivery(devices.Options{Apps: apps, Content: notify.ContentBody, MaxAge: time.Hour, Burst: 2, Interval: time.Hour, Routes: f.o.Routes})
-	d.Attach(store)
+	d.Attach(kept)
 	f.o.Own, f.own, f.o.Devices = "events.example.org", jid.NewDomains("events.example.org"), d
 	t.Cleanup(func() {
-		if err := errors.Join(f.Backend.Close(), store.Close()); err != nil {
+		if err := errors.Join(f.Backend.Close(), kept.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return google, devices.NewRegistry(store, apps)
+	return google, devices.NewRegistry(kept, apps)
 }
 
 // TestOwnDevice: a registration that names the component is notified without an IQ, by
@@ -79,7 +80,7 @@ func TestOwnDevice(t *testing.T) {
 		t.Errorf("%v, sent %v", err, google.Requests())
 	}
 	// A device that is gone ends it.
-	if err := registry.Remove(t.Context(), c.Node, func(*devices.Device) bool { return true }); err != nil {
+	if err := registry.Remove(t.Context(), c.Node, func(*store.Device) bool { return true }); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.publish(t, f.message("m3")); err != nil || len(f.nodes(t)) != 0 {
@@ -250,10 +251,10 @@ func TestPublishRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.PublishRefused(t.Context(), "example.net", bobs.Node, devices.ErrSecret)
-	f.PublishRefused(t.Context(), "example.net", nobodys.Node, devices.ErrSecret)
-	f.PublishRefused(t.Context(), "example.net", "guessed", devices.ErrUnknown)
-	f.PublishRefused(t.Context(), "example.net", "gone", devices.ErrSecret)
+	f.PublishRefused(t.Context(), "example.net", bobs.Node, store.ErrSecret)
+	f.PublishRefused(t.Context(), "example.net", nobodys.Node, store.ErrSecret)
+	f.PublishRefused(t.Context(), "example.net", "guessed", store.ErrUnknown)
+	f.PublishRefused(t.Context(), "example.net", "gone", store.ErrSecret)
 	if diff := cmp.Diff(map[string]uint64{"publish_forbidden": 3, "publish_unknown_node": 1}, f.Counts()); diff != "" {
 		t.Errorf("counts (-want +got):\n%s", diff)
 	}

@@ -17,9 +17,9 @@ import (
 	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/route"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/backends/push/unread"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -64,7 +64,7 @@ type Backend struct {
 	// network sends to all push services but the virtual ones and our own.
 	network  notify.Sender
 	services xmpp.Services
-	store    registration.Store
+	store    store.Registrations
 	// forward keeps events and lets them come back by Publish.
 	forward  Forward
 	messages *reports // by decide.Notice.Key
@@ -116,8 +116,8 @@ type Forward func(ctx context.Context, events []event.Event) error
 // Attach says where registrations are kept, how to reach the push services and how to keep
 // events. It is called once, before anything but Wants; the store stays the caller's.
 // Without forward the backend can be asked, and publishes nothing.
-func (b *Backend) Attach(store registration.Store, services xmpp.Services, forward Forward) {
-	b.store, b.services, b.network, b.forward = store, services, xmpp.New(services), forward
+func (b *Backend) Attach(kept store.Registrations, services xmpp.Services, forward Forward) {
+	b.store, b.services, b.network, b.forward = kept, services, xmpp.New(services), forward
 }
 
 // AttachUnread says who counts unread messages where several instances share the events.

@@ -21,6 +21,7 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -93,23 +94,23 @@ type fixture struct {
 
 func newFixture(t testing.TB, d decide.Decider) *fixture {
 	t.Helper()
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(t.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	t.Cleanup(func() { kept.Close() })
 	f := &fixture{network: &services{}, gateway: &gateway{}, now: time.Now().Truncate(time.Second)}
 	f.Backend = New(Options{
 		Decider: d, Virtual: []string{"pubsub.@HOST@"}, Gateway: f.gateway, Lacks: f.gateway.lacks,
 		Now: func() time.Time { return f.now },
 	})
-	f.attach(store)
+	f.attach(kept)
 	return f
 }
 
 // attach attaches the backend, with an outbox that takes everything.
-func (f *fixture) attach(store registration.Store) {
-	f.Attach(store, f.network, func(_ context.Context, list []event.Event) error {
+func (f *fixture) attach(kept store.Registrations) {
+	f.Attach(kept, f.network, func(_ context.Context, list []event.Event) error {
 		f.queued = append(f.queued, list...)
 		return nil
 	})
@@ -345,7 +346,7 @@ func TestOneMessageOnce(t *testing.T) {
 // or nothing.
 func TestOneAppend(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	for i := range registration.MaxPerUser {
+	for i := range store.MaxPerUser {
 		f.enable(t, fmt.Sprintf("push%d.example", i/8), fmt.Sprint(i), "")
 	}
 	var appended []int
@@ -577,14 +578,14 @@ func TestUnreadCountsOnce(t *testing.T) {
 func TestRegisterRefuses(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	var refusal *xmpp.Refusal
-	for i := range registration.MaxPerUser {
+	for i := range store.MaxPerUser {
 		f.enable(t, fmt.Sprintf("push%d.example", i/maxAtDomain), fmt.Sprint(i), "")
 	}
 	err := f.register(t, "bob@example.org/1", []byte("<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='more'/>"), f.now)
 	if !errors.As(err, &refusal) || refusal.Type != "wait" {
 		t.Errorf("got %v", err)
 	}
-	if n, err := f.Remove(context.Background(), "bob@example.org", "", ""); n != registration.MaxPerUser || err != nil || len(f.nodes(t)) != 0 {
+	if n, err := f.Remove(context.Background(), "bob@example.org", "", ""); n != store.MaxPerUser || err != nil || len(f.nodes(t)) != 0 {
 		t.Error("removed by command:", n, err)
 	}
 }

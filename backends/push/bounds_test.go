@@ -8,8 +8,8 @@ import (
 
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -71,7 +71,7 @@ func TestLargeMessage(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
 	sent := 0
 	f.network.answer = func(_ jid.JID, payload string) error { sent += len(payload); return nil }
-	for i := range registration.MaxPerUser {
+	for i := range store.MaxPerUser {
 		payload := fmt.Sprintf(`<enable xmlns='urn:xmpp:push:0' jid='push%d.example.net' node='%d'>%s</enable>`, i, i, formField("a", strings.Repeat("x", maxOptions-1)))
 		_ = f.register(t, "bob@example.org/phone", []byte(payload), f.now) // refused when there are enough
 	}

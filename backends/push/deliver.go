@@ -13,10 +13,10 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/route"
 	"eventpusher/backends/push/send/mongoosepush"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -76,7 +76,7 @@ func (b *Backend) toDevice(ctx context.Context, e *event.Event) (journal.Outcome
 		return journal.Coalesced, nil
 	case errors.Is(err, devices.ErrNoCall):
 		return journal.NoCall, nil
-	case errors.Is(err, devices.ErrUnknown):
+	case errors.Is(err, store.ErrUnknown):
 		return journal.Gone, nil
 	case errors.Is(err, backends.ErrGone):
 		return journal.Dead, nil
@@ -106,7 +106,7 @@ func (b *Backend) toService(ctx context.Context, e *event.Event) (journal.Outcom
 	if err != nil {
 		return journal.Failed, err
 	}
-	i := slices.IndexFunc(services, func(s registration.Service) bool { return s.PubSub == pubsub && s.Node == node })
+	i := slices.IndexFunc(services, func(s store.Service) bool { return s.PubSub == pubsub && s.Node == node })
 	if i < 0 {
 		return journal.Withdrawn, nil
 	}
@@ -125,7 +125,7 @@ func (b *Backend) toService(ctx context.Context, e *event.Event) (journal.Outcom
 
 // sender returns what sends for a registration, nil if it cannot be sent any more, and
 // where to.
-func (b *Backend) sender(way Way, s *registration.Service) (notify.Sender, notify.Target) {
+func (b *Backend) sender(way Way, s *store.Service) (notify.Sender, notify.Target) {
 	if way == ByIQ {
 		return b.network, notify.Target{Kind: notify.XMPP, Address: config.Secret(s.PubSub), Node: s.Node, Options: s.Options}
 	}
@@ -145,7 +145,7 @@ func (b *Backend) route(way Way, pubsub jid.JID) route.Key {
 
 // conclude says what the answer to a notification means for it and for its registration. A
 // registration ends if its node is gone, or if nothing but refusals came for long.
-func (b *Backend) conclude(ctx context.Context, e *event.Event, s *registration.Service, err error) (journal.Outcome, error) {
+func (b *Backend) conclude(ctx context.Context, e *event.Event, s *store.Service, err error) (journal.Outcome, error) {
 	var link *xmpp.LinkError
 	switch {
 	case err == nil:

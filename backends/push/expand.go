@@ -14,7 +14,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -94,7 +94,7 @@ func (b *Backend) keep(ctx context.Context, list []event.Event) error {
 }
 
 // registered returns the registrations that the notice is for.
-func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registration.Service, error) {
+func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]store.Service, error) {
 	all, err := b.store.Services(ctx, n.Recipient)
 	if err != nil || n.Session == "" {
 		return all, err
@@ -109,7 +109,7 @@ func (b *Backend) registered(ctx context.Context, n *decide.Notice) ([]registrat
 
 // forRegistration returns the event for a registration. A result other than queued says why
 // there is none.
-func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, n *decide.Notice, e *event.Event) (event.Event, journal.Outcome, error) {
+func (b *Backend) forRegistration(ctx context.Context, s *store.Service, n *decide.Notice, e *event.Event) (event.Event, journal.Outcome, error) {
 	one := event.Event{
 		Kind: event.Push, Type: e.Type, From: n.Conversation, To: s.PubSub + "/" + jid.JID(s.Node), User: n.Recipient,
 		StanzaID: e.ID, Time: e.Time, Host: n.Recipient.Domain(), Dialect: dialectPush,
@@ -124,10 +124,10 @@ func (b *Backend) forRegistration(ctx context.Context, s *registration.Service, 
 		one.Packet = summary.Packet()
 		_, err = b.o.Devices.Store().Verify(ctx, s.Node, s.Option(optionSecret))
 		switch {
-		case errors.Is(err, devices.ErrUnknown):
+		case errors.Is(err, store.ErrUnknown):
 			result, err := b.forget(ctx, n.Recipient, s, journal.Disabled)
 			return one, result, err
-		case errors.Is(err, devices.ErrSecret):
+		case errors.Is(err, store.ErrSecret):
 			return one, journal.Refused, nil
 		case err != nil:
 			return one, journal.Failed, err
@@ -179,7 +179,7 @@ func withBadge(n *decide.Notice) devices.Summary {
 // notificationID returns the id of the notification of a message for a registration. first is
 // the mark of the message's first event. The first half of the id, its likeness, is the same
 // for messages with the same key.
-func notificationID(s *registration.Service, key, first string) string {
+func notificationID(s *store.Service, key, first string) string {
 	return digest(key, string(s.PubSub), s.Node) + digest(first, string(s.PubSub), s.Node)
 }
 
@@ -199,7 +199,7 @@ func digest(parts ...string) string {
 
 // forget removes a registration whose service or device is gone, unless it was renewed
 // since. result is what is noted if it was removed.
-func (b *Backend) forget(ctx context.Context, owner jid.JID, s *registration.Service, result journal.Outcome) (journal.Outcome, error) {
+func (b *Backend) forget(ctx context.Context, owner jid.JID, s *store.Service, result journal.Outcome) (journal.Outcome, error) {
 	removed, err := b.store.Remove(ctx, owner, s)
 	switch {
 	case err != nil:

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -127,7 +127,7 @@ func (b *Backend) ownDevices(ctx context.Context, user jid.JID) ([]OwnDevice, er
 }
 
 // OwnDevices returns the devices without what their providers know them by.
-func OwnDevices(all []devices.Device) []OwnDevice {
+func OwnDevices(all []store.Device) []OwnDevice {
 	list := make([]OwnDevice, len(all))
 	for i := range all {
 		d := &all[i]

@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -48,12 +48,12 @@ func newFailing() *failing {
 	return &failing{of: of}
 }
 
-func keyOf(owner jid.JID, s *registration.Service) failingKey {
+func keyOf(owner jid.JID, s *store.Service) failingKey {
 	return failingKey{owner, s.PubSub, s.Node, s.Created.UnixMicro()}
 }
 
 // refuses reports whether the service is not to be asked now, since it would refuse again.
-func (f *failing) refuses(owner jid.JID, s *registration.Service, now time.Time) bool {
+func (f *failing) refuses(owner jid.JID, s *store.Service, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r, ok := f.of.Get(keyOf(owner, s))
@@ -61,7 +61,7 @@ func (f *failing) refuses(owner jid.JID, s *registration.Service, now time.Time)
 }
 
 // fails notes a refusal and reports whether the registration is to be removed.
-func (f *failing) fails(owner jid.JID, s *registration.Service, now time.Time) bool {
+func (f *failing) fails(owner jid.JID, s *store.Service, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	key := keyOf(owner, s)
@@ -75,7 +75,7 @@ func (f *failing) fails(owner jid.JID, s *registration.Service, now time.Time) b
 }
 
 // succeeds forgets refusals.
-func (f *failing) succeeds(owner jid.JID, s *registration.Service) {
+func (f *failing) succeeds(owner jid.JID, s *store.Service) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.of.Remove(keyOf(owner, s))

@@ -16,7 +16,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -50,15 +50,15 @@ tls.cacertfile = %q
 	}
 	backend := built[0].(*push.Backend)
 	defer backend.Close()
-	store, err := registration.OpenEmbedded(filepath.Join(b.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(b.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer store.Close()
+	defer kept.Close()
 	// Without an outbox: what the backend has made comes back at once.
-	backend.Attach(store, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(backend.Publish(ctx, list)...) })
+	backend.Attach(kept, nil, func(ctx context.Context, list []event.Event) error { return errors.Join(backend.Publish(ctx, list)...) })
 	const users = 5000
-	register(b, store, users)
+	register(b, kept, users)
 	// A destination is slow until it has answered once.
 	if err := backend.Publish(b.Context(), []event.Event{message(0, users)})[0]; err != nil {
 		b.Fatal(err)
@@ -113,17 +113,17 @@ func message(i, users int64) event.Event {
 	}
 }
 
-func register(b *testing.B, store registration.Store, users int64) {
+func register(b *testing.B, kept store.Registrations, users int64) {
 	b.Helper()
 	var next atomic.Int64
 	var all sync.WaitGroup
 	for range 256 { // which share writes to the disk
 		all.Go(func() {
 			for i := next.Add(1); i <= users; i = next.Add(1) {
-				s := registration.Service{PubSub: "pubsub.example.org", Node: "n", Options: []notify.Field{
+				s := store.Service{PubSub: "pubsub.example.org", Node: "n", Options: []notify.Field{
 					{Name: "service", Value: "fcm"}, {Name: "device_id", Value: fmt.Sprint("device-", i)},
 				}}
-				if err := store.Enable(context.Background(), userOf(i, users), s); err != nil {
+				if err := kept.Enable(context.Background(), userOf(i, users), s); err != nil {
 					b.Error(err)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -36,7 +37,7 @@ func (b *Backend) Register(ctx context.Context, session jid.JID, r registration.
 		}
 		r.Service.Created, r.Service.Sessions = received, []string{session.Resource()}
 		err = b.store.Enable(ctx, owner, r.Service)
-		if errors.Is(err, registration.ErrTooMany) {
+		if errors.Is(err, store.ErrTooMany) {
 			b.journal.Count(journal.TooMany)
 			return &xmpp.Refusal{Type: "wait", Condition: "resource-constraint"}
 		}
@@ -72,7 +73,7 @@ const (
 // ownNode returns a *xmpp.Refusal for a node of a served host that may be somebody else's: what
 // is published there comes from the component, whom others trust. A pubsub service does not
 // tell whose a node is, so the node's name has to say it.
-func (b *Backend) ownNode(ctx context.Context, owner jid.JID, s *registration.Service) error {
+func (b *Backend) ownNode(ctx context.Context, owner jid.JID, s *store.Service) error {
 	switch {
 	case s.PubSub == owner || !b.o.Served.Over(s.PubSub):
 		return nil
@@ -92,7 +93,7 @@ func (b *Backend) ownNode(ctx context.Context, owner jid.JID, s *registration.Se
 }
 
 // bounds returns a *xmpp.Refusal for a registration that goes too far.
-func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *registration.Service) error {
+func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *store.Service) error {
 	switch b.way(s.PubSub, owner.Domain()) {
 	case ByIQ:
 	case ByGateway:

@@ -12,8 +12,8 @@ import (
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 )
@@ -119,20 +119,20 @@ func TestLateRegistration(t *testing.T) {
 
 // slowStore takes its time to store.
 type slowStore struct {
-	registration.Store
+	store.Registrations
 	meanwhile func()
 }
 
-func (s *slowStore) Enable(ctx context.Context, owner jid.JID, service registration.Service) error {
+func (s *slowStore) Enable(ctx context.Context, owner jid.JID, service store.Service) error {
 	s.meanwhile()
-	return s.Store.Enable(ctx, owner, service)
+	return s.Registrations.Enable(ctx, owner, service)
 }
 
 // TestAccountEndsMeanwhile: what the store has only after it has removed the rest of an
 // account does not stay.
 func TestAccountEndsMeanwhile(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	store := &slowStore{Store: f.store}
+	store := &slowStore{Registrations: f.store}
 	f.attach(store)
 	end := removed(f.now.Add(time.Second))
 	store.meanwhile = func() {
@@ -158,7 +158,7 @@ func TestAccountEndsMeanwhile(t *testing.T) {
 
 // failingStore cannot forget.
 type failingStore struct {
-	registration.Store
+	store.Registrations
 	err error
 }
 
@@ -166,13 +166,13 @@ func (s *failingStore) Forget(ctx context.Context, owner jid.JID, until time.Tim
 	if s.err != nil {
 		return 0, s.err
 	}
-	return s.Store.Forget(ctx, owner, until)
+	return s.Registrations.Forget(ctx, owner, until)
 }
 
 // TestAccountRemovedAgain: while a store fails the event stays, and is tried again.
 func TestAccountRemovedAgain(t *testing.T) {
 	f := newFixture(t, asMongooseIM)
-	store := &failingStore{Store: f.store, err: errors.New("no database")}
+	store := &failingStore{Registrations: f.store, err: errors.New("no database")}
 	f.attach(store)
 	f.enable(t, "push.example.org", "a", "")
 	if err := f.publish(t, removed(f.now)); !errors.Is(err, store.err) {

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"eventpusher/backends"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
 	"eventpusher/pusher"
@@ -104,7 +104,7 @@ func (w *world) Set(ctx context.Context, to jid.JID, payload []byte) error {
 
 func (w *world) enable(user jid.JID, service string) {
 	w.t.Helper()
-	if err := w.store.Enable(w.t.Context(), user, registration.Service{PubSub: jid.JID(service), Node: "n"}); err != nil {
+	if err := w.store.Enable(w.t.Context(), user, store.Service{PubSub: jid.JID(service), Node: "n"}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -135,7 +135,7 @@ func TestStall(t *testing.T) {
 	}
 	inWorld(t, takes, func(w *world) {
 		w.enable("other@example.org", "push.example.net")
-		for i := range registration.MaxPerUser {
+		for i := range store.MaxPerUser {
 			w.enable("mallory@example.org", fmt.Sprintf("slow%d.example", i))
 		}
 		for range seconds {

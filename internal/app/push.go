@@ -5,8 +5,7 @@ import (
 	"errors"
 
 	"eventpusher/backends/push"
-	"eventpusher/backends/push/devices"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/backends/push/xmppside"
 	"eventpusher/config"
 	"eventpusher/event"
@@ -17,8 +16,8 @@ import (
 type pushParts struct {
 	users         *xmppside.Users
 	devices       *xmppside.Devices
-	registrations registration.Store
-	store         devices.Store
+	registrations store.Registrations
+	store         store.Devices
 
 	// What the parts know of the configuration's hosts, of which they have copies.
 	served, rooms, delegators jid.Domains

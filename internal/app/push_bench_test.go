@@ -23,8 +23,8 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/webpush"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
@@ -159,7 +159,7 @@ func benchmarkDevices(b *testing.B, app func(*testing.B, *surroundings) string, 
 func pushOf(a *App) *push.Backend { return a.backends.all()[0].(*push.Backend) }
 
 // publishByProsody is what mod_cloud_notify sends.
-func publishByProsody(c devices.Credentials) string {
+func publishByProsody(c store.Credentials) string {
 	return "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='" + c.Node + "'><item><notification xmlns='urn:xmpp:push:0'><x type='form' xmlns='jabber:x:data'>" +
 		"<field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field><field var='message-count' type='text-single'><value>1</value></field>" +
 		"<field var='pending-subscription-count' type='text-single'/><field var='last-message-sender' type='jid-single'><value>alice@" + feedHost + "/r1</value></field>" +
@@ -234,7 +234,7 @@ tls.cacertfile = %q
 	var all sync.WaitGroup
 	for i := range users {
 		all.Go(func() {
-			s := registration.Service{PubSub: "pubsub." + feedHost, Node: "n", Options: []notify.Field{
+			s := store.Service{PubSub: "pubsub." + feedHost, Node: "n", Options: []notify.Field{
 				{Name: "service", Value: "fcm"}, {Name: "device_id", Value: fmt.Sprint("device-", i)},
 			}}
 			if err := a.pushing.registrations.Enable(context.Background(), jid.JID(fmt.Sprintf("user%d@%s", i, feedHost)), s); err != nil {

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
@@ -47,7 +47,7 @@ func examine(ctx context.Context, cfg *config.Config, version string) []finding.
 	if err != nil {
 		return doctor.Alone(ctx, cfg, version, func(ctx context.Context) (doctor.Lister, func() error, error) {
 			return app.OpenLetters(ctx, cfg.Outbox, lockTimeout)
-		}, func() (registration.Store, error) { return app.InspectRegistrations(cfg) })
+		}, func() (store.Registrations, error) { return app.InspectRegistrations(cfg) })
 	}
 	list, err := c.Doctor(ctx)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/doctor"
 	"eventpusher/pusher/outbox"
@@ -49,5 +49,5 @@ func clarified(ctx context.Context, cfg *config.Config, err error) error {
 // in an outbox that there is: its instances had no push.
 func neverPush(cfg *config.Config, err error) bool {
 	file, ok := errors.AsType[*fs.PathError](err)
-	return ok && errors.Is(err, fs.ErrNotExist) && filepath.Base(file.Path) == registration.FileName && outbox.Exists(cfg.Outbox.Path)
+	return ok && errors.Is(err, fs.ErrNotExist) && filepath.Base(file.Path) == store.RegistrationsFile && outbox.Exists(cfg.Outbox.Path)
 }

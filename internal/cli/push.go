@@ -17,7 +17,7 @@ import (
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/journal"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
@@ -59,14 +59,14 @@ func explain(ctx context.Context, cfg *config.Config, user jid.JID) (e push.Expl
 		e, err := c.Explain(ctx, user)
 		return e, true, err
 	}
-	store, err := app.InspectRegistrations(cfg)
+	kept, err := app.InspectRegistrations(cfg)
 	if neverPush(cfg, err) {
 		return push.Explanation{User: user, Registrations: []push.Registered{}}, false, nil
 	}
 	if err != nil {
 		return e, false, clarified(ctx, cfg, err)
 	}
-	b, closeAll, err := pushBackend(cfg, store)
+	b, closeAll, err := pushBackend(cfg, kept)
 	if err != nil {
 		return e, false, err
 	}
@@ -87,35 +87,35 @@ func attachDevices(cfg *config.Config, b *push.Backend) (closeStore func() error
 	if delivery == nil {
 		return none, nil
 	}
-	store, err := app.InspectDevices(cfg)
+	kept, err := app.InspectDevices(cfg)
 	if errors.Is(err, fs.ErrNotExist) {
 		return none, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	delivery.Attach(store)
-	return store.Close, nil
+	delivery.Attach(kept)
+	return kept.Close, nil
 }
 
 // pushBackend returns the backend of the configuration with that store, which can be
 // asked and publishes nothing.
-func pushBackend(cfg *config.Config, store registration.Store) (b *push.Backend, closeAll func() error, err error) {
+func pushBackend(cfg *config.Config, kept store.Registrations) (b *push.Backend, closeAll func() error, err error) {
 	built, err := catalog.Build(cfg, slog.New(slog.DiscardHandler), filter.CompileValue)
 	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
+		return nil, nil, errors.Join(err, kept.Close())
 	}
 	for _, one := range built {
 		if found, ok := one.(*push.Backend); ok {
 			b = found
-			b.Attach(store, nil, nil)
+			b.Attach(kept, nil, nil)
 		}
 	}
 	return b, func() error {
 		for _, one := range built {
 			_ = one.Close() // nothing is open
 		}
-		return store.Close()
+		return kept.Close()
 	}, nil
 }
 
@@ -256,20 +256,20 @@ func remove(ctx context.Context, cfg *config.Config, log *slog.Logger, user, ser
 	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
 		return c.Remove(ctx, user, service, node)
 	}
-	store, err := app.InspectRegistrations(cfg)
+	kept, err := app.InspectRegistrations(cfg)
 	switch {
 	case neverPush(cfg, err):
 		return 0, nil
 	case err != nil:
 		return 0, clarified(ctx, cfg, err)
 	}
-	if err := store.Close(); err != nil {
+	if err := kept.Close(); err != nil {
 		return 0, err
 	}
-	if store, err = app.OpenRegistrations(cfg, log); err != nil {
+	if kept, err = app.OpenRegistrations(cfg, log); err != nil {
 		return 0, err
 	}
-	b, closeAll, err := pushBackend(cfg, store)
+	b, closeAll, err := pushBackend(cfg, kept)
 	if err != nil {
 		return 0, err
 	}

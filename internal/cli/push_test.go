@@ -16,11 +16,10 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/decide"
-	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/journal"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/control"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
@@ -35,17 +34,17 @@ func pushSetup(t *testing.T) (path, dir string) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	store, err := registration.OpenEmbedded(filepath.Join(dir, registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(dir, store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	for _, s := range []registration.Service{
+	defer kept.Close()
+	for _, s := range []store.Service{
 		{PubSub: "push.example.net", Node: "one", Options: []notify.Field{{Name: "secret", Value: "hunter2"}, {Name: "topic", Value: "hunter2"}}},
 		{PubSub: "push.example.net", Node: "two", Rules: &decide.UserRules{Muted: map[jid.JID]int64{"hunter2@x": 0}, Rooms: map[jid.JID]string{"hunter2@y": "hunter2"}}},
 		{PubSub: "virtual.example.org", Node: "-t\x1bhree", Options: []notify.Field{{Name: "device_id", Value: "hunter2"}}},
 	} {
-		if err := store.Enable(context.Background(), "alice@example.org", s); err != nil {
+		if err := kept.Enable(context.Background(), "alice@example.org", s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,15 +108,15 @@ func TestPushExplainDevices(t *testing.T) {
 	if got := explain(); strings.Contains(got, "here") {
 		t.Errorf("before there was a device:\n%s", got)
 	}
-	if _, err := os.Stat(filepath.Join(dir, devices.FileName)); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, store.DevicesFile)); err == nil {
 		t.Error("looking has made a store")
 	}
-	store, err := devices.OpenEmbedded(filepath.Join(dir, devices.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenDevices(filepath.Join(dir, store.DevicesFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := store.Put(t.Context(), devices.Device{Owner: "alice@example.org", App: "chat", Target: notify.Target{Kind: notify.FCM, Address: "hunter2"}}, time.Unix(1_600_000_000, 0))
-	if err = errors.Join(err, store.Close()); err != nil {
+	c, err := kept.Put(t.Context(), store.Device{Owner: "alice@example.org", App: "chat", Target: notify.Target{Kind: notify.FCM, Address: "hunter2"}}, time.Unix(1_600_000_000, 0))
+	if err = errors.Join(err, kept.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if got := explain(); !strings.Contains(got, "has 1 device registered here\n") || !strings.Contains(got, c.Node+"  chat  fcm   2020-09-13T12:26:40Z") || strings.Contains(got, c.Secret) {
@@ -142,14 +141,14 @@ func TestPushDisableAlone(t *testing.T) {
 		if code != 0 || stdout != step.says+"\n" {
 			t.Errorf("%q: exit code %d, %s%s", step.args, code, stdout, stderr)
 		}
-		store, err := registration.InspectEmbedded(filepath.Join(dir, registration.FileName))
+		kept, err := store.InspectRegistrations(filepath.Join(dir, store.RegistrationsFile))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if left, err := store.Services(t.Context(), "alice@example.org"); len(left) != step.left || err != nil {
+		if left, err := kept.Services(t.Context(), "alice@example.org"); len(left) != step.left || err != nil {
 			t.Errorf("%q: %d left, %v", step.args, len(left), err)
 		}
-		store.Close()
+		kept.Close()
 	}
 }
 
@@ -177,7 +176,7 @@ func TestPushUsage(t *testing.T) {
 		})
 	}
 	// No instance had push: there is no store, and none is made by asking.
-	if err := os.Rename(filepath.Join(dir, registration.FileName), filepath.Join(dir, "state.db")); err != nil {
+	if err := os.Rename(filepath.Join(dir, store.RegistrationsFile), filepath.Join(dir, "state.db")); err != nil {
 		t.Fatal(err)
 	}
 	for command, says := range map[string]string{"explain": "alice@example.org has 0 registrations", "disable": "0 registrations removed"} {

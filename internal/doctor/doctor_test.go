@@ -18,7 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/app"
@@ -127,7 +127,7 @@ func examine(t *testing.T, cfg *config.Config) []finding.Finding {
 	defer cancel()
 	got := doctor.Alone(ctx, cfg, "test", func(ctx context.Context) (doctor.Lister, func() error, error) {
 		return app.OpenLetters(ctx, cfg.Outbox, 0)
-	}, func() (registration.Store, error) { return app.InspectRegistrations(cfg) })
+	}, func() (store.Registrations, error) { return app.InspectRegistrations(cfg) })
 	if ctx.Err() != nil {
 		t.Error("it has taken too long")
 	}

@@ -14,7 +14,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/backends/push/xmppside"
 	"eventpusher/component"
 	"eventpusher/component/trust"
@@ -139,7 +139,7 @@ func offline(h trust.HostStatus, name string) finding.Finding {
 
 // Registrations opens the store of push registrations for reading; the error of one
 // that is still to be made is fs.ErrNotExist.
-type Registrations func() (registration.Store, error)
+type Registrations func() (store.Registrations, error)
 
 // attachStore lets the push backend among these, if there is one, look into its
 // registrations. The returned function closes them.

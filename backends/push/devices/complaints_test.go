@@ -16,6 +16,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
@@ -109,9 +110,9 @@ func TestFailureIsLogged(t *testing.T) {
 		o.Burst, o.Log = 100, log.logger()
 		o.Apps[0].senders[notify.APNs] = apple
 	})
-	var devices []Credentials
+	var devices []store.Credentials
 	for i := range 3 {
-		c, err := f.store.Put(t.Context(), Device{Owner: jid.JID(fmt.Sprint("user", i, "@example.org")), App: "chat", Target: notify.Target{Kind: notify.APNs, Address: config.Secret(fmt.Sprint("f00", i))}}, f.now)
+		c, err := f.store.Put(t.Context(), store.Device{Owner: jid.JID(fmt.Sprint("user", i, "@example.org")), App: "chat", Target: notify.Target{Kind: notify.APNs, Address: config.Secret(fmt.Sprint("f00", i))}}, f.now)
 		if err != nil {
 			t.Fatal(err)
 		}

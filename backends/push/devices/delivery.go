@@ -15,6 +15,7 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
 	"eventpusher/backends/push/send/apns"
+	"eventpusher/backends/push/store"
 )
 
 const (
@@ -46,7 +47,7 @@ type Options struct {
 // Delivery brings notifications to devices. It is safe for concurrent use.
 type Delivery struct {
 	o         Options
-	store     Store
+	store     store.Devices
 	providers map[providerKey]*provider
 	pacer     *pacer
 	now       func() time.Time
@@ -85,19 +86,19 @@ func NewDelivery(o Options) *Delivery {
 }
 
 // Attach says where the devices are kept. The store stays the caller's.
-func (d *Delivery) Attach(store Store) { d.store = store }
+func (d *Delivery) Attach(s store.Devices) { d.store = s }
 
 // Apps returns the applications.
 func (d *Delivery) Apps() []App { return d.o.Apps }
 
 // Store returns where the devices are kept; nil before Attach.
-func (d *Delivery) Store() Store { return d.store }
+func (d *Delivery) Store() store.Devices { return d.store }
 
 // Deliver notifies the device of that node. It blocks until the provider has answered,
 // the provider's timeout has passed or ctx ends. The error is
 //
 //	nil                        the provider has taken it
-//	ErrUnknown                 there is no such device (any more)
+//	store.ErrUnknown           there is no such device (any more)
 //	ErrNoCall                  the device gets nothing but calls
 //	ErrCoalesced               a newer notification takes its place
 //	backends.ErrGone           the device is dead and was removed
@@ -131,7 +132,7 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 		return backends.Wait(wait, ErrLimited)
 	}
 	n := m.notification(node, d.o.Content, d.o.MaxAge)
-	err = d.o.Routes.Do(ctx, key, device.payer(), func(ctx context.Context) error { return p.sender.Send(ctx, device.Target, n) })
+	err = d.o.Routes.Do(ctx, key, payer(&device), func(ctx context.Context) error { return p.sender.Send(ctx, device.Target, n) })
 	if err != nil && ctx.Err() != nil {
 		err = backends.Wait(failedRetry, ctx.Err())
 	} else {
@@ -149,7 +150,7 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 }
 
 // payer returns who answers for what the device costs.
-func (d *Device) payer() string {
+func payer(d *store.Device) string {
 	if d.Owner != "" {
 		return string(d.Owner)
 	}
@@ -157,7 +158,7 @@ func (d *Device) payer() string {
 }
 
 // conclude says what a provider's answer means for the device.
-func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, err error) error {
+func (d *Delivery) conclude(ctx context.Context, p *provider, device *store.Device, err error) error {
 	if err == nil {
 		p.succeeds()
 		d.touch(device)
@@ -190,7 +191,7 @@ func (d *Delivery) conclude(ctx context.Context, p *provider, device *Device, er
 
 // touch has it stored, within the day, that the device was told something. No delivery
 // waits for the disk because of that.
-func (d *Delivery) touch(device *Device) {
+func (d *Delivery) touch(device *store.Device) {
 	now := d.now()
 	if now.Sub(device.Used) < usedPrecision {
 		return
@@ -227,7 +228,7 @@ func (d *Delivery) storeTouched(now time.Time) {
 }
 
 // bury removes a device that is dead, unless it has registered again since.
-func (d *Delivery) bury(ctx context.Context, p *provider, device *Device, dead *notify.DeadError) error {
+func (d *Delivery) bury(ctx context.Context, p *provider, device *store.Device, dead *notify.DeadError) error {
 	if !p.believes(dead) {
 		p.complaints.Add(slog.LevelWarn, "push: a device is said to be dead, but so it would be if we were set up wrongly (topic, sandbox); it stays", dead.Err, slog.String("provider", p.name), slog.Any("device", device.Target))
 		return backends.Permanent(dead.Err)
@@ -235,9 +236,9 @@ func (d *Delivery) bury(ctx context.Context, p *provider, device *Device, dead *
 	if !dead.Since.IsZero() && dead.Since.Before(device.Registered) {
 		return backends.Permanent(fmt.Errorf("%w, before the device registered again", dead.Err))
 	}
-	same := func(now *Device) bool { return now.Registered.Equal(device.Registered) }
+	same := func(now *store.Device) bool { return now.Registered.Equal(device.Registered) }
 	switch err := d.store.Remove(ctx, device.Node, same); {
-	case errors.Is(err, ErrUnknown):
+	case errors.Is(err, store.ErrUnknown):
 		return backends.Permanent(dead.Err)
 	case err != nil:
 		return fmt.Errorf("push: a device that is dead cannot be removed: %w", err)

@@ -14,6 +14,7 @@ import (
 	"eventpusher/backends"
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
@@ -185,7 +186,7 @@ func TestVerdicts(t *testing.T) {
 			if backends.Reason(err) != tc.reason || waits(err) < tc.after || tc.after == 0 && waits(err) > 0 {
 				t.Errorf("%v (%s), want %s", err, backends.Reason(err), tc.reason)
 			}
-			if _, err := f.store.Get(t.Context(), f.iphone.Node); errors.Is(err, ErrUnknown) != tc.removed {
+			if _, err := f.store.Get(t.Context(), f.iphone.Node); errors.Is(err, store.ErrUnknown) != tc.removed {
 				t.Errorf("the device: %v, want removed %v", err, tc.removed)
 			}
 			if _, err := f.store.Get(t.Context(), f.android.Node); err != nil {
@@ -267,9 +268,9 @@ func TestRestingProvider(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.Burst = 100 })
 	calls := 0
 	f.apple.answers(func(context.Context, notify.Target) error { calls++; return errors.New("reset") })
-	var devices []Credentials
+	var devices []store.Credentials
 	for i := range 3 {
-		c, err := f.store.Put(t.Context(), Device{
+		c, err := f.store.Put(t.Context(), store.Device{
 			Owner: jid.JID(fmt.Sprintf("user%d@example.org", i)), App: "chat", Target: notify.Target{Kind: notify.APNs, Address: config.Secret(fmt.Sprint("beef", i))},
 		}, f.now)
 		if err != nil {
@@ -295,12 +296,28 @@ func TestRestingProvider(t *testing.T) {
 	}
 }
 
+// awayStore cannot be reached.
+type awayStore struct{ store.Devices }
+
+var errAway = errors.New("no connection")
+
+func (awayStore) Get(context.Context, string) (store.Device, error) { return store.Device{}, errAway }
+
+// TestStoreAway: nobody is told that a device is gone while its store cannot be reached.
+func TestStoreAway(t *testing.T) {
+	f := newFixture(t, nil)
+	f.Attach(awayStore{f.store})
+	if err := f.Deliver(t.Context(), f.iphone.Node, message("hi", f.now)); !errors.Is(err, errAway) || backends.Reason(err) != "transient" {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDeliverRefuses(t *testing.T) {
 	f := newFixture(t, nil)
-	if err := f.Deliver(t.Context(), "nobody", message("x", f.now)); !errors.Is(err, ErrUnknown) {
+	if err := f.Deliver(t.Context(), "nobody", message("x", f.now)); !errors.Is(err, store.ErrUnknown) {
 		t.Errorf("unknown: %v", err)
 	}
-	c, err := f.store.Put(t.Context(), Device{App: "removed", Target: notify.Target{Kind: notify.FCM, Address: "x"}}, f.now)
+	c, err := f.store.Put(t.Context(), store.Device{App: "removed", Target: notify.Target{Kind: notify.FCM, Address: "x"}}, f.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +327,7 @@ func TestDeliverRefuses(t *testing.T) {
 	if _, err := f.store.Verify(t.Context(), f.iphone.Node, f.iphone.Secret); err != nil {
 		t.Error(err)
 	}
-	if _, err := f.store.Verify(t.Context(), f.iphone.Node, f.android.Secret); !errors.Is(err, ErrSecret) {
+	if _, err := f.store.Verify(t.Context(), f.iphone.Node, f.android.Secret); !errors.Is(err, store.ErrSecret) {
 		t.Errorf("another's secret: %v", err)
 	}
 }
@@ -320,14 +337,14 @@ func TestUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, nil)
 		start := f.now.Truncate(time.Millisecond)
-		deliver := func(c Credentials, body string, after time.Duration) {
+		deliver := func(c store.Credentials, body string, after time.Duration) {
 			t.Helper()
 			f.now = start.Add(after)
 			if err := f.Deliver(t.Context(), c.Node, message(body, f.now)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		used := func(c Credentials) time.Duration {
+		used := func(c store.Credentials) time.Duration {
 			d, err := f.store.Get(t.Context(), c.Node)
 			if err != nil {
 				t.Fatal(err)
@@ -356,7 +373,7 @@ func TestUse(t *testing.T) {
 // application that shows no call.
 func TestCallsOnly(t *testing.T) {
 	f := newFixture(t, nil)
-	c, err := f.store.Put(t.Context(), Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: notify.APNs, Address: "ca11", Topic: "org.example.chat.voip"}}, f.now)
+	c, err := f.store.Put(t.Context(), store.Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: notify.APNs, Address: "ca11", Topic: "org.example.chat.voip"}}, f.now)
 	if err != nil {
 		t.Fatal(err)
 	}

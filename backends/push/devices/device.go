@@ -1,6 +1,6 @@
 // Package devices is the part of an app server (XEP-0357 section 3) that has nothing
-// to do with XMPP: which devices are registered here, by which unguessable name, and
-// how a notification that was published for one reaches it through its provider.
+// to do with XMPP: it checks what registers as a device, and brings a notification that was
+// published for one to it through its provider.
 package devices
 
 import (
@@ -10,36 +10,12 @@ import (
 	"time"
 
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
-// Device is one installation of an application.
-type Device struct {
-	// Node names the device to the users' servers. Nobody can guess it.
-	Node string
-	// Owner is the bare JID of the account that registered it, empty if the
-	// application's own server did without saying for whom.
-	Owner  jid.JID
-	App    string // by its name in the configuration
-	Target notify.Target
-	// Created is when it was first registered, Registered when last, Used when it was
-	// last told something, to the day; zero if never.
-	Created, Registered, Used time.Time
-}
-
-// Credentials are what the device's owner tells his server.
-type Credentials struct {
-	Node string
-	// Secret goes along with each notification, as publish-option "secret". It is
-	// known to nobody else: only its digest is kept.
-	Secret string
-}
-
-// The errors of this package. Others are the store's own troubles.
+// The errors of this package.
 var (
-	ErrUnknown = errors.New("there is no such device")
-	ErrSecret  = errors.New("the secret is not the device's")
-	ErrTooMany = errors.New("this account has as many devices as are allowed")
 	// ErrCoalesced says that a newer notification takes the place of this one, which
 	// is done with so.
 	ErrCoalesced = errors.New("a newer notification takes its place")
@@ -70,28 +46,28 @@ type Request struct {
 
 // Registry registers devices in its store. It is safe for concurrent use.
 type Registry struct {
-	Store
+	store.Devices
 	apps []App
 	now  func() time.Time
 }
 
 // NewRegistry returns the registry of the applications' devices in a store.
-func NewRegistry(store Store, apps []App) *Registry {
-	return &Registry{Store: store, apps: apps, now: time.Now}
+func NewRegistry(s store.Devices, apps []App) *Registry {
+	return &Registry{Devices: s, apps: apps, now: time.Now}
 }
 
 // Register checks and keeps a device, and returns when the store has it. Who registers
 // the same token or endpoint again gets the same node with another secret.
 //
-// The error is an *InvalidError, ErrTooMany, or says why the store or the look-up of
+// The error is an *InvalidError, store.ErrTooMany, or says why the store or the look-up of
 // an endpoint's host has failed. For an endpoint it asks the DNS.
-func (r *Registry) Register(ctx context.Context, q Request) (Credentials, error) {
+func (r *Registry) Register(ctx context.Context, q Request) (store.Credentials, error) {
 	asked := r.now()
 	app, target, err := r.check(ctx, &q)
 	if err != nil {
-		return Credentials{}, err
+		return store.Credentials{}, err
 	}
-	return r.Put(ctx, Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
+	return r.Put(ctx, store.Device{Owner: q.Owner, App: app.Name, Target: target}, asked)
 }
 
 // Choices returns the names of the applications and the kinds that they have, for

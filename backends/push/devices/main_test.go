@@ -12,15 +12,16 @@ import (
 
 	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/route"
+	"eventpusher/backends/push/store"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newStore(t testing.TB, limit int) *Lists {
+func newStore(t testing.TB, limit int) *store.DeviceLists {
 	t.Helper()
-	s, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), limit, slog.New(slog.DiscardHandler))
+	s, err := store.OpenDevices(filepath.Join(t.TempDir(), store.DevicesFile), limit, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,9 +74,9 @@ func (s *sender) bodies() []string {
 // fixture is a Delivery to senders of every kind, and one device of each.
 type fixture struct {
 	*Delivery
-	store           *Lists
+	store           *store.DeviceLists
 	apple, google   *sender
-	iphone, android Credentials
+	iphone, android store.Credentials
 	now             time.Time
 }
 
@@ -102,9 +103,9 @@ func newFixture(t testing.TB, change func(*Options)) *fixture {
 	return f
 }
 
-func (f *fixture) register(t testing.TB, kind notify.Kind, address string) Credentials {
+func (f *fixture) register(t testing.TB, kind notify.Kind, address string) store.Credentials {
 	t.Helper()
-	c, err := f.store.Put(t.Context(), Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: kind, Address: config.Secret(address)}}, f.now)
+	c, err := f.store.Put(t.Context(), store.Device{Owner: "bob@example.org", App: "chat", Target: notify.Target{Kind: kind, Address: config.Secret(address)}}, f.now)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,3 +1,6 @@
+// Package registration reads how users ask for push notifications: enable and disable in
+// urn:xmpp:push:0 (XEP-0357 section 5), with the checks of MongooseIM
+// (src/event_pusher/mod_event_pusher_push.erl).
 package registration
 
 import (
@@ -9,13 +12,12 @@ import (
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/internal/dataform"
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
-// Bounds of a request. MongooseIM's table has 250 characters for each name; a
-// form is for a handful of short values.
+// Bounds of a request, beside those of names: a form is for a handful of short values.
 const (
-	maxName   = 250
 	maxFields = 32
 	maxForm   = 8 << 10
 )
@@ -30,7 +32,7 @@ type Request struct {
 	// and AllNodes says that every node of the push service is.
 	Enable   bool
 	AllNodes bool
-	Service  Service
+	Service  store.Service
 }
 
 // Element is the child of an IQ, whatever it is. It implements xml.Unmarshaler.
@@ -74,7 +76,7 @@ func (e *Element) Request() (Request, error) {
 	r.Service.PubSub = jid.Prepare(address).Bare() // mellium would write A-labels anew
 	node, given := attribute(e.attr, "node")
 	switch {
-	case given && node == "", len(node) > maxName, len(r.Service.PubSub) > maxName:
+	case given && node == "", len(node) > store.MaxName, len(r.Service.PubSub) > store.MaxName:
 		return Request{}, ErrBadRequest
 	case !given && r.Enable:
 		return Request{}, ErrBadRequest
@@ -109,7 +111,7 @@ func options(f *dataform.Form) ([]notify.Field, error) {
 		switch {
 		case field.Name == "":
 			continue
-		case field.Name == fieldRules:
+		case field.Name == store.FieldRules:
 			return nil, ErrBadRequest
 		case len(field.Values) != 1:
 			return nil, ErrBadRequest

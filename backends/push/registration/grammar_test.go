@@ -10,6 +10,7 @@ import (
 
 	"eventpusher/backends/push/decide"
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -34,7 +35,7 @@ func parse(payload []byte) (Request, error) {
 }
 
 func TestParse(t *testing.T) {
-	phone := Service{PubSub: "push.example.org", Node: "phone"}
+	phone := store.Service{PubSub: "push.example.org", Node: "phone"}
 	for name, c := range map[string]struct {
 		in   string
 		want Request
@@ -42,26 +43,26 @@ func TestParse(t *testing.T) {
 		"no form":             {enable(both, ""), Request{Enable: true, Service: phone}},
 		"empty form":          {enable(both, publishForm("")), Request{Enable: true, Service: phone}},
 		"resource cut":        {enable(`jid='Push.Example.org/x' node='phone'`, ""), Request{Enable: true, Service: phone}},
-		"A-label kept":        {enable(`jid='XN--bcher-kva.example/x' node='phone'`, ""), Request{Enable: true, Service: Service{PubSub: "xn--bcher-kva.example", Node: "phone"}}},
-		"localpart kept":      {enable(`jid='Node@push.example.org' node='phone'`, ""), Request{Enable: true, Service: Service{PubSub: "node@push.example.org", Node: "phone"}}},
-		"node not normalised": {enable(`jid='push.example.org' node=' PhOnE '`, ""), Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: " PhOnE "}}},
+		"A-label kept":        {enable(`jid='XN--bcher-kva.example/x' node='phone'`, ""), Request{Enable: true, Service: store.Service{PubSub: "xn--bcher-kva.example", Node: "phone"}}},
+		"localpart kept":      {enable(`jid='Node@push.example.org' node='phone'`, ""), Request{Enable: true, Service: store.Service{PubSub: "node@push.example.org", Node: "phone"}}},
+		"node not normalised": {enable(`jid='push.example.org' node=' PhOnE '`, ""), Request{Enable: true, Service: store.Service{PubSub: "push.example.org", Node: " PhOnE "}}},
 		"fields": {
 			enable(both, publishForm(`<field var='service'><value>apns</value></field><field var='device_id'><value>a&amp;b</value></field>`)),
-			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "service", Value: "apns"}, {Name: "device_id", Value: "a&b"}}}},
+			Request{Enable: true, Service: store.Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "service", Value: "apns"}, {Name: "device_id", Value: "a&b"}}}},
 		},
 		"empty value, no name, same name": {
 			enable(both, publishForm(`<field var='a'><value/></field><field><value>x</value><value>y</value></field><field var='b'><value>1</value></field><field var='b'><value>2</value></field>`)),
-			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: ""}, {Name: "b", Value: "2"}}}},
+			Request{Enable: true, Service: store.Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: ""}, {Name: "b", Value: "2"}}}},
 		},
 		"other children are nothing": {enable(both, "<x xmlns='urn:example'/><y/>"), Request{Enable: true, Service: phone}},
 		"rules": {
 			enable(both, "<muted xmlns='tigase:push:filter:muted:0'><item jid='Romeo@x'/></muted>"+publishForm("<field var='a'><value>1</value></field>")),
-			Request{Enable: true, Service: Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: "1"}},
+			Request{Enable: true, Service: store.Service{PubSub: "push.example.org", Node: "phone", Options: []notify.Field{{Name: "a", Value: "1"}},
 				Rules: &decide.UserRules{Muted: map[jid.JID]int64{"romeo@x": 0}}}},
 		},
 		"disable ignores rules":  {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'><muted xmlns='tigase:push:filter:muted:0'><item/></muted></disable>`, Request{Service: phone}},
 		"disable a node":         {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'/>`, Request{Service: phone}},
-		"disable all":            {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org'/>`, Request{AllNodes: true, Service: Service{PubSub: "push.example.org"}}},
+		"disable all":            {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org'/>`, Request{AllNodes: true, Service: store.Service{PubSub: "push.example.org"}}},
 		"disable ignores a form": {`<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node='phone'><x xmlns='jabber:x:data'/></disable>`, Request{Service: phone}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestParseRefuses(t *testing.T) {
 		"jid without domain":        enable("jid='a@' node='phone'", ""),
 		"jid in another namespace":  enable("xmlns:p='urn:p' p:jid='push.example.org' node='phone'", ""),
 		"empty node":                enable("jid='push.example.org' node=''", ""),
-		"long node":                 enable("jid='push.example.org' node='"+strings.Repeat("n", maxName+1)+"'", ""),
+		"long node":                 enable("jid='push.example.org' node='"+strings.Repeat("n", store.MaxName+1)+"'", ""),
 		"disable without jid":       `<disable xmlns='urn:xmpp:push:0' node='phone'/>`,
 		"disable with empty jid":    `<disable xmlns='urn:xmpp:push:0' jid=''/>`,
 		"disable with empty node":   `<disable xmlns='urn:xmpp:push:0' jid='push.example.org' node=''/>`,
@@ -104,7 +105,7 @@ func TestParseRefuses(t *testing.T) {
 		"field without value":       enable(both, field("")),
 		"field with two values":     enable(both, field("<value>1</value><value>2</value>")),
 		"value in no namespace":     enable(both, field("<value xmlns=''>1</value>")),
-		"rules as an option":        enable(both, publishForm("<field var='"+fieldRules+"'><value>{}</value></field>")),
+		"rules as an option":        enable(both, publishForm("<field var='"+store.FieldRules+"'><value>{}</value></field>")),
 		"form above the bound":      enable(both, field("<value>"+strings.Repeat("v", maxForm)+"</value>")),
 		"more fields than anything": enable(both, publishForm(strings.Repeat("<field var='a'><value>1</value></field>", 1)+manyFields(maxFields))),
 	} {

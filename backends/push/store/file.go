@@ -41,11 +41,11 @@ var _ Values = (*File)(nil)
 // leftOut is how many entries it cannot read.
 type Convert[T any] func(tx *bolt.Tx) (lists map[string][]T, leftOut int, err error)
 
-// OpenFile opens the file, or begins one. Only one process can have it open. Converted lists
+// openFile opens the file, or begins one. Only one process can have it open. Converted lists
 // are merged into those of the file in one transaction: of two elements that are equal by
 // order the converted one stays, since an earlier version has run last. Entries that cannot
 // be read are counted in a warning.
-func OpenFile[T any](path string, convert Convert[T], order func(a, b T) int, log *slog.Logger) (*File, error) {
+func openFile[T any](path string, convert Convert[T], order func(a, b T) int, log *slog.Logger) (*File, error) {
 	db, err := open(path, false)
 	if err != nil {
 		return nil, err
@@ -95,9 +95,9 @@ func merge[T any](b *bolt.Bucket, key []byte, list []T, order func(a, b T) int) 
 	return readable, b.Put(key, value)
 }
 
-// InspectFile opens the file for reading, while no other process has it open for writing;
+// inspectFile opens the file for reading, while no other process has it open for writing;
 // Change fails. The error of a file that is not there is fs.ErrNotExist.
-func InspectFile(path string) (*File, error) {
+func inspectFile(path string) (*File, error) {
 	if _, err := os.Stat(path); err != nil { // bbolt would try to make one
 		return nil, err
 	}

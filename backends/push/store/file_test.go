@@ -22,12 +22,12 @@ import (
 )
 
 func openStrings(path string) (*File, error) {
-	return OpenFile(path, func(*bolt.Tx) (map[string][]string, int, error) { return nil, 0, nil }, cmp.Compare[string], slog.New(slog.DiscardHandler))
+	return openFile(path, func(*bolt.Tx) (map[string][]string, int, error) { return nil, 0, nil }, cmp.Compare[string], slog.New(slog.DiscardHandler))
 }
 
 // use does all that can be done with a file, and returns the first error.
 func use(path string) error {
-	inspected, err := InspectFile(path)
+	inspected, err := inspectFile(path)
 	if err == nil {
 		err = errors.Join(inspected.Each(context.Background(), func([]byte) error { return nil }), inspected.Close())
 	}

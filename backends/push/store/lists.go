@@ -1,5 +1,6 @@
-// Package store keeps lists, of registrations and of devices: in a file (bbolt), or in a
-// bucket of NATS JetStream for instances that share an outbox there. NATS has no
+// Package store keeps what users have registered for push, and the devices that are
+// registered here, as one list for each user: in a file (bbolt), in a bucket of NATS JetStream
+// for instances that share an outbox there, and registrations also in PostgreSQL. NATS has no
 // transactions: what has to change together belongs into one list.
 package store
 
@@ -55,6 +56,9 @@ func Remove[T any](ctx context.Context, m Model[T], key string, match func(T) bo
 	})
 	return n, err
 }
+
+// ErrTooMany says that the account has as many services or devices as it may have.
+var ErrTooMany = errors.New("the account has as many as are allowed")
 
 // cached is how many lists of a file are kept in memory.
 const cached = 1 << 13

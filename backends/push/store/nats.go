@@ -125,6 +125,9 @@ func (n NATS) Each(ctx context.Context, f func([]byte) error) error {
 }
 
 func explained(err error) error {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("%w, in the size of a message of NATS: %w", ErrTooMany, err)
+	}
 	if errors.Is(err, nats.ErrReconnectBufExceeded) { // which is how the library says it
 		return fmt.Errorf("there is no connection to NATS: %w", err)
 	}

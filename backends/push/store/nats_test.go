@@ -34,7 +34,7 @@ func TestDamaged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := OpenFile(filepath.Join(t.TempDir(), "lists.db"), func(*bolt.Tx) (map[string][]string, int, error) { return nil, 0, nil }, strings.Compare, slog.New(slog.DiscardHandler))
+	file, err := openFile(filepath.Join(t.TempDir(), "lists.db"), func(*bolt.Tx) (map[string][]string, int, error) { return nil, 0, nil }, strings.Compare, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/send/webpush"
+	"eventpusher/backends/push/store"
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/event"
@@ -37,7 +38,7 @@ var clock = time.Unix(1_700_000_000, 0).UTC()
 // fixture is Devices with one application that has FCM and Web Push.
 type fixture struct {
 	*Devices
-	store   devices.Store
+	store   store.Devices
 	web     *pushtest.WebPush
 	refused []string // what Options.Refused was told
 }
@@ -56,14 +57,14 @@ func newFixture(t testing.TB) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 3, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenDevices(filepath.Join(t.TempDir(), store.DevicesFile), 3, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
-	f := &fixture{store: store, web: web}
+	t.Cleanup(func() { kept.Close() })
+	f := &fixture{store: kept, web: web}
 	f.Devices = NewDevices(DevicesOptions{
-		Own: "events.localhost", Apps: apps, Store: store, Now: func() time.Time { return clock },
+		Own: "events.localhost", Apps: apps, Store: kept, Now: func() time.Time { return clock },
 		Served: jid.NewDomains("localhost"), Rooms: jid.NewDomains("conference.localhost"),
 		Refused: func(_ context.Context, publisher jid.JID, node string, why error) {
 			f.refused = append(f.refused, string(publisher)+" "+node+": "+why.Error())
@@ -72,7 +73,7 @@ func newFixture(t testing.TB) *fixture {
 	return f
 }
 
-func (f *fixture) register(t testing.TB, owner jid.JID, token string) devices.Credentials {
+func (f *fixture) register(t testing.TB, owner jid.JID, token string) store.Credentials {
 	t.Helper()
 	c, err := f.registry.Register(context.Background(), devices.Request{Owner: owner, Kind: "fcm", Token: token})
 	if err != nil {
@@ -185,8 +186,8 @@ func TestAccept(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, outcomeOf(err), tc.want)
 		}
 	}
-	secret := "example.org " + c.Node + ": " + devices.ErrSecret.Error()
-	refused := []string{secret, secret, "example.org 0123: " + devices.ErrUnknown.Error()}
+	secret := "example.org " + c.Node + ": " + store.ErrSecret.Error()
+	refused := []string{secret, secret, "example.org 0123: " + store.ErrUnknown.Error()}
 	slices.Sort(f.refused)
 	slices.Sort(refused)
 	if diff := cmp.Diff(refused, f.refused); diff != "" {

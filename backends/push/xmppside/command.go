@@ -14,6 +14,7 @@ import (
 
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/internal/dataform"
+	"eventpusher/backends/push/store"
 	"eventpusher/component"
 	"eventpusher/internal/jid"
 )
@@ -137,7 +138,7 @@ func (d *Devices) unregister(ctx context.Context, owner jid.JID, c *command) ([]
 			b.WriteString("</x>")
 		}), nil
 	}
-	if err := d.registry.Remove(ctx, c.Form.Value("node"), func(one *devices.Device) bool { return one.Owner == owner }); err != nil {
+	if err := d.registry.Remove(ctx, c.Form.Value("node"), func(one *store.Device) bool { return one.Owner == owner }); err != nil {
 		return nil, d.refuse(err)
 	}
 	return c.answer("completed", nil), nil
@@ -184,9 +185,9 @@ func (d *Devices) refuse(err error) *component.StanzaError {
 	switch {
 	case errors.As(err, &invalid):
 		return &component.StanzaError{Type: "modify", Condition: "bad-request", Text: invalid.Error()}
-	case errors.Is(err, devices.ErrTooMany):
+	case errors.Is(err, store.ErrTooMany):
 		return &component.StanzaError{Type: "cancel", Condition: "not-allowed", Text: err.Error()}
-	case errors.Is(err, devices.ErrUnknown):
+	case errors.Is(err, store.ErrUnknown):
 		return &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
 	}
 	d.complaints.Add(slog.LevelWarn, "push: a device could not be registered or removed, its owner was told to try again", err)

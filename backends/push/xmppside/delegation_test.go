@@ -17,6 +17,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/registration"
 	"eventpusher/backends/push/send/xmpp"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -36,16 +37,16 @@ const (
 )
 
 // registering returns Users with a store.
-func registering(t *testing.T) (delegator, registration.Store) {
+func registering(t *testing.T) (delegator, store.Registrations) {
 	t.Helper()
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(t.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
+	t.Cleanup(func() { kept.Close() })
 	backend := push.New(push.Options{})
-	backend.Attach(store, nil, nil)
-	return delegator{NewUsers(UsersOptions{Push: backend, Hosts: jid.NewDomains("localhost")})}, store
+	backend.Attach(kept, nil, nil)
+	return delegator{NewUsers(UsersOptions{Push: backend, Hosts: jid.NewDomains("localhost")})}, kept
 }
 
 type delegator struct{ *Users }
@@ -67,7 +68,7 @@ func TestDelegated(t *testing.T) {
 		"ejabberd": {fromEjabberd, toEjabberd, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, store := registering(t)
+			u, kept := registering(t)
 			a, err := readAsk([]byte(c.in))
 			if err != nil {
 				t.Fatal(err)
@@ -75,7 +76,7 @@ func TestDelegated(t *testing.T) {
 			if diff := cmp.Diff(c.answer, u.answerOf(a)); diff != "" {
 				t.Error(diff)
 			}
-			list, err := store.Services(context.Background(), "alice@localhost")
+			list, err := kept.Services(context.Background(), "alice@localhost")
 			if err != nil || len(list) != c.services {
 				t.Errorf("%v, %v", list, err)
 			}
@@ -111,7 +112,7 @@ func TestDelegatedRefuses(t *testing.T) {
 		"addressed to a gap": {inner(`type='set' from='alice@localhost/r1' to='localhost/x'`, anEnable), "<error type='auth'><forbidden "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u, store := registering(t)
+			u, kept := registering(t)
 			a, err := readAsk([]byte(delegated(c.inner)))
 			if err != nil {
 				t.Fatal(err)
@@ -129,7 +130,7 @@ func TestDelegatedRefuses(t *testing.T) {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
-			if n, err := store.Count(context.Background()); n != 0 || err != nil {
+			if n, err := kept.Count(context.Background()); n != 0 || err != nil {
 				t.Errorf("%d registrations, %v", n, err)
 			}
 		})
@@ -201,8 +202,8 @@ func TestStoreAway(t *testing.T) {
 }
 
 // brokenStore is away.
-type brokenStore struct{ registration.Store }
+type brokenStore struct{ store.Registrations }
 
-func (*brokenStore) Services(context.Context, jid.JID) ([]registration.Service, error) {
+func (*brokenStore) Services(context.Context, jid.JID) ([]store.Service, error) {
 	return nil, fmt.Errorf("database: %w", errors.New("connection refused"))
 }

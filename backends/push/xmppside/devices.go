@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/internal/complain"
 	"eventpusher/backends/push/notify"
+	"eventpusher/backends/push/store"
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -33,13 +34,13 @@ const publishTimeout = 20 * time.Second
 type DevicesOptions struct {
 	Own    jid.JID // the component's domain
 	Apps   []devices.App
-	Store  devices.Store
+	Store  store.Devices
 	Served jid.Domains // whose users register devices
 	// Rooms are the domains that have rooms: who writes there is told to devices with the
 	// nick, others without their session.
 	Rooms jid.Domains
 	// Refused is told which server has published for a node in vain, and why:
-	// devices.ErrUnknown or devices.ErrSecret.
+	// store.ErrUnknown or store.ErrSecret.
 	Refused func(ctx context.Context, server jid.JID, node string, why error)
 	// Keep keeps events. kept is called once, by any goroutine: with nil when they are on
 	// disk, else with why they are not. It must not block, and neither does Keep.

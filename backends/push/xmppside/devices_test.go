@@ -16,6 +16,7 @@ import (
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
 	"eventpusher/backends/push/pushtest"
+	"eventpusher/backends/push/store"
 	"eventpusher/component"
 	"eventpusher/config"
 	"eventpusher/internal/jid"
@@ -46,7 +47,7 @@ type publishers struct {
 	t       *testing.T
 	disk    *fullDisk
 	desk    *Devices
-	store   devices.Store
+	store   store.Devices
 	google  *pushtest.Sink
 	session *xmppserver.Session
 	backend *push.Backend
@@ -93,7 +94,7 @@ cacertfile = %q
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.store, err = devices.OpenEmbedded(filepath.Join(t.TempDir(), devices.FileName), 0, slog.New(slog.DiscardHandler)); err != nil {
+	if w.store, err = store.OpenDevices(filepath.Join(t.TempDir(), store.DevicesFile), 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	backend.Devices().Attach(w.store)
@@ -253,29 +254,29 @@ func TestPublishAtTheEnd(t *testing.T) {
 
 // hangingStore does not answer for one device before the gate opens.
 type hangingStore struct {
-	devices.Store
+	store.Devices
 	node  string
 	gate  chan struct{}
 	asked atomic.Int32 // and has not answered yet
 }
 
-func (s *hangingStore) Verify(ctx context.Context, node, secret string) (devices.Device, error) {
+func (s *hangingStore) Verify(ctx context.Context, node, secret string) (store.Device, error) {
 	if node == s.node {
 		s.asked.Add(1)
 		defer s.asked.Add(-1)
 		select {
 		case <-s.gate:
 		case <-ctx.Done():
-			return devices.Device{}, ctx.Err()
+			return store.Device{}, ctx.Err()
 		}
 	}
-	return s.Store.Verify(ctx, node, secret)
+	return s.Devices.Verify(ctx, node, secret)
 }
 
 // hang has the store hang for the device, and registers one for which it does not.
 func (w *publishers) hang() (s *hangingStore, other string) {
 	w.t.Helper()
-	s = &hangingStore{Store: w.store, node: w.node, gate: make(chan struct{})}
+	s = &hangingStore{Devices: w.store, node: w.node, gate: make(chan struct{})}
 	registry := devices.NewRegistry(s, w.backend.Devices().Apps())
 	w.desk.registry = registry
 	c, err := registry.Register(w.t.Context(), devices.Request{Kind: "fcm", Token: "second"})

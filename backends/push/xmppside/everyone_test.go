@@ -12,7 +12,7 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/journal"
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/component"
 	"eventpusher/component/trust"
 	"eventpusher/event"
@@ -44,16 +44,16 @@ func (*heard) Status() component.Status {
 
 // TestExplainEverywhere puts together what the instances know, each of its part.
 func TestExplainEverywhere(t *testing.T) {
-	store, err := registration.OpenEmbedded(filepath.Join(t.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(t.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
+	defer kept.Close()
 	start := time.UnixMicro(1_700_000_000_000_000).UTC()
 	all := &everyone{}
 	for i := range 2 {
 		b := push.New(push.Options{Now: func() time.Time { return start.Add(time.Duration(3-i) * time.Second) }})
-		b.Attach(store, nil, nil)
+		b.Attach(kept, nil, nil)
 		r := NewUsers(UsersOptions{Push: b, Relay: all, Instances: all.standing})
 		r.Attach(&oneLink{})
 		r.instance = string(rune('a' + i))
@@ -62,7 +62,7 @@ func TestExplainEverywhere(t *testing.T) {
 		all.instances = append(all.instances, r)
 	}
 	all.instances[0].Attach(&heard{})
-	if err := store.Enable(t.Context(), "bob@x", registration.Service{PubSub: "push.x", Node: "n"}); err != nil {
+	if err := kept.Enable(t.Context(), "bob@x", store.Service{PubSub: "push.x", Node: "n"}); err != nil {
 		t.Fatal(err)
 	}
 	want := push.Explanation{

@@ -12,6 +12,7 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -87,7 +88,7 @@ func (d *Devices) get(w http.ResponseWriter, r *http.Request) {
 	if err == nil && owner == "" {
 		err = &devices.InvalidError{Field: "user", Text: "is missing"}
 	}
-	var all []devices.Device
+	var all []store.Device
 	if err == nil {
 		all, err = d.registry.List(r.Context(), owner)
 	}
@@ -108,7 +109,7 @@ func (d *Devices) delete(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err != nil:
 	case node != "":
-		if err = d.registry.Remove(r.Context(), node, func(*devices.Device) bool { return true }); err == nil {
+		if err = d.registry.Remove(r.Context(), node, func(*store.Device) bool { return true }); err == nil {
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
@@ -140,9 +141,9 @@ func (d *Devices) failWith(w http.ResponseWriter, err error) {
 	switch {
 	case errors.As(err, &invalid):
 		refuse(w, http.StatusBadRequest, invalid.Field, invalid.Error())
-	case errors.Is(err, devices.ErrTooMany):
+	case errors.Is(err, store.ErrTooMany):
 		refuse(w, http.StatusConflict, "user", err.Error())
-	case errors.Is(err, devices.ErrUnknown):
+	case errors.Is(err, store.ErrUnknown):
 		refuse(w, http.StatusNotFound, "node", err.Error())
 	default:
 		d.complaints.Add(slog.LevelWarn, "push: a request about devices failed", err)

@@ -10,6 +10,7 @@ import (
 
 	"eventpusher/backends/push"
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/store"
 	"eventpusher/component"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
@@ -65,10 +66,10 @@ func readPublish(from jid.JID, iq []byte) (*publication, error) {
 func (d *Devices) accept(ctx context.Context, p *publication) (event.Event, error) {
 	device, err := d.registry.Verify(ctx, p.node, p.secret)
 	switch {
-	case errors.Is(err, devices.ErrUnknown):
+	case errors.Is(err, store.ErrUnknown):
 		d.o.Refused(ctx, p.from, p.node, err)
 		return event.Event{}, &component.StanzaError{Type: "cancel", Condition: "item-not-found"}
-	case errors.Is(err, devices.ErrSecret):
+	case errors.Is(err, store.ErrSecret):
 		d.o.Refused(ctx, p.from, p.node, err)
 		return event.Event{}, &component.StanzaError{Type: "auth", Condition: "forbidden"}
 	case errors.Is(err, context.Canceled):

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"eventpusher/backends/push/registration"
+	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
@@ -106,11 +106,11 @@ func (t *turns) held() int {
 // BenchmarkRegistrations stores what many users ask for at once, as after a restart of
 // their server, in the embedded store.
 func BenchmarkRegistrations(b *testing.B) {
-	store, err := registration.OpenEmbedded(filepath.Join(b.TempDir(), registration.FileName), 0, slog.New(slog.DiscardHandler))
+	kept, err := store.OpenRegistrations(filepath.Join(b.TempDir(), store.RegistrationsFile), 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer store.Close()
+	defer kept.Close()
 	turns := newTurns(userLimits)
 	ctx, stop := context.WithCancel(b.Context())
 	ended := make(chan error, 1)
@@ -121,7 +121,7 @@ func BenchmarkRegistrations(b *testing.B) {
 		stored.Add(1)
 		job := func(ctx context.Context) {
 			defer stored.Done()
-			if err := store.Enable(ctx, user, registration.Service{PubSub: "push.example.org", Node: "1"}); err != nil {
+			if err := kept.Enable(ctx, user, store.Service{PubSub: "push.example.org", Node: "1"}); err != nil {
 				b.Error(err)
 			}
 		}

@@ -1,8 +1,10 @@
-package devices
+package store
 
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,15 +21,31 @@ import (
 	"eventpusher/internal/jid"
 )
 
+const bob = jid.JID("bob@example.org")
+
+func newDevices(t testing.TB, limit int) *DeviceLists {
+	t.Helper()
+	s, err := OpenDevices(filepath.Join(t.TempDir(), DevicesFile), limit, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
 func target(address string) notify.Target {
 	return notify.Target{Kind: notify.WebPush, Address: config.Secret(address), P256DH: "key", Auth: "auth"}
 }
 
 // opener returns an empty store that allows an owner so many devices.
-type opener func(t *testing.T, limit int) Store
+type opener func(t *testing.T, limit int) Devices
 
-// storeSuite is what every store must do.
-func storeSuite(t *testing.T, open opener) {
+// deviceSuite is what every store must do.
+func deviceSuite(t *testing.T, open opener) {
 	for name, test := range map[string]func(*testing.T, opener){
 		"credentials": suiteCredentials, "registering again renews": suiteRegisteringAgainRenews, "limit per owner": suiteLimitPerOwner,
 		"forget until": suiteForgetUntil, "list": suiteList, "touch": suiteTouch, "together": suiteStoreTogether,

@@ -1,4 +1,4 @@
-package registration
+package store
 
 import (
 	"bytes"
@@ -25,9 +25,9 @@ import (
 
 const testLimit = 3
 
-func newEmbedded(t testing.TB) *Lists {
+func newRegistrations(t testing.TB) *RegistrationLists {
 	t.Helper()
-	e, err := OpenEmbedded(filepath.Join(t.TempDir(), FileName), testLimit, slog.New(slog.DiscardHandler))
+	e, err := OpenRegistrations(filepath.Join(t.TempDir(), RegistrationsFile), testLimit, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,13 +39,13 @@ func newEmbedded(t testing.TB) *Lists {
 	return e
 }
 
-func TestEmbedded(t *testing.T) {
-	storeSuite(t, func(t *testing.T) Store { return newEmbedded(t) })
+func TestRegistrations(t *testing.T) {
+	registrationSuite(t, func(t *testing.T) Registrations { return newRegistrations(t) })
 }
 
-// storeSuite is what every store must do; fresh returns an empty one that allows
+// registrationSuite is what every store must do; fresh returns an empty one that allows
 // testLimit services for each user.
-func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
+func registrationSuite(t *testing.T, fresh func(*testing.T) Registrations) {
 	ctx := context.Background()
 	a := Service{PubSub: "a.example", Node: "1", Options: []notify.Field{{Name: "service", Value: "apns"}, {Name: "device_id", Value: "ü\"'<"}}}
 	a2 := Service{PubSub: "a.example", Node: "2"}
@@ -56,7 +56,7 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 			t.Fatal(err)
 		}
 	}
-	want := func(t *testing.T, s Store, owner jid.JID, want ...Service) {
+	want := func(t *testing.T, s Registrations, owner jid.JID, want ...Service) {
 		t.Helper()
 		got, err := s.Services(ctx, owner)
 		must(t, err)
@@ -64,7 +64,7 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 			t.Error(diff)
 		}
 	}
-	add := func(t *testing.T, s Store, owner jid.JID, list ...Service) {
+	add := func(t *testing.T, s Registrations, owner jid.JID, list ...Service) {
 		t.Helper()
 		for _, one := range list {
 			must(t, s.Enable(ctx, owner, one))
@@ -119,7 +119,7 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 		if err := s.Enable(ctx, "alice@x", Service{PubSub: "c.example", Node: "1", Sessions: []string{"tab"}}); !errors.Is(err, ErrTooMany) {
 			t.Errorf("got %v", err)
 		}
-		add(t, s, "alice@x", by(b, strings.Repeat("r", maxName+1))) // which is not kept
+		add(t, s, "alice@x", by(b, strings.Repeat("r", MaxName+1))) // which is not kept
 		want(t, s, "alice@x", a, by(a2, "phone", "desk"), by(b, "tab"))
 		_, err := s.Disable(ctx, "alice@x", a2.PubSub, a2.Node)
 		must(t, err)
@@ -244,8 +244,8 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 	})
 	t.Run("long names", func(t *testing.T) {
 		s := fresh(t)
-		long := Service{PubSub: jid.JID(strings.Repeat("p", maxName)), Node: strings.Repeat("ü", maxName/2)}
-		owner := jid.JID(strings.Repeat("o", maxName))
+		long := Service{PubSub: jid.JID(strings.Repeat("p", MaxName)), Node: strings.Repeat("ü", MaxName/2)}
+		owner := jid.JID(strings.Repeat("o", MaxName))
 		add(t, s, owner, long)
 		want(t, s, owner, long)
 	})
@@ -290,9 +290,9 @@ func storeSuite(t *testing.T, fresh func(*testing.T) Store) {
 	})
 }
 
-func TestEmbeddedSurvives(t *testing.T) {
-	path := filepath.Join(t.TempDir(), FileName)
-	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+func TestRegistrationsSurvive(t *testing.T) {
+	path := filepath.Join(t.TempDir(), RegistrationsFile)
+	e, err := OpenRegistrations(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,13 +300,13 @@ func TestEmbeddedSurvives(t *testing.T) {
 	if err := e.Enable(context.Background(), "alice@x", s); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := OpenRegistrations(path, 0, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("two processes could open the store")
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	e, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	e, err = OpenRegistrations(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,9 +320,9 @@ func TestEmbeddedSurvives(t *testing.T) {
 	}
 }
 
-// TestEmbeddedOfOld converts a file in which each service had a key, once.
-func TestEmbeddedOfOld(t *testing.T) {
-	ctx, path := context.Background(), filepath.Join(t.TempDir(), FileName)
+// TestRegistrationsOfOld converts a file in which each service had a key, once.
+func TestRegistrationsOfOld(t *testing.T) {
+	ctx, path := context.Background(), filepath.Join(t.TempDir(), RegistrationsFile)
 	db, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -343,7 +343,7 @@ func TestEmbeddedOfOld(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := InspectEmbedded(path); err == nil || !strings.Contains(err.Error(), "converts it") {
+	if _, err := InspectRegistrations(path); err == nil || !strings.Contains(err.Error(), "converts it") {
 		t.Errorf("before it is converted: %v", err)
 	}
 	want := []Service{
@@ -353,7 +353,7 @@ func TestEmbeddedOfOld(t *testing.T) {
 	}
 	var log bytes.Buffer
 	for range 2 {
-		e, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
+		e, err := OpenRegistrations(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -392,11 +392,11 @@ func edited(t *testing.T, path, bucket, key, value string) {
 	}
 }
 
-// TestEmbeddedAfterRollback: what an earlier version has written into a file that was
+// TestRegistrationsAfterRollback: what an earlier version has written into a file that was
 // converted before joins what is there.
-func TestEmbeddedAfterRollback(t *testing.T) {
-	ctx, path := t.Context(), filepath.Join(t.TempDir(), FileName)
-	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+func TestRegistrationsAfterRollback(t *testing.T) {
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), RegistrationsFile)
+	e, err := OpenRegistrations(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -408,7 +408,7 @@ func TestEmbeddedAfterRollback(t *testing.T) {
 	}
 	edited(t, path, "services", "alice@x\x00a.example\x00laptop", `{}`)
 	edited(t, path, "services", "alice@x\x00a.example\x00tablet", `{"o":[{"Name":"x","Value":"newer"}]}`)
-	if e, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
+	if e, err = OpenRegistrations(path, 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	defer e.Close()
@@ -423,23 +423,23 @@ func TestEmbeddedAfterRollback(t *testing.T) {
 	}
 }
 
-// TestEmbeddedDamaged: a list that cannot be read does not keep its user from starting anew.
-func TestEmbeddedDamaged(t *testing.T) {
+// TestRegistrationsDamaged: a list that cannot be read does not keep its user from starting anew.
+func TestRegistrationsDamaged(t *testing.T) {
 	ctx := t.Context()
 	a := Service{PubSub: "a.example", Node: "1"}
-	for name, use := range map[string]func(*Lists) error{
-		"Enable":     func(e *Lists) error { return e.Enable(ctx, "alice@x", a) },
-		"Disable":    func(e *Lists) error { _, err := e.Disable(ctx, "alice@x", "a.example", "1"); return err },
-		"DisableAll": func(e *Lists) error { _, err := e.DisableAll(ctx, "alice@x", "a.example"); return err },
-		"Forget":     func(e *Lists) error { _, err := e.Forget(ctx, "alice@x", time.Unix(1, 0)); return err },
-		"Remove":     func(e *Lists) error { _, err := e.Remove(ctx, "alice@x", &a); return err },
-		"Services":   func(e *Lists) error { _, err := e.Services(ctx, "alice@x"); return err },
+	for name, use := range map[string]func(*RegistrationLists) error{
+		"Enable":     func(e *RegistrationLists) error { return e.Enable(ctx, "alice@x", a) },
+		"Disable":    func(e *RegistrationLists) error { _, err := e.Disable(ctx, "alice@x", "a.example", "1"); return err },
+		"DisableAll": func(e *RegistrationLists) error { _, err := e.DisableAll(ctx, "alice@x", "a.example"); return err },
+		"Forget":     func(e *RegistrationLists) error { _, err := e.Forget(ctx, "alice@x", time.Unix(1, 0)); return err },
+		"Remove":     func(e *RegistrationLists) error { _, err := e.Remove(ctx, "alice@x", &a); return err },
+		"Services":   func(e *RegistrationLists) error { _, err := e.Services(ctx, "alice@x"); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), FileName)
-			edited(t, path, "lists", valueKey("alice@x"), `[{`)
+			path := filepath.Join(t.TempDir(), RegistrationsFile)
+			edited(t, path, "lists", userValue("alice@x"), `[{`)
 			var log bytes.Buffer
-			e, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
+			e, err := OpenRegistrations(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -460,13 +460,13 @@ func TestEmbeddedDamaged(t *testing.T) {
 	}
 }
 
-func TestInspectEmbedded(t *testing.T) {
+func TestInspectRegistrations(t *testing.T) {
 	ctx := context.Background()
-	path := filepath.Join(t.TempDir(), FileName)
-	if _, err := InspectEmbedded(path); !errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(t.TempDir(), RegistrationsFile)
+	if _, err := InspectRegistrations(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing there: %v", err)
 	}
-	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	e, err := OpenRegistrations(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,13 +474,13 @@ func TestInspectEmbedded(t *testing.T) {
 	if err := e.Enable(ctx, "alice@x", s); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := InspectEmbedded(path); err == nil || !strings.Contains(err.Error(), "another process has") {
+	if _, err := InspectRegistrations(path); err == nil || !strings.Contains(err.Error(), "another process has") {
 		t.Errorf("beside a running instance: %v", err)
 	}
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
-	i, err := InspectEmbedded(path)
+	i, err := InspectRegistrations(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -495,11 +495,11 @@ func TestInspectEmbedded(t *testing.T) {
 	if err := i.Enable(ctx, "bob@x", s); err == nil {
 		t.Error("it can be written to")
 	}
-	other := filepath.Join(t.TempDir(), FileName)
+	other := filepath.Join(t.TempDir(), RegistrationsFile)
 	if err := os.WriteFile(other, []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := InspectEmbedded(other); err == nil {
+	if _, err := InspectRegistrations(other); err == nil {
 		t.Error("what is no database was opened")
 	}
 }
@@ -507,20 +507,20 @@ func TestInspectEmbedded(t *testing.T) {
 // BenchmarkServices looks up one of 100 000 registrations. RSS-MiB is what the
 // process has grown by after every one was looked up in a store that was just opened.
 func BenchmarkServices(b *testing.B) {
-	path := filepath.Join(b.TempDir(), FileName)
-	e, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	path := filepath.Join(b.TempDir(), RegistrationsFile)
+	e, err := OpenRegistrations(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}
 	const users = 100_000
 	b.Logf("filling in %d registrations", users)
-	fill(b, e, users)
+	fillRegistrations(b, e, users)
 	if err := e.Close(); err != nil {
 		b.Fatal(err)
 	}
 	debug.FreeOSMemory()
 	before := residentMiB(b)
-	if e, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
+	if e, err = OpenRegistrations(path, 0, slog.New(slog.DiscardHandler)); err != nil {
 		b.Fatal(err)
 	}
 	defer e.Close()
@@ -559,7 +559,7 @@ func residentMiB(b *testing.B) float64 {
 
 func user(i int) jid.JID { return jid.JID(fmt.Sprintf("user%d@example.org", i*7919%100_003)) }
 
-func fill(tb testing.TB, e *Lists, users int) {
+func fillRegistrations(tb testing.TB, e *RegistrationLists, users int) {
 	tb.Helper()
 	work := make(chan int)
 	var all sync.WaitGroup

@@ -1,6 +1,6 @@
 //go:build linux
 
-package registration
+package store
 
 import (
 	"context"
@@ -14,27 +14,26 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/store"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/natsrpc"
 )
 
-func TestKV(t *testing.T) {
+func TestRegistrationsInNATS(t *testing.T) {
 	nats := harness.NATS(t, harness.NATSOptions{})
 	ctx := context.Background()
 	n := 0
-	open := func(t *testing.T) *Lists {
+	open := func(t *testing.T) *RegistrationLists {
 		t.Helper()
 		b, err := natsrpc.OpenBucket(natsrpc.Options{URL: nats.URL(), Prefix: fmt.Sprint("T", n), Replicas: 1, Log: slog.New(slog.DiscardHandler)}, "push")
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := Open(store.NATS{Bucket: b}, testLimit, slog.New(slog.DiscardHandler))
+		s := RegistrationsIn(NATS{Bucket: b}, testLimit, slog.New(slog.DiscardHandler))
 		t.Cleanup(func() { s.Close() })
 		return s
 	}
 	t.Run("as every store", func(t *testing.T) {
-		storeSuite(t, func(t *testing.T) Store { n++; return open(t) })
+		registrationSuite(t, func(t *testing.T) Registrations { n++; return open(t) })
 	})
 	t.Run("too large for a message", func(t *testing.T) {
 		n++

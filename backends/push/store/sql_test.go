@@ -1,6 +1,6 @@
 //go:build linux
 
-package registration
+package store
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 	"eventpusher/internal/jid"
 )
 
-func openSQL(t *testing.T, d *harness.Database, password string) *Lists {
+func openSQL(t *testing.T, d *harness.Database, password string) *RegistrationLists {
 	t.Helper()
 	s, err := OpenSQL(&config.RDBMSPool{
 		PoolOptions: config.PoolOptions{Workers: 4}, Driver: "pgsql", Host: d.Host, Port: d.Port,
@@ -37,7 +37,7 @@ func TestSQL(t *testing.T) {
 	ctx := context.Background()
 	conn := d.Dial()
 	t.Run("as every store", func(t *testing.T) {
-		storeSuite(t, func(t *testing.T) Store {
+		registrationSuite(t, func(t *testing.T) Registrations {
 			if _, err := conn.Exec(ctx, "DROP TABLE IF EXISTS event_pusher_push_subscription, eventpusher_push_session"); err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +105,7 @@ func TestSQL(t *testing.T) {
 			t.Error("no error while the database is away")
 		}
 		d.Start()
-		for _, one := range []*Lists{s, late} {
+		for _, one := range []*RegistrationLists{s, late} {
 			got, err := one.Services(ctx, "kept@x")
 			if err != nil {
 				t.Fatal(err)
@@ -125,7 +125,7 @@ func TestPgBouncer(t *testing.T) {
 	for _, mode := range []string{"session", "transaction"} {
 		t.Run(mode, func(t *testing.T) {
 			b := harness.PgBouncer(t, d, mode)
-			storeSuite(t, func(t *testing.T) Store {
+			registrationSuite(t, func(t *testing.T) Registrations {
 				if _, err := conn.Exec(t.Context(), "DROP TABLE IF EXISTS event_pusher_push_subscription, eventpusher_push_session"); err != nil {
 					t.Fatal(err)
 				}

@@ -1,12 +1,7 @@
-// Package registration is how users ask for push notifications: the grammar of
-// enable and disable in urn:xmpp:push:0 (XEP-0357 section 5), with the checks of
-// MongooseIM (src/event_pusher/mod_event_pusher_push.erl), and the stores that
-// keep what was asked for.
-package registration
+package store
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"eventpusher/backends/push/decide"
@@ -31,16 +26,16 @@ type Service struct {
 	Created time.Time `json:",omitzero"`
 	// Sessions are the resources of the sessions that have enabled this service last of
 	// all they have enabled, newest first, as many as the store remembers; nil if it
-	// knows none. They tell at which device a session is (see Store.Enable).
+	// knows none. They tell at which device a session is (see Registrations.Enable).
 	Sessions []string `json:",omitempty"`
 }
 
 // Option returns the value of an option, empty if it is not there.
 func (s *Service) Option(name string) string { return notify.Value(s.Options, name) }
 
-// Store keeps the services of each user. All methods are safe for concurrent use;
+// Registrations keeps the services of each user. All methods are safe for concurrent use;
 // owners are bare JIDs. Errors are the store's own troubles, except ErrTooMany.
-type Store interface {
+type Registrations interface {
 	// Enable adds a service, or replaces the one of the same node. It returns when
 	// the service is as safe as the store makes it, or ErrTooMany, which leaves
 	// everything as it was. s.Sessions has the session that asks, or nobody: it joins
@@ -93,5 +88,6 @@ func createdUntil(created, until time.Time) bool {
 	return until.IsZero() || !created.After(until)
 }
 
-// ErrTooMany says that the user has as many services as are allowed.
-var ErrTooMany = errors.New("too many push services are enabled for this account")
+// MaxName is how many bytes the name of a service, a node or a session may have: MongooseIM's
+// table has 250 characters for each.
+const MaxName = 250

@@ -1,6 +1,6 @@
 //go:build linux
 
-package devices
+package store
 
 import (
 	"context"
@@ -15,8 +15,6 @@ import (
 
 	js "github.com/nats-io/nats.go/jetstream"
 
-	"eventpusher/backends"
-	"eventpusher/backends/push/store"
 	"eventpusher/internal/harness"
 	"eventpusher/internal/jid"
 	"eventpusher/internal/natsrpc"
@@ -40,20 +38,20 @@ func (k *kvs) bucket(t testing.TB, n int) *natsrpc.Bucket {
 }
 
 // open returns a store in a bucket of its own.
-func (k *kvs) open(t *testing.T, limit int) Store {
+func (k *kvs) open(t *testing.T, limit int) Devices {
 	k.n++
-	return Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler))
+	return DevicesIn(NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler))
 }
 
 // two returns two stores in one bucket, as two instances have them.
-func (k *kvs) two(t *testing.T, limit int) [2]*Lists {
+func (k *kvs) two(t *testing.T, limit int) [2]*DeviceLists {
 	k.n++
-	return [2]*Lists{Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler)), Open(store.NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler))}
+	return [2]*DeviceLists{DevicesIn(NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler)), DevicesIn(NATS{Bucket: k.bucket(t, k.n)}, limit, slog.New(slog.DiscardHandler))}
 }
 
-func TestKV(t *testing.T) {
+func TestDevicesInNATS(t *testing.T) {
 	k := &kvs{nats: harness.NATS(t, harness.NATSOptions{})}
-	storeSuite(t, k.open)
+	deviceSuite(t, k.open)
 	t.Run("what is kept", func(t *testing.T) { keepsNoSecret(t, k) })
 	t.Run("instances that register the same", func(t *testing.T) { sameTarget(t, k) })
 	t.Run("instances that register for one owner", func(t *testing.T) { sameOwner(t, k) })
@@ -175,7 +173,7 @@ func changedTogether(t *testing.T, k *kvs) {
 	stores := k.two(t, 0)
 	at := time.UnixMilli(1_700_000_000_000).UTC()
 	d := Device{Owner: bob, App: "chat", Target: target("one")}
-	put := func(s *Lists, d Device, at time.Time) Credentials {
+	put := func(s *DeviceLists, d Device, at time.Time) Credentials {
 		t.Helper()
 		c, err := s.Put(t.Context(), d, at)
 		if err != nil {
@@ -253,8 +251,6 @@ func natsAway(t *testing.T, k *kvs) {
 		t.Fatal(err)
 	}
 	k.nats.Kill()
-	delivery := NewDelivery(Options{Burst: 1, Interval: time.Hour, MaxAge: time.Hour})
-	delivery.Attach(stores[1])
 	ctx, cancel := context.WithTimeout(t.Context(), harness.WaitLimit) // each ends by itself within seconds
 	defer cancel()
 	for what, ask := range map[string]func() error{
@@ -262,25 +258,21 @@ func natsAway(t *testing.T, k *kvs) {
 			_, err := stores[0].Put(ctx, Device{Owner: bob, Target: target("two")}, time.Now())
 			return err
 		},
-		"verify":  func() error { _, err := stores[0].Verify(ctx, c.Node, c.Secret); return err },
-		"get":     func() error { _, err := stores[1].Get(ctx, c.Node); return err },
-		"remove":  func() error { return stores[1].Remove(ctx, c.Node, func(*Device) bool { return true }) },
-		"forget":  func() error { _, err := stores[1].Forget(ctx, bob, time.Time{}); return err },
-		"touch":   func() error { return stores[1].Touch(ctx, []string{c.Node}, time.Now()) },
-		"list":    func() error { _, err := stores[1].List(ctx, bob); return err },
-		"count":   func() error { _, err := stores[1].Count(ctx); return err },
-		"deliver": func() error { return delivery.Deliver(ctx, c.Node, message("hi", time.Now())) },
+		"verify": func() error { _, err := stores[0].Verify(ctx, c.Node, c.Secret); return err },
+		"get":    func() error { _, err := stores[1].Get(ctx, c.Node); return err },
+		"remove": func() error { return stores[1].Remove(ctx, c.Node, func(*Device) bool { return true }) },
+		"forget": func() error { _, err := stores[1].Forget(ctx, bob, time.Time{}); return err },
+		"touch":  func() error { return stores[1].Touch(ctx, []string{c.Node}, time.Now()) },
+		"list":   func() error { _, err := stores[1].List(ctx, bob); return err },
+		"count":  func() error { _, err := stores[1].Count(ctx); return err },
 	} {
 		err := ask()
-		if err == nil || errors.Is(err, ErrUnknown) || errors.Is(err, ErrSecret) || errors.Is(err, ErrTooMany) || errors.As(err, new(*backends.PermanentError)) {
+		if err == nil || errors.Is(err, ErrUnknown) || errors.Is(err, ErrSecret) || errors.Is(err, ErrTooMany) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	if ctx.Err() != nil {
 		t.Error("the store takes too long to say so")
-	}
-	if err := delivery.Close(); err != nil {
-		t.Error(err)
 	}
 	k.nats.Start()
 	for tick := time.Tick(10 * time.Millisecond); ; <-tick {
@@ -293,11 +285,11 @@ func natsAway(t *testing.T, k *kvs) {
 	}
 }
 
-// BenchmarkKVVerify looks devices up through the network, one at a time and as many at a
+// BenchmarkVerifyInNATS looks devices up through the network, one at a time and as many at a
 // time as the program does.
-func BenchmarkKVVerify(b *testing.B) {
+func BenchmarkVerifyInNATS(b *testing.B) {
 	k := &kvs{nats: harness.NATS(b, harness.NATSOptions{})}
-	s := Open(store.NATS{Bucket: k.bucket(b, 0)}, 0, slog.New(slog.DiscardHandler))
+	s := DevicesIn(NATS{Bucket: k.bucket(b, 0)}, 0, slog.New(slog.DiscardHandler))
 	var all []Credentials
 	for i := range 200 {
 		c, err := s.Put(b.Context(), Device{Owner: jid.JID(fmt.Sprintf("user%d@example.org", i/2)), App: "chat", Target: target(strings.Repeat("x", 160) + strconv.Itoa(i))}, time.Now())

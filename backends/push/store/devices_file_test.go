@@ -1,4 +1,4 @@
-package devices
+package store
 
 import (
 	"bytes"
@@ -18,14 +18,14 @@ import (
 	"eventpusher/internal/jid"
 )
 
-func TestEmbedded(t *testing.T) {
-	storeSuite(t, func(t *testing.T, limit int) Store { return newStore(t, limit) })
+func TestDevices(t *testing.T) {
+	deviceSuite(t, func(t *testing.T, limit int) Devices { return newDevices(t, limit) })
 }
 
-// TestEmbeddedKeeps: what was registered is in the file, but for the secret.
-func TestEmbeddedKeeps(t *testing.T) {
-	path := filepath.Join(t.TempDir(), FileName)
-	s, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+// TestDevicesKeep: what was registered is in the file, but for the secret.
+func TestDevicesKeep(t *testing.T) {
+	path := filepath.Join(t.TempDir(), DevicesFile)
+	s, err := OpenDevices(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestEmbeddedKeeps(t *testing.T) {
 	if err != nil || strings.Contains(string(file), c.Secret) {
 		t.Errorf("the secret is in the file, or: %v", err)
 	}
-	if s, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
+	if s, err = OpenDevices(path, 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
@@ -52,16 +52,16 @@ func TestEmbeddedKeeps(t *testing.T) {
 	}
 }
 
-func TestOpenEmbeddedRefuses(t *testing.T) {
-	if _, err := OpenEmbedded(filepath.Join(t.TempDir(), "missing", FileName), 0, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "missing") {
+func TestOpenDevicesRefuses(t *testing.T) {
+	if _, err := OpenDevices(filepath.Join(t.TempDir(), "missing", DevicesFile), 0, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "missing") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestEmbeddedOfOld converts a file in which each device had a key: its servers know it by
+// TestDevicesOfOld converts a file in which each device had a key: its servers know it by
 // its node.
-func TestEmbeddedOfOld(t *testing.T) {
-	path := filepath.Join(t.TempDir(), FileName)
+func TestDevicesOfOld(t *testing.T) {
+	path := filepath.Join(t.TempDir(), DevicesFile)
 	db, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -95,7 +95,7 @@ func TestEmbeddedOfOld(t *testing.T) {
 	}
 	var log bytes.Buffer
 	for range 2 {
-		s, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
+		s, err := OpenDevices(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestEmbeddedOfOld(t *testing.T) {
 	if n := strings.Count(log.String(), "entries=1\n"); n != 1 || strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("what was left out is logged as: %s", &log)
 	}
-	s, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	s, err := OpenDevices(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,15 +130,15 @@ func TestEmbeddedOfOld(t *testing.T) {
 	}
 }
 
-// TestEmbeddedAfterRollback: what an earlier version has written into a file that was
+// TestDevicesAfterRollback: what an earlier version has written into a file that was
 // converted before joins what is there. A device that has registered again there is known by
 // its new node.
-func TestEmbeddedAfterRollback(t *testing.T) {
-	path, at := filepath.Join(t.TempDir(), FileName), time.UnixMilli(1_700_000_000_123).UTC()
+func TestDevicesAfterRollback(t *testing.T) {
+	path, at := filepath.Join(t.TempDir(), DevicesFile), time.UnixMilli(1_700_000_000_123).UTC()
 	device := func(i int) Device {
 		return Device{Owner: bob, App: "chat", Target: target("https://push.example.net/" + strconv.Itoa(i))}
 	}
-	s, err := OpenEmbedded(path, 0, slog.New(slog.DiscardHandler))
+	s, err := OpenDevices(path, 0, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,7 @@ func TestEmbeddedAfterRollback(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if s, err = OpenEmbedded(path, 0, slog.New(slog.DiscardHandler)); err != nil {
+	if s, err = OpenDevices(path, 0, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
@@ -181,9 +181,9 @@ func TestEmbeddedAfterRollback(t *testing.T) {
 	}
 }
 
-// TestEmbeddedDamaged: the removal of an account removes a list that cannot be read.
-func TestEmbeddedDamaged(t *testing.T) {
-	path := filepath.Join(t.TempDir(), FileName)
+// TestDevicesDamaged: the removal of an account removes a list that cannot be read.
+func TestDevicesDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), DevicesFile)
 	db, err := bolt.Open(path, 0o600, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -199,7 +199,7 @@ func TestEmbeddedDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	s, err := OpenEmbedded(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
+	s, err := OpenDevices(path, 0, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package registration
+package store
 
 import (
 	"bytes"
@@ -9,37 +9,36 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"eventpusher/backends/push/notify"
-	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
-// FileName is what the embedded store's file is called in its directory.
-const FileName = "push.db"
+// RegistrationsFile is what the registrations' file is called in its directory.
+const RegistrationsFile = "push.db"
 
-// OpenEmbedded opens the store in that file, or begins one. limit is how many
+// OpenRegistrations opens the store in that file, or begins one. limit is how many
 // services a user can have; below one means MaxPerUser.
-func OpenEmbedded(path string, limit int, log *slog.Logger) (*Lists, error) {
-	f, err := store.OpenFile(path, convert, order, log)
+func OpenRegistrations(path string, limit int, log *slog.Logger) (*RegistrationLists, error) {
+	f, err := openFile(path, convertServices, byNode, log)
 	if err != nil {
 		return nil, fmt.Errorf("push registrations: %w", err)
 	}
-	return Open(f, limit, log), nil
+	return RegistrationsIn(f, limit, log), nil
 }
 
-// InspectEmbedded opens the store in that file for reading, while no other process
+// InspectRegistrations opens the store in that file for reading, while no other process
 // has it open for writing; Enable and the others that change something fail. The
 // error of a file that is not there is fs.ErrNotExist.
-func InspectEmbedded(path string) (*Lists, error) {
-	f, err := store.InspectFile(path)
+func InspectRegistrations(path string) (*RegistrationLists, error) {
+	f, err := inspectFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("push registrations: %w", err)
 	}
-	return Open(f, 0, slog.New(slog.DiscardHandler)), nil
+	return RegistrationsIn(f, 0, slog.New(slog.DiscardHandler)), nil
 }
 
-// convert takes out the registrations of an earlier version, which had a key of owner,
+// convertServices takes out the registrations of an earlier version, which had a key of owner,
 // service and node for each.
-func convert(tx *bolt.Tx) (lists map[string][]Service, leftOut int, err error) {
+func convertServices(tx *bolt.Tx) (lists map[string][]Service, leftOut int, err error) {
 	name := []byte("services")
 	b := tx.Bucket(name)
 	if b == nil {
@@ -61,7 +60,7 @@ func convert(tx *bolt.Tx) (lists map[string][]Service, leftOut int, err error) {
 			leftOut++
 			return nil
 		}
-		key := valueKey(string(parts[0]))
+		key := userValue(string(parts[0]))
 		lists[key] = append(lists[key], Service{PubSub: jid.JID(parts[1]), Node: string(parts[2]), Options: old.Options, Created: created(old.Created), Sessions: old.Sessions})
 		return nil
 	})

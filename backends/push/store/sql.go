@@ -1,4 +1,4 @@
-package registration
+package store
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 	"eventpusher/internal/tlsconfig"
 )
 
-// SQL implements store.Model in PostgreSQL, by the owners' bare JIDs, in MongooseIM's own table (priv/pg.sql,
+// SQL implements Model in PostgreSQL, by the owners' bare JIDs, in MongooseIM's own table (priv/pg.sql,
 // event_pusher_push_subscription), so that the registrations of a MongooseIM are there
 // after a change to eventpusher. Several instances can share it. Which session has enabled
 // what has no place there and is in a table of our own, eventpusher_push_session.
@@ -47,17 +47,17 @@ const (
 	connectTimeout      = 5 * time.Second
 	// sessionTimeout is how long a new connection may take for the first answer.
 	sessionTimeout = time.Second
-	// mostTurns is how often a transaction is repeated that gives way to another one.
-	mostTurns = 5
+	// sqlTurns is how often a transaction is repeated that gives way to another one.
+	sqlTurns = 5
 )
 
-// OpenSQL returns a store in that pool, as New; it connects to nothing before it is used.
-func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*Lists, error) {
+// OpenSQL returns a store in that pool, as NewRegistrations; it connects to nothing before it is used.
+func OpenSQL(p *config.RDBMSPool, limit int, log *slog.Logger) (*RegistrationLists, error) {
 	s, err := newSQL(p, log)
 	if err != nil {
 		return nil, err
 	}
-	return New(s, limit), nil
+	return NewRegistrations(s, limit), nil
 }
 
 func newSQL(p *config.RDBMSPool, log *slog.Logger) (*SQL, error) {
@@ -236,7 +236,7 @@ func (s *SQL) explain(err error) error {
 // another one.
 func (s *SQL) transact(ctx context.Context, do func(context.Context, pgx.Tx) error) error {
 	return s.connected(ctx, func(ctx context.Context, c *pgxpool.Conn) (err error) {
-		for range mostTurns {
+		for range sqlTurns {
 			err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error { return do(ctx, tx) })
 			if !hasState(err, serializationFailure, deadlock) {
 				break
@@ -261,7 +261,7 @@ func (s *SQL) connected(ctx context.Context, do func(context.Context, *pgxpool.C
 	return s.explain(do(ctx, c))
 }
 
-// Close implements store.Model.
+// Close implements Model.
 func (s *SQL) Close() error {
 	s.pool.Close()
 	return nil

@@ -1,4 +1,4 @@
-package registration
+package store
 
 import "slices"
 
@@ -10,7 +10,7 @@ const keptSessions = 8
 // asking returns the session that asks for a service, empty if there is none, or if
 // its name is longer than what is kept of any.
 func (s *Service) asking() string {
-	if len(s.Sessions) == 0 || len(s.Sessions[0]) > maxName {
+	if len(s.Sessions) == 0 || len(s.Sessions[0]) > MaxName {
 		return ""
 	}
 	return s.Sessions[0]

@@ -1,4 +1,4 @@
-package registration
+package store
 
 import (
 	"bytes"
@@ -9,9 +9,9 @@ import (
 	"eventpusher/backends/push/notify"
 )
 
-// fieldRules is the option as which rules are kept in MongooseIM's table, which has no other
+// FieldRules is the option as which rules are kept in MongooseIM's table, which has no other
 // place for them.
-const fieldRules = "urn:eventpusher:push:rules"
+const FieldRules = "urn:eventpusher:push:rules"
 
 // encodeForm writes the options as the JSON object that MongooseIM keeps, with the rules
 // as one more.
@@ -19,7 +19,7 @@ func encodeForm(s *Service) string {
 	options := s.Options
 	if s.Rules != nil {
 		rules, _ := json.Marshal(s.Rules) // texts and numbers always encode
-		options = append(slices.Clip(options), notify.Field{Name: fieldRules, Value: string(rules)})
+		options = append(slices.Clip(options), notify.Field{Name: FieldRules, Value: string(rules)})
 	}
 	var b bytes.Buffer
 	b.WriteByte('{')
@@ -52,7 +52,7 @@ func decodeForm(form string, s *Service) error {
 		if err := d.Decode(&value); err != nil {
 			return fmt.Errorf("the form of a registration has a value that is no string: %w", err)
 		}
-		if name == fieldRules {
+		if name == FieldRules {
 			if err := json.Unmarshal([]byte(value), &s.Rules); err != nil {
 				return fmt.Errorf("the rules of a registration cannot be read: %w", err)
 			}

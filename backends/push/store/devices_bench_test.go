@@ -1,4 +1,4 @@
-package devices
+package store
 
 import (
 	"fmt"
@@ -17,8 +17,8 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// fill makes n devices and returns their nodes and secrets.
-func fill(tb testing.TB, s *Lists, n int) []Credentials {
+// fillDevices makes n devices and returns their nodes and secrets.
+func fillDevices(tb testing.TB, s *DeviceLists, n int) []Credentials {
 	tb.Helper()
 	all := make([]Credentials, n)
 	var workers errgroup.Group
@@ -56,8 +56,8 @@ func resident(tb testing.TB) float64 {
 // how much more memory the process has for them.
 func BenchmarkVerify(b *testing.B) {
 	before := resident(b)
-	s := newStore(b, 0)
-	all := fill(b, s, 100_000)
+	s := newDevices(b, 0)
+	all := fillDevices(b, s, 100_000)
 	for _, c := range all {
 		if _, err := s.Get(b.Context(), c.Node); err != nil {
 			b.Fatal(err)

@@ -1,4 +1,4 @@
-package devices
+package store
 
 import (
 	"bytes"
@@ -6,32 +6,29 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
-	"eventpusher/backends/push/store"
 	"eventpusher/internal/jid"
 )
 
-// Lists keeps devices. All devices of an account are one value, so that every change is one
-// write: there is nothing that a crash could leave half done, and the limit holds if several
-// register at the same time. The first half of a node says which value has the device; a
+// DeviceLists implements Devices. All devices of an account are one list, so that every change
+// is one write: there is nothing that a crash could leave half done, and the limit holds if
+// several register at the same time. The first half of a node says which value has the device; a
 // device without owner has a value of its own, which follows from its address.
-type Lists struct {
-	lists *store.Lists[kept]
+type DeviceLists struct {
+	lists *Lists[kept]
 	limit int
 	// moved returns the key of the value that a device of an earlier version has moved to,
 	// empty if there is none; nil: there are no such devices.
 	moved func(node string) string
 }
 
-var _ Store = (*Lists)(nil)
+var _ Devices = (*DeviceLists)(nil)
 
 // kept is one device of a value.
 type kept struct {
@@ -45,14 +42,14 @@ const keySize = 16
 // touchesAtOnce is how many values Touch writes at the same time.
 const touchesAtOnce = 64
 
-// Open returns a store in those values, which it closes at the end. limit is how many
+// DevicesIn returns a store in those values, which it closes at the end. limit is how many
 // devices an owner can have; below one means MaxPerOwner. They also have to fit into one
 // message of NATS.
-func Open(v store.Values, limit int, log *slog.Logger) *Lists {
+func DevicesIn(v Values, limit int, log *slog.Logger) *DeviceLists {
 	if limit < 1 {
 		limit = MaxPerOwner
 	}
-	return &Lists{lists: store.New[kept](v, func(key string) string { return key }, "push devices", log), limit: limit}
+	return &DeviceLists{lists: New[kept](v, func(key string) string { return key }, "push devices", log), limit: limit}
 }
 
 // ownerKey names the value of an account.
@@ -72,7 +69,7 @@ func (r *record) valueKey() string {
 
 // keyOf returns the name of the value that has a node; false if there cannot be such a
 // node here.
-func (s *Lists) keyOf(node string) (key string, ok bool) {
+func (s *DeviceLists) keyOf(node string) (key string, ok bool) {
 	const digits = "0123456789abcdef"
 	switch {
 	case strings.Trim(node, digits) != "":
@@ -90,8 +87,8 @@ func indexOf(list []kept, node string) int {
 	return slices.IndexFunc(list, func(k kept) bool { return k.Node == node })
 }
 
-// Put implements Store.
-func (s *Lists) Put(ctx context.Context, d Device, now time.Time) (c Credentials, err error) {
+// Put implements Devices.
+func (s *DeviceLists) Put(ctx context.Context, d Device, now time.Time) (c Credentials, err error) {
 	r, secret := newRecord(&d, now)
 	key, target := r.valueKey(), r.targetKey()
 	fresh := key + newNode()
@@ -110,17 +107,14 @@ func (s *Lists) Put(ctx context.Context, d Device, now time.Time) (c Credentials
 		c.Node = fresh
 		return append(list, kept{fresh, r}), true, nil
 	})
-	switch {
-	case errors.Is(err, nats.ErrMaxPayload):
-		return Credentials{}, ErrTooMany
-	case err != nil:
+	if err != nil {
 		return Credentials{}, err
 	}
 	return c, nil
 }
 
 // load returns the record of a node.
-func (s *Lists) load(ctx context.Context, node string) (*record, error) {
+func (s *DeviceLists) load(ctx context.Context, node string) (*record, error) {
 	key, ok := s.keyOf(node)
 	if !ok {
 		return nil, ErrUnknown
@@ -136,8 +130,8 @@ func (s *Lists) load(ctx context.Context, node string) (*record, error) {
 	return &list[i].record, nil
 }
 
-// Verify implements Store.
-func (s *Lists) Verify(ctx context.Context, node, secret string) (Device, error) {
+// Verify implements Devices.
+func (s *DeviceLists) Verify(ctx context.Context, node, secret string) (Device, error) {
 	r, err := s.load(ctx, node)
 	if err != nil {
 		return Device{}, err
@@ -145,8 +139,8 @@ func (s *Lists) Verify(ctx context.Context, node, secret string) (Device, error)
 	return r.verify(node, secret)
 }
 
-// Get implements Store.
-func (s *Lists) Get(ctx context.Context, node string) (Device, error) {
+// Get implements Devices.
+func (s *DeviceLists) Get(ctx context.Context, node string) (Device, error) {
 	r, err := s.load(ctx, node)
 	if err != nil {
 		return Device{}, err
@@ -154,8 +148,8 @@ func (s *Lists) Get(ctx context.Context, node string) (Device, error) {
 	return r.device(node), nil
 }
 
-// Remove implements Store.
-func (s *Lists) Remove(ctx context.Context, node string, condition func(*Device) bool) error {
+// Remove implements Devices.
+func (s *DeviceLists) Remove(ctx context.Context, node string, condition func(*Device) bool) error {
 	key, ok := s.keyOf(node)
 	if !ok {
 		return ErrUnknown
@@ -172,16 +166,16 @@ func (s *Lists) Remove(ctx context.Context, node string, condition func(*Device)
 	})
 }
 
-// Forget implements Store.
-func (s *Lists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
+// Forget implements Devices.
+func (s *DeviceLists) Forget(ctx context.Context, owner jid.JID, until time.Time) (int, error) {
 	if owner == "" {
 		return 0, nil
 	}
-	return store.Remove(ctx, s.lists, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
+	return Remove(ctx, s.lists, ownerKey(owner), func(k kept) bool { return k.registeredUntil(until) })
 }
 
-// Touch implements Store: it writes each value once, and stops at the first trouble.
-func (s *Lists) Touch(ctx context.Context, nodes []string, now time.Time) error {
+// Touch implements Devices: it writes each value once, and stops at the first trouble.
+func (s *DeviceLists) Touch(ctx context.Context, nodes []string, now time.Time) error {
 	touched := make(map[string][]string) // by key
 	for _, node := range nodes {
 		if key, ok := s.keyOf(node); ok {
@@ -205,8 +199,8 @@ func (s *Lists) Touch(ctx context.Context, nodes []string, now time.Time) error 
 	return all.Wait()
 }
 
-// List implements Store.
-func (s *Lists) List(ctx context.Context, owner jid.JID) ([]Device, error) {
+// List implements Devices.
+func (s *DeviceLists) List(ctx context.Context, owner jid.JID) ([]Device, error) {
 	if owner == "" {
 		return nil, nil
 	}
@@ -222,8 +216,8 @@ func (s *Lists) List(ctx context.Context, owner jid.JID) ([]Device, error) {
 	return list, nil
 }
 
-// Count implements Store: it reads every account.
-func (s *Lists) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
+// Count implements Devices: it reads every account.
+func (s *DeviceLists) Count(ctx context.Context) (int, error) { return s.lists.Count(ctx) }
 
-// Close implements Store.
-func (s *Lists) Close() error { return s.lists.Close() }
+// Close implements Devices.
+func (s *DeviceLists) Close() error { return s.lists.Close() }

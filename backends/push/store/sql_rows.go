@@ -1,4 +1,4 @@
-package registration
+package store
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 	"eventpusher/internal/jid"
 )
 
-// Change implements store.Model: it writes the rows that edit has changed. Changes of one
+// Change implements Model: it writes the rows that edit has changed. Changes of one
 // user come one after the other.
 func (s *SQL) Change(ctx context.Context, owner string, edit func([]Service) ([]Service, bool, error)) error {
 	return s.transact(ctx, func(ctx context.Context, tx pgx.Tx) error {
@@ -42,7 +42,7 @@ func (s *SQL) Change(ctx context.Context, owner string, edit func([]Service) ([]
 // writeServices writes what differs between two lists in the order of services.
 func writeServices(ctx context.Context, tx pgx.Tx, owner string, before, after []Service) error {
 	for _, gone := range before {
-		if _, there := slices.BinarySearchFunc(after, gone, order); there {
+		if _, there := slices.BinarySearchFunc(after, gone, byNode); there {
 			continue
 		}
 		if _, err := tx.Exec(ctx, "DELETE FROM event_pusher_push_subscription WHERE owner_jid = $1 AND node = $2 AND pubsub_jid = $3",
@@ -53,7 +53,7 @@ func writeServices(ctx context.Context, tx pgx.Tx, owner string, before, after [
 	for i := range after {
 		one := &after[i]
 		form, at := encodeForm(one), micros(one.Created)
-		if j, there := slices.BinarySearchFunc(before, *one, order); there && at == micros(before[j].Created) && form == encodeForm(&before[j]) {
+		if j, there := slices.BinarySearchFunc(before, *one, byNode); there && at == micros(before[j].Created) && form == encodeForm(&before[j]) {
 			continue
 		}
 		if _, err := tx.Exec(ctx, `INSERT INTO event_pusher_push_subscription (owner_jid, node, pubsub_jid, form, created_at) VALUES ($1, $2, $3, $4::text::json, $5)
@@ -102,7 +102,7 @@ func writeSessions(ctx context.Context, tx pgx.Tx, owner string, before, after [
 	return nil
 }
 
-// Get implements store.Model.
+// Get implements Model.
 func (s *SQL) Get(ctx context.Context, owner string) (list []Service, err error) {
 	err = s.connected(ctx, func(ctx context.Context, c *pgxpool.Conn) error {
 		list, err = s.read(ctx, c, owner)
@@ -146,7 +146,7 @@ func (s *SQL) read(ctx context.Context, c querier, owner string) ([]Service, err
 	return list, err
 }
 
-// Count implements store.Model.
+// Count implements Model.
 func (s *SQL) Count(ctx context.Context) (n int, err error) {
 	err = s.connected(ctx, func(ctx context.Context, c *pgxpool.Conn) error {
 		return c.QueryRow(ctx, "SELECT count(*) FROM event_pusher_push_subscription").Scan(&n)

@@ -1,4 +1,4 @@
-package devices
+package store
 
 import (
 	"crypto/rand"

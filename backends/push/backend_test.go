@@ -126,6 +126,9 @@ func (f *fixture) register(t testing.TB, session jid.JID, payload []byte, receiv
 		t.Fatal(err)
 	}
 	r, err := e.Request()
+	if wrong := (*decide.RulesError)(nil); errors.As(err, &wrong) {
+		return &xmpp.Refusal{Type: "modify", Condition: wrong.Condition}
+	}
 	if err != nil {
 		return &xmpp.Refusal{Type: "modify", Condition: "bad-request"} // as clients are told
 	}

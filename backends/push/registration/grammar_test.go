@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -129,10 +130,12 @@ func manyFields(n int) string {
 func FuzzParse(f *testing.F) {
 	f.Add(enable(both, publishForm("<field var='service'><value>apns</value></field>")))
 	f.Add(`<disable xmlns='urn:xmpp:push:0' jid='push.example.org'/>`)
+	f.Add(enable(both, "<muted xmlns='tigase:push:filter:muted:0'><item jid='a@b' until='2026-01-02T03:04:05Z'/></muted><groupchat xmlns='tigase:push:filter:groupchat:0'>"+
+		"<room jid='c@d' allow='mentioned' nick='n'/></groupchat><encrypt xmlns='tigase:push:encrypt:0' alg='aes-128-gcm' max-size='300'>AAECAwQFBgcICQoLDA0ODw==</encrypt>"))
 	f.Fuzz(func(t *testing.T, in string) {
 		r, err := parse([]byte(in))
 		if err != nil {
-			if !errors.Is(err, ErrBadRequest) {
+			if !errors.Is(err, ErrBadRequest) && !errors.As(err, new(*decide.RulesError)) {
 				t.Fatal(err)
 			}
 			return
@@ -147,6 +150,16 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("%+v", s.Options)
 			}
 			names[o.Name] = true
+		}
+		var kept Service
+		if err := decodeForm(encodeForm(&s), &kept); err != nil || !utf8.ValidString(in) {
+			if utf8.ValidString(in) {
+				t.Errorf("%+v cannot be read again: %v", s, err)
+			}
+			return
+		}
+		if diff := cmp.Diff(s.Rules, kept.Rules); diff != "" {
+			t.Error(diff)
 		}
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"eventpusher/backends/push/devices"
+	"eventpusher/backends/push/notify"
 	"eventpusher/backends/push/pushtest"
 	"eventpusher/backends/push/send/webpush"
 	"eventpusher/backends/push/store"
@@ -146,6 +147,46 @@ func TestCaptured(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestCapturedEncrypted takes what Prosody's mod_cloud_notify_encrypted has really sent, and
+// decrypts what a device gets of it, as the client does.
+func TestCapturedEncrypted(t *testing.T) {
+	f := newFixture(t)
+	c := f.register(t, bob, "token")
+	captured, err := os.ReadFile(filepath.Join("testdata", "prosody-encrypted.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	type told struct {
+		Sender, Type, Message, SID string
+		Media                      []string
+		Call                       bool
+	}
+	var got []told
+	for iq := range strings.Lines(string(captured)) {
+		iq = strings.NewReplacer("node='node-1'", "node='"+c.Node+"'", "<value>s3</value>", "<value>"+c.Secret+"</value>").Replace(iq)
+		e, err := f.accept("localhost", []byte(iq))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := devices.ReadSummary(e.Packet)
+		if err != nil || e.Body != "" || e.From != "localhost" {
+			t.Errorf("%+v: %v", e, err)
+		}
+		one := told{Call: s.Call()}
+		if err := json.Unmarshal([]byte(pushtest.Unseal(t, "AAECAwQFBgcICQoLDA0ODw==", notify.Value(s, notify.KeyIV), notify.Value(s, notify.KeyEncrypted))), &one); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, one)
+	}
+	want := []told{
+		{Sender: "bob@localhost", Type: "chat", Message: "Wherefore art thou, Romeo?"},
+		{Sender: "bob@localhost/desk", Type: "call", SID: "ca3c", Media: []string{"audio"}, Call: true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

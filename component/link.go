@@ -133,8 +133,11 @@ func New(cfg config.Component, hosts []string, o Options) (*Link, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if len(jid.Named(hosts)) == 0 {
+		return nil, errors.New("general.hosts has wildcards only: list one domain by its name as well, which the link can ask whether it is there")
+	}
 	l := &Link{
-		cfg: cfg, address: xmppjid.NewUnsafe("", string(name), "").JID, pingTo: hosts[0], dial: dialTCP,
+		cfg: cfg, address: xmppjid.NewUnsafe("", string(name), "").JID, pingTo: jid.Named(hosts)[0], dial: dialTCP,
 		sink: o.Sink, metrics: o.Metrics, log: o.Log, now: o.Now,
 		judge: trust.New(trust.Options{
 			Component: cfg.Name, Forwarders: cfg.Forwarders, Hosts: hosts, MUCHosts: cfg.MUCHosts, Feeds: cfg.Authority, Passed: o.Passed,
@@ -186,7 +189,7 @@ func withDefaults(c *config.Component) {
 // Serve changes which hosts are served and trusted. A link that is up is set up anew, in
 // order, so that the server grants its privileges again and the modules of the event-feed introduce
 // themselves. What they report meanwhile comes afterwards; what other feeds report meanwhile is lost.
-// The first host must be one that answers pings. It is safe for concurrent use.
+// One of the hosts has a name without a wildcard. It is safe for concurrent use.
 func (l *Link) Serve(s trust.Served) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -205,7 +208,7 @@ func (l *Link) renewed(ctx context.Context) (connection context.Context, cancel 
 	if l.next != nil {
 		l.judge.Serve(*l.next)
 		l.sources.Serve()
-		l.pingTo, l.next = l.next.Hosts[0], nil
+		l.pingTo, l.next = jid.Named(l.next.Hosts)[0], nil
 	}
 	return connection, cancel
 }

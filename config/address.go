@@ -4,9 +4,12 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"eventpusher/internal/jid"
 )
 
 // hostPlaceholder stands for each served host in MongooseIM's options.
@@ -44,6 +47,19 @@ func notInLabel(r rune) bool {
 // isDomainPattern is a domain that may contain @HOST@.
 func isDomainPattern(s string) *complaint {
 	return isDomain(strings.ReplaceAll(s, hostPlaceholder, "host.example"))
+}
+
+// isHostPattern is a domain of which one label may be a wildcard, above two others at least.
+func isHostPattern(s string) *complaint {
+	if !jid.Wild(s) {
+		return isDomain(s)
+	}
+	labels := strings.Split(strings.TrimSuffix(s, "."), ".")
+	at := slices.Index(labels, "*")
+	if at > len(labels)-3 || isDomain(strings.Replace(s, "*", "any", 1)) != nil {
+		return &complaint{quote(s) + " is not a domain with one wildcard", `write * in place of one label with two labels or more behind it, such as "*.example.org"`}
+	}
+	return nil
 }
 
 // isPubsubHost is MongooseIM's form of a virtual pubsub host: a domain, or a

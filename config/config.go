@@ -8,8 +8,11 @@ package config
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
+
+	"eventpusher/internal/jid"
 )
 
 // Config is the whole configuration, validated, with defaults filled in.
@@ -47,9 +50,15 @@ type Component struct {
 	ReconnectMax     time.Duration // longest pause; default 5 s
 }
 
+// Served returns the served domains as jid.NewDomains takes them: no wildcard stands for the component or
+// for the conference domains.
+func (c *Config) Served() []string {
+	return jid.Except(c.General.Hosts, append(slices.Clone(c.Component.MUCHosts), c.Component.Name)...)
+}
+
 // General is the part of [general] that means something here.
 type General struct {
-	Hosts []string // served XMPP domains; required
+	Hosts []string // served XMPP domains, at least one of them without a wildcard; required
 }
 
 // Modules is [modules.mod_event_pusher] and its companion.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"eventpusher/internal/jid"
 )
 
 // minimal has what has no default, and a backend.
@@ -298,5 +300,29 @@ webpush = { vapid_key = "hunter2-vapid", subject = "mailto:x@example.org" }
 	}
 	if !strings.Contains(out.String(), "***") {
 		t.Error("nothing was printed")
+	}
+}
+
+// Wildcards stand for hosts, and for the rooms of each; the component and domains that are named beside
+// them are what they are.
+func TestWildcards(t *testing.T) {
+	c, problems := Parse([]byte("[component]\nname = 'events.example.org'\nsecret = 'x'\n[general]\nhosts = ['Example.org', '*.Bu\u0308cher.example', '*.example.org', 'a.example.org']\n"), nil, "")
+	if c == nil || !strings.Contains(lines(problems), "note: general.hosts: every domain that a wildcard stands for is trusted") {
+		t.Fatal(problems)
+	}
+	if diff := cmp.Diff([]string{"example.org", "*.bücher.example", "*.example.org", "a.example.org"}, c.General.Hosts); diff != "" {
+		t.Error(diff)
+	}
+	served := jid.NewDomains(c.Served()...)
+	for domain, want := range map[jid.JID]bool{
+		"example.org": true, "b.example.org": true, "x.bücher.example": true, "conference.example.org": false, "muc.example.org": false, "events.example.org": false,
+		"conference.b.example.org": false, "conference.a.example.org": false,
+	} {
+		if served.Has(domain) != want {
+			t.Errorf("%s is served: %v", domain, !want)
+		}
+	}
+	if rooms := jid.NewDomains(c.Component.MUCHosts...); !rooms.Has("conference.b.example.org") || !rooms.Has("muc.a.example.org") {
+		t.Errorf("rooms %q", c.Component.MUCHosts)
 	}
 }

@@ -31,8 +31,8 @@ func (c *Component) fields() []field {
 		secret("secret", &c.Secret, nil, filled),
 		[]field{
 			section("tls", &c.TLS, (*TLS).fields),
-			texts("forwarders", &c.Forwarders, nil, isDomain),
-			texts("muc_hosts", &c.MUCHosts, nil, isDomain),
+			texts("forwarders", &c.Forwarders, nil, isHostPattern),
+			texts("muc_hosts", &c.MUCHosts, nil, isHostPattern),
 			texts("feeds", &c.Feeds, []any{}, isFeed),
 			choice("feed_token", &c.FeedToken, "optional", "optional", "required"),
 			size("max_stanza_size", &c.MaxStanzaSize, "4MiB", 64<<10),
@@ -46,7 +46,7 @@ func (c *Component) fields() []field {
 }
 
 func (g *General) field() field {
-	f := table("general", texts("hosts", &g.Hosts, nil, isDomain))
+	f := table("general", texts("hosts", &g.Hosts, nil, isHostPattern))
 	f.unknown = (*checker).foreignGeneral
 	return f
 }

@@ -40,6 +40,20 @@ func (l *loader) general(c *Config) {
 	}
 	l.domains("general.hosts", c.General.Hosts)
 	l.require("general.hosts", remedy, len(c.General.Hosts) == 0)
+	l.wildcards(c)
+}
+
+// wildcards checks that the link can ask some host whether it is there, and says what wildcards mean.
+func (l *loader) wildcards(c *Config) {
+	named := jid.Named(c.General.Hosts)
+	switch {
+	case len(named) == len(c.General.Hosts):
+	case len(named) == 0:
+		l.errorf("general.hosts", "has wildcards only", "list one domain by its name as well: the link asks it whether the server is there")
+	default:
+		l.note("general.hosts", "every domain that a wildcard stands for is trusted to say what its users do, also one of another server that reaches this one: "+
+			"use wildcards for domains of your own only")
+	}
 }
 
 func (l *loader) mentions(generalKey string) bool {
@@ -51,7 +65,7 @@ func (l *loader) component(c *Config) {
 	k.Name = l.domain("component.name", k.Name)
 	l.require("component.name", `name the component's domain, as the server's configuration has it: name = "events.example.org"`, k.Name == "")
 	l.require("component.secret", "set secret, secret_file or "+keyPath{"component", "secret"}.variable(), k.Secret == "")
-	if k.Name != "" && jid.NewDomains(c.General.Hosts...).Has(jid.JID(k.Name)) {
+	if k.Name != "" && jid.NewDomains(jid.Named(c.General.Hosts)...).Has(jid.JID(k.Name)) {
 		l.errorf("component.name", quote(k.Name)+" is one of general.hosts: a component needs a domain of its own",
 			`write a name such as "events.`+k.Name+`"`)
 	}
@@ -59,7 +73,7 @@ func (l *loader) component(c *Config) {
 		k.MUCHosts = defaultMUCHosts(c.General.Hosts, k.Name)
 	} else {
 		l.domains("component.muc_hosts", k.MUCHosts)
-		if k.Name != "" && jid.NewDomains(k.MUCHosts...).Has(jid.JID(k.Name)) {
+		if k.Name != "" && jid.NewDomains(jid.Named(k.MUCHosts)...).Has(jid.JID(k.Name)) {
 			l.errorf("component.muc_hosts", "contains the component's own name "+quote(k.Name), "list the domains of the chat rooms only")
 		}
 	}
@@ -183,7 +197,7 @@ func (l *loader) domains(path string, list []string) {
 		list[i] = l.domain(path, list[i])
 	}
 	for i, name := range list {
-		if jid.NewDomains(list[:i]...).Has(jid.JID(name)) {
+		if slices.Contains(list[:i], name) || !jid.Wild(name) && jid.NewDomains(jid.Named(list[:i])...).Has(jid.JID(name)) {
 			l.errorf(path, quote(name)+" stands there twice", "remove one of them")
 			return
 		}
@@ -193,6 +207,9 @@ func (l *loader) domains(path string, list []string) {
 // domain folds an XMPP domain, and complains about one that IDNA refuses: no server can
 // have it in the form in which it is compared.
 func (l *loader) domain(path, name string) string {
+	if before, after, ok := strings.Cut(name, "*."); ok && jid.Wild(name) {
+		return before + "*." + l.domain(path, after)
+	}
 	folded, err := jid.FoldDomain(name)
 	if err != nil {
 		l.errorf(path, quote(name)+" is not a domain ("+err.Error()+")",

@@ -22,24 +22,55 @@ type host struct {
 	snapshots bool
 }
 
-type hosts map[string]*host
+// hosts are the local domains.
+type hosts struct {
+	known map[string]*host // those with a name, and those that a wildcard stands for and that were heard of
+	// What wildcards stand for.
+	served, rooms jid.Domains
+	wild          bool // there are wildcards
+}
 
-func newHosts(served, rooms []string) hosts {
-	h := make(hosts, len(served)+len(rooms))
-	h.add(rooms, true)
-	h.add(served, false)
+// maxWild bounds the hosts that wildcards stand for and of which something is remembered: anybody can
+// make up names. Of further ones nothing is.
+const maxWild = 10_000
+
+func newHosts(served, rooms []string, component string) *hosts {
+	h := &hosts{
+		known:  make(map[string]*host, len(served)+len(rooms)),
+		served: jid.NewDomains(jid.Except(served, append(slices.Clone(rooms), component)...)...), rooms: jid.NewDomains(jid.Except(rooms, component)...),
+		wild: slices.ContainsFunc(served, jid.Wild) || slices.ContainsFunc(rooms, jid.Wild),
+	}
+	h.add(h.rooms, true)
+	h.add(h.served, false)
 	return h
 }
 
-// add enters domains, each in every form in which a server may write it.
-func (h hosts) add(names []string, rooms bool) {
+// add enters domains that have a name, each in every form in which a server may write it.
+func (h *hosts) add(names jid.Domains, rooms bool) {
 	added := make(map[jid.JID]*host)
-	for form, name := range jid.NewDomains(names...).Forms() {
+	for form, name := range names.Forms() {
 		if added[name] == nil {
 			added[name] = &host{rooms: rooms}
 		}
-		h[string(form)] = added[name]
+		h.known[string(form)] = added[name]
 	}
+}
+
+// find returns a local domain, nil if it is none.
+func (h *hosts) find(domain string) *host {
+	known := h.known[domain]
+	if known != nil || !h.wild {
+		return known
+	}
+	rooms := h.rooms.Has(jid.JID(domain))
+	if !rooms && !h.served.Has(jid.JID(domain)) {
+		return nil
+	}
+	heard := &host{rooms: rooms}
+	if len(h.known) < maxWild {
+		h.known[strings.Clone(domain)] = heard
+	}
+	return heard
 }
 
 // reported notes that a source of the event-feed has reported for the host.
@@ -68,7 +99,7 @@ type address struct {
 	host *host
 }
 
-func (h hosts) resolve(j jid.JID) address {
+func (h *hosts) resolve(j jid.JID) address {
 	a := address{full: j, bare: j.Bare()}
 	a.session = len(j) > len(a.bare)+1
 	a.domain = string(a.bare)
@@ -76,7 +107,7 @@ func (h hosts) resolve(j jid.JID) address {
 		a.named = at > 0
 		a.domain = a.domain[at+1:]
 	}
-	a.host = h[a.domain]
+	a.host = h.find(a.domain)
 	return a
 }
 

@@ -30,7 +30,7 @@ func (t *Translator) report(s *trust.Fact, received time.Time, dst []event.Event
 	r := &s.Report
 	index, src := t.sessions.named(r.Source, received)
 	repeated := src.position(r.Epoch, r.Seq)
-	if h := t.hosts[string(s.Host)]; h != nil {
+	if h := t.hosts.find(string(s.Host)); h != nil {
 		h.reported(index)
 		if h.statuses == 0 || r.Kind == stanza.SnapshotStart {
 			h.statuses = trust.EventFeed

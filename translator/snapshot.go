@@ -38,7 +38,7 @@ func (t *Translator) snapshotEnd(s *trust.Fact, index uint16, src *source, repea
 		if c.source == index {
 			return t.sessions.stale(c)
 		}
-		h := t.hosts[domain]
+		h := t.hosts.find(domain)
 		return whole && c.source == lesser && h != nil && h.statuses == trust.EventFeed
 	})
 	if len(dst) == first {
@@ -84,7 +84,7 @@ func (t *Translator) close(s *trust.Fact, src *source, received time.Time, dst [
 // the event-feed has its own snapshots. Settled belongs to the goroutine that calls Translate.
 func (t *Translator) Settled(host jid.JID, users []jid.JID, dst []event.Event) []event.Event {
 	domain := string(host)
-	h := t.hosts[domain]
+	h := t.hosts.find(domain)
 	if h == nil {
 		return dst
 	}

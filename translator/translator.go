@@ -54,7 +54,7 @@ type Options struct {
 // It is not safe for concurrent use, except for Stats: the order of stanzas, gaps
 // and snapshots is what it judges by.
 type Translator struct {
-	hosts     hosts
+	hosts     *hosts
 	component string
 	usersOnly bool
 	now       func() time.Time
@@ -70,26 +70,29 @@ type Translator struct {
 // more are forgotten without an event. It belongs to the goroutine that calls Translate.
 func (t *Translator) Serve(hosts, mucHosts []string) {
 	before := t.hosts
-	t.hosts = newHosts(hosts, mucHosts)
+	t.hosts = newHosts(hosts, mucHosts, t.component)
 	kept := make(map[*host]*host) // by the new one
-	for name, h := range t.hosts {
-		if was := before[name]; was != nil && was.rooms == h.rooms && kept[h] == nil {
+	for name, was := range before.known {
+		h := t.hosts.find(name)
+		if h == nil || was.rooms != h.rooms {
+			continue
+		}
+		if kept[h] == nil {
 			kept[h] = was
 		}
+		t.hosts.known[name] = kept[h]
 	}
-	for name, h := range t.hosts {
-		if was := kept[h]; was != nil {
-			t.hosts[name] = was
-		}
-	}
-	t.sessions.drop(func(domain string, _ *session) bool { return t.hosts[domain] == nil || t.hosts[domain].rooms }, nil)
+	t.sessions.drop(func(domain string, _ *session) bool {
+		h := t.hosts.find(domain)
+		return h == nil || h.rooms
+	}, nil)
 	t.counters.table(t.sessions)
 }
 
 // New returns a translator that knows of no session yet.
 func New(o Options) *Translator {
 	t := &Translator{
-		hosts:     newHosts(o.Hosts, o.MUCHosts),
+		hosts:     newHosts(o.Hosts, o.MUCHosts, o.Component),
 		component: string(jid.Prepare(o.Component)),
 		usersOnly: o.ToUsersOnly,
 		now:       o.Now,

@@ -242,9 +242,9 @@ func TestServe(t *testing.T) {
 	if s := tr.Stats(); s.Users != 2 {
 		t.Fatalf("%+v", s)
 	}
-	before := tr.hosts["localhost"]
+	before := tr.hosts.find("localhost")
 	tr.Serve([]string{"localhost", "New.Example"}, []string{"conference.localhost"})
-	if tr.hosts["localhost"] != before || tr.hosts["localhost"].rooms {
+	if tr.hosts.find("localhost") != before || tr.hosts.find("localhost").rooms {
 		t.Error("what was known of a host that stays is forgotten")
 	}
 	if s := tr.Stats(); s.Users != 1 || tr.sessions.users[jid.JID(alice).Bare()] == nil {
@@ -256,7 +256,49 @@ func TestServe(t *testing.T) {
 		}
 	}
 	tr.Serve([]string{"conference.localhost"}, nil)
-	if h := tr.hosts["conference.localhost"]; h == nil || h.rooms || len(tr.hosts) != 1 {
+	if h := tr.hosts.find("conference.localhost"); h == nil || h.rooms || len(tr.hosts.known) != 1 {
 		t.Errorf("%+v", tr.hosts)
+	}
+}
+
+// A wildcard stands for hosts, their rooms not among them, and what is remembered of made-up ones is bounded.
+func TestWildcards(t *testing.T) {
+	tr := New(Options{
+		Hosts: []string{"example.org", "*.example.org"}, MUCHosts: []string{"conference.example.org", "conference.*.example.org"}, Component: "events.example.org",
+		Now: func() time.Time { return start },
+	})
+	for domain, want := range map[string]string{
+		"example.org": "users", "a.example.org": "users", "conference.example.org": "rooms", "conference.a.example.org": "rooms", "events.example.org": "", "b.a.example.org": "", "example.net": "",
+	} {
+		got := ""
+		if h := tr.hosts.find(domain); h != nil && h.rooms {
+			got = "rooms"
+		} else if h != nil {
+			got = "users"
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", domain, got, want)
+		}
+	}
+	d := message(trust.Firewall, trust.SentCopy, "u@a.example.org/r", "v@b.example.org", "chat").host("a.example.org")
+	if got := tr.Translate(d.fact(), nil); len(got) != 2 || got[1].Direction != event.Out {
+		t.Errorf("%q", showAll(got))
+	}
+	for i := range 2 * maxWild {
+		if tr.hosts.find(fmt.Sprint("h", i, ".example.org")) == nil {
+			t.Fatal("not served any more")
+		}
+	}
+	if n := len(tr.hosts.known); n > maxWild {
+		t.Errorf("%d hosts are remembered", n)
+	}
+	heard := tr.hosts.find("a.example.org")
+	tr.Serve([]string{"example.org", "*.example.org"}, []string{"conference.example.org"})
+	if tr.hosts.find("a.example.org") != heard {
+		t.Error("what was known of a host that stays is forgotten")
+	}
+	tr.Serve([]string{"example.org"}, nil)
+	if tr.hosts.find("a.example.org") != nil || len(tr.hosts.known) != 1 {
+		t.Errorf("%d hosts", len(tr.hosts.known))
 	}
 }

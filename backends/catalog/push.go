@@ -25,7 +25,7 @@ func newPush(cfg *config.Config, c *config.Push, log *slog.Logger) (*push.Backen
 	o := push.Options{
 		Decider: decide.Decider{Plugin: decide.Plugin(c.Plugin), Rules: c.Rules, Content: notify.Content(c.Content)},
 		Virtual: c.VirtualPubsubHosts, Own: jid.Prepare(cfg.Component.Name), Lanes: lanes, MaxAge: c.MaxAge, Log: log,
-		Served: jid.NewDomains(cfg.General.Hosts...),
+		Served: jid.NewDomains(cfg.Served()...),
 		Routes: route.New(route.Options{Lanes: lanes, Log: log}),
 	}
 	if m := cfg.Pusher.MongoosePush; m != nil {

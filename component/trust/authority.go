@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"eventpusher/internal/jid"
 )
 
@@ -34,6 +32,7 @@ type authorities struct {
 type hostFeeds struct {
 	name      jid.JID // as configured; heard as it is written there, or in its other form
 	authority [numClasses]Feed
+	passing   bool // not remembered, logged or counted: there are too many
 	// heard says which feeds reported anything, now which of them on this connection.
 	heard, now [numFeeds]bool
 	// What the host lets the component do on this connection: presence is that of all its
@@ -53,7 +52,6 @@ func newAuthorities(o *Options) *authorities {
 			a.configured[c] = EventFeed + Feed(i)
 		}
 	}
-	a.serve(jid.NewDomains(o.Hosts...))
 	return a
 }
 
@@ -73,11 +71,18 @@ func (a *authorities) serve(hosts jid.Domains) {
 		a.byHost[form] = served[name]
 	}
 	for _, h := range before {
-		if served[h.name] != h {
-			a.metrics.authority.DeletePartialMatch(prometheus.Labels{"host": string(h.name)})
+		if served[h.name] == h {
+			continue
+		}
+		for c, f := range h.authority {
+			a.metrics.authority.DeleteLabelValues(string(h.name), Class(c).String(), f.String())
 		}
 	}
 }
+
+// maxHeard bounds the hosts that are remembered, since anybody can make up names that a wildcard stands
+// for. On further ones the best feed counts that is heard at the moment.
+const maxHeard = 10_000
 
 // connected begins a connection, on which nothing was heard yet. Privileges are forgotten,
 // since servers grant them again.
@@ -98,9 +103,11 @@ func (a *authorities) hear(host jid.JID, f Feed) *hostFeeds {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if h == nil { // an operator's forwarder that is not a served host
+	if h == nil { // an operator's forwarder that is not a served host, or a host that a wildcard stands for
 		h = &hostFeeds{name: jid.JID(strings.Clone(string(host)))}
-		a.byHost[h.name] = h
+		if h.passing = len(a.byHost) >= maxHeard; !h.passing {
+			a.byHost[h.name] = h
+		}
 	}
 	h.heard[f], h.now[f] = true, true
 	for c := range numClasses {
@@ -147,7 +154,10 @@ func (a *authorities) prefer(h *hostFeeds, c Class, f Feed, now time.Time) {
 	a.mu.Lock()
 	h.authority[c] = f
 	a.mu.Unlock()
-	a.metrics.authority.DeletePartialMatch(map[string]string{"host": string(h.name), "class": c.String()})
+	if h.passing {
+		return
+	}
+	a.metrics.authority.DeleteLabelValues(string(h.name), c.String(), before.String())
 	a.metrics.authority.WithLabelValues(string(h.name), c.String(), f.String()).Set(1)
 	attrs := []any{"host", string(h.name), "class", c.String(), "feed", f.String()}
 	switch {

@@ -209,3 +209,34 @@ func TestToldTwice(t *testing.T) {
 		})
 	}
 }
+
+// Whatever names are made up for which a wildcard stands, few are remembered, logged and counted, and all are judged.
+func TestWildcardsAreBounded(t *testing.T) {
+	var log bytes.Buffer
+	reg := prometheus.NewRegistry()
+	j := New(Options{Component: "events.example.org", Hosts: []string{"example.org", "*.example.org"}, Forwarders: []string{"*.example.org"},
+		Metrics: NewMetrics(reg), Log: slog.New(slog.NewTextHandler(&log, nil))})
+	r := &rig{Judge: j, registry: reg}
+	for i := range maxHeard + 100 {
+		host := jid.JID("h" + strconv.Itoa(i) + ".example.org")
+		if !j.Serves(host) || !j.admit(host, Messages, ServiceLog, when) {
+			t.Fatalf("%s does not count", host)
+		}
+	}
+	if n := len(j.Status()); n != maxHeard {
+		t.Errorf("%d hosts are remembered", n)
+	}
+	if n := len(r.authorityMetric(t)); n != maxHeard-1 { // example.org was not heard
+		t.Errorf("%d series", n)
+	}
+	if n := strings.Count(log.String(), "feed established"); n != maxHeard-1 {
+		t.Errorf("%d lines", n)
+	}
+	if j.Serves("events.example.org") || j.Serves("b.a.example.org") || j.Serves("example.net") {
+		t.Error("a domain is served that is not")
+	}
+	j.Serve(Served{Hosts: []string{"example.org"}, Forwarders: []string{"example.org"}})
+	if n := len(j.Status()); n != 1 || len(r.authorityMetric(t)) != 0 {
+		t.Errorf("%d hosts after a reload, %q", n, r.authorityMetric(t))
+	}
+}

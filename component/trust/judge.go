@@ -2,6 +2,7 @@ package trust
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"eventpusher/component/stanza"
@@ -59,11 +60,11 @@ func New(o Options) *Judge {
 		o.Passed = func(*stanza.Stanza, Feed, string) {}
 	}
 	j := &Judge{
-		name: jid.Prepare(o.Component), forwarders: jid.NewDomains(o.Forwarders...),
-		hosts: jid.NewDomains(o.Hosts...), mucHosts: jid.NewDomains(o.MUCHosts...),
+		name: jid.Prepare(o.Component), forwarders: jid.NewDomains(), hosts: jid.NewDomains(), mucHosts: jid.NewDomains(),
 		authorities: newAuthorities(&o), told: newTold(), metrics: o.Metrics, log: o.Log, warnings: warnings{log: o.Log}, passed: o.Passed,
 	}
 	j.forget()
+	j.Serve(Served{o.Hosts, o.MUCHosts, o.Forwarders})
 	return j
 }
 
@@ -76,12 +77,19 @@ func (j *Judge) Reconnected(now time.Time) {
 // Served says which hosts are served and trusted. See Options.
 type Served struct{ Hosts, MUCHosts, Forwarders []string }
 
+// sets returns the hosts, conference hosts and forwarders of a component. No wildcard stands for the
+// component, and none among the hosts for a conference host.
+func (s *Served) sets(component string) (hosts, mucHosts, forwarders []string) {
+	return jid.Except(s.Hosts, append(slices.Clone(s.MUCHosts), component)...), jid.Except(s.MUCHosts, component), jid.Except(s.Forwarders, component)
+}
+
 // Serve changes which hosts are served and trusted. It is called while nothing is judged. Of hosts that
 // stay, what was heard holds.
 func (j *Judge) Serve(s Served) {
-	j.forwarders.Replace(s.Forwarders...)
-	j.hosts.Replace(s.Hosts...)
-	j.mucHosts.Replace(s.MUCHosts...)
+	hosts, mucHosts, forwarders := s.sets(string(j.name))
+	j.forwarders.Replace(forwarders...)
+	j.hosts.Replace(hosts...)
+	j.mucHosts.Replace(mucHosts...)
 	j.authorities.serve(j.hosts)
 }
 

@@ -20,7 +20,7 @@ func (a *App) examine(ctx context.Context) []finding.Finding {
 	list = append(list, doctor.Waiting(a.pusher.Status(), a.box.DeadLetters())...)
 	sinks := make(chan []finding.Finding, 1)
 	go func() { sinks <- doctor.Sinks(ctx, a.backends.all()) }()
-	server := doctor.Server(ctx, a.link, cfg.Component.Name, cfg.General.Hosts, time.Since(a.began), nil)
+	server := doctor.Server(ctx, a.link, cfg, time.Since(a.began), nil)
 	if cfg.Pusher.Push != nil {
 		server = append(server, doctor.Push(ctx, a.link, cfg, nil)...)
 	}

@@ -32,9 +32,9 @@ func newPushParts(cfg *config.Config) pushParts {
 
 // serve changes which hosts are served.
 func (p *pushParts) serve(cfg *config.Config) {
-	p.served.Replace(cfg.General.Hosts...)
-	p.rooms.Replace(cfg.Component.MUCHosts...)
-	p.delegators.Replace(xmppside.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)...)
+	p.served.Replace(cfg.Served()...)
+	p.rooms.Replace(jid.Except(cfg.Component.MUCHosts, cfg.Component.Name)...)
+	p.delegators.Replace(xmppside.Delegators(cfg.Served(), cfg.Component.Forwarders)...)
 }
 
 // push makes what registers for push, if that is configured.

@@ -139,7 +139,7 @@ func pushUser(p Process, o options) (jid.JID, *config.Config, error) {
 // printExplanation prints e for people.
 func printExplanation(w io.Writer, e *push.Explanation, cfg *config.Config, running bool) error {
 	fmt.Fprintf(w, "%s has %s\n", e.User, plural(len(e.Registrations), "registration"))
-	if !jid.NewDomains(cfg.General.Hosts...).Of(e.User) {
+	if !jid.NewDomains(cfg.Served()...).Of(e.User) {
 		fmt.Fprintf(w, "%s is none of [general] hosts, so there are no messages to this user\n", e.User.Domain())
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -132,7 +132,7 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 	offers := &offers{hosts: make(map[jid.JID]bool)}
 	delegation := &xmppside.Delegation{Asked: offers.note}
 	if cfg.Pusher.Push != nil {
-		delegation.Hosts = jid.NewDomains(xmppside.Delegators(cfg.General.Hosts, c.Forwarders)...)
+		delegation.Hosts = jid.NewDomains(xmppside.Delegators(cfg.Served(), c.Forwarders)...)
 	}
 	link, err := component.New(c, cfg.General.Hosts, component.Options{
 		Version: version,
@@ -170,7 +170,7 @@ func attach(ctx context.Context, cfg *config.Config, version string) []finding.F
 		case <-ctx.Done():
 		}
 	}
-	list := Server(ctx, link, c.Name, cfg.General.Hosts, listenFor, offers.from)
+	list := Server(ctx, link, cfg, listenFor, offers.from)
 	if cfg.Pusher.Push != nil {
 		list = append(list, Push(ctx, link, cfg, offers.from)...)
 	}

@@ -31,9 +31,9 @@ func Push(ctx context.Context, link *component.Link, cfg *config.Config, offered
 	if s.State != component.Connected {
 		return nil // Server has said so
 	}
-	name, taken := cfg.Component.Name, jid.NewDomains(xmppside.Delegators(cfg.General.Hosts, cfg.Component.Forwarders)...)
+	name, taken := cfg.Component.Name, jid.NewDomains(xmppside.Delegators(cfg.Served(), cfg.Component.Forwarders)...)
 	var list []finding.Finding
-	for _, host := range cfg.General.Hosts {
+	for _, host := range known(cfg, s.Hosts) {
 		of := string(jid.Prepare(host))
 		for _, h := range s.Hosts {
 			if h.Host != of {

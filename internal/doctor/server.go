@@ -13,6 +13,7 @@ import (
 	"eventpusher/backends/push/notify"
 	"eventpusher/component"
 	"eventpusher/component/trust"
+	"eventpusher/config"
 	"eventpusher/internal/finding"
 	"eventpusher/internal/jid"
 )
@@ -31,7 +32,7 @@ const replacedLately = 10 * time.Minute
 // Server examines the link to the XMPP server and what comes over it: the handshake,
 // whether the server routes what we send, each host, its feeds and what it has granted.
 // listened is for how long the feeds had the chance to be heard; offered is as for Push.
-func Server(ctx context.Context, link *component.Link, name string, hosts []string, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
+func Server(ctx context.Context, link *component.Link, cfg *config.Config, listened time.Duration, offered func(host jid.JID) bool) []finding.Finding {
 	s := link.Status()
 	if s.State != component.Connected {
 		text := "not attached to " + s.Address
@@ -40,6 +41,7 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 		}
 		return []finding.Finding{finding.Failf(subjectServer, "", "%s", text)}
 	}
+	name, hosts := cfg.Component.Name, known(cfg, s.Hosts)
 	list := []finding.Finding{finding.Okf(subjectServer, "attached to %s as %s", s.Address, s.Name)}
 	if s.LastErrorReason == component.Conflict && time.Since(s.Since) < replacedLately {
 		list = append(list, finding.Warnf(subjectServer, "", "attached again since %s; before: %s", s.Since.UTC().Format(time.RFC3339), s.LastError))
@@ -53,6 +55,19 @@ func Server(ctx context.Context, link *component.Link, name string, hosts []stri
 	}
 	list = append(list, outdated(link.Status().Sources)...)
 	return append(list, losses(link.Status().Sources)...)
+}
+
+// known returns the served hosts: those with a name, and those that were heard and that a wildcard of
+// the configuration stands for.
+func known(cfg *config.Config, heard []trust.HostStatus) []string {
+	served, named := jid.NewDomains(cfg.Served()...), jid.Named(cfg.General.Hosts)
+	list := slices.Clone(named)
+	for _, h := range heard {
+		if served.Has(jid.JID(h.Host)) && !jid.NewDomains(named...).Has(jid.JID(h.Host)) {
+			list = append(list, h.Host)
+		}
+	}
+	return list
 }
 
 // missing says which feeds should be there and are not.

@@ -45,7 +45,7 @@ func TestRequestsAreDropped(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	var found []string
-	for _, f := range Server(ctx, link, "events.localhost", []string{"localhost"}, time.Minute, nil) {
+	for _, f := range Server(ctx, link, &config.Config{Component: config.Component{Name: "events.localhost"}, General: config.General{Hosts: []string{"localhost"}}}, time.Minute, nil) {
 		if f.Level == finding.Fail {
 			found = append(found, f.Text+": "+f.Remedy)
 		}

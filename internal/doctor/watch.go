@@ -63,7 +63,7 @@ func (w *Watch) Run(ctx context.Context) error {
 // meanwhile, the findings tell nothing about the next one.
 func (w *Watch) examine(ctx context.Context, listened time.Duration) {
 	cfg := w.cfg()
-	list := Server(ctx, w.link, cfg.Component.Name, cfg.General.Hosts, listened, nil)
+	list := Server(ctx, w.link, cfg, listened, nil)
 	if cfg.Pusher.Push != nil {
 		list = append(list, Push(ctx, w.link, cfg, nil)...)
 	}
@@ -72,7 +72,7 @@ func (w *Watch) examine(ctx context.Context, listened time.Duration) {
 	}
 	w.found.Reset()
 	levels := map[finding.Level]slog.Level{finding.Warn: slog.LevelWarn, finding.Fail: slog.LevelError}
-	for _, subject := range append([]string{subjectServer}, cfg.General.Hosts...) {
+	for _, subject := range append([]string{subjectServer}, known(cfg, w.link.Status().Hosts)...) {
 		for level := range levels {
 			w.found.WithLabelValues(subject, string(level)).Set(0)
 		}

@@ -97,3 +97,43 @@ func TestFoldDomain(t *testing.T) {
 		}
 	}
 }
+
+// A wildcard stands for one label, in either form, and for none that is excepted.
+func TestWildcards(t *testing.T) {
+	names := Except([]string{"example.org", "*.example.org", "conference.*.Example.net", "*.bücher.example"}, "conference.example.org", "Events.example.org", "muc.*.example.net", "*.old.bücher.example")
+	d := NewDomains(names...)
+	for address, want := range map[JID]bool{
+		"example.org": true, "a.example.org": true, "b.a.example.org": false, ".example.org": false, "example.com": false, "a.example.com": false,
+		"conference.example.org": false, "events.example.org": false, "conference.x.example.net": true, "muc.x.example.net": false, "x.example.net": false,
+		"a.bücher.example": true, "a.xn--bcher-kva.example": true, "ä.xn--bcher-kva.example": true, "a.old.bücher.example": false,
+		"u@a.example.org": false, "a.example.org/r": false, "*.example.org": true, "": false, "org": false, "@.example.org": false,
+	} {
+		if got := d.Has(address); got != want {
+			t.Errorf("%q: %v", address, got)
+		}
+	}
+	for address, want := range map[JID]bool{"u@a.example.org/r": true, "u@conference.example.org": false, "room@a.b.example.org": false} {
+		if got := d.Of(address); got != want {
+			t.Errorf("of %q: %v", address, got)
+		}
+	}
+	if !d.Over("x.y.a.example.org") || d.Configured("a.example.org") != "a.example.org" {
+		t.Error("Over and Configured")
+	}
+	for form := range d.Forms() {
+		if form != "example.org" {
+			t.Errorf("form %q", form)
+		}
+	}
+	if got := Except([]string{"example.org"}, "x"); len(got) != 1 {
+		t.Errorf("without wildcards: %q", got)
+	}
+	if got := Named([]string{"*.a.b", "a.b", "x.*.a.b"}); len(got) != 1 || got[0] != "a.b" {
+		t.Errorf("named: %q", got)
+	}
+	copied := d
+	d.Replace("other.example")
+	if copied.Has("a.example.org") || !copied.Has("other.example") {
+		t.Error("a copy has not changed")
+	}
+}

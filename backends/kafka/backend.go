@@ -232,7 +232,7 @@ func (b *Backend) record(ctx context.Context, e *event.Event) (*kgo.Record, erro
 	if err != nil {
 		return nil, backends.Permanent(fmt.Errorf("kafka: %w", err))
 	}
-	headers := make([]kgo.RecordHeader, 0, 3+len(m.Attributes))
+	headers := make([]kgo.RecordHeader, 0, 2+len(m.Attributes))
 	header := func(name, value string) {
 		headers = append(headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
 	}
@@ -246,7 +246,7 @@ func (b *Backend) record(ctx context.Context, e *event.Event) (*kgo.Record, erro
 	}
 	// The time stamp is that of producing: by the event's, the library would take a record
 	// that has waited for one that has timed out, and a broker for one to be deleted.
-	return &kgo.Record{Topic: b.topic, Key: e.AppendKey(nil), Value: m.Body, Headers: headers}, nil
+	return &kgo.Record{Topic: b.topic, Key: e.AppendKey(make([]byte, 0, len(e.From)+len(e.To)+1)), Value: m.Body, Headers: headers}, nil
 }
 
 // Close implements backends.Backend.

@@ -77,7 +77,7 @@ func publishBare(b *testing.B, ch *amqp.Channel, exchange string, n int) {
 			continue
 		}
 		e := backendtest.Message(i)
-		confirm, err := ch.PublishWithDeferredConfirm(exchange, "user@localhost.chat_msg_sent", true, false, amqp.Publishing{
+		confirm, err := ch.PublishWithDeferredConfirm(exchange, string(e.User)+".chat_msg_sent", true, false, amqp.Publishing{
 			ContentType: "application/json", DeliveryMode: amqp.Persistent, MessageId: e.ID, Timestamp: e.Time,
 			Body: event.AppendPayload(nil, &e, event.FullJID),
 		})

@@ -15,8 +15,11 @@ import (
 const (
 	maxConnections = 128
 	// maxRequests is how many requests are served at once beside those of the probes. It is
-	// below maxConnections, so that a connection can always be closed in favour of a probe.
+	// with maxStreams below maxConnections, so that a connection can always be closed in favour
+	// of a probe.
 	maxRequests = 32
+	// maxStreams is how many live pages are served at once.
+	maxStreams = 8
 )
 
 // connections are the open connections of the listener, the oldest first. If one comes on
@@ -26,10 +29,16 @@ type connections struct {
 	closed prometheus.Counter
 	log    *slog.Logger
 
-	mu     sync.Mutex
-	order  *list.List // of *connection
-	open   map[net.Conn]*list.Element
-	served int
+	mu    sync.Mutex
+	order *list.List // of *connection
+	open  map[net.Conn]*list.Element
+}
+
+// places bound how many requests of a sort are served at once.
+type places struct {
+	most  int
+	taken int    // under connections.mu
+	full  string // what one more is answered
 }
 
 type connection struct {
@@ -93,36 +102,36 @@ func remember(ctx context.Context, conn net.Conn) context.Context {
 }
 
 // serving returns a handler that keeps the connection of a request open while it is served,
-// and answers 503 if maxRequests are being served.
-func (c *connections) serving(serve http.HandlerFunc) http.HandlerFunc {
+// and answers 503 if there is no place.
+func (c *connections) serving(in *places, serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, _ := r.Context().Value(connKey{}).(net.Conn)
-		if !c.begin(conn) {
-			http.Error(w, "too many requests are being served; try again", http.StatusServiceUnavailable)
+		if !c.begin(in, conn) {
+			http.Error(w, in.full, http.StatusServiceUnavailable)
 			return
 		}
-		defer c.end(conn)
+		defer c.end(in, conn)
 		serve(w, r)
 	}
 }
 
-func (c *connections) begin(conn net.Conn) bool {
+func (c *connections) begin(in *places, conn net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.served >= maxRequests {
+	if in.taken >= in.most {
 		return false
 	}
-	c.served++
+	in.taken++
 	if e := c.open[conn]; e != nil {
 		e.Value.(*connection).served = true
 	}
 	return true
 }
 
-func (c *connections) end(conn net.Conn) {
+func (c *connections) end(in *places, conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.served--
+	in.taken--
 	if e := c.open[conn]; e != nil {
 		e.Value.(*connection).served = false
 		c.order.MoveToBack(e) // it is the last that was of use

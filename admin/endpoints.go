@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"eventpusher/pusher/filter"
 )
 
 // handler returns everything that the listener serves.
@@ -19,23 +21,51 @@ func (s *Server) handler() http.Handler {
 		ErrorHandling:       promhttp.ContinueOnError,
 		MaxRequestsInFlight: 4,
 	})
+	requests := &places{most: maxRequests, full: "too many requests are being served; try again"}
+	streams := &places{most: maxStreams, full: "too many live pages are open; close one"}
+	bounded := func(e endpoint) endpoint {
+		in := requests
+		if e.stream {
+			in = streams
+		}
+		e.serve = s.connections.serving(in, e.serve)
+		return e
+	}
 	endpoints := map[string]endpoint{
-		"/healthz":    {open: true, serve: serveHealth},
-		"/readyz":     {open: true, serve: s.serveReady},
-		"/metrics":    {serve: metrics.ServeHTTP},
-		"/api/status": {serve: s.serveStatus},
-		"/":           {serve: s.servePage},
+		"/healthz":    {open: true, methods: reading, serve: serveHealth},
+		"/readyz":     {open: true, methods: reading, serve: s.serveReady},
+		"/metrics":    bounded(endpoint{methods: reading, serve: metrics.ServeHTTP}),
+		"/api/status": bounded(endpoint{methods: reading, serve: s.serveStatus}),
+		"/":           bounded(endpoint{open: true, methods: reading, serve: s.servePage}),
+	}
+	for path, serve := range pageFiles() {
+		endpoints[path] = bounded(endpoint{open: true, methods: reading, serve: serve})
+	}
+	for path, e := range s.pageAPI() {
+		endpoints[path] = bounded(e)
 	}
 	for path, handler := range s.o.API {
-		endpoints[path] = endpoint{changes: true, serve: handler.ServeHTTP}
-	}
-	for path, e := range endpoints {
-		if !e.open {
-			e.serve = s.connections.serving(e.serve)
-			endpoints[path] = e
-		}
+		endpoints[path] = bounded(endpoint{secured: true, serve: handler.ServeHTTP})
 	}
 	return s.guard(endpoints)
+}
+
+// pageAPI returns what the page asks for. It needs the token as everything else does; what
+// changes something, or shows what somebody wrote, is refused if no token is set.
+func (s *Server) pageAPI() map[string]endpoint {
+	api := make(map[string]endpoint)
+	if s.o.Events != nil {
+		api["/api/live"] = endpoint{stream: true, methods: http.MethodGet, serve: s.serveLive}
+		api["/api/try"] = endpoint{methods: http.MethodPost, serve: s.serveTrial}
+		api["/api/events/text"] = endpoint{secured: true, methods: reading, serve: s.serveEventText}
+	}
+	if s.o.Letters != nil {
+		api["/api/letters"] = endpoint{methods: reading, serve: s.serveLetters}
+		api["/api/letters/text"] = endpoint{secured: true, methods: reading, serve: s.serveLetterText}
+		api["/api/letters/replay"] = endpoint{secured: true, methods: http.MethodPost, serve: s.serveReplay}
+		api["/api/letters/drop"] = endpoint{secured: true, methods: http.MethodPost, serve: s.serveDrop}
+	}
+	return api
 }
 
 // serveHealth says that the process is alive: it answers.
@@ -97,21 +127,25 @@ func (s *Server) statusJSON() ([]byte, error) {
 	return raw, nil
 }
 
-// servePage shows the status to a person.
-func (s *Server) servePage(w http.ResponseWriter, _ *http.Request) {
-	raw, err := s.statusJSON()
-	if err != nil {
-		s.fail(w, err)
-		return
-	}
-	status, err := parseNode(raw)
-	if err != nil {
-		s.fail(w, err)
-		return
+// servePage shows the status to a person. Without the token, where there is one, the page
+// holds nothing but the question for it.
+func (s *Server) servePage(w http.ResponseWriter, r *http.Request) {
+	data := pageData{Live: s.o.Events != nil && s.o.Letters != nil, SignIn: !s.authorized(r), Fields: filter.ExpressionFields()}
+	if !data.SignIn {
+		raw, err := s.statusJSON()
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
+		if data.Status, err = parseNode(raw); err != nil {
+			s.fail(w, err)
+			return
+		}
+		data.NotReady = s.notReady()
 	}
 	// Rendered before the first byte leaves, so that an error is still a 500.
 	var page bytes.Buffer
-	if err := pageTemplate.Execute(&page, pageData{Style: pageStyle, NotReady: s.notReady(), Status: status}); err != nil {
+	if err := pageTemplate.Execute(&page, data); err != nil {
 		s.fail(w, fmt.Errorf("render page: %w", err))
 		return
 	}

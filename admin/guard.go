@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"eventpusher/internal/loopback"
@@ -14,10 +15,19 @@ import (
 // endpoint is one path. Only the path itself matches: there are no directories and
 // redirects.
 type endpoint struct {
-	open    bool // answers without a token
-	changes bool // takes other methods than GET and HEAD, and nothing without a token
+	open    bool   // answers without a token
+	secured bool   // answers nothing if no token is set
+	stream  bool   // has a place among the live pages
+	methods string // as in Allow; empty: all
 	serve   http.HandlerFunc
 }
+
+// allows reports whether the endpoint takes a method.
+func (e *endpoint) allows(method string) bool {
+	return e.methods == "" || slices.Contains(strings.Split(e.methods, ", "), method)
+}
+
+const reading = "GET, HEAD"
 
 // guard lets through what may be answered, in this order: is the request meant for
 // this server, does a foreign page send it, who sends it, and only then what
@@ -43,11 +53,11 @@ func (s *Server) guard(endpoints map[string]endpoint) http.Handler {
 		switch {
 		case !known:
 			http.Error(w, "there is nothing here", http.StatusNotFound)
-		case e.changes && s.cfg.Token == "":
+		case e.secured && s.cfg.Token == "":
 			http.Error(w, "set token or token_file in [admin] to use this", http.StatusForbidden)
-		case !e.changes && r.Method != http.MethodGet && r.Method != http.MethodHead:
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+		case !e.allows(r.Method):
+			w.Header().Set("Allow", e.methods)
+			http.Error(w, "only "+strings.ReplaceAll(e.methods, ", ", " and "), http.StatusMethodNotAllowed)
 		default:
 			e.serve(w, r)
 		}

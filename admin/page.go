@@ -2,38 +2,61 @@ package admin
 
 import (
 	"bytes"
-	"crypto/sha256"
-	_ "embed"
-	"encoding/base64"
+	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"html/template"
 	"io"
+	"io/fs"
+	"net/http"
+	"path"
 	"slices"
 )
 
-// The page is self-contained: no script, no image, one style sheet that the
-// policy admits by its digest.
+// The page and its files come from this server alone. The policy admits nothing that is
+// written into the page itself, so that a text in it cannot become a script or a style.
 var (
-	//go:embed page.html
+	//go:embed page/page.html
 	pageSource string
-	//go:embed page.css
-	pageStyle template.CSS
+	//go:embed page/*.css page/*.js page/*.svg
+	pageDir embed.FS
 
 	pageTemplate = template.Must(template.New("page").Parse(pageSource))
-	pagePolicy   = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; style-src '" + digest(string(pageStyle)) + "'"
 )
 
-func digest(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+const pagePolicy = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; " +
+	"script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
+
+var fileTypes = map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+
+// pageFiles returns what serves the files of the page, by path. They are the same for
+// everybody and hold nothing of this instance.
+func pageFiles() map[string]http.HandlerFunc {
+	files := make(map[string]http.HandlerFunc)
+	list, err := fs.Glob(pageDir, "page/*")
+	if err != nil {
+		panic(err) // the pattern is constant
+	}
+	for _, name := range list {
+		data, err := pageDir.ReadFile(name)
+		if err != nil {
+			panic(err) // it is part of the program
+		}
+		files["/"+name] = func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", fileTypes[path.Ext(name)])
+			_, _ = w.Write(data) // the peer has gone: nobody to tell
+		}
+	}
+	return files
 }
 
 type pageData struct {
-	Style    template.CSS
+	Live     bool // there are events and dead letters to show
+	SignIn   bool // the token is missing
 	NotReady []string
 	Status   node
+	Fields   []string // of expressions
 }
 
 // node is a JSON value laid out for people: a text, fields in the order of the

@@ -1,9 +1,10 @@
 // Package admin is the HTTP listener for operators and machines: health,
-// readiness, metrics and a status page.
+// readiness, metrics and the live page.
 //
-// What the package serves by itself only reads. On a loopback address it trusts whoever can connect, but checks
-// that a browser was not tricked into asking (Host and Origin); on any other
-// address all but the two probes demand a bearer token.
+// On a loopback address without a token, every process of the machine may read. The package
+// checks that a browser was not tricked into asking (Host and Origin). On any other address
+// all but the two probes and the empty page demand a bearer token. What changes something, or
+// shows what users wrote, demands the token on every address.
 package admin
 
 import (
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"eventpusher/config"
+	"eventpusher/pusher/trace"
 )
 
 // The limits of a connection; connections.go has those of all together. Scrapes and probes take milliseconds; whoever needs
@@ -50,6 +52,10 @@ type Options struct {
 	// and must hold no secrets. It is called by several requests at once and must
 	// not block. nil leaves the status out.
 	Status func() any
+	// Events and Letters are what the live page shows beside the status; without both there
+	// is only the status.
+	Events  *trace.Recorder
+	Letters Letters
 	// API are further paths, each with the handler that answers all methods. They may
 	// change things: they demand the token wherever the server listens, and refuse
 	// everything where there is none.
@@ -66,6 +72,8 @@ type Server struct {
 	loopback bool // of the address that was bound
 
 	connections *connections
+	trying      chan struct{} // holds one while an expression is tried
+	ending      chan struct{} // closed when the server stops
 }
 
 // New checks cfg. The error says what is wrong with [admin].
@@ -87,7 +95,7 @@ func New(cfg config.Admin, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, o: o, connections: newConnections(o.Log)}
+	s := &Server{cfg: cfg, o: o, connections: newConnections(o.Log), trying: make(chan struct{}, 1), ending: make(chan struct{})}
 	if o.Registerer != nil {
 		if err := o.Registerer.Register(s.connections.closed); err != nil {
 			return nil, fmt.Errorf("admin: register metrics: %w", err)
@@ -167,6 +175,7 @@ func (s *Server) Run(ctx context.Context) error {
 		// OPTIONS * goes through the guard like everything else.
 		DisableGeneralOptionsHandler: true,
 	}
+	srv.RegisterOnShutdown(func() { close(s.ending) }) // streams would go on for ever
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(s.listener) }()
 	select {

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"eventpusher/pusher/filter"
 )
 
 // Status is a snapshot of the pusher, without content or secrets.
 type Status struct {
-	Backends []BackendStatus `json:"backends"` // in the order of Options
+	Filters  []filter.Count  `json:"filters,omitempty"` // in the order in which they are asked
+	Backends []BackendStatus `json:"backends"`          // in the order of Options
 	// Unconfigured are backends that are not configured and for which events wait.
 	Unconfigured []UnconfiguredStatus `json:"unconfigured,omitempty"`
 }
@@ -61,6 +64,12 @@ func (a Age) MarshalJSON() ([]byte, error) {
 // Status returns a snapshot. It is safe for concurrent use.
 func (p *Pusher) Status() Status {
 	var out Status
+	p.mu.Lock()
+	chain := p.chain
+	p.mu.Unlock()
+	if chain != nil {
+		out.Filters = chain.Counts()
+	}
 	for _, d := range p.all() {
 		out.Backends = append(out.Backends, d.status())
 	}

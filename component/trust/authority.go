@@ -32,7 +32,8 @@ type authorities struct {
 type hostFeeds struct {
 	name      jid.JID // as configured; heard as it is written there, or in its other form
 	authority [numClasses]Feed
-	passing   bool // not remembered, logged or counted: there are too many
+	counts    [numClasses]time.Time // since when the authority is that
+	passing   bool                  // not remembered, logged or counted: there are too many
 	// heard says which feeds reported anything, now which of them on this connection.
 	heard, now [numFeeds]bool
 	// What the host lets the component do on this connection: presence is that of all its
@@ -152,7 +153,7 @@ func (a *authorities) prefer(h *hostFeeds, c Class, f Feed, now time.Time) {
 		return
 	}
 	a.mu.Lock()
-	h.authority[c] = f
+	h.authority[c], h.counts[c] = f, now
 	a.mu.Unlock()
 	if h.passing {
 		return

@@ -3,6 +3,7 @@ package trust
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -35,9 +36,10 @@ func TestFormsOfDomains(t *testing.T) {
 			if heard != tc.trusted || room != tc.trusted || granted != tc.trusted {
 				t.Errorf("counts: wrapper %v, of the rooms %v, privilege %v; want %v", heard, room, granted, tc.trusted)
 			}
-			want := []HostStatus{{Host: tc.status, Authority: map[Class]string{}, Heard: []string{}}}
+			want := []HostStatus{{Host: tc.status, Authority: map[Class]string{}, Since: map[Class]time.Time{}, Heard: []string{}}}
 			if tc.trusted {
 				want[0].Authority = map[Class]string{Messages: "service_log", Presence: "privilege", Offline: "privilege"}
+				want[0].Since = map[Class]time.Time{Messages: when, Presence: when, Offline: when}
 				want[0].Heard = []string{"service_log", "privilege"}
 				want[0].Privileges = []string{"presence managed_entity"}
 			}

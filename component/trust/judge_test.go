@@ -347,8 +347,8 @@ func TestAuthorityIsPerHostAndClassAndOutlivesTheConnection(t *testing.T) {
 		}
 	}
 	want := []HostStatus{
-		{Host: "localhost", Authority: map[Class]string{Messages: "service_log", Presence: "direct", Offline: "direct"}, Heard: []string{"service_log", "direct"}},
-		{Host: "second.example", Authority: map[Class]string{Messages: "direct"}, Heard: []string{"direct"}},
+		{Host: "localhost", Authority: map[Class]string{Messages: "service_log", Presence: "direct", Offline: "direct"}, Since: map[Class]time.Time{Messages: when, Presence: when, Offline: when}, Heard: []string{"service_log", "direct"}},
+		{Host: "second.example", Authority: map[Class]string{Messages: "direct"}, Since: map[Class]time.Time{Messages: when}, Heard: []string{"direct"}},
 	}
 	if diff := cmp.Diff(want, r.Status()); diff != "" {
 		t.Error(diff)

@@ -3,6 +3,7 @@ package trust
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // HostStatus says how one host is heard.
@@ -11,6 +12,8 @@ type HostStatus struct {
 	// Authority names the feed that counts for each class of fact; classes of
 	// which nothing was heard yet are missing.
 	Authority map[Class]string `json:"authority"`
+	// Since says since when that feed counts.
+	Since map[Class]time.Time `json:"since"`
 	// Heard lists the feeds that reported anything, best first.
 	Heard []string `json:"heard"`
 	// Privileges are what the host lets the component do on this connection (XEP-0356),
@@ -30,12 +33,12 @@ func (a *authorities) Status() []HostStatus {
 			continue // the other form of one that is listed
 		}
 		out := HostStatus{
-			Host: string(host), Authority: make(map[Class]string), Heard: []string{},
+			Host: string(host), Authority: make(map[Class]string), Since: make(map[Class]time.Time), Heard: []string{},
 			Privileges: slices.Clone(h.privileges), Delegated: slices.Clone(h.delegated),
 		}
 		for c := range numClasses {
 			if d := h.authority[c]; d != 0 {
-				out.Authority[c] = d.String()
+				out.Authority[c], out.Since[c] = d.String(), h.counts[c]
 			}
 		}
 		for f := EventFeed; f <= Direct; f++ {

@@ -190,6 +190,7 @@ func (b *builder) listen() (err error) {
 	}
 	b.admin, err = admin.New(cfg.Admin, admin.Options{
 		Gatherer: b.registry, Registerer: b.registry, Ready: b.notReady, State: b.state, Status: func() any { return b.Status() }, API: b.api, Log: b.log,
+		Events: b.trace, Letters: kept{b.box, b.pusher},
 	})
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -199,7 +200,11 @@ func TestDemoCounts(t *testing.T) {
 	if code != 0 || stderr != "" {
 		t.Fatalf("exit code %d, stderr %q", code, stderr)
 	}
-	_, events, _ := strings.Cut(stdout, "\n\n")
+	introduction, events, _ := strings.Cut(stdout, "\n\n")
+	page, events, _ := strings.Cut(events, "\n\n")
+	if !strings.Contains(introduction, "Ctrl-C") || !regexp.MustCompile(`^The live page: http://127\.0\.0\.1:\d+/$`).MatchString(page) {
+		t.Errorf("it begins with\n%s\n\n%s", introduction, page)
+	}
 	lines := strings.Split(strings.TrimSpace(events), "\n")
 	if len(lines) != 12 {
 		t.Errorf("%d lines, want 12:\n%s", len(lines), events)

@@ -24,6 +24,7 @@ const (
 	component   = "events." + host
 	secret      = "only for the demo"
 	webhookPath = "/events"
+	pageAddress = "127.0.0.1:9090"
 )
 
 // Options say how long and how fast the demo runs.
@@ -55,7 +56,12 @@ func Run(ctx context.Context, o Options) error {
 	if cfg == nil {
 		return fmt.Errorf("demo: its own configuration does not load: %v", problems)
 	}
-	a, err := app.New(cfg, app.Options{Log: o.Log, Version: o.Version})
+	var a *app.App
+	for _, cfg.Admin.Listen = range []string{pageAddress, "127.0.0.1:0"} { // another demo may have the first
+		if a, err = app.New(cfg, app.Options{Log: o.Log, Version: o.Version}); err == nil {
+			break
+		}
+	}
 	if err != nil {
 		return errors.Join(err, server.Close(), receiver.close())
 	}
@@ -63,7 +69,7 @@ func Run(ctx context.Context, o Options) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	printed := make(chan error, 1)
-	go func() { printed <- printLines(o.Out, lines, o.Count, stop) }()
+	go func() { printed <- printLines(o.Out, a.AdminAddr().String(), lines, o.Count, stop) }()
 	var parts errgroup.Group
 	parts.Go(func() error { defer stop(); return a.Run(ctx) })
 	parts.Go(func() error { defer stop(); return play(ctx, server, o.Rate) })
@@ -80,13 +86,15 @@ func Run(ctx context.Context, o Options) error {
 const introduction = `A small XMPP server, eventpusher and two receivers run in this process. Each line is one event as a receiver took it:
 time, where it arrived, what happened, what a filter added. Ctrl-C ends it.
 
+The live page: http://%s/
+
 `
 
 // printLines prints what arrives and asks for the end after count lines, or when
 // nothing can be printed any more; what is delivered while everything stops is
 // printed too unless a count was asked for.
-func printLines(out io.Writer, lines <-chan string, count int, stop func()) error {
-	_, err := io.WriteString(out, introduction)
+func printLines(out io.Writer, page string, lines <-chan string, count int, stop func()) error {
+	_, err := fmt.Fprintf(out, introduction, page)
 	n := 0
 	for line := range lines {
 		if n++; err == nil && (count == 0 || n <= count) {

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"eventpusher/event"
 )
@@ -108,6 +109,33 @@ type Result struct {
 // Names returns the names of the filters in the order in which they are asked. The slice must
 // not be changed.
 func (c *Chain) Names() []string { return c.names }
+
+// Count is how often a filter has given each verdict since the start.
+type Count struct {
+	Name    string `json:"name"`
+	Kept    uint64 `json:"kept"`
+	Dropped uint64 `json:"dropped"`
+	Failed  uint64 `json:"failed"`
+}
+
+// Counts returns the verdicts of each filter, in the order in which they are asked. It is safe
+// for concurrent use.
+func (c *Chain) Counts() []Count {
+	counts := make([]Count, len(c.steps))
+	for i := range c.steps {
+		s := &c.steps[i]
+		counts[i] = Count{c.names[i], valueOf(s.keep), valueOf(s.drop), valueOf(s.fail)}
+	}
+	return counts
+}
+
+func valueOf(c prometheus.Counter) uint64 {
+	var m dto.Metric
+	if c.Write(&m) != nil {
+		return 0 // a counter always can
+	}
+	return uint64(m.GetCounter().GetValue())
+}
 
 // Run decides about e and adds the metadata of the filters to it.
 func (c *Chain) Run(e *event.Event) Result {

@@ -371,3 +371,22 @@ func TestNewChainRefuses(t *testing.T) {
 		})
 	}
 }
+
+// TestCounts: each filter counts what it was asked.
+func TestCounts(t *testing.T) {
+	chain, err := filter.NewChain(compile(t,
+		config.Filter{Name: "no tea", Priority: 1, Keep: `event.body != "tea"`},
+		config.Filter{Name: "short", Priority: 2, Keep: `metadata.absent > 1 or len(event.body) < 3`, OnError: "drop"},
+	), filter.Metrics{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, body := range []string{"tea", "tea", "coffee"} {
+		e := chat(body)
+		chain.Run(&e)
+	}
+	want := []filter.Count{{Name: "no tea", Kept: 1, Dropped: 2}, {Name: "short", Failed: 1}}
+	if diff := cmp.Diff(want, chain.Counts()); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -41,6 +41,7 @@ type compilation struct {
 	cfg      *config.Filter
 	where    string
 	problems []config.Problem
+	columns  map[string]int // of faults in expressions, by path
 	failed   bool
 }
 
@@ -53,6 +54,10 @@ func (c *compilation) expression(key, src string, wantBool bool) *program {
 	p, err := compileExpression(src, wantBool)
 	if err != nil {
 		c.fault(config.Error, key, err.Error(), err.remedy)
+		if c.columns == nil {
+			c.columns = make(map[string]int)
+		}
+		c.columns[c.where+": "+key] = err.column
 	}
 	return p
 }

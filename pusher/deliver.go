@@ -118,12 +118,19 @@ func (d *dispatcher) finish(ctx context.Context, c *call, errs []error) {
 	}
 }
 
-// remember notes in the trace, and at level debug in the log, what has become of a call's
-// events.
+// remember notes in the trace, in spans, and at level debug in the log, what has become of a
+// call's events.
 func (d *dispatcher) remember(ctx context.Context, c *call, errs []error, now time.Time) {
 	if d.log.Enabled(ctx, slog.LevelDebug) {
 		for i, it := range c.items {
 			d.log.Debug("called", "event_id", c.batch[i].ID, "attempt", it.Attempts+1, "took", now.Sub(c.began).Round(10*time.Microsecond), "err", errs[i])
+		}
+	}
+	if d.spans != nil {
+		for i, it := range c.items {
+			if s := &c.settlements[i]; errs[i] == nil || s.Outcome == outbox.Dead {
+				d.spans.Delivery(&c.batch[i], d.name, it.Accepted, now, it.Attempts+1, s.Reason)
+			}
 		}
 	}
 	i := -1

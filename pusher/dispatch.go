@@ -10,6 +10,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/trace"
@@ -27,6 +28,7 @@ type dispatcher struct {
 	panics  func()
 	log     *slog.Logger
 	trace   *trace.Recorder
+	spans   *tracing.Tracer
 	maxAge  time.Duration
 	timeout time.Duration
 	seed    maphash.Seed // of senders
@@ -85,9 +87,9 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		metrics: o.Metrics.backend(b.Name()),
 		panics:  func() { o.Metrics.panics.WithLabelValues("backend").Inc() },
 		log:     o.Log.With("backend", b.Name()),
-		trace:   o.Trace,
-		redact:  o.Redact,
-		maxAge:  o.MaxAge, timeout: o.PublishTimeout,
+		trace:   o.Trace, spans: o.Spans,
+		redact: o.Redact,
+		maxAge: o.MaxAge, timeout: o.PublishTimeout,
 		gate: new(gate), seed: maphash.MakeSeed(), ended: make(chan struct{}),
 	}
 	d.limits.Lanes = max(d.limits.Lanes, 1)

@@ -187,6 +187,7 @@ func (p *Pusher) route(e *event.Event) {
 		}
 		p.log.Debug("event", "event_id", e.ID, "sort", e.Sort(), "stanza_id", e.StanzaID, "feed", e.Dialect, "fate", string(t.Fate), "filter", t.By, "destinations", to)
 	}
+	p.options.Spans.Event(e, p.now, string(t.Fate), t.By)
 	if p.trace == nil {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/trace"
@@ -59,6 +60,8 @@ type Options struct {
 	Metrics *Metrics // nil: counted but not shown
 	// Trace remembers what becomes of events; nil: nothing is remembered.
 	Trace *trace.Recorder
+	// Spans exports what becomes of events; nil: nothing is exported.
+	Spans *tracing.Tracer
 	Log   *slog.Logger // nil: silent
 }
 

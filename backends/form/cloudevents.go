@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 )
 
 // CloudEvents 1.0.2 (https://github.com/cloudevents/spec): the whole event of the form json
@@ -31,6 +32,9 @@ func attributes(e *event.Event) []Attribute {
 	list := []Attribute{{"specversion", "1.0"}, {"id", e.ID}, {"source", "xmpp:" + url.PathEscape(e.Host)}, {"type", typePrefix + e.Sort()}}
 	if e.User != "" {
 		list = append(list, Attribute{"subject", string(e.User)})
+	}
+	if parent := tracing.Parent(e.ID); parent != "" { // the extension for distributed tracing
+		list = append(list, Attribute{tracing.Header, parent})
 	}
 	return append(list, Attribute{"time", e.Time.UTC().Format(time.RFC3339Nano)})
 }

@@ -24,6 +24,7 @@ import (
 	"eventpusher/event"
 	"eventpusher/internal/loopback"
 	"eventpusher/internal/tlsconfig"
+	"eventpusher/internal/tracing"
 )
 
 const (
@@ -184,13 +185,14 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 			errs[i] = backends.Permanent(fmt.Errorf("http: %w", err))
 			continue
 		}
-		errs[i] = b.post(ctx, batch[i].ID, &m)
+		errs[i] = b.post(ctx, batch[i].ID, tracing.Parent(batch[i].ID), &m)
 	}
 	return errs
 }
 
-// post sends one request with that id and judges the answer.
-func (b *Backend) post(ctx context.Context, id string, m *form.Message) error {
+// post sends one request with that id, which belongs to that trace or to none, and judges the
+// answer.
+func (b *Backend) post(ctx context.Context, id, parent string, m *form.Message) error {
 	if b.limiter != nil {
 		if err := b.limiter.Wait(ctx); err != nil {
 			return backends.Wait(time.Second, fmt.Errorf("http: rate_limit: %w", err))
@@ -201,6 +203,9 @@ func (b *Backend) post(ctx context.Context, id string, m *form.Message) error {
 	req, err := b.request(ctx, id, m)
 	if err != nil {
 		return err
+	}
+	if parent != "" {
+		req.Header.Set(tracing.Header, parent)
 	}
 	resp, err := b.client.Do(req)
 	if err != nil {

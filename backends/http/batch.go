@@ -84,7 +84,7 @@ type search struct {
 func (s *search) deliver(ctx context.Context, items []item, errs []error) {
 	err := s.ended
 	if err == nil {
-		err = s.b.post(ctx, batchID(items), s.b.join(items))
+		err = s.b.post(ctx, batchID(items), "", s.b.join(items))
 	}
 	switch {
 	case err == nil:

@@ -17,6 +17,7 @@ import (
 	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 )
 
 const (
@@ -240,6 +241,9 @@ func (b *Backend) record(ctx context.Context, e *event.Event) (*kgo.Record, erro
 	header("content-type", m.ContentType)
 	for _, a := range m.Attributes {
 		header("ce_"+a.Name, a.Value)
+	}
+	if parent := tracing.Parent(e.ID); parent != "" {
+		header(tracing.Header, parent)
 	}
 	if epoch := backends.Epoch(ctx); epoch != 0 {
 		header("eventpusher-epoch", strconv.FormatUint(epoch, 10))

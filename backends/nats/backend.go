@@ -17,6 +17,7 @@ import (
 	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 )
 
 const (
@@ -137,6 +138,9 @@ func (b *Backend) message(ctx context.Context, e *event.Event) (*natsgo.Msg, err
 	}
 	if b.stream != "" {
 		header[jetstream.ExpectedStreamHeader] = []string{b.stream}
+	}
+	if parent := tracing.Parent(e.ID); parent != "" {
+		header[tracing.Header] = []string{parent}
 	}
 	if epoch := backends.Epoch(ctx); epoch != 0 {
 		header["eventpusher-epoch"] = []string{strconv.FormatUint(epoch, 10)}

@@ -11,6 +11,7 @@ import (
 	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 )
 
 // maxShortString is what AMQP 0-9-1 section 4.2.5.3 allows for names and keys.
@@ -114,6 +115,9 @@ func (b *Backend) headers(e *event.Event, epoch uint64, attributes []form.Attrib
 		}
 		headers["event_sort"], headers["event_kind"], headers["event_type"] = e.Sort(), e.Kind.String(), e.Type
 		headers["event_direction"] = e.Direction.String()
+	}
+	if parent := tracing.Parent(e.ID); parent != "" {
+		headers[tracing.Header] = parent
 	}
 	if epoch != 0 {
 		headers["eventpusher-epoch"] = int64(epoch)

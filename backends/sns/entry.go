@@ -13,6 +13,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/internal/tracing"
 )
 
 const (
@@ -99,6 +100,9 @@ func (b *Backend) attributes(e *event.Event, epoch uint64) map[string]types.Mess
 	attrs := map[string]types.MessageAttributeValue{}
 	if e.ID != "" {
 		attrs[idAttribute] = stringAttribute(e.ID)
+	}
+	if parent := tracing.Parent(e.ID); parent != "" {
+		attrs[tracing.Header] = stringAttribute(parent)
 	}
 	if epoch != 0 {
 		attrs[epochAttribute] = numberAttribute(strconv.FormatUint(epoch, 10))

@@ -23,6 +23,7 @@ import (
 	"eventpusher/config"
 	"eventpusher/internal/control"
 	"eventpusher/internal/doctor"
+	"eventpusher/internal/tracing"
 	"eventpusher/pusher"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
@@ -45,6 +46,8 @@ type Options struct {
 	// Changing is called before a configuration takes the place of another one, and the other way
 	// round if the change has failed; nil: nobody cares.
 	Changing func(old, fresh *config.Config)
+	// Spans exports what becomes of events; nil: nothing is exported.
+	Spans *tracing.Tracer
 }
 
 // App is the whole daemon. Its methods are safe for concurrent use.
@@ -128,7 +131,7 @@ func (b *builder) delivery() error {
 	b.trace = trace.New()
 	b.sink = &sink{translator: tr, box: box, crowd: crowd{log: b.log}, trace: b.trace}
 	b.pusher, err = pusher.New(pusher.Options{
-		Trace: b.trace, Feeds: b.sink, Chain: chain, Backends: list, Conditions: conditions, Outbox: box, MaxAge: cfg.Outbox.MaxAge, Redact: b.redact, Metrics: b.metrics, Log: b.log,
+		Trace: b.trace, Spans: b.options.Spans, Feeds: b.sink, Chain: chain, Backends: list, Conditions: conditions, Outbox: box, MaxAge: cfg.Outbox.MaxAge, Redact: b.redact, Metrics: b.metrics, Log: b.log,
 	})
 	if err != nil {
 		return err

@@ -11,11 +11,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"eventpusher/admin"
 	"eventpusher/config"
 	"eventpusher/internal/app"
 	"eventpusher/internal/logline"
+	"eventpusher/internal/tracing"
 )
 
 func runDaemon(ctx context.Context, p Process, o options) error {
@@ -36,8 +38,14 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 	log := slog.New(lines)
 	defer logLibraries(log)()
 	app.LogProblems(log, problems)
+	spans, err := tracing.Start(ctx, os.Getenv, p.Version, log)
+	if err != nil {
+		return err
+	}
+	defer closeSpans(spans, log)
 	a, err := app.New(cfg, app.Options{
-		Log: log, HeldLines: lines.Held, Redact: now.redact, Version: p.Version,
+		Spans: spans,
+		Log:   log, HeldLines: lines.Held, Redact: now.redact, Version: p.Version,
 		Load: func() (*config.Config, []config.Problem) { return load(p, o.config) }, Changing: now.set,
 	})
 	if err != nil {
@@ -50,6 +58,15 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 	answering.Go(func() { answerHangups(ctx, hangups, a) })
 	answering.Go(func() { notifySystemd(ctx, func() { a.Status() }, log) })
 	return a.Run(ctx)
+}
+
+// closeSpans exports what is left.
+func closeSpans(spans *tracing.Tracer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := spans.Close(ctx); err != nil {
+		log.Warn("the last traces are not exported", "err", err)
+	}
 }
 
 // answerHangups reloads at each SIGHUP until ctx ends.

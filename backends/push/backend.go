@@ -239,10 +239,8 @@ func folded(hosts []string) []string {
 // that host.
 func (b *Backend) virtual(service jid.JID, host string) bool {
 	for _, v := range b.o.Virtual {
-		if prefix, ok := strings.CutSuffix(v, hostPlaceholder); ok {
-			v = prefix + host
-		}
-		if v == string(service) {
+		prefix, everywhere := strings.CutSuffix(v, hostPlaceholder)
+		if rest, ok := strings.CutPrefix(string(service), prefix); ok && (everywhere && rest == host || !everywhere && rest == "") {
 			return true
 		}
 	}

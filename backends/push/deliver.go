@@ -115,7 +115,7 @@ func (b *Backend) toService(ctx context.Context, e *event.Event) (journal.Outcom
 	if sender == nil {
 		return journal.Refused, nil
 	}
-	if b.failing.refuses(e.User, s, b.o.Now()) {
+	if b.failing.refuses(e.User, s, b.o.Now) {
 		return journal.Refused, nil
 	}
 	n := notify.Notification{ID: e.ID, Time: e.Time, TTL: b.o.MaxAge, Element: e.Packet}

@@ -180,21 +180,22 @@ func withBadge(n *decide.Notice) devices.Summary {
 // the mark of the message's first event. The first half of the id, its likeness, is the same
 // for messages with the same key.
 func notificationID(s *store.Service, key, first string) string {
-	return digest(key, string(s.PubSub), s.Node) + digest(first, string(s.PubSub), s.Node)
+	like, own := digest(key, string(s.PubSub), s.Node), digest(first, string(s.PubSub), s.Node)
+	return hex.EncodeToString(append(like[:], own[:]...))
 }
 
 // likeness returns the half of a notification's id that messages with the same sender, id
 // and text have in common.
 func likeness(id string) string { return id[:len(id)/2] }
 
-// digest returns 64 bits of a SHA-256 in hexadecimal.
-func digest(parts ...string) string {
+// digest returns 64 bits of a SHA-256.
+func digest(parts ...string) [8]byte {
 	b := make([]byte, 0, 128)
 	for _, part := range parts {
 		b = append(append(b, part...), 0)
 	}
 	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:8])
+	return [8]byte(sum[:])
 }
 
 // forget removes a registration whose service or device is gone, unless it was renewed

@@ -53,11 +53,11 @@ func keyOf(owner jid.JID, s *store.Service) failingKey {
 }
 
 // refuses reports whether the service is not to be asked now, since it would refuse again.
-func (f *failing) refuses(owner jid.JID, s *store.Service, now time.Time) bool {
+func (f *failing) refuses(owner jid.JID, s *store.Service, now func() time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r, ok := f.of.Get(keyOf(owner, s))
-	return ok && r.n >= slowRefusals && now.Sub(r.last) < refusedRest
+	return ok && r.n >= slowRefusals && now().Sub(r.last) < refusedRest
 }
 
 // fails notes a refusal and reports whether the registration is to be removed.

@@ -1,7 +1,6 @@
 package push
 
 import (
-	"crypto/sha256"
 	"encoding/hex"
 	"sync"
 	"time"
@@ -74,10 +73,7 @@ type report struct {
 // mark stands for the id of an event.
 type mark [8]byte
 
-func markOf(id string) mark {
-	sum := sha256.Sum256([]byte(id))
-	return mark(sum[:])
-}
+func markOf(id string) mark { return digest(id) }
 
 // String returns the mark in hexadecimal.
 func (m mark) String() string { return hex.EncodeToString(m[:]) }

@@ -10,7 +10,6 @@ package decide
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"io"
 	"strconv"
 	"unicode/utf8"
 
@@ -201,16 +200,12 @@ func key(e *event.Event) string {
 	if content == "" && e.StanzaID == "" {
 		content = e.Packet // which is not the same for all of them
 	}
-	h := sha256.New()
-	write := func(part string) {
-		_, _ = io.WriteString(h, part) // a hash takes everything
-		_, _ = h.Write([]byte{0})
+	b := make([]byte, 0, 512)
+	for _, part := range [...]string{string(e.User), string(e.From), e.StanzaID, content} {
+		b = append(append(b, part...), 0)
 	}
-	write(string(e.User))
-	write(string(e.From))
-	write(e.StanzaID)
-	write(content)
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
+	sum := sha256.Sum256(b)
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
 // Fields returns the notice as MongooseIM's summary form has it.
@@ -222,7 +217,7 @@ func (n *Notice) Fields() []notify.Field {
 		}
 		return call
 	}
-	fields := []notify.Field{{Name: "message-count", Value: strconv.Itoa(n.Count)}}
+	fields := append(make([]notify.Field, 0, 3), notify.Field{Name: "message-count", Value: strconv.Itoa(n.Count)})
 	if n.Sender != "" {
 		fields = append(fields, notify.Field{Name: "last-message-sender", Value: string(n.Sender)})
 	}

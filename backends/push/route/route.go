@@ -102,7 +102,7 @@ func New(o Options) *Routes {
 func (r *Routes) Resting(key Key) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d, ok := r.all.Peek(key); ok {
+	if d, ok := r.all.Peek(key); ok && d.tripped {
 		return d.resting(time.Now())
 	}
 	return nil

@@ -4,7 +4,6 @@
 package unread
 
 import (
-	"hash/fnv"
 	"hash/maphash"
 	"math/bits"
 	"slices"
@@ -55,11 +54,8 @@ type conversation struct {
 	known []uint64
 }
 
-// enters notes a message and reports whether it is a new one.
-func (c *conversation) enters(key string) bool {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(key)) // a hash takes everything
-	digest := h.Sum64()
+// enters notes a message by the digest of its key and reports whether it is a new one.
+func (c *conversation) enters(digest uint64) bool {
 	if slices.Contains(c.known, digest) {
 		return false
 	}
@@ -103,7 +99,7 @@ func (c *Counts) Add(m *Message) (count, total int) {
 			of.conversations[own(m.With)] = one
 		}
 	}
-	if one.enters(m.Key) {
+	if one.enters(maphash.String(c.marks.seed, m.Key)) {
 		one.count++
 		of.total++
 	}

@@ -118,7 +118,11 @@ type Answer struct {
 	At     time.Time
 }
 
-// Post sends body to target with the given headers, which it adds to, once there is a place.
+// UserAgent is the header by which requests say whose they are.
+const UserAgent = "eventpusher"
+
+// Post sends body to target with the given headers, once there is a place. It adds User-Agent
+// to them if they lack it.
 // User and password of target are sent as they would be by a browser (RFC 7617). Redirects
 // are answers like any other. An error means that there was no answer; it does not
 // show target.
@@ -139,9 +143,12 @@ func (c *Client) Post(ctx context.Context, target *url.URL, header http.Header, 
 		// (GOAWAY, RFC 9113 section 6.8).
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}).WithContext(ctx)
-	req.Header.Set("User-Agent", "eventpusher")
+	if header["User-Agent"] == nil {
+		header["User-Agent"] = []string{UserAgent}
+	}
 	if u := target.User; u != nil {
 		password, _ := u.Password()
+		req.Header = header.Clone()
 		req.SetBasicAuth(u.Username(), password)
 	}
 	resp, err := c.transport.RoundTrip(req) // an http.Client copies the headers, for redirects

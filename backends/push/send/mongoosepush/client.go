@@ -109,6 +109,9 @@ func (c *Client) send(ctx context.Context, t *notify.Target, n *notify.Notificat
 	return c.publish(ctx, t.Address.Reveal(), t.Options, summary)
 }
 
+// headers are those of all requests, which share them.
+var headers = http.Header{"Content-Type": {"application/json"}, "User-Agent": {provider.UserAgent}}
+
 func (c *Client) publish(ctx context.Context, deviceID string, options, summary []notify.Field) error {
 	target, err := c.target(deviceID)
 	if err != nil {
@@ -118,8 +121,9 @@ func (c *Client) publish(ctx context.Context, deviceID string, options, summary 
 	if err != nil {
 		return backends.Permanent(err)
 	}
-	header := http.Header{"Content-Type": {"application/json"}}
+	header := headers
 	if epoch := backends.Epoch(ctx); epoch != 0 {
+		header = headers.Clone()
 		header.Set("eventpusher-epoch", strconv.FormatUint(epoch, 10))
 	}
 	answer, err := c.client.Post(ctx, target, header, text)

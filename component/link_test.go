@@ -482,6 +482,33 @@ func TestDeafServer(t *testing.T) {
 	})
 }
 
+// TestLongAnswersToADeafServer: answers wait within a bound of bytes, whatever ids users give
+// their requests.
+func TestLongAnswersToADeafServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := serverOptions()
+		o.Fault = func(n int) xmppserver.Fault { return xmppserver.Fault{Deaf: n == 1} }
+		server := xmppserver.NewUnlistened(o)
+		defer server.Close()
+		w := newWatched(t, testConfig("server:5347"), nil)
+		w.inMemory(server)
+		w.start()
+		session := accept(t, server)
+		const size, requests = 200 << 10, 200
+		for range requests {
+			send(t, session, "<iq type='get' id='"+strings.Repeat("i", size)+"' from='a@example.org/r' to='events.example.org'><ping xmlns='urn:xmpp:ping'/></iq>")
+		}
+		send(t, session, logged("still read"))
+		w.wantFact("still read")
+		kept := requests - int(w.counter("eventpusher_iqs_total", "dropped"))
+		if most := outboundBytes/size + 1; kept > most || kept < most-2 { // one is being written
+			t.Errorf("%d answers of %d bytes wait", kept, size)
+		}
+		session.Drop()
+		w.end()
+	})
+}
+
 func TestStopOfADeafServer(t *testing.T) {
 	// In real time: while the session writes its goodbye, another of its goroutines
 	// waits for a mutex, which would stop the clock of a synctest bubble.

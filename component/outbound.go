@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,9 @@ import (
 const (
 	outboundQueue = 4096
 	ownQueue      = 2 * maxRequests
+	// outboundBytes bounds the answers that wait: a request's id, which the answer repeats,
+	// can be as long as a stanza.
+	outboundBytes = 8 << 20
 )
 
 // outbound writes to the server: one write at a time, each with a deadline.
@@ -24,7 +28,8 @@ type outbound struct {
 	conn    net.Conn
 	timeout time.Duration
 	queue   chan []byte
-	own     chan []byte // what the component sends of its own accord
+	own     chan []byte  // what the component sends of its own accord
+	waiting atomic.Int64 // bytes in queue
 
 	mu  sync.Mutex // held while writing
 	err error
@@ -62,12 +67,15 @@ func (o *outbound) write(b []byte) (int, error) {
 
 // enqueue hands b to the writer without ever blocking; false means it is dropped.
 func (o *outbound) enqueue(b []byte) bool {
-	select {
-	case o.queue <- b:
-		return true
-	default:
-		return false
+	if o.waiting.Add(int64(len(b))) <= outboundBytes {
+		select {
+		case o.queue <- b:
+			return true
+		default:
+		}
 	}
+	o.waiting.Add(-int64(len(b)))
+	return false
 }
 
 // run writes what is queued until done is closed. Nothing may follow
@@ -77,6 +85,7 @@ func (o *outbound) run(done <-chan struct{}) {
 		var b []byte
 		select {
 		case b = <-o.queue:
+			o.waiting.Add(-int64(len(b)))
 		case b = <-o.own:
 		case <-done:
 			return

@@ -35,6 +35,8 @@ const (
 	idleTimeout = 55 * time.Second
 	// maxDrain bounds what is read of a response to keep its connection.
 	maxDrain = 64 << 10
+	// maxHeader bounds the header of a response.
+	maxHeader = 64 << 10
 )
 
 // Options are what one destination needs.
@@ -101,14 +103,15 @@ func New(o Options) (*Backend, error) {
 	}
 	b.headers = headersOf(&o.HTTP)
 	b.transfer = &nethttp.Transport{
-		Proxy:               proxyOf(o.HTTP.Proxy),
-		ForceAttemptHTTP2:   true,
-		DialContext:         (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
-		MaxConnsPerHost:     o.Workers,
-		MaxIdleConns:        o.Workers,
-		MaxIdleConnsPerHost: o.Workers,
-		IdleConnTimeout:     idleTimeout,
-		DisableCompression:  true, // answers are not read
+		Proxy:                  proxyOf(o.HTTP.Proxy),
+		ForceAttemptHTTP2:      true,
+		DialContext:            (&net.Dialer{KeepAlive: 30 * time.Second}).DialContext,
+		MaxConnsPerHost:        o.Workers,
+		MaxIdleConns:           o.Workers,
+		MaxIdleConnsPerHost:    o.Workers,
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true, // answers are not read
 	}
 	if o.URL.Scheme == "https" {
 		if b.transfer.TLSClientConfig, err = tlsconfig.Client(o.TLS, o.URL.Hostname()); err != nil {

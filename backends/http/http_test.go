@@ -2,14 +2,17 @@ package http_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	nethttp "net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -237,6 +240,40 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 	if n := len(r.requests()); n != 0 {
 		t.Errorf("the redirect was followed %d times", n)
+	}
+}
+
+// TestLargeResponses: a receiver that answers with a header without end is read up to a bound,
+// and so is a body. Each is an attempt that has failed, or is none of our business.
+func TestLargeResponses(t *testing.T) {
+	large := httptest.NewServer(nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		conn, buffered, err := nethttp.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(buffered, "HTTP/1.1 204 No Content\r\n")
+		for i := range 64 << 20 / 1000 {
+			_, err := fmt.Fprintf(buffered, "X-%d: %s\r\n", i, strings.Repeat("x", 990))
+			if err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(large.Close)
+	p := pool(large.URL)
+	p.RequestTimeout = time.Minute
+	b := newBackend(t, config.HTTPHandler{}, p)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	err := b.Publish(t.Context(), backendtest.Messages(0, 1))[0]
+	runtime.ReadMemStats(&after)
+	if backends.Reason(err) != "transient" || len(err.Error()) > 500 {
+		t.Errorf("%.500v (%q)", err, backends.Reason(err))
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 4<<20 {
+		t.Errorf("%d bytes were allocated", grown)
 	}
 }
 

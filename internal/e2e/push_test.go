@@ -138,12 +138,15 @@ func TestPush(t *testing.T) {
 			service := server.AttachComponent(t, outside)
 			carol := server.Login(t, "carol", "c")
 			carol.Presence()
-			carol.Sendf("<iq type='set' id='enable'>%s</iq>", pushEnable(outside, "node-1", "secret", "s3cret"))
 			attribute := regexp.MustCompile(`\bid=['"]([^'"]+)`)
-			question := service.WaitFor("<iq", "disco#info", "events.localhost")
-			service.Sendf("<iq type='result' id='%s' from='%s' to='events.localhost'><query xmlns='http://jabber.org/protocol/disco#info'>"+
-				"<identity category='pubsub' type='push'/></query></iq>", attribute.FindStringSubmatch(question)[1], outside)
-			carol.WaitFor("<iq", "enable", "result")
+			enable := func(c *harness.Client, element string) {
+				c.Sendf("<iq type='set' id='enable'>%s</iq>", element)
+				question := service.WaitFor("<iq", "disco#info", "events.localhost")
+				service.Sendf("<iq type='result' id='%s' from='%s' to='events.localhost'><query xmlns='http://jabber.org/protocol/disco#info'>"+
+					"<identity category='pubsub' type='push'/></query></iq>", attribute.FindStringSubmatch(question)[1], outside)
+				c.WaitFor("<iq", "enable", "result")
+			}
+			enable(carol, pushEnable(outside, "node-1", "secret", "s3cret"))
 			carol.CloseStream()
 			bob.Sendf("<message to='carol@localhost' type='chat' id='c1'>%s</message>", body("to a pubsub node"))
 			iq := service.WaitFor("<iq", "node-1", "s3cret", "to a pubsub node", "urn:xmpp:push:summary")
@@ -163,7 +166,7 @@ func TestPush(t *testing.T) {
 			await(t, "encryption in the account's disco#info", func() bool {
 				return strings.Contains(dave.IQ("get", dave.BareJID(), "<query xmlns='http://jabber.org/protocol/disco#info'/>"), "tigase:push:encrypt:aes-128-gcm")
 			})
-			dave.IQ("set", "", strings.Replace(pushEnable(outside, "node-2", "secret", "s3cret"), "</enable>", encryptElement+"</enable>", 1))
+			enable(dave, strings.Replace(pushEnable(outside, "node-2", "secret", "s3cret"), "</enable>", encryptElement+"</enable>", 1))
 			dave.CloseStream()
 			bob.Sendf("<message to='dave@localhost' type='chat' id='d1'>%s</message>", body("what only dave may read"))
 			if sealed := unsealed(t, service.WaitFor("<iq", "node-2", "s3cret", "<encrypted")); sealed != `{"unread":1,"sender":"bob@localhost","type":"chat","message":"what only dave may read"}` {

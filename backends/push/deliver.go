@@ -119,7 +119,7 @@ func (b *Backend) toService(ctx context.Context, e *event.Event) (journal.Outcom
 		return journal.Refused, nil
 	}
 	n := notify.Notification{ID: e.ID, Time: e.Time, TTL: b.o.MaxAge, Element: e.Packet}
-	err = b.o.Routes.Do(ctx, key, string(e.User), func(ctx context.Context) error { return sender.Send(ctx, to, n) })
+	err = b.o.Routes.Do(ctx, key, string(e.User), limit(sender), func(ctx context.Context) error { return sender.Send(ctx, to, n) })
 	return b.conclude(ctx, e, s, err)
 }
 
@@ -133,6 +133,14 @@ func (b *Backend) sender(way Way, s *store.Service) (notify.Sender, notify.Targe
 		return nil, notify.Target{}
 	}
 	return b.o.Gateway, mongoosepush.Target(s.Options)
+}
+
+// limit returns how long a sender may take if it says so. Others bound themselves.
+func limit(s notify.Sender) time.Duration {
+	if timed, ok := s.(interface{ Timeout() time.Duration }); ok {
+		return timed.Timeout()
+	}
+	return 0
 }
 
 // route returns the destination of a service.

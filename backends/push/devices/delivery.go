@@ -132,7 +132,7 @@ func (d *Delivery) Deliver(ctx context.Context, node string, m *Message) error {
 		return backends.Wait(wait, ErrLimited)
 	}
 	n := m.notification(node, d.o.Content, d.o.MaxAge)
-	err = d.o.Routes.Do(ctx, key, payer(&device), func(ctx context.Context) error { return p.sender.Send(ctx, device.Target, n) })
+	err = d.o.Routes.Do(ctx, key, payer(&device), sendTimeout, func(ctx context.Context) error { return p.sender.Send(ctx, device.Target, n) })
 	if err != nil && ctx.Err() != nil {
 		err = backends.Wait(failedRetry, ctx.Err())
 	} else {

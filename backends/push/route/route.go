@@ -109,25 +109,31 @@ func (r *Routes) Resting(key Key) error {
 }
 
 // Do calls send for a notification of owner, who may be empty, unless the destination
-// rests or has as much under way as it may have. It blocks until send returns. If a
-// quick destination has become slow and has no room for the notification, the context of
-// send ends.
+// rests or has as much under way as it may have. It blocks until send returns. The context of
+// send ends after limit; zero is no limit. It also ends if a quick destination has become slow
+// and has no room for the notification.
 //
 // The error is that of send, or a *backends.WaitError with ErrCrowded or ErrResting.
-func (r *Routes) Do(ctx context.Context, key Key, owner string, send func(context.Context) error) error {
+func (r *Routes) Do(ctx context.Context, key Key, owner string, limit time.Duration, send func(context.Context) error) error {
 	d, p, err := r.enter(key, owner)
 	if err != nil {
 		return err
 	}
+	sending, cancel := bounded(ctx, limit)
+	defer cancel()
 	if !p.slow {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithCancel(ctx)
-		defer cancel()
 		timer := time.AfterFunc(slowAfter, func() { r.overdue(d, p, cancel) })
 		defer timer.Stop()
 	}
-	err = send(ctx)
+	err = send(sending)
 	return r.leave(ctx, d, p, err)
+}
+
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, limit)
 }
 
 // pass is one notification under way.

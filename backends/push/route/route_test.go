@@ -39,7 +39,7 @@ func after(d time.Duration, err error) func(context.Context) error {
 // warm makes the destination a quick one.
 func warm(t *testing.T, r *Routes, key Key) {
 	t.Helper()
-	if err := r.Do(t.Context(), key, "warm", after(0, nil)); err != nil {
+	if err := r.Do(t.Context(), key, "warm", 0, after(0, nil)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -50,7 +50,7 @@ func crowd(t *testing.T, r *Routes, key Key, n int, owner func(int) string, send
 	errs := make([]error, n)
 	var all sync.WaitGroup
 	for i := range n {
-		all.Go(func() { errs[i] = r.Do(t.Context(), key, owner(i), send) })
+		all.Go(func() { errs[i] = r.Do(t.Context(), key, owner(i), 0, send) })
 	}
 	all.Wait()
 	return errs
@@ -119,7 +119,7 @@ func TestManySlow(t *testing.T) {
 		if errs := crowd(t, r, quick, 100, everyone, after(100*time.Millisecond, nil)); count(errs, nil) != 100 {
 			t.Errorf("the quick one got %d of 100", count(errs, nil))
 		}
-		if err := r.Do(t.Context(), Key{Kind: "xmpp", Name: "new.example", Chosen: true}, "alice", after(0, nil)); err != nil {
+		if err := r.Do(t.Context(), Key{Kind: "xmpp", Name: "new.example", Chosen: true}, "alice", 0, after(0, nil)); err != nil {
 			t.Errorf("a new one: %v", err)
 		}
 		all.Wait()
@@ -138,7 +138,7 @@ func TestBecomesSlow(t *testing.T) {
 		began := time.Now()
 		results := make(chan error, 100)
 		for i := range 100 {
-			go func() { results <- r.Do(t.Context(), chosen, everyone(i), after(10*time.Second, nil)) }()
+			go func() { results <- r.Do(t.Context(), chosen, everyone(i), 0, after(10*time.Second, nil)) }()
 		}
 		time.Sleep(slowAfter)
 		synctest.Wait()
@@ -181,7 +181,7 @@ func TestRest(t *testing.T) {
 				var log bytes.Buffer
 				r := New(Options{Lanes: 160, Log: slog.New(slog.NewTextHandler(&log, nil))})
 				for i := range tripFailures {
-					if err := r.Do(t.Context(), c.key, everyone(i), after(0, broken)); !errors.Is(err, broken) {
+					if err := r.Do(t.Context(), c.key, everyone(i), 0, after(0, broken)); !errors.Is(err, broken) {
 						t.Fatalf("got %v", err)
 					}
 				}
@@ -193,9 +193,9 @@ func TestRest(t *testing.T) {
 					}
 					time.Sleep(rest)
 					results := make(chan error, 1)
-					go func() { results <- r.Do(t.Context(), c.key, "probe", after(time.Second, broken)) }()
+					go func() { results <- r.Do(t.Context(), c.key, "probe", 0, after(time.Second, broken)) }()
 					synctest.Wait()
-					if err := r.Do(t.Context(), c.key, "beside", after(0, nil)); !errors.Is(err, ErrResting) {
+					if err := r.Do(t.Context(), c.key, "beside", 0, after(0, nil)); !errors.Is(err, ErrResting) {
 						t.Errorf("beside the one that tries: %v", err)
 					}
 					if err := <-results; !errors.Is(err, broken) {
@@ -203,7 +203,7 @@ func TestRest(t *testing.T) {
 					}
 				}
 				time.Sleep(c.rests[2] * 2)
-				if err := r.Do(t.Context(), c.key, "probe", after(0, nil)); err != nil {
+				if err := r.Do(t.Context(), c.key, "probe", 0, after(0, nil)); err != nil {
 					t.Error(err)
 				}
 				if err := r.Resting(c.key); err != nil {
@@ -224,7 +224,7 @@ func TestOfOneUser(t *testing.T) {
 	r := New(Options{Lanes: 160})
 	fail := func(owner string) {
 		t.Helper()
-		if err := r.Do(t.Context(), other, owner, after(0, refused)); !errors.Is(err, refused) {
+		if err := r.Do(t.Context(), other, owner, 0, after(0, refused)); !errors.Is(err, refused) {
 			t.Fatalf("%s: %v", owner, err)
 		}
 	}
@@ -237,7 +237,7 @@ func TestOfOneUser(t *testing.T) {
 		fail("mallory")
 		fail("eve")
 	}
-	if err := r.Do(t.Context(), other, "bob", after(0, backends.Permanent(errors.New("odd")))); err == nil {
+	if err := r.Do(t.Context(), other, "bob", 0, after(0, backends.Permanent(errors.New("odd")))); err == nil {
 		t.Error("no error")
 	}
 	fail("mallory")
@@ -246,7 +246,7 @@ func TestOfOneUser(t *testing.T) {
 		t.Fatalf("it rests because of two users: %v", err)
 	}
 	for i := range tripFailures {
-		_ = r.Do(t.Context(), other, everyone(i), after(0, refused))
+		_ = r.Do(t.Context(), other, everyone(i), 0, after(0, refused))
 	}
 	if err := r.Resting(other); !errors.Is(err, ErrResting) {
 		t.Errorf("it does not rest though it refuses everybody: %v", err)
@@ -259,13 +259,13 @@ func TestAskedPause(t *testing.T) {
 	busy := backends.RetryAfter(time.Minute, errors.New("429"))
 	r := New(Options{Lanes: 160})
 	for i := range 2 * tripFailures {
-		_ = r.Do(t.Context(), other, everyone(i), after(0, backends.Elsewhere(busy)))
+		_ = r.Do(t.Context(), other, everyone(i), 0, after(0, backends.Elsewhere(busy)))
 	}
 	if err := r.Resting(other); err != nil {
 		t.Errorf("it rests because of single devices: %v", err)
 	}
 	for i := range tripFailures {
-		_ = r.Do(t.Context(), other, everyone(i), after(0, busy))
+		_ = r.Do(t.Context(), other, everyone(i), 0, after(0, busy))
 	}
 	var wait *backends.WaitError
 	if err := r.Resting(other); !errors.As(err, &wait) || wait.After < 59*time.Second {
@@ -273,15 +273,17 @@ func TestAskedPause(t *testing.T) {
 	}
 }
 
-// TestSilent: a chosen destination that says nothing rests after two notifications.
+// TestSilent: a chosen destination that says nothing, in the time that it has, rests after two
+// notifications.
 func TestSilent(t *testing.T) {
 	r := New(Options{Lanes: 160})
-	silent := fmt.Errorf("no answer: %w", context.DeadlineExceeded)
 	for n := range 2 {
 		if err := r.Resting(chosen); err != nil {
 			t.Errorf("after %d: %v", n, err)
 		}
-		_ = r.Do(t.Context(), chosen, "alice", after(0, silent))
+		if err := r.Do(t.Context(), chosen, "alice", time.Millisecond, after(time.Hour, nil)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
 	}
 	if err := r.Resting(chosen); !errors.Is(err, ErrResting) {
 		t.Errorf("got %v", err)
@@ -294,7 +296,7 @@ func TestEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for i := range 2 * tripFailures {
-		if err := r.Do(ctx, chosen, everyone(i), after(time.Hour, nil)); !errors.Is(err, context.Canceled) {
+		if err := r.Do(ctx, chosen, everyone(i), 0, after(time.Hour, nil)); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 	}

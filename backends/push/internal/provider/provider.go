@@ -101,6 +101,9 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 	return c, nil
 }
 
+// Timeout returns how long a request may take.
+func (c *Client) Timeout() time.Duration { return c.timeout }
+
 // Probe connects to target as for a request, and sends none. The finding is about
 // subject.
 func (c *Client) Probe(ctx context.Context, subject string, target *url.URL) finding.Finding {
@@ -133,8 +136,11 @@ func (c *Client) Post(ctx context.Context, target *url.URL, header http.Header, 
 	case <-ctx.Done():
 		return nil, fmt.Errorf("no place among %d requests: %w", cap(c.places), ctx.Err())
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > c.timeout { // most callers have set it, and a second one costs
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
 	// net/http takes a request apart itself; as text its URL would be parsed again.
 	req := (&http.Request{
 		Method: http.MethodPost, URL: target, Host: target.Host, Header: header,

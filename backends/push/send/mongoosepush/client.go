@@ -166,6 +166,9 @@ func (c *Client) verdict(a *provider.Answer) error {
 	return verdict
 }
 
+// Timeout returns how long Send may take, once it has a place among the requests.
+func (c *Client) Timeout() time.Duration { return c.client.Timeout() }
+
 // Probe connects to MongoosePush and sends no request. The finding is about subject.
 func (c *Client) Probe(ctx context.Context, subject string) []finding.Finding {
 	return []finding.Finding{c.client.Probe(ctx, subject, c.base)}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"eventpusher/config"
 	"eventpusher/feeds"
@@ -50,18 +51,19 @@ type command struct {
 
 // options are the flags of all commands; each command declares those it knows.
 type options struct {
-	config  string
-	count   int
-	rate    float64
-	letters letterFlags
-	dry     bool
-	to      string // of send
-	kind    string
-	setup   setup.Options // of init
-	out     string        // of feed
-	when    string        // of tail
-	texts   bool
-	args    []string
+	config   string
+	count    int
+	rate     float64
+	duration time.Duration // of bench
+	letters  letterFlags
+	dry      bool
+	to       string // of send
+	kind     string
+	setup    setup.Options // of init
+	out      string        // of feed
+	when     string        // of tail
+	texts    bool
+	args     []string
 }
 
 func configFlag(fs *flag.FlagSet, o *options) {
@@ -81,6 +83,7 @@ func commands() []command {
 		{"send", "", "send one made-up event to a destination, and show what it answers", sendFlags, runSend},
 		{"init", "", "write a first config.toml, and print the commands that attach it to an XMPP server", initFlags, runInit},
 		{"feed", strings.Join(feeds.Servers(), "|"), "write mod_event_feed, the module that runs inside the XMPP server", feedFlags, runFeed},
+		{"bench", "", "measure on this machine: a built-in XMPP server sends messages, a receiver or your destinations take them", benchFlags, runBench},
 		{"demo", "", "show events from a small scripted chat; needs no server, broker or file", demoFlags, runDemo},
 		{"dlq list", "", "list dead letters: events that a backend will not take", listFlags, runLettersList},
 		{"dlq show", "NUMBER...", "show dead letters whole", showFlags, runLettersShow},

@@ -62,8 +62,11 @@ func (r *UserRules) Refuses(e *event.Event, n *Notice) Reason {
 	return Push
 }
 
-// mentions reports whether a text has the nick as a word, in upper or lower case.
+// mentions reports whether a text has the nick as a word, in upper or lower case. Of a long
+// text it looks at as much as there is of one that was missed in a room: users choose nicks,
+// and others texts.
 func mentions(text, nick string) bool {
+	text = text[:min(len(text), event.MissedBody)]
 	text, nick = strings.ToLower(text), strings.ToLower(nick)
 	for at := 0; ; {
 		i := strings.Index(text[at:], nick)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -87,7 +88,8 @@ func TestReadRulesRefuses(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ in, condition string }{
 		"too many":          {muted(many(maxRules)) + rooms("<room jid='a@muc' allow='always'/>"), "not-acceptable"},
-		"too long":          {rooms("<room jid='a@muc' allow='mentioned' nick='" + strings.Repeat("n", maxRuleBytes) + "'/>"), "not-acceptable"},
+		"too long":          {muted("<item jid='a@b/" + strings.Repeat("r", maxRuleBytes) + "'/>"), "not-acceptable"},
+		"a long nick":       {rooms("<room jid='a@muc' allow='mentioned' nick='" + strings.Repeat("n", maxNick+1) + "'/>"), "bad-request"},
 		"no address":        {muted("<item/>"), "bad-request"},
 		"a wrong address":   {muted("<item jid='a@'/>"), "bad-request"},
 		"a wrong time":      {muted("<item jid='a@b' until='tomorrow'/>"), "bad-request"},
@@ -146,6 +148,7 @@ func TestRefuses(t *testing.T) {
 		"mentioned last":       {room("some@muc/eve", "also, AL"), Push},
 		"mentioned after all":  {room("some@muc/eve", "Also Alice, Alex and al"), Push},
 		"only part of a word":  {room("some@muc/eve", "Also Alice, équal and _al_"), NotMentioned},
+		"mentioned too late":   {room("some@muc/eve", strings.Repeat("-", event.MissedBody)+" al"), NotMentioned},
 		"not mentioned":        {room("some@muc/eve", "hi"), NotMentioned},
 		"nobody can tell that": {hidden, NotMentioned},
 	} {
@@ -177,8 +180,18 @@ func FuzzMentions(f *testing.F) {
 		if found := mentions(text, nick); found && !strings.Contains(strings.ToLower(text), strings.ToLower(nick)) {
 			t.Errorf("%q is not in %q", nick, text)
 		}
-		if !mentions(text+" "+nick+" "+text, nick) && !partOfWord([]rune(nick)[0]) {
+		if !mentions(nick+" "+text, nick) && len(nick) <= maxNick && utf8.ValidString(nick) {
 			t.Errorf("%q is not found", nick)
 		}
 	})
+}
+
+// BenchmarkMentions: the worst that a user and a member of a room can make of one registration.
+func BenchmarkMentions(b *testing.B) {
+	text, nick := strings.Repeat("a", 1<<18), strings.Repeat("a", maxNick)
+	for b.Loop() {
+		if mentions(text, nick) {
+			b.Fatal("it is no word")
+		}
+	}
 }

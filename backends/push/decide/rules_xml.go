@@ -25,8 +25,9 @@ var Features = []string{nsMuted, nsRooms, nsUnknown, notify.NSPriority, notify.N
 
 // Bounds of the rules of one registration.
 const (
-	maxRules     = 256      // conversations and rooms
-	maxRuleBytes = 16 << 10 // of their addresses and nicks
+	maxRules     = 256     // conversations and rooms
+	maxRuleBytes = 8 << 10 // of their addresses and nicks
+	maxNick      = 250     // bytes
 )
 
 // Elements are the children of an enable that have rules. Embed it in what is unmarshaled.
@@ -68,8 +69,8 @@ func badRule(format string, args ...any) error {
 }
 
 // Rules returns the rules, nil if there are none. The error is a *RulesError: an address
-// is none, a time is none, allow is none of always, mentioned and never, a nick is missing,
-// there are more than 256 entries or 16 KiB of addresses and nicks, or the encryption is
+// is none, a time is none, allow is none of always, mentioned and never, a nick is missing or longer than 250 bytes,
+// there are more than 256 entries or 8 KiB of addresses and nicks, or the encryption is
 // another than AES-128 in GCM with a key for it.
 func (e *Elements) Rules() (*UserRules, error) {
 	r, a := &UserRules{Priority: e.Priority != nil, IgnoreUnknown: e.IgnoreUnknown != nil}, &addresses{}
@@ -129,8 +130,8 @@ func (e *Elements) rooms(r *UserRules, a *addresses) error {
 		switch {
 		case one.Allow == "always":
 			r.Rooms[room] = ""
-		case one.Allow == "mentioned" && one.Nick == "":
-			return badRule("a room with allow='mentioned' needs a nick")
+		case one.Allow == "mentioned" && (one.Nick == "" || len(one.Nick) > maxNick):
+			return badRule("a room with allow='mentioned' needs a nick of at most %d bytes", maxNick)
 		case one.Allow == "mentioned":
 			r.Rooms[room] = one.Nick
 		case one.Allow == "never":

@@ -40,7 +40,7 @@ func TestReload(t *testing.T) {
 	await(t, "readiness", w.ready)
 	load := press(t, server, 0, rate)
 	for version := 1; version <= reloads; version++ {
-		w.consumer.Wait(version * rate / 8)
+		w.consumer.Wait(version * rate)
 		write(version)
 		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)

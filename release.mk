@@ -14,7 +14,7 @@ DEB_VERSION      = $(shell echo '$(RELEASE_VERSION)' | sed -E 's/^[0-9a-f]{7,}(-
 # When the commit was made: no file is younger.
 EPOCH            = $(shell git log -1 --format=%ct)
 CYCLONEDX       ?= github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
-RELEASE_DOCS     = LICENSE README.md CHANGELOG.md SECURITY.md config.toml.example docs deploy
+RELEASE_DOCS     = LICENSE internal/notices/NOTICE README.md CHANGELOG.md SECURITY.md config.toml.example docs deploy
 
 .PHONY: release release-check $(RELEASE_ARCHS:%=release-%)
 

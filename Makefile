@@ -76,7 +76,7 @@ vuln:
 
 clean:
 	rm -rf eventpusher dist
-	rm -rf internal/harness/sns/node_modules internal/harness/sns/runtime
+	rm -rf internal/harness/sns/node_modules internal/harness/sns/runtime internal/harness/axe/node_modules
 
 -include image.mk
 -include release.mk

@@ -131,21 +131,19 @@ function destination(first) {
   return node;
 }
 
-// rates returns a function that says how much a counter has grown a second since the sample
-// before.
+const smoothing = 5; // samples, one a second, over which a rate is measured
+
+// rates returns a function that begins a sample; what it returns says how much a counter grows
+// a second.
 function rates() {
-  let before = new Map();
-  let last = 0;
-  return (time) => {
-    const passed = (time - last) / 1000;
-    const now = new Map();
-    const known = before;
-    before = now;
-    last = time;
-    return (key, count) => {
-      now.set(key, count);
-      return known.has(key) && passed > 0 ? Math.max(0, count - known.get(key)) / passed : 0;
-    };
+  const counts = new Map(); // lists of [ms, count] by key, the oldest first
+  return (time) => (key, count) => {
+    const list = counts.get(key) ?? [];
+    counts.set(key, list);
+    list.push([time, count]);
+    if (list.length > smoothing + 1) list.shift();
+    const [then, before] = list[0];
+    return time > then ? Math.max(0, count - before) / ((time - then) / 1000) : 0;
   };
 }
 

@@ -23,7 +23,8 @@ function addPair() {
 function show(input, box, faults) {
   box.replaceChildren(...faults.flatMap((f) => {
     const place = f.column ? [el("pre", { "aria-hidden": "true" }, marked(input.value, f.column))] : [];
-    return [...place, el("p", {}, `${f.text}${f.remedy ? `: ${f.remedy}` : ""}`)];
+    const remedy = (f.remedy ?? "").replace(/;? ?expressions can use .*/, ""); // the page lists it below
+    return [...place, el("p", {}, `${f.text}${remedy ? `: ${remedy}` : ""}`)];
   }));
   box.hidden = faults.length === 0;
   box.className = faults.every((f) => f.warning) ? "fault warn" : "fault";

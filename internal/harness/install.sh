@@ -1,8 +1,8 @@
 #!/bin/bash
 # Installs what the tests run: Debian's prosody, prosody-modules, ejabberd,
-# rabbitmq-server, nats-server, postgresql, pgbouncer, prometheus and buildah, gcc and the C library's
-# headers for the race detector, openssl - and the SNS emulator, by npm, from the
-# lock file in sns/.
+# rabbitmq-server, nats-server, postgresql, pgbouncer, prometheus, chromium and buildah, gcc and the C
+# library's headers for the race detector, openssl - and by npm, from the lock files in sns/
+# and axe/, the SNS emulator and the accessibility checker of the live page.
 #
 #   install.sh           all of it
 #   install.sh servers   the servers, and node for the emulator
@@ -44,6 +44,7 @@ else
 	need /usr/bin/gcc gcc
 	need /usr/include/stdlib.h libc6-dev
 	need /usr/bin/buildah buildah
+	need /usr/bin/chromium chromium fonts-dejavu-core
 	command -v npm >/dev/null || missing+=(nodejs npm)
 fi
 
@@ -108,4 +109,12 @@ if ! cmp -s sns/package-lock.json "$installed"; then
 	(cd sns && npm ci --no-audit --no-fund --no-update-notifier --loglevel=error </dev/null >/dev/null) ||
 		fail "npm ci failed in $PWD/sns"
 	cp sns/package-lock.json "$installed"
+fi
+
+installed=axe/node_modules/.installed-lock.json
+if ! cmp -s axe/package-lock.json "$installed"; then
+	echo "installing axe"
+	(cd axe && npm ci --no-audit --no-fund --no-update-notifier --loglevel=error </dev/null >/dev/null) ||
+		fail "npm ci failed in $PWD/axe"
+	cp axe/package-lock.json "$installed"
 fi

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,7 +62,7 @@ func (a *App) Reload(ctx context.Context) ([]config.Problem, error) {
 	if errors.Is(err, ErrRefused) {
 		a.reloads.refused.Inc()
 		a.reloads.differs.Set(1)
-		a.log.Error("reload: the new configuration is refused, and the one from before holds", "err", err)
+		a.log.Error("reload: nothing has changed", "err", err)
 	} else {
 		a.reloads.done.Inc()
 		a.reloads.differs.Set(0)
@@ -90,43 +92,54 @@ func (a *App) reload(ctx context.Context) ([]config.Problem, error) {
 }
 
 func countErrors(problems []config.Problem) string {
-	n, first := 0, ""
+	n := 0
 	for _, p := range problems {
-		if p.Severity != config.Error {
-			continue
-		}
-		if n++; n == 1 {
-			first = p.String()
+		if p.Severity == config.Error {
+			n++
 		}
 	}
-	if n > 1 {
-		return fmt.Sprintf("%s (and %d more)", first, n-1)
+	if n == 1 {
+		return "it has an error"
 	}
-	return first
+	return fmt.Sprintf("it has %d errors", n)
 }
 
 // unchangeable names what differs and needs a restart.
 func unchangeable(old, fresh *config.Config) (list []config.Problem) {
-	wasPush, isPush := pushPart(old), pushPart(fresh)
-	for _, part := range []struct {
-		path string
-		same bool
-	}{
-		{"component", reflect.DeepEqual(withoutHosts(old.Component), withoutHosts(fresh.Component))},
-		{"outbox", reflect.DeepEqual(old.Outbox, fresh.Outbox)},
-		{"admin", old.Admin == fresh.Admin},
-		{"log.format", old.Log.Format == fresh.Log.Format},
-		{"modules.mod_event_pusher.follow", old.Pusher.Follow == fresh.Pusher.Follow},
-		{"modules.mod_event_pusher.push", (wasPush == nil) == (isPush == nil) && (isPush == nil || isPush.Same(wasPush))},
-	} {
-		if !part.same {
-			list = append(list, config.Problem{
-				Severity: config.Error, Path: part.path, Text: "has changed, and cannot change while eventpusher runs", Remedy: "restart eventpusher, or write what was there before",
-			})
-		}
+	paths := slices.Concat(differences("component", withoutHosts(old.Component), withoutHosts(fresh.Component)),
+		differences("outbox", old.Outbox, fresh.Outbox), differences("admin", old.Admin, fresh.Admin))
+	if old.Log.Format != fresh.Log.Format {
+		paths = append(paths, "log.format")
+	}
+	if old.Pusher.Follow != fresh.Pusher.Follow {
+		paths = append(paths, "modules.mod_event_pusher.follow")
+	}
+	if was, is := pushPart(old), pushPart(fresh); (was == nil) != (is == nil) || is != nil && !is.Same(was) {
+		paths = append(paths, "modules.mod_event_pusher.push")
+	}
+	for _, path := range paths {
+		list = append(list, config.Problem{
+			Severity: config.Error, Path: path, Text: "has changed, and cannot change while eventpusher runs", Remedy: "restart eventpusher, or write what was there before",
+		})
 	}
 	return list
 }
+
+// differences returns the paths of the keys of a section that differ. Its fields are called as its keys
+// are, in the spelling of Go.
+func differences(section string, old, fresh any) (paths []string) {
+	was, is := reflect.ValueOf(old), reflect.ValueOf(fresh)
+	for i := range was.NumField() {
+		if !reflect.DeepEqual(was.Field(i).Interface(), is.Field(i).Interface()) {
+			key := wordEnd.ReplaceAllString(was.Type().Field(i).Name, "${1}${3}_${2}${4}")
+			paths = append(paths, section+"."+strings.ToLower(key))
+		}
+	}
+	return paths
+}
+
+// wordEnd is where a word of a field's name ends.
+var wordEnd = regexp.MustCompile("([a-z])([A-Z])|([A-Z])([A-Z][a-z])")
 
 // withoutHosts leaves out what can change.
 func withoutHosts(c config.Component) config.Component {

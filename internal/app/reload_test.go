@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -376,7 +378,8 @@ func TestReloadThatIsRefused(t *testing.T) {
 		{strings.Replace(good, "type = 'ledger'", "type = 'leger'", 1), "destination[1].type", "write one of http, nats, kafka, rabbit, sns, ledger"},
 		{good + "[[filter]]\nname = 'x'\nkeep = 'event.kind =='\n", "", "keep"},
 		{strings.Replace(good, "metadata = {", "keep = 'event.kidn == \"\"'\nmetadata = {", 1), "", "kidn"},
-		{strings.Replace(good, "BASE", "BASE\nmax_age = '1h'", 1), "outbox", "cannot change while eventpusher runs"},
+		{strings.Replace(good, "BASE", "BASE\nmax_age = '1h'", 1), "outbox.max_age", "cannot change while eventpusher runs"},
+		{good + "[admin]\nlisten = '127.0.0.1:9'\n", "admin.listen", "cannot change while eventpusher runs"},
 		{good + "[log]\nformat = 'json'\n", "log.format", "cannot change while eventpusher runs"},
 		{good + "[modules.mod_event_pusher.push]\n", "modules.mod_event_pusher.push", "cannot change while eventpusher runs"},
 		{good + "[modules.mod_event_pusher]\nfollow = '6.9'\n", "modules.mod_event_pusher.follow", "cannot change while eventpusher runs"},
@@ -468,5 +471,40 @@ func TestReloadOfHosts(t *testing.T) {
 	}
 	if !slices.Equal(hosts, []string{"conference.example.org", "example.org", "third.example"}) { // the rooms have forwarded something
 		t.Errorf("status names %q", hosts)
+	}
+}
+
+// What needs a restart is named by its key, whatever it is.
+func TestDifferences(t *testing.T) {
+	old, problems := config.Parse([]byte(fmt.Sprintf(reloadBase, "localhost:5347", "outbox")), nil, "")
+	if old == nil {
+		t.Fatal(problems)
+	}
+	fresh := *old
+	fresh.Component.Secret, fresh.Component.MaxStanzaSize, fresh.Component.TLS = "other", 1<<20, new(config.TLS)
+	fresh.Component.Forwarders, fresh.General.Hosts, fresh.Log.Level = []string{"x.example"}, []string{"x.example"}, slog.LevelDebug
+	fresh.Outbox.NATS.Stream, fresh.Outbox.OnDamage = "X", "skip"
+	var got []string
+	for _, p := range unchangeable(old, &fresh) {
+		got = append(got, p.Path)
+		if strings.Contains(p.String(), "other") {
+			t.Errorf("the secret is shown: %v", p)
+		}
+	}
+	want := []string{"component.secret", "component.tls", "component.max_stanza_size", "outbox.on_damage", "outbox.nats"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for _, section := range []any{old.Component, old.Outbox, old.Admin} {
+		for i := range reflect.TypeOf(section).NumField() {
+			key := strings.ToLower(wordEnd.ReplaceAllString(reflect.TypeOf(section).Field(i).Name, "${1}${3}_${2}${4}"))
+			example, err := os.ReadFile("../../config.toml.example")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := string(example); !strings.Contains(text, "\n"+key+" = ") && !strings.Contains(text, "\n#"+key+" = ") && !strings.Contains(text, "."+key+"]") {
+				t.Errorf("%s is no key of the configuration", key)
+			}
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -55,6 +56,19 @@ func (c *club) missed() (list []string) {
 		}
 	}
 	return list
+}
+
+// missedUntil returns what is missed, of now and later, until that is enough.
+func (c *club) missedUntil(enough func(list []string) bool) (list []string) {
+	c.t.Helper()
+	for deadline := time.Now().Add(harness.WaitLimit); ; time.Sleep(50 * time.Millisecond) {
+		if list = append(list, c.missed()...); enough(list) {
+			return list
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("only this was missed: %q", list)
+		}
+	}
 }
 
 func (c *club) wantMissed(what string, want ...string) {
@@ -143,38 +157,40 @@ func TestMissedLongList(t *testing.T) {
 			c.alice.Affiliate(c.room, jid+" member")
 		}
 	}
-	parts := func(events int) (members []string) {
+	parts := func(id string, n int) (events int, members []string) {
 		t.Helper()
-		list := c.missed()
-		if len(list) != events {
-			t.Errorf("%d events, want %d", len(list), events)
-		}
-		for _, line := range list {
-			_, part, _ := strings.Cut(line, ": ")
-			if len(part) > 16<<10 {
-				t.Errorf("a list of %d bytes", len(part))
+		for _, line := range c.missedUntil(func(list []string) bool { return strings.Count(strings.Join(list, " "), "@") >= n }) {
+			of, part, _ := strings.Cut(line, ": ")
+			if len(part) > 16<<10 || of != id {
+				t.Errorf("a list of %d bytes for %s", len(part), of)
 			}
 			members = append(members, strings.Fields(part)...)
+			events++
 		}
 		slices.Sort(members)
-		return members
+		return events, members
 	}
 	affiliate(all[:fit])
-	c.say("m01", "<body>Tea?</body>")
-	if diff := cmp.Diff(all[:fit], parts(4)); diff != "" {
-		t.Errorf("in four parts (-want +got):\n%s", diff)
+	c.say("m01", "<body>Tea?</body>") // those that are not known yet are told of it later
+	if _, members := parts("m01", fit); !slices.Equal(members, all[:fit]) {
+		t.Errorf("for the first time (-want +got):\n%s", cmp.Diff(all[:fit], members))
+	}
+	c.say("m02", "<body>Tea?</body>")
+	if events, members := parts("m02", fit); events != 4 || !slices.Equal(members, all[:fit]) {
+		t.Errorf("in %d parts (-want +got):\n%s", events, cmp.Diff(all[:fit], members))
 	}
 	affiliate(all[fit:])
-	c.say("m02", "<body>Tea?</body>")
-	c.say("m03", "<body>Tea?</body>")
-	members := parts(8)
-	for _, jid := range members {
-		if !slices.Contains(all, jid) {
-			t.Errorf("%s is told of", jid)
+	for _, id := range []string{"m03", "m04"} {
+		c.say(id, "<body>Tea?</body>")
+		events, members := parts(id, fit)
+		if events != 4 || len(members) != fit {
+			t.Errorf("%s: %d members are told of in %d events, want %d", id, len(members), events, fit)
 		}
-	}
-	if n := len(members); n != 2*fit {
-		t.Errorf("%d members are told of, want twice %d", n, fit)
+		for _, jid := range members {
+			if !slices.Contains(all, jid) {
+				t.Errorf("%s is told of", jid)
+			}
+		}
 	}
 	if line := fmt.Sprintf("%d members who are away are not told of a message in %s", 320-fit, c.room); strings.Count(c.s.Log(), line) != 1 {
 		t.Errorf("not once in the log: %s", line)
@@ -183,30 +199,53 @@ func TestMissedLongList(t *testing.T) {
 
 // TestMissedManyWithoutAccounts: the server is asked for accounts so many times a second
 // at most, whatever an owner writes into the list of members and however much is said
-// there. Those that are not known yet count as accounts.
+// there. Each message is told once to who has an account, and to nobody else.
 func TestMissedManyWithoutAccounts(t *testing.T) {
 	t.Parallel()
 	c := openClub(t, "")
-	const made, most = 120, 50
+	const made, most, messages = 120, 50, 20
 	for i := range made {
 		c.alice.Affiliate(c.room, fmt.Sprintf("made-up-%d@localhost member", i))
 	}
 	c.alice.Affiliate(c.room, "bob@localhost member")
 	probe(c.alice, "count_lookups", "")
-	for range 20 {
+	for range messages {
 		c.say("m01", "<body>Tea?</body>")
 	}
-	for i, line := range c.missed() {
-		if n := strings.Count(line, "@"); i == 0 && n < made-most || !strings.Contains(line, "bob@localhost") {
-			t.Errorf("%d members miss message %d: %s", n, i, line)
-		}
+	want := slices.Repeat([]string{"m01: bob@localhost"}, messages)
+	if diff := cmp.Diff(want, c.missedUntil(func(list []string) bool { return len(list) >= messages })); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for last := ""; last != "m02: bob@localhost"; {
-		c.say("m02", "<body>Tea?</body>")
-		missed := c.missed()
-		last = missed[0]
-	}
+	c.say("m02", "<body>Tea?</body>")
+	c.wantMissed("when all are known", "m02: bob@localhost")
 	until(t, c.alice, "few_lookups", fmt.Sprintf("most='%d'", most))
+}
+
+// TestMissedBlockedAmongMany: however many members are not known, none who blocks the room
+// is told of what is said there.
+func TestMissedBlockedAmongMany(t *testing.T) {
+	t.Parallel()
+	users := []string{"u1", "u2", "u3", "u4", "u5", "u6"}
+	c := openClub(t, "", users...)
+	for i := range 120 {
+		c.alice.Affiliate(c.room, fmt.Sprintf("made-up-%d@localhost member", i))
+	}
+	for _, user := range users {
+		client := c.s.Login(t, user, "settings")
+		client.IQ("set", "", "<block xmlns='urn:xmpp:blocking'><item jid='"+c.room+"'/></block>")
+		client.CloseStream()
+		until(t, c.alice, "gone", "jid='"+user+"@localhost/settings'")
+		c.alice.Affiliate(c.room, user+"@localhost member")
+	}
+	c.alice.Affiliate(c.room, "bob@localhost member")
+	c.say("m01", "<body>Tea?</body>")
+	c.say("m02", "<body>Tea?</body>")
+	want := []string{"m01: bob@localhost", "m02: bob@localhost"}
+	if diff := cmp.Diff(want, c.missedUntil(func(list []string) bool { return len(list) >= 2 })); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	c.say("m03", "<body>Tea?</body>")
+	c.wantMissed("when all are known", "m03: bob@localhost")
 }
 
 // TestMissedBlocked: a member who blocks the room, its host, or the one who speaks there

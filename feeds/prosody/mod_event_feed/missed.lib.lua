@@ -7,7 +7,8 @@ local user_exists = require "core.usermanager".user_exists;
 local open_store = require "core.storagemanager".open;
 local new_cache = require "util.cache".new;
 local jid_host, jid_split = require "util.jid".host, require "util.jid".split;
-local os_time, s_find, s_sub = os.time, string.find, string.sub;
+local clone = require "util.stanza".clone;
+local os_time, s_find, s_sub, t_remove = os.time, string.find, string.sub, table.remove;
 
 local bare_sessions = prosody.bare_sessions;
 
@@ -17,8 +18,12 @@ local most_bytes, most_events = 16 * 1024, 4;
 local most_affiliations = 10000;
 -- Anybody can be made a member, account or not. To look for the account and for whom it
 -- blocks (XEP-0191) can mean to read files, so this is done so many times a second at
--- most. Those not known count as accounts that block nobody.
+-- most. Those not known are told of the message once they are: the server must not notify
+-- anybody of what it would not hand over.
 local most_lookups = 50;
+-- Messages that wait for that, and members of all of them. A message more is told to those
+-- who are known only.
+local most_waiting, most_waiting_members = 100, 5000;
 -- How long it is believed, in seconds, that there is an account, or none.
 local account_for, no_account_for = 600, 60;
 
@@ -27,6 +32,9 @@ local is_member = { member = true, admin = true, owner = true };
 -- jid -> { believed until, whether there is an account, whom it blocks }
 local known = new_cache(10000);
 local second, lookups = 0, 0; -- in this second
+
+-- What waits: { room, occupant, stanza, tell, members, next of them, found of them }
+local waiting, waiting_members, asking = {}, 0, false;
 
 return function (lib)
 	local Feed, escape = lib.Feed, lib.escape;
@@ -56,15 +64,17 @@ return function (lib)
 		return account;
 	end
 
-	-- Whether a member is told of what the occupant of that address says in the room.
-	local function wants(jid, room, occupant, now)
+	-- What is known of an account, nil if that cannot be asked in this second.
+	local function account_of(jid, now)
 		local account = known:get(jid);
-		if not account or now >= account.expires then
-			account = look_up(jid, now);
+		if account and now < account.expires then
+			return account;
 		end
-		if not account then
-			return true;
-		end
+		return look_up(jid, now) or account;
+	end
+
+	-- Whether the owner of an account is told of what the occupant of that address says in the room.
+	local function wants(account, room, occupant)
 		local blocks = account.blocks;
 		return account.exists and not (blocks and (blocks[room] or blocks[occupant] or blocks[jid_host(room)]));
 	end
@@ -97,21 +107,24 @@ return function (lib)
 		return list;
 	end
 
-	-- Of these who are not in the room, and want to be told.
+	-- Of these who are not in the room, and want to be told, and those of whom that cannot be
+	-- said yet.
 	local function absent(room, list, occupant)
 		local here = {};
 		for _, other in room:each_occupant() do
 			here[other.bare_jid] = true;
 		end
-		local members, n, now = {}, 0, os_time();
+		local members, unknown, now = {}, {}, os_time();
 		for i = 1, #list do
 			local jid = list[i];
-			if not here[jid] and wants(jid, room.jid, occupant, now) then
-				n = n + 1;
-				members[n] = jid;
+			local account = not here[jid] and account_of(jid, now);
+			if account == nil then
+				unknown[#unknown + 1] = jid;
+			elseif account and wants(account, room.jid, occupant) then
+				members[#members + 1] = jid;
 			end
 		end
-		return members;
+		return members, unknown;
 	end
 
 	-- Cuts the list into texts for as many events, and says how many members are left over.
@@ -136,26 +149,86 @@ return function (lib)
 		return texts, #members - count;
 	end
 
-	-- Returns the members who miss what is said in the room, as texts of an attribute.
-	function Feed:missed_by(room, stanza)
+	-- Calls tell with the texts of an attribute that name these members.
+	local function tell_all(feed, members, room, stanza, tell)
+		local texts, left = texts_of(members);
+		if left > 0 then
+			feed.counts.untold = feed.counts.untold + left;
+			feed:complain("missed", "warn", "%d members who are away are not told of a message in %s: their addresses are too long",
+				left, room);
+		end
+		for i = 1, #texts do
+			tell(texts[i], stanza);
+		end
+	end
+
+	-- Asks for members in the order in which they came, and tells those who want to be told.
+	-- Returns when to go on.
+	function Feed:ask_for_members()
+		local now = os_time();
+		while waiting[1] do
+			local one = waiting[1];
+			while one.next <= #one.members do
+				local jid = one.members[one.next];
+				local account = account_of(jid, now);
+				if not account then
+					return 1;
+				end
+				one.next, waiting_members = one.next + 1, waiting_members - 1;
+				if not bare_sessions[jid] and wants(account, one.room, one.occupant) then
+					one.found[#one.found + 1] = jid;
+				end
+			end
+			t_remove(waiting, 1);
+			tell_all(self, one.found, one.room, one.stanza, one.tell);
+		end
+	end
+
+	local function ask_later(feed, members, room, stanza, tell)
+		if #waiting >= most_waiting or waiting_members + #members > most_waiting_members then
+			feed.counts.untold = feed.counts.untold + #members;
+			feed:complain("missed", "warn", "%d members who are away are not told of a message in %s: too many accounts are asked for",
+				#members, room);
+			return;
+		end
+		waiting_members = waiting_members + #members;
+		waiting[#waiting + 1] = {
+			room = room, occupant = stanza.attr.from, stanza = clone(stanza), tell = tell, members = members, next = 1, found = {};
+		};
+		if not asking then
+			asking = true;
+			module:add_timer(1, function ()
+				local again = feed:guard("members", feed.ask_for_members, feed);
+				if not again and waiting[1] then -- an error: nobody waits for what has made it
+					waiting_members = waiting_members - (#waiting[1].members - waiting[1].next + 1);
+					t_remove(waiting, 1);
+					again = 1;
+				end
+				asking = again ~= nil;
+				return again;
+			end);
+		end
+	end
+
+	-- Calls tell, at once or within seconds, with the members who miss what is said in the room,
+	-- as texts of an attribute, and the stanza.
+	function Feed:missed_by(room, stanza, tell)
 		local rooms = self.settings.missed_rooms;
 		if rooms == "none" or rooms ~= "all" and not room:get_members_only() or not is_worth_telling(stanza) then
-			return {};
+			return;
 		end
 		local list, too_many = self:without_session(room);
 		if too_many then
 			self:complain("missed", "warn", "Nobody who is away is told of a message in %s: more members are away than "
 				.."event_feed_room_missed_limit allows, or the list of members is too long", room.jid);
-			return {};
+			return;
 		elseif #list == 0 then
-			return {};
+			return;
 		end
-		local texts, left = texts_of(absent(room, list, stanza.attr.from));
-		if left > 0 then
-			self.counts.untold = self.counts.untold + left;
-			self:complain("missed", "warn", "%d members who are away are not told of a message in %s: their addresses are too long",
-				left, room.jid);
+		local members, unknown = absent(room, list, stanza.attr.from);
+		tell_all(self, members, room.jid, stanza, tell);
+		if #unknown > 0 then
+			ask_later(self, unknown, room.jid, stanza, tell);
 		end
-		return texts;
 	end
 end

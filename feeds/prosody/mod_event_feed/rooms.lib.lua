@@ -39,9 +39,9 @@ return function (lib)
 				emit("room-message", occupant.bare_jid, room, occupant.nick, stanza);
 			end
 			local attributes = room_attributes(room, occupant.nick);
-			for _, members in ipairs(feed:missed_by(room, stanza)) do
-				feed:emit(host, "room-missed", attributes.." members='"..members.."'", stanza);
-			end
+			feed:missed_by(room, stanza, function (members, said)
+				feed:emit(host, "room-missed", attributes.." members='"..members.."'", said);
+			end);
 		end);
 
 		-- What an API sends to the room passes no pre-message. 1000: before the room.

@@ -130,6 +130,44 @@ func TestReadOnly(t *testing.T) {
 	b.quiet()
 }
 
+// TestForeignMarkup: what users write is text on the page, wherever it is shown.
+func TestForeignMarkup(t *testing.T) {
+	const evil = `</pre><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`
+	w := newWorld(t, asked)
+	w.sink.Answer(http.StatusBadRequest)
+	w.say("alice", evil, evil)
+	b := open(t, w.page, 1280, "light")
+	b.signIn()
+	b.until("the dead letter is shown", `document.querySelectorAll("#letters > li").length === 2`)
+	for _, list := range []chromedp.CSS{"#tail > li:nth-child(2)", "#letters > li"} {
+		b.click(list + " summary")
+		b.click(list + " .inside > div > button")
+		b.until("the text is there as it was written", fmt.Sprintf("document.querySelector(%q)?.textContent === %q", list+" pre", evil))
+		b.until("so is the id", fmt.Sprintf("document.querySelector(%q).textContent.includes(%q)", list, "stanza "+evil))
+	}
+	b.write("#try-keep", `true`)
+	b.click("#try-add")
+	b.write("#try-metadata input", "said")
+	b.write("#try-value-1", "event.body\r")
+	b.until("the metadata are shown", `document.querySelector("#try-rows").textContent.includes("onerror")`)
+	b.until("nothing of it is markup", `document.querySelectorAll("main img, main script").length === 0 && document.title === "eventpusher: ready"`)
+	b.quiet()
+}
+
+// TestTroubles: the page says that the token is wrong and that the process has gone.
+func TestTroubles(t *testing.T) {
+	w := newWorld(t, asked)
+	b := open(t, w.page, 390, "light")
+	b.write("#token", "wrong\r")
+	b.until("the token is refused", `document.querySelector("#sign-in-error").textContent === "This is not the token of [admin]."`)
+	b.accessible()
+	value[bool](b, `document.querySelector("#token").select(), true`)
+	b.signIn()
+	b.until("it is ready", `document.querySelector("#state").textContent === "Ready"`)
+	w.stop()
+	b.until("the end is noticed", `/trying again$/.test(document.querySelector("#state").textContent)`)
+}
+
 // TestWidths: nothing is wider than the window, and no state is inaccessible, in light and
 // dark. With -screenshots it writes the pictures of docs/.
 func TestWidths(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,7 @@ type world struct {
 	sink    *harness.Sink
 	session *xmppserver.Session
 	page    string // its address
+	stop    func() // ends eventpusher
 }
 
 // newWorld starts eventpusher. settings go into [admin].
@@ -78,12 +80,13 @@ metadata = { sessions = "event.session_count" }
 	ctx, end := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(ctx) }()
-	t.Cleanup(func() {
+	w.stop = sync.OnceFunc(func() {
 		end()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(w.stop)
 	w.page = "http://" + a.AdminAddr().String() + "/"
 	accepting, enough := context.WithTimeout(ctx, patience)
 	defer enough()
@@ -97,7 +100,7 @@ metadata = { sessions = "event.session_count" }
 func (w *world) say(from, id, body string) {
 	w.t.Helper()
 	w.send(from, fmt.Sprintf("<message xmlns='jabber:client' type='chat' from='%s@%s/phone' to='bob@%s' id='%s'><body>%s</body></message>",
-		from, host, host, id, xmppserver.Escape(body)))
+		from, host, host, xmppserver.Escape(id), xmppserver.Escape(body)))
 }
 
 // online has a user come online.

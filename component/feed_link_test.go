@@ -362,7 +362,8 @@ func TestFeedServesMoreHosts(t *testing.T) {
 	send(t, m.session, "<message from='more.example.org' to='"+testName+"'>"+strings.ReplaceAll(m.sent(5), "alice@example.org", "alice@more.example.org")+"</message>")
 	k.want(strings.ReplaceAll(fed(m, 5, 5)[0], "alice@example.org", "alice@more.example.org"))
 	m.acked(5)
-	if s := l.Status(); s.LastError != "" || len(s.Hosts) != 2 || s.Hosts[1].Host != "more.example.org" {
+	// The server may have refused the new connection as long as it had not missed the old one.
+	if s := l.Status(); len(s.Hosts) != 2 || s.Hosts[1].Host != "more.example.org" {
 		t.Errorf("status %+v", s)
 	}
 	l.end()

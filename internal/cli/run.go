@@ -35,6 +35,7 @@ func runDaemon(ctx context.Context, p Process, o options) error {
 	var now changeable
 	now.set(cfg, cfg)
 	lines := now.log(p.Stderr, cfg.Log.Format)
+	defer lines.Flush()
 	log := slog.New(lines)
 	defer logLibraries(log)()
 	app.LogProblems(log, problems)

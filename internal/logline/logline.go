@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -50,7 +51,11 @@ type book struct {
 }
 
 // lines are those with one message, since the beginning of a Window.
-type lines struct{ written, held int }
+type lines struct {
+	level         slog.Level // of the first
+	written, held int
+	window        *time.Timer
+}
 
 // New returns a Handler in front of another one. redact returns a value without the secrets
 // in it; nil leaves values as they are.
@@ -137,9 +142,9 @@ func (b *book) admit(message string, level slog.Level) bool {
 	}
 	l := b.messages[message]
 	if l == nil {
-		l = new(lines)
+		l = &lines{level: level}
+		l.window = time.AfterFunc(Window, func() { b.end(message, l) })
 		b.messages[message] = l
-		time.AfterFunc(Window, func() { b.end(message, level) })
 	}
 	if l.written >= MaxLines {
 		l.held++
@@ -150,16 +155,29 @@ func (b *book) admit(message string, level slog.Level) bool {
 	return true
 }
 
-// end ends the Window of a message.
-func (b *book) end(message string, level slog.Level) {
+// Flush ends all Windows, so that the log says what was held back before the program ends.
+func (h *Handler) Flush() {
+	h.mu.Lock()
+	open := maps.Clone(h.messages)
+	h.mu.Unlock()
+	for _, message := range slices.Sorted(maps.Keys(open)) {
+		h.end(message, open[message])
+	}
+}
+
+// end ends the Window of a message, unless it has ended.
+func (b *book) end(message string, l *lines) {
 	b.mu.Lock()
-	l := b.messages[message]
-	delete(b.messages, message)
+	open := b.messages[message] == l
+	if open {
+		delete(b.messages, message)
+	}
 	b.mu.Unlock()
-	if l.held == 0 {
+	l.window.Stop()
+	if !open || l.held == 0 {
 		return
 	}
-	r := slog.NewRecord(time.Now(), level, "lines were held back, since there were too many with one message", 0)
+	r := slog.NewRecord(time.Now(), l.level, "lines were held back, since there were too many with one message", 0)
 	r.AddAttrs(slog.String("message", shorten(message, MaxValue)), slog.Int("lines", l.held), slog.Duration("within", Window))
 	_ = b.root.Handle(context.Background(), r) // nothing could be told of it
 }

@@ -78,6 +78,29 @@ func TestLinesAreBounded(t *testing.T) {
 	})
 }
 
+// TestFlush: at the end of the program the log says once what was held back.
+func TestFlush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var w written
+		log, h := newLog(&w, nil)
+		for range MaxLines + 7 {
+			log.Warn("many")
+		}
+		log.Info("one")
+		w.take()
+		h.Flush()
+		if got := w.take(); len(got) != 1 || !strings.Contains(got[0], "level=WARN") || !strings.Contains(got[0], "message=many lines=7") {
+			t.Errorf("%q", got)
+		}
+		time.Sleep(2 * Window)
+		synctest.Wait()
+		h.Flush()
+		if got := w.take(); len(got) != 1 || got[0] != "" {
+			t.Errorf("once more: %q", got)
+		}
+	})
+}
+
 // TestMessagesAreBounded: messages that are no constants share a bound.
 func TestMessagesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,7 +2,6 @@ package push
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -91,7 +90,7 @@ func (b *Backend) way(pubsub jid.JID, host string) Way {
 func (b *Backend) Explain(ctx context.Context, user jid.JID) (Explanation, error) {
 	services, err := b.store.Services(ctx, user)
 	if err != nil {
-		return Explanation{}, fmt.Errorf("push registrations: %w", err)
+		return Explanation{}, err
 	}
 	e := Explanation{User: user, Registrations: make([]Registered, len(services)), Decisions: b.Decisions(user)}
 	if e.Decisions == nil {
@@ -121,7 +120,7 @@ func (b *Backend) ownDevices(ctx context.Context, user jid.JID) ([]OwnDevice, er
 	}
 	all, err := store.List(ctx, user)
 	if err != nil {
-		return nil, fmt.Errorf("push devices: %w", err)
+		return nil, err
 	}
 	return OwnDevices(all), nil
 }
@@ -152,7 +151,7 @@ func (b *Backend) Remove(ctx context.Context, user, service jid.JID, node string
 		}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("push registrations: %w", err)
+		return 0, err
 	}
 	if n > 0 {
 		b.journal.Count(journal.ByOperator)

@@ -3,7 +3,6 @@ package push
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"strings"
 	"time"
@@ -55,7 +54,7 @@ func (b *Backend) Register(ctx context.Context, session jid.JID, r registration.
 		_, err = b.store.Disable(ctx, owner, pubsub, node)
 	}
 	if err != nil {
-		return fmt.Errorf("push registrations: %w", err)
+		return err
 	}
 	if !r.Enable {
 		b.journal.Count(journal.ByUser)
@@ -116,7 +115,7 @@ func (b *Backend) bounds(ctx context.Context, owner jid.JID, s *store.Service) e
 	}
 	all, err := b.store.Services(ctx, owner)
 	if err != nil {
-		return fmt.Errorf("push registrations: %w", err)
+		return err
 	}
 	others, key := 0, b.route(ByIQ, s.PubSub)
 	for i := range all {

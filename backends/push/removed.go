@@ -3,7 +3,6 @@ package push
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -61,7 +60,7 @@ func (b *Backend) removeAccount(ctx context.Context, e *event.Event) error {
 	var errs []error
 	registrations, err := b.store.Forget(ctx, e.User, e.Time)
 	if err != nil {
-		errs = append(errs, fmt.Errorf("push registrations: %w", err))
+		errs = append(errs, err)
 	}
 	devices := 0
 	if b.o.Devices != nil {

@@ -97,7 +97,10 @@ func (l *Lists[T]) Get(ctx context.Context, key string) ([]T, error) {
 		return nil, l.failed(err)
 	}
 	if list, err = decode[T](value); err != nil {
-		return nil, l.Change(ctx, key, func(list []T) ([]T, bool, error) { return list, false, nil })
+		if failed := l.Change(ctx, key, func(list []T) ([]T, bool, error) { return list, false, nil }); failed != nil {
+			return nil, fmt.Errorf("a list cannot be read (%w), nor removed now: %w", err, failed)
+		}
+		return nil, nil
 	}
 	l.keep(key, list, before)
 	return list, nil
@@ -171,8 +174,6 @@ func (l *Lists[T]) Change(ctx context.Context, key string, edit func([]T) (list 
 		return own
 	case errors.Is(err, unchanged):
 		return nil
-	case err != nil && unreadable != nil:
-		return l.failed(fmt.Errorf("a list cannot be read (%w), nor be removed: %w", unreadable, err))
 	case err != nil:
 		return l.failed(err)
 	case unreadable != nil:

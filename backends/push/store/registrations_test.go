@@ -484,7 +484,7 @@ func TestInspectRegistrations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer i.Close()
+	defer func() { i.Close() }()
 	got, err := i.Services(ctx, "alice@x")
 	if diff := cmp.Diff([]Service{s}, got); diff != "" || err != nil {
 		t.Error(err, diff)
@@ -494,6 +494,16 @@ func TestInspectRegistrations(t *testing.T) {
 	}
 	if err := i.Enable(ctx, "bob@x", s); err == nil {
 		t.Error("it can be written to")
+	}
+	if err := i.Close(); err != nil {
+		t.Fatal(err)
+	}
+	edited(t, path, "lists", userValue("alice@x"), `[{`)
+	if i, err = InspectRegistrations(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := i.Services(ctx, "alice@x"); err == nil || !strings.Contains(err.Error(), "cannot be read") || strings.Count(err.Error(), "push registrations") != 1 {
+		t.Errorf("of a list that is damaged: %v", err)
 	}
 	other := filepath.Join(t.TempDir(), RegistrationsFile)
 	if err := os.WriteFile(other, []byte("no database"), 0o600); err != nil {

@@ -96,6 +96,7 @@ type Destination struct {
 	SNS SNS // of type sns; it has one Topic
 
 	Settings Settings // of a type that the program adds, else nil
+	Files    []string // that the Settings read
 }
 
 // RabbitSection returns the destination of type rabbit in the terms of MongooseIM's section.
@@ -176,10 +177,12 @@ func (l *loader) destinations(c *Config) {
 		}
 		l.require(at.with("type").String(), "write one of "+strings.Join(names(types), ", "), d.Type == "")
 		l.choice(&d.Choice, at)
+		section := &Section{l: l, at: at}
 		if d.Settings != nil {
-			d.Settings.Check(&Section{l, at})
+			d.Settings.Check(section)
+			d.Files = section.files
 		} else if n := slices.IndexFunc(types, func(t variantOf[Destination]) bool { return t.name == d.Type }); n >= 0 {
-			types[n].settings(d).Check(&Section{l, at})
+			types[n].settings(d).Check(section)
 		}
 		l.tls(d.TLS, at.with("tls").String(), true)
 		l.keepVerifyingAt(at.with("tls"))

@@ -86,9 +86,9 @@ func (l *loader) filters(filters []Filter) {
 		}
 		seen[f.Name] = true
 		if f.Settings != nil {
-			f.Settings.Check(&Section{l, at})
+			f.Settings.Check(&Section{l: l, at: at})
 		} else if f.Type == typeExpression {
-			(*expressions)(f).Check(&Section{l, at})
+			(*expressions)(f).Check(&Section{l: l, at: at})
 		}
 	}
 }

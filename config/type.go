@@ -107,8 +107,9 @@ func pick[T any](t *T, common []field, types []variantOf[T], entries map[string]
 // Section is a [[destination]] or [[filter]] while its settings are checked. A key is the
 // name of one of their keys; empty, it stands for the section.
 type Section struct {
-	l  *loader
-	at keyPath
+	l     *loader
+	at    keyPath
+	files []string // that File was asked for
 }
 
 func (s *Section) path(key string) string {
@@ -135,8 +136,13 @@ func (s *Section) Require(key, remedy string, missing bool) {
 func (s *Section) Given(key string) bool { return s.l.given(s.at.with(key)...) }
 
 // File returns the file that a key names, relative to the directory of the configuration. It
-// is an error if there is no such file.
-func (s *Section) File(key, name string) string { return s.l.file(name, s.path(key), true) }
+// is an error if there is no such file. A reload that finds a destination's file changed builds the
+// destination anew.
+func (s *Section) File(key, name string) string {
+	resolved := s.l.file(name, s.path(key), true)
+	s.files = append(s.files, resolved)
+	return resolved
+}
 
 // Resolve is File for a file that need not be there.
 func (s *Section) Resolve(name string) string {

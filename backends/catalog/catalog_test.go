@@ -3,8 +3,12 @@ package catalog_test
 import (
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -348,6 +352,62 @@ func TestCallsAtOnce(t *testing.T) {
 		}
 		if diff := cmp.Diff(map[string]int{"sns": tc.sns, "rabbit": tc.rabbit}, lanes); diff != "" {
 			t.Errorf("%d configured (-want +got):\n%s", tc.configured, diff)
+		}
+	}
+}
+
+// Parts are the same if the same backend would come of them: conditions do not matter, and what the
+// files hold that are read for it does.
+func TestSamePart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file.pem")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one")
+	parts := func(change func(*config.Config)) []catalog.Part {
+		cfg := full("localhost:1", config.HTTPHandler{PoolName: "Other"})
+		cfg.Destinations = []config.Destination{{Name: "crm", Type: "http", URL: "https://localhost", TLS: &config.TLS{CACertFile: file}}, {Name: "own", Type: "own", Files: []string{file}}}
+		change(cfg)
+		return catalog.Parts(cfg)
+	}
+	before := parts(func(*config.Config) {})
+	differ := func(after []catalog.Part) (names []string) {
+		t.Helper()
+		if len(after) != len(before) {
+			t.Fatalf("%d parts, before %d", len(after), len(before))
+		}
+		for i := range after {
+			if !after[i].Same(&before[i]) {
+				names = append(names, after[i].Name)
+			}
+		}
+		return names
+	}
+	for name, tc := range map[string]struct {
+		change func(*config.Config)
+		want   []string
+	}{
+		"nothing": {func(*config.Config) {}, nil},
+		"conditions": {func(c *config.Config) {
+			c.Pusher.SNS.When, c.Pusher.Rabbit.When, c.Pusher.HTTP.Handlers[0].When, c.Destinations[0].When = "true", "true", "true", "true"
+		}, nil},
+		"hosts, which sns asks for":    {func(c *config.Config) { c.General.Hosts = []string{"other.example"} }, []string{"sns"}},
+		"the pool of rabbit":           {func(c *config.Config) { p := *c.Pools.Rabbit; p.Window++; c.Pools.Rabbit = &p }, []string{"rabbit"}},
+		"a url":                        {func(c *config.Config) { c.Destinations[0].URL = "https://localhost/2" }, []string{"crm"}},
+		"a size, and so what it is in": {func(c *config.Config) { c.Destinations[0].TooLarge = config.TruncateBody }, []string{"crm"}},
+		"contents of a file":           {func(*config.Config) { write("another") }, []string{"crm", "own"}},
+	} {
+		write("one")
+		if err := os.Chtimes(file, time.Time{}, time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		before = parts(func(*config.Config) {})
+		cfg := parts(tc.change)
+		if got := differ(cfg); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %q differ, want %q", name, got, tc.want)
 		}
 	}
 }

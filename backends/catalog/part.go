@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func Parts(cfg *config.Config) []Part {
 		bare.When = ""
 		all = append(all, Part{
 			Name: d.Name, Path: config.DestinationPath(i), When: d.When, large: d.TooLarge, of: bare,
-			files: stamps([]*config.TLS{d.TLS, d.Kafka.TLS, d.NATS.TLS}, d.NATS.CredentialsFile),
+			files: stamps([]*config.TLS{d.TLS, d.Kafka.TLS, d.NATS.TLS}, append(slices.Clone(d.Files), d.NATS.CredentialsFile)...),
 			build: func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 				return newDestination(d, log, compile)
 			},

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"eventpusher/config"
 	"eventpusher/internal/logline"
 )
 
@@ -126,5 +127,28 @@ func TestLogIsBounded(t *testing.T) {
 	}
 	if n := strings.Count(out.String(), "\n"); n != logline.MaxLines || lines.Held() != uint64(1000-n) || out.text.Len() > n*(logline.MaxValue+200) {
 		t.Errorf("%d lines of %d bytes, %d were held back", n, out.text.Len(), lines.Held())
+	}
+}
+
+// After a reload neither the new secrets nor those of calls that are still under way are shown.
+func TestSecretsOfAReload(t *testing.T) {
+	configured := func(secret string) *config.Config {
+		c := config.Default()
+		c.Component.Secret = config.Secret(secret)
+		return &c
+	}
+	var out logged
+	var now changeable
+	now.set(configured("first-secret"), configured("first-secret"))
+	log := slog.New(now.log(&out, "text"))
+	now.set(configured("first-secret"), configured("second-secret"))
+	log.Error("refused", "err", "login first-secret or second-secret is wrong")
+	log.Debug("not logged")
+	verbose := configured("second-secret")
+	verbose.Log.Level = slog.LevelDebug
+	now.set(configured("second-secret"), verbose)
+	log.Debug("logged now")
+	if text := out.String(); strings.Contains(text, "-secret") || strings.Count(text, "***") != 2 || strings.Contains(text, "not logged") || !strings.Contains(text, "logged now") {
+		t.Errorf("%s", text)
 	}
 }

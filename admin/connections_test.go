@@ -141,3 +141,18 @@ func TestClosedConnectionsAreForgotten(t *testing.T) {
 		t.Errorf("%v were closed, %d are kept", n, len(c.open))
 	}
 }
+
+// TestHalfARequest: a connection on which a request does not come to its end is closed after
+// readHeaderTimeout, also if no other one comes.
+func TestHalfARequest(t *testing.T) {
+	addr := start(t, config.Admin{Listen: "127.0.0.1:0"}, Options{})
+	began := time.Now()
+	conn := dial(t, addr, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+	conn.SetReadDeadline(began.Add(time.Minute))
+	if _, err := io.Copy(io.Discard, conn); err != nil && !strings.Contains(err.Error(), "reset") {
+		t.Errorf("it is open: %v", err)
+	}
+	if took := time.Since(began); took < readHeaderTimeout-time.Second {
+		t.Errorf("closed after %v", took)
+	}
+}

@@ -97,6 +97,34 @@ func TestPost(t *testing.T) {
 	}
 }
 
+// TestEndlessHeader: of an answer's header a bound is read, and no answer comes of more.
+func TestEndlessHeader(t *testing.T) {
+	written := make(chan int, 1)
+	c, target := start(t, Options{}, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		n, _ := io.WriteString(conn, "HTTP/1.1 200 OK\r\n")
+		for line := []byte("X: " + strings.Repeat("x", 990) + "\r\n"); n < 64<<20; {
+			k, err := conn.Write(line)
+			if n += k; err != nil {
+				break
+			}
+		}
+		written <- n
+	})
+	a, err := c.Post(t.Context(), target, http.Header{}, nil)
+	if err == nil || len(err.Error()) > 300 {
+		t.Errorf("%v, %.400v", a, err)
+	}
+	if n := <-written; n > 32<<20 { // most of it is in the buffers of the system
+		t.Errorf("%d bytes were taken", n)
+	}
+}
+
 // TestUserOfURL: user and password of an address are sent, as what stands before MongoosePush
 // may ask for them.
 func TestUserOfURL(t *testing.T) {

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"compress/gzip"
-	"encoding/hex"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -11,52 +10,52 @@ import (
 	"syscall"
 	"testing"
 
-	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
-	spans "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
+	"go.opentelemetry.io/collector/pdata/ptrace"
 )
 
 // With the standard variables, what becomes of an event is exported by OTLP, and receivers get
 // what they need to go on with its trace.
 func TestTraces(t *testing.T) {
 	var mu sync.Mutex
-	got := make(map[string]*spans.Span)
+	got := make(map[string]ptrace.Span)
 	collecting := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body := io.Reader(r.Body)
 		if r.Header.Get("Content-Encoding") == "gzip" {
 			body, _ = gzip.NewReader(r.Body)
 		}
 		data, err := io.ReadAll(body)
-		var request collector.ExportTraceServiceRequest
-		if err == nil {
-			err = proto.Unmarshal(data, &request)
+		var all ptrace.Traces
+		if err == nil { // as the collector reads it
+			all, err = (&ptrace.JSONUnmarshaler{}).UnmarshalTraces(data)
 		}
-		if err != nil || r.URL.Path != "/v1/traces" {
+		if err != nil || r.URL.Path != "/v1/traces" || r.Header.Get("X-Key") != "a b" {
 			t.Errorf("%s: %v", r.URL.Path, err)
+			return
+		}
+		service, _ := all.ResourceSpans().At(0).Resource().Attributes().Get("service.name")
+		if service.AsString() != "eventpusher" {
+			t.Errorf("service %q", service.AsString())
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		for _, rs := range request.ResourceSpans {
-			for _, ss := range rs.ScopeSpans {
-				for _, s := range ss.Spans {
-					got[s.Name] = s
-				}
-			}
+		list := all.ResourceSpans().At(0).ScopeSpans().At(0).Spans()
+		for i := range list.Len() {
+			got[list.At(i).Name()] = list.At(i)
 		}
-		w.Header().Set("Content-Type", "application/x-protobuf")
 	}))
 	defer collecting.Close()
-	span := func(name string) *spans.Span {
+	span := func(name string) (s ptrace.Span) {
 		t.Helper()
-		var s *spans.Span
-		await(t, "the span "+name, func() bool {
+		await(t, "the span "+name, func() (ok bool) {
 			mu.Lock()
 			defer mu.Unlock()
-			s = got[name]
-			return s != nil
+			s, ok = got[name]
+			return ok
 		})
 		return s
 	}
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "X-Key=a%20b")
+	t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collecting.URL)
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
 	server, w, program, config := prepareProcess(t, "")
@@ -71,19 +70,21 @@ func TestTraces(t *testing.T) {
 	request := w.sink.Wait(1)[0]
 	id, parent := request.Header.Get("webhook-id"), request.Header.Get("traceparent")
 	root, delivery := span("event chat.in"), span("deliver http:http_pool")
-	if hex.EncodeToString(root.TraceId) != id || hex.EncodeToString(delivery.TraceId) != id {
-		t.Errorf("event %s, traces %x and %x", id, root.TraceId, delivery.TraceId)
+	if root.TraceID().String() != id || delivery.TraceID().String() != id {
+		t.Errorf("event %s, traces %s and %s", id, root.TraceID(), delivery.TraceID())
 	}
-	if want := "00-" + id + "-" + hex.EncodeToString(root.SpanId) + "-01"; parent != want {
+	if want := "00-" + id + "-" + root.SpanID().String() + "-01"; parent != want {
 		t.Errorf("traceparent %q, want %q", parent, want)
 	}
-	if hex.EncodeToString(delivery.ParentSpanId) != hex.EncodeToString(root.SpanId) || len(root.ParentSpanId) != 0 ||
-		delivery.StartTimeUnixNano < root.StartTimeUnixNano || delivery.EndTimeUnixNano <= delivery.StartTimeUnixNano {
-		t.Errorf("spans: %v\n%v", root, delivery)
+	if delivery.ParentSpanID() != root.SpanID() || !root.ParentSpanID().IsEmpty() || root.Kind() != ptrace.SpanKindConsumer || delivery.Kind() != ptrace.SpanKindProducer ||
+		delivery.StartTimestamp() < root.StartTimestamp() || delivery.EndTimestamp() <= delivery.StartTimestamp() {
+		t.Errorf("spans: %+v\n%+v", root, delivery)
 	}
-	for _, s := range []*spans.Span{root, delivery} {
-		if text := s.String(); strings.Contains(text, "localhost/") || strings.Contains(text, "1 1") {
-			t.Errorf("a span tells of users: %s", text)
+	for _, s := range []ptrace.Span{root, delivery} {
+		for key, value := range s.Attributes().All() {
+			if text := value.AsString(); strings.Contains(text, "localhost/") || strings.Contains(text, "1 1") {
+				t.Errorf("a span tells of users: %s = %s", key, text)
+			}
 		}
 	}
 	w.sink.Answer(http.StatusBadRequest)
@@ -93,8 +94,8 @@ func TestTraces(t *testing.T) {
 	await(t, "a span with an error", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		s := got["deliver http:http_pool"]
-		return s.Status.GetCode() == spans.Status_STATUS_CODE_ERROR && strings.Contains(s.Status.Message, "permanent")
+		s := got["deliver http:http_pool"].Status()
+		return s.Code() == ptrace.StatusCodeError && strings.Contains(s.Message(), "permanent")
 	})
 	if code := p.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)

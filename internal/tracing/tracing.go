@@ -20,7 +20,6 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
@@ -66,17 +65,17 @@ func Start(ctx context.Context, env func(string) string, version string, log *sl
 		return nil, nil
 	}
 	for _, key := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
-		if p := env(key); p != "" && p != "http/protobuf" {
-			log.Warn("traces are exported by OTLP over HTTP alone", "variable", key, "value", p, "remedy", "write http/protobuf, and the collector's HTTP port, usually 4318")
+		if p := env(key); p == "grpc" {
+			log.Warn("traces are exported by OTLP over HTTP, in JSON, alone", "variable", key, "value", p, "remedy", "write http/json, and the collector's HTTP port, usually 4318")
 		}
 	}
 	sampler, err := samplerOf(env("OTEL_TRACES_SAMPLER"), env("OTEL_TRACES_SAMPLER_ARG"))
 	if err != nil {
 		return nil, err
 	}
-	exporter, err := otlptracehttp.New(ctx)
+	exporter, err := newExporter(env)
 	if err != nil {
-		return nil, fmt.Errorf("traces: %w", err)
+		return nil, err
 	}
 	about, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "eventpusher"), attribute.String("service.version", version)),
 		resource.WithHost(), resource.WithFromEnv(), resource.WithTelemetrySDK())

@@ -102,9 +102,9 @@ const statusError = 2
 func keyValues(list []attribute.KeyValue) []keyValue {
 	all := make([]keyValue, 0, len(list))
 	for _, a := range list {
-		value := map[string]any{"stringValue": a.Value.Emit()}
+		value := map[string]any{"stringValue": a.Value.String()}
 		if a.Value.Type() == attribute.INT64 {
-			value = map[string]any{"intValue": a.Value.Emit()}
+			value = map[string]any{"intValue": a.Value.String()}
 		}
 		all = append(all, keyValue{string(a.Key), value})
 	}

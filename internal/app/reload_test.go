@@ -23,6 +23,7 @@ import (
 	"eventpusher/backends/form"
 	"eventpusher/config"
 	"eventpusher/event"
+	"eventpusher/internal/harness"
 	"eventpusher/internal/xmppserver"
 )
 
@@ -116,8 +117,9 @@ hosts = [` + reloadHosts + `]
 path = %q
 `
 
-// newReloading starts an instance. The base stands before what the tests change.
-func newReloading(t *testing.T, text string) *reloading {
+// newReloading starts an instance. The base stands before what the tests change; outbox are more
+// keys of [outbox].
+func newReloading(t *testing.T, text string, outbox ...string) *reloading {
 	t.Helper()
 	r := &reloading{t: t, ledgers: &ledgers{got: make(map[string][]taken)}}
 	var err error
@@ -125,7 +127,7 @@ func newReloading(t *testing.T, text string) *reloading {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := fmt.Sprintf(reloadBase, r.server.Addr(), t.TempDir())
+	base := fmt.Sprintf(reloadBase, r.server.Addr(), t.TempDir()) + strings.Join(outbox, "")
 	own := config.DestinationType("ledger", func() config.Settings { return &ledger{All: r.ledgers} })
 	load := func() (*config.Config, []config.Problem) {
 		r.mu.Lock()
@@ -217,10 +219,15 @@ func version(i int) string {
 }
 
 // testReloads reloads so many times while 2000 events come in a second.
-func testReloads(t *testing.T, reloads int) {
+func testReloads(t *testing.T, reloads int, outbox ...string) {
 	const rate, every = 2000, 5 * time.Millisecond
-	r := newReloading(t, version(0))
+	r := newReloading(t, version(0), outbox...)
 	r.level.Set(slog.LevelWarn)
+	for deadline := time.Now().Add(time.Minute); r.app.standing() != nil && r.app.standing().Partitions < r.app.cfg().Outbox.NATS.Partitions; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%+v", r.app.standing())
+		}
+	}
 	stop, said := make(chan struct{}), make(chan int)
 	began := time.Now()
 	go func() {
@@ -253,11 +260,6 @@ func testReloads(t *testing.T, reloads int) {
 			goroutines, early = runtime.NumGoroutine(), heap()
 		}
 	}
-	if reloads%2 == 0 { // as many destinations as then
-		if late = heap(); runtime.NumGoroutine() > goroutines+10 {
-			t.Errorf("%d goroutines, after the second reload there were %d", runtime.NumGoroutine(), goroutines)
-		}
-	}
 	close(stop)
 	total := <-said
 	rated := float64(total) / time.Since(began).Seconds()
@@ -265,6 +267,15 @@ func testReloads(t *testing.T, reloads int) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d and %d of %d", len(r.ledgers.of("stays")), len(r.ledgers.of("changes")), total)
 		}
+	}
+	if reloads%2 == 0 { // as many destinations as then
+		for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > goroutines+10; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Errorf("%d goroutines, after the second reload there were %d", runtime.NumGoroutine(), goroutines)
+				break
+			}
+		}
+		late = heap()
 	}
 	marks := make([]int, total) // by number, as the destination that stays has got them
 	repeated := inOrder(t, "stays", r.ledgers.of("stays"), func(int) bool { return true }, total)
@@ -343,6 +354,11 @@ func heap() uint64 {
 
 // TestReload: 12 reloads under load. make soak has 50.
 func TestReload(t *testing.T) { testReloads(t, 12) }
+
+// TestReloadWithNATS is the same with an outbox that several instances can share.
+func TestReloadWithNATS(t *testing.T) {
+	testReloads(t, 6, fmt.Sprintf("engine = 'nats'\n[outbox.nats]\nurl = %q\n", harness.NATS(t, harness.NATSOptions{}).URL()))
+}
 
 // number returns the value of a counter or gauge.
 func number(t *testing.T, c prometheus.Collector) float64 {

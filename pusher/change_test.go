@@ -111,16 +111,21 @@ func TestChangeIsOneStep(t *testing.T) {
 	stays := &fakeBackend{name: "stays"}
 	p := start(t, pusher.Options{Chain: marks("0"), Backends: one(stays), Conditions: only("0"), Outbox: box})
 	var stop atomic.Bool
+	var begun atomic.Int64
 	pushed := make(chan int)
 	go func() {
 		n := 0
 		for ; !stop.Load(); n++ {
+			begun.Add(1)
 			p.Push([]event.Event{of(fmt.Sprint("peer", n%5), fmt.Sprintf("%06d", n))})
 			time.Sleep(50 * time.Microsecond)
 		}
 		pushed <- n
 	}()
 	for i := 1; i <= 30; i++ {
+		for before := begun.Load(); begun.Load() < before+2; { // something is pushed between two changes
+			time.Sleep(time.Millisecond)
+		}
 		mark := fmt.Sprint(i)
 		b := &fakeBackend{name: "changes"}
 		all = append(all, b)

@@ -3,6 +3,7 @@ package pusher
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -147,16 +148,32 @@ func (p *Pusher) fit(b *batch) {
 		if subscribers == 0 || event.BinarySize(e) <= limit {
 			continue
 		}
-		for _, d := range p.all() {
-			if subscribers.Has(d.reader.Number()) {
+		for name, r := range p.readers() {
+			if subscribers.Has(r.Number()) {
 				b.letters = append(b.letters, outbox.DeadLetter{
-					Event: withoutTexts(e), Backend: d.name, Reason: reasonTooLarge, Err: tooLarge(e, limit), Accepted: now, Died: now,
+					Event: withoutTexts(e), Backend: name, Reason: reasonTooLarge, Err: tooLarge(e, limit), Accepted: now, Died: now,
 				})
 			}
 		}
 		b.entries[i].Subscribers = 0
 		if held, ok := p.largeLog.allow(now, time.Second); ok {
 			p.log.Error("an event is too large for the outbox: it becomes a dead letter", "event_id", e.ID, "err", tooLarge(e, limit), "since_last_line", held)
+		}
+	}
+}
+
+// readers are those of the backends that are configured, and of those that were, in order.
+func (p *Pusher) readers() iter.Seq2[string, outbox.Reader] {
+	return func(yield func(string, outbox.Reader) bool) {
+		for _, d := range p.all() {
+			if !yield(d.name, d.reader) {
+				return
+			}
+		}
+		for _, l := range p.left() {
+			if !yield(l.name, l.reader) {
+				return
+			}
 		}
 	}
 }

@@ -42,6 +42,7 @@ func (p *Pusher) find(name string) *dispatcher {
 // findLeftovers finds what waits for backends that are not configured. Backends for which
 // nothing is left are forgotten. p.changing is held.
 func (p *Pusher) findLeftovers() error {
+	idle := p.intake.idle() // before the outbox is asked: what is on its way may be for one that was removed
 	known, err := p.box.Backends()
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func (p *Pusher) findLeftovers() error {
 	for _, b := range known {
 		switch {
 		case p.find(b.Name) != nil:
-		case b.Settled:
+		case b.Settled && idle:
 			if fault := p.dropLeftover(b.Name); fault != nil {
 				err = errors.Join(err, fault)
 			} else if _, fault := p.box.Forget(b.Name); fault != nil {

@@ -386,3 +386,49 @@ func TestRemoveABackendThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// fullBox is an outbox that takes nothing for a while.
+type fullBox struct {
+	outbox.Outbox
+	full atomic.Bool
+}
+
+func (b *fullBox) Append(p outbox.Pack) error {
+	if b.full.Load() {
+		return outbox.ErrFull
+	}
+	return b.Outbox.Append(p)
+}
+
+// What was accepted for a backend while the outbox was full waits for it, although it was taken
+// out meanwhile and nothing else waits for it.
+func TestRemovedWhileTheOutboxIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, _ := openOutbox(t, t.TempDir())
+		b := &fullBox{Outbox: box}
+		x, y := &fakeBackend{name: "x"}, &fakeBackend{name: "y"}
+		p := start(t, pusher.Options{Backends: one(x), Outbox: b})
+		p.PushFeed([]event.Event{of("p", "0")}, outbox.Position{Source: "s", Epoch: "e", Seq: 1})
+		pass(time.Second)
+		b.full.Store(true)
+		if !p.PushFeed([]event.Event{of("p", "1"), of("p", "2")}, outbox.Position{Source: "s", Epoch: "e", Seq: 2}) {
+			t.Fatal("refused")
+		}
+		change(t, p, y)
+		pass(3 * time.Minute) // it is looked for what can be forgotten
+		b.full.Store(false)
+		pass(time.Second)
+		again := &fakeBackend{name: "x"}
+		change(t, p, y, again)
+		pass(time.Minute)
+		if n := again.count(); n != 2 {
+			t.Errorf("%d of 2 events that were accepted for it were delivered", n)
+		}
+		change(t, p, y)
+		pass(3 * time.Minute)
+		if list, err := box.Backends(); err != nil || len(list) != 1 {
+			t.Errorf("nothing waits for it, and it is not forgotten: %v %v", list, err)
+		}
+		p.Drain(t.Context())
+	})
+}

@@ -39,6 +39,8 @@ type dispatcher struct {
 	ended     chan struct{}      // closed when run has returned
 	waker     *waker
 
+	added time.Time
+
 	idle atomic.Int32 // lanes in next
 
 	mu       sync.Mutex
@@ -90,7 +92,7 @@ func newDispatcher(b backends.Backend, o *Options) *dispatcher {
 		trace:   o.Trace, spans: o.Spans,
 		redact: o.Redact,
 		maxAge: o.MaxAge, timeout: o.PublishTimeout,
-		gate: new(gate), seed: maphash.MakeSeed(), ended: make(chan struct{}),
+		added: time.Now(), gate: new(gate), seed: maphash.MakeSeed(), ended: make(chan struct{}),
 	}
 	d.limits.Lanes = max(d.limits.Lanes, 1)
 	d.limits.Batch = max(d.limits.Batch, 1)

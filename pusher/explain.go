@@ -86,7 +86,7 @@ func (p *Pusher) complete(e *trace.Event, now time.Time) {
 				d.whereabouts(one, e.Came, now)
 			}
 		}
-		if !found {
+		if !found && !d.added.After(e.Came) {
 			e.Destinations = append(e.Destinations, trace.Delivery{Destination: d.name, State: trace.NotSelected, Time: e.Came})
 		}
 	}

@@ -189,6 +189,9 @@ func (g *gate) leave(round int, probe bool, v verdict, parties iter.Seq[uint64],
 			g.pauseFor = min(2*g.pauseFor, pauseLongest)
 			g.pausedUntil = now.Add(g.pauseFor)
 		}
+		if !g.paused && round == g.round { // it answers, so it is not down
+			g.noteSuccess()
+		}
 	case reachable:
 		if probe {
 			g.paused = false

@@ -222,3 +222,10 @@ func (in *intake) close() {
 	in.room.Broadcast()
 	close(in.work)
 }
+
+// idle reports whether nothing is on its way into the outbox.
+func (in *intake) idle() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.plain.batches)+in.plain.under+len(in.acked.batches)+in.acked.under == 0
+}

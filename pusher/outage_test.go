@@ -13,6 +13,7 @@ import (
 
 	"eventpusher/backends"
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 	"eventpusher/pusher"
 )
 
@@ -70,6 +71,45 @@ func TestBackIsSaidAfterADelivery(t *testing.T) {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("%q is not in the log", want)
 			}
+		}
+	})
+}
+
+// A service that was down and then refuses what few users have written is there again: their
+// events rest between attempts, as always, and do not become a stream of requests.
+func TestRefusalsEndAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var answer error = errors.New("connection refused")
+		var mu sync.Mutex
+		set := func(err error) { mu.Lock(); defer mu.Unlock(); answer = err }
+		b := &fakeBackend{name: "crm", publish: func(_ context.Context, batch []event.Event) []error {
+			mu.Lock()
+			defer mu.Unlock()
+			time.Sleep(time.Millisecond)
+			return every(len(batch), answer)
+		}}
+		p := start(t, pusher.Options{Backends: []backends.Backend{b}})
+		for _, user := range []string{"alice", "bob"} {
+			for _, peer := range []string{"1", "2", "3", "4"} {
+				e := of("peer"+peer+user+"@example.org", user+peer)
+				e.From = jid.JID(user + "@example.org/phone")
+				p.Push([]event.Event{e})
+			}
+		}
+		pass(10 * time.Second)
+		if got := p.Status().Backends[0].State; got != pusher.Open && got != pusher.HalfOpen {
+			t.Fatalf("the breaker is %v", got)
+		}
+		set(backends.Refused(errors.New("404 Not Found")))
+		before := len(b.tried())
+		pass(time.Minute)
+		if n := len(b.tried()) - before; n == 0 || n > 8*30 {
+			t.Errorf("%d attempts in a minute", n)
+		}
+		set(nil)
+		pass(10 * time.Minute)
+		if n := b.count(); n != 8 {
+			t.Errorf("%d of 8 delivered", n)
 		}
 	})
 }

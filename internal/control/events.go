@@ -60,6 +60,9 @@ func condition(source string) (*filter.Condition, error) {
 
 func lifeOf(ctx context.Context, p *pusher.Pusher, push Push, id string) (Life, error) {
 	x, err := p.Explain(id)
+	for i := range x.Events {
+		x.Events[i].HideTexts()
+	}
 	if err != nil || push == nil {
 		return Life{Explanation: x}, err
 	}
@@ -93,7 +96,7 @@ func tail(w http.ResponseWriter, r *http.Request, t *trace.Recorder, when *filte
 				}
 			}
 			if !texts {
-				e.Event.Body, e.Event.Packet = "", ""
+				e.HideTexts()
 			}
 			if out.Encode(e) != nil {
 				return // the command has gone

@@ -132,6 +132,9 @@ when = 'event.body != "hush" and (event.body != "breaks" or split(event.body, ":
 	send("<message from='alice@localhost/x' to='events.localhost' type='chat' id='direct'><body>hi</body></message>")
 	says("direct", "by direct: no event, since another feed counts for this")
 
+	if out, _ := exec.Command(program, "explain", "-json", "-config", config, "plain").CombinedOutput(); !strings.Contains(string(out), `"stanza_id":"plain"`) || strings.Contains(string(out), "hello") {
+		t.Errorf("-json shows what was not asked for: %s", out)
+	}
 	if got := explain("nothing"); !strings.Contains(got, `nothing is known of "nothing"`) || strings.Contains(lines(), "hush") {
 		t.Errorf("nothing: %s\ntail: %s", got, lines())
 	}

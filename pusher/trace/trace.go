@@ -171,8 +171,8 @@ func (r *Recorder) Add(a *Arrival) {
 		return
 	}
 	e, cut := a.Event, len(a.Event.Packet)+len(a.Event.Body) > maxText
-	if cut {
-		e = withoutText(e)
+	if cut || e.Packet == "" { // what is small may be a part of something large
+		e = apart(e, cut)
 	}
 	var v *verdict
 	if a.By != "" || a.Error != "" {
@@ -204,17 +204,34 @@ func (r *Recorder) Add(a *Arrival) {
 	}
 }
 
-// withoutText copies an event without what can be large: a part of the stanza would keep all
-// of it in memory.
-func withoutText(e *event.Event) *event.Event {
+// apart copies an event so that it keeps nothing of the stanza in memory; without its texts if
+// they are to be cut.
+func apart(e *event.Event, cut bool) *event.Event {
 	c := *e
-	c.Packet, c.Body, c.Metadata = "", "", nil
-	c.ID, c.Type, c.Host, c.Dialect = strings.Clone(c.ID), strings.Clone(c.Type), strings.Clone(c.Host), strings.Clone(c.Dialect)
+	if cut {
+		c.Packet, c.Body, c.Metadata = "", "", nil
+	}
+	c.ID, c.Type, c.Body, c.Host, c.Dialect = strings.Clone(c.ID), strings.Clone(c.Type), strings.Clone(c.Body), strings.Clone(c.Host), strings.Clone(c.Dialect)
 	c.StanzaID, c.Replaces = shorten(c.StanzaID), shorten(c.Replaces)
 	for _, j := range []*string{(*string)(&c.From), (*string)(&c.To), (*string)(&c.User), (*string)(&c.Room)} {
 		*j = strings.Clone(*j)
 	}
 	return &c
+}
+
+// HideTexts leaves out what somebody has written, also what filters may have made of it.
+func (e *Event) HideTexts() {
+	e.Event.Body, e.Event.Packet = "", ""
+	var rest event.Metadata
+	for k, v := range e.Event.Metadata {
+		if _, text := v.(string); !text {
+			if rest == nil {
+				rest = make(event.Metadata)
+			}
+			rest[k] = v
+		}
+	}
+	e.Event.Metadata = rest
 }
 
 func shorten(s string) string {

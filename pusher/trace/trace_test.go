@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"eventpusher/event"
+	"eventpusher/internal/jid"
 )
 
 func add(r *Recorder, id, body string) {
@@ -69,6 +71,15 @@ func TestBounds(t *testing.T) {
 		t.Errorf("%+v", found[0])
 	}
 
+	whole := strings.Repeat("y", 1<<20)
+	r.Add(&Arrival{Event: &event.Event{ID: whole[:32], From: jid.JID(whole[:10]), Body: whole[:100], StanzaID: whole[5:9]}, Came: time.Now()})
+	last := r.at(r.last).event
+	for _, text := range []string{last.ID, string(last.From), last.Body, last.StanzaID} {
+		if from := uintptr(unsafe.Pointer(unsafe.StringData(text))) - uintptr(unsafe.Pointer(unsafe.StringData(whole))); from < 1<<20 {
+			t.Errorf("%q keeps a megabyte in memory", text)
+		}
+	}
+
 	for i := range MaxPassed + 5 {
 		r.Pass(Passed{StanzaID: fmt.Sprint("s", i), Why: "so"})
 	}
@@ -91,6 +102,15 @@ func TestSameID(t *testing.T) {
 	found, _ := r.Find("e")
 	if len(found) != 2 || found[0].Destinations[0].State != Buried || found[1].Destinations[0].State != Delivered {
 		t.Errorf("%+v", found)
+	}
+}
+
+func TestHideTexts(t *testing.T) {
+	m := event.Metadata{"copy": "what was said", "n": int64(1)}
+	e := Event{Event: event.Event{ID: "e", Body: "what was said", Packet: "<message/>", Metadata: m}}
+	e.HideTexts()
+	if e.Event.Body+e.Event.Packet != "" || len(e.Event.Metadata) != 1 || e.Event.Metadata["n"] != int64(1) || len(m) != 2 {
+		t.Errorf("%+v", e.Event)
 	}
 }
 

@@ -251,10 +251,9 @@ func (d *dispatcher) judgeEvent(s *outbox.Settlement, err error, v verdict, ch c
 		s.Outcome, s.Reason, s.Err = outbox.Dead, reason, err
 		d.dead.Add(1)
 		d.metrics.dead(reason).Inc()
-		if n, ok := d.deathLog.allow(now, time.Second); ok {
-			d.log.Error("an event goes to the dead letters", "event_id", s.Item.Event.ID, "kind", s.Item.Event.Kind.String(),
-				"reason", reason, "attempt", s.Item.Attempts+1, "err", err, "since_last_line", n)
-		}
+		// The log has bounds of its own, and says how many lines were held back.
+		d.log.Error("an event goes to the dead letters", "event_id", s.Item.Event.ID, "kind", s.Item.Event.Kind.String(),
+			"reason", reason, "attempt", s.Item.Attempts+1, "err", err)
 	case v == refusing && ch.to == Paused || v != reachable && !ch.counts:
 		s.Outcome = outbox.Requeue
 	default:

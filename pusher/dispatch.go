@@ -57,7 +57,6 @@ type dispatcher struct {
 	usual    time.Duration      // about the longest that calls which got an answer take
 
 	redact     func(string) string
-	deathLog   throttle
 	failureLog throttle
 	outageLog  throttle
 	fullLog    throttle

@@ -116,6 +116,10 @@ func Main(p Process) int {
 		return exitUsage
 	}
 	first := p.Args[0]
+	if first == "help" && len(p.Args) > 1 {
+		p.Args = append(p.Args[1:], "-h")
+		return Main(p)
+	}
 	if isHelp(first) || first == "help" {
 		usage(p.Stdout, "")
 		return exitOK

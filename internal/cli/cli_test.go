@@ -59,6 +59,7 @@ func TestCommands(t *testing.T) {
 		{"forget nothing", []string{"outbox", "forget"}, 2, "", "say which"},
 		{"unknown command", []string{"start"}, 2, "", `there is no command "start"`},
 		{"unknown flag", []string{"run", "-conf", "x"}, 2, "", "-config"},
+		{"help by name", []string{"help", "check"}, 0, "", "usage: eventpusher check"},
 		{"help of a command", []string{"check", "-h"}, 0, "", "-config"},
 		{"stray argument", []string{"run", "config.toml"}, 2, "", "takes no arguments"},
 		{"a file to check", []string{"check", "/nonexistent.toml"}, 1, "/nonexistent.toml", ""},

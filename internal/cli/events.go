@@ -56,7 +56,7 @@ func runTail(ctx context.Context, p Process, o options) error {
 		if o.texts && e.Event.HasBody {
 			body = "  " + strconv.Quote(e.Event.Body)
 		}
-		_, err := fmt.Fprintf(p.Stdout, "%s  %-18s  %s  %s%s\n", e.Came.Format("15:04:05.000"), e.Event.Sort(), parties(&e.Event), fateOf(e), body)
+		_, err := fmt.Fprintf(p.Stdout, "%s  %-19s  %s  %s%s\n", e.Came.Format("15:04:05.000"), e.Event.Sort(), parties(&e.Event), fateOf(e), body)
 		return err
 	})
 }

@@ -93,7 +93,7 @@ func (h *Handler) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level > slog.LevelDebug && !h.admit(r.Message, r.Level) {
 		return nil
 	}
-	short := slog.NewRecord(r.Time, r.Level, shorten(r.Message, MaxValue), r.PC)
+	short := slog.NewRecord(r.Time, r.Level, shorten(h.redact(r.Message), MaxValue), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
 		short.AddAttrs(h.cut(a))
 		return true

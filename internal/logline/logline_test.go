@@ -171,3 +171,13 @@ func TestSecretsAreLeftOut(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretInAMessage: libraries write messages that are not constants.
+func TestSecretInAMessage(t *testing.T) {
+	var w written
+	log, _ := newLog(&w, func(s string) string { return strings.ReplaceAll(s, "hunter2", "…") })
+	log.Warn("login of joe hunter2 failed")
+	if text := strings.Join(w.take(), ""); !strings.Contains(text, "login of joe") || strings.Contains(text, "hunter2") {
+		t.Error(text)
+	}
+}

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	"unicode"
 
 	"eventpusher/internal/jid"
 	"eventpusher/internal/loopback"
@@ -153,6 +154,9 @@ func where(to string) (destination, error) {
 		if t.name == to {
 			to = t.url
 		}
+	}
+	if strings.ContainsFunc(to, unicode.IsSpace) {
+		return destination{}, fmt.Errorf("-to holds blanks: %q", to)
 	}
 	u, err := url.Parse(to)
 	if err == nil && u.User != nil {

@@ -41,6 +41,7 @@ func TestMakeSaysWhatIsWrong(t *testing.T) {
 		{Options{Server: "prosody", Hosts: []string{`x"; os.exit() --`}}, "no domain"},
 		{Options{Server: "prosody", Hosts: []string{"example.org"}, Name: "example.org"}, "of the component's own"},
 		{Options{Server: "prosody", Hosts: []string{"example.org"}, To: "smtp"}, "-to is one of"},
+		{Options{Server: "prosody", Hosts: []string{"example.org"}, To: "http://localhost/x y"}, "holds blanks"},
 		{Options{Server: "prosody", Hosts: []string{"example.org"}, To: "amqp://joe:s3cret@rabbit"}, "must not hold a password"},
 	} {
 		if _, err := Make(one.o); err == nil || !strings.Contains(err.Error(), one.want) || strings.Contains(err.Error(), "s3cret") {

@@ -28,7 +28,7 @@ func run(t *testing.T, o Options) string {
 // Each message is delivered, and the figures are there.
 func TestRun(t *testing.T) {
 	got := run(t, Options{})
-	for _, want := range []string{`messages +\d+ in 1\.\d s: `, `deliveries +receiver +[1-9]\d* a second; .* 0 attempts have failed`, `p50 [\d.]+m?s`, `µs for each delivery`, `limit +\w+`} {
+	for _, want := range []string{`messages +\d+ in 1\.\d s: `, `deliveries +receiver +[1-9]\d* a second; .* 0 attempts have failed`, `p50 [\d.]+[mµ]?s`, `µs for each delivery`, `limit +\w+`} {
 		if !regexp.MustCompile(want).MatchString(got) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -19,7 +19,7 @@ local escape, stanza_text = xml.escape, xml.stanza;
 local xmlns_feed = "urn:eventpusher:feed:1";
 
 -- It grows with each change of the module, so that the component can say that it is old.
-local revision = 3;
+local revision = 4;
 
 -- One turn of the event loop sends at most so much: about 5 ms of work, so that
 -- no user waits for a replay.

@@ -76,6 +76,22 @@ func (p PushWebPush) Format(s fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(s, "%+v", plain(p))
 }
 
+// CACertFiles returns the cacertfile of each service; it is empty if a service has none.
+func (a *AppServer) CACertFiles() (names []string) {
+	for _, app := range a.Apps {
+		if app.APNs != nil {
+			names = append(names, app.APNs.CACertFile)
+		}
+		if app.FCM != nil {
+			names = append(names, app.FCM.CACertFile)
+		}
+		if app.WebPush != nil {
+			names = append(names, app.WebPush.CACertFile)
+		}
+	}
+	return names
+}
+
 func (a *AppServer) fields() []field {
 	return []field{
 		integer("max_devices", &a.MaxDevices, int64(16), 1, 10_000),

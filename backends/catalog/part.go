@@ -1,13 +1,14 @@
 package catalog
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 
 	"eventpusher/backends"
 	"eventpusher/backends/push"
@@ -26,8 +27,10 @@ type Part struct {
 	large string // what becomes of what is too large for it (config.Choice)
 
 	build func(*slog.Logger, backends.Compile) (backends.Backend, error)
-	of    any     // what build reads
-	files []stamp // what build reads of them
+	of    any // what build reads
+
+	// Files are what build reads, as they were when the configuration was read.
+	Files Files
 }
 
 // Build returns the backend, as the function Build does for all of a configuration.
@@ -42,39 +45,68 @@ func (p *Part) Build(log *slog.Logger, compile backends.Compile) (backends.Backe
 // Same reports whether both would build the same backend, whatever their conditions are. A
 // certificate, key or credentials file that has changed on the disk is a difference.
 func (p *Part) Same(o *Part) bool {
-	return p.Name == o.Name && reflect.DeepEqual(p.of, o.of) && reflect.DeepEqual(p.files, o.files)
+	return p.Name == o.Name && reflect.DeepEqual(p.of, o.of) && slices.Equal(p.Files, o.Files)
 }
 
 // IsPush reports whether it is [modules.mod_event_pusher.push].
-func (p *Part) IsPush() bool { return p.Path == pushPath }
+func (p *Part) IsPush() bool { return p.Path == PushPath }
 
 // own reports whether it is a [[destination]].
 func (p *Part) own() bool { return strings.HasPrefix(p.Path, "destination[") }
 
-const pushPath = "modules.mod_event_pusher.push"
+// PushPath is the section of push.
+const PushPath = "modules.mod_event_pusher.push"
 
-// stamp is a file as it was when the configuration was read.
-type stamp struct {
-	name     string
-	size     int64
-	modified time.Time
+// Files are files that a part of the program reads, as they were at a time. It is a value.
+type Files []file
+
+// file is a file with the SHA-256 of what it held; if it cannot be read, the sum is zero.
+type file struct {
+	name string
+	sum  [sha256.Size]byte
 }
 
-// stamps notes the files of the sections; one that is not there has no size.
-func stamps(sections []*config.TLS, others ...string) (list []stamp) {
+// NewFiles reads the files of the sections, which can be nil, and the others. Empty names are left out.
+func NewFiles(sections []*config.TLS, others ...string) (list Files) {
 	for _, t := range sections {
 		if t != nil {
 			others = append(append(others, t.CertFile, t.KeyFile, t.CACertFile), t.CRLFiles...)
 		}
 	}
 	for _, name := range others {
-		s := stamp{name: name}
-		if info, err := os.Stat(name); name != "" && err == nil {
-			s.size, s.modified = info.Size(), info.ModTime()
+		if name != "" {
+			list = append(list, file{name, sum(name)})
 		}
-		list = append(list, s)
 	}
 	return list
+}
+
+// sum reads regular files only: the program would wait for others.
+func sum(name string) (sum [sha256.Size]byte) {
+	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
+		return sum
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return sum
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err == nil {
+		h.Sum(sum[:0])
+	}
+	return sum
+}
+
+// Changed names the files that hold something else than in old. A file that is not in both lists is left out.
+func (f Files) Changed(old Files) (names []string) {
+	for _, now := range f {
+		differs := func(was file) bool { return was.name == now.name && was.sum != now.sum }
+		if slices.ContainsFunc(old, differs) && !slices.Contains(names, now.name) {
+			names = append(names, now.name)
+		}
+	}
+	return names
 }
 
 // Parts lists what the configuration delivers to: sns, one backend for each http handler,
@@ -97,7 +129,7 @@ func Parts(cfg *config.Config) []Part {
 			pool, bare := cfg.Pools.HTTP[h.PoolName], h
 			bare.When = ""
 			all = append(all, Part{
-				Name: names[i], Path: config.HandlerPath(i), When: h.When, large: h.TooLarge, of: []any{bare, pool}, files: stamps([]*config.TLS{pool.TLS}),
+				Name: names[i], Path: config.HandlerPath(i), When: h.When, large: h.TooLarge, of: []any{bare, pool}, Files: NewFiles([]*config.TLS{pool.TLS}),
 				build: func(*slog.Logger, backends.Compile) (backends.Backend, error) { return newHandler(cfg, names[i], h) },
 			})
 		}
@@ -113,7 +145,7 @@ func Parts(cfg *config.Config) []Part {
 		bare.When = ""
 		all = append(all, Part{
 			Name: d.Name, Path: config.DestinationPath(i), When: d.When, large: d.TooLarge, of: bare,
-			files: stamps([]*config.TLS{d.TLS, d.Kafka.TLS, d.NATS.TLS}, append(slices.Clone(d.Files), d.NATS.CredentialsFile)...),
+			Files: NewFiles([]*config.TLS{d.TLS, d.Kafka.TLS, d.NATS.TLS}, append(slices.Clone(d.Files), d.NATS.CredentialsFile)...),
 			build: func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 				return newDestination(d, log, compile)
 			},
@@ -135,7 +167,7 @@ func rabbitPart(cfg *config.Config, c *config.Rabbit) Part {
 		},
 	}
 	if cfg.Pools.Rabbit != nil {
-		p.files = stamps([]*config.TLS{cfg.Pools.Rabbit.TLS})
+		p.Files = NewFiles([]*config.TLS{cfg.Pools.Rabbit.TLS})
 	}
 	return p
 }
@@ -144,11 +176,16 @@ func pushPart(cfg *config.Config, c *config.Push) Part {
 	bare := *c
 	bare.When = ""
 	of := []any{bare, cfg.AppServer, cfg.Pools.RDBMS, cfg.Pusher.MongoosePush}
+	var sections []*config.TLS
 	if m := cfg.Pusher.MongoosePush; m != nil {
-		of = append(of, cfg.Pools.HTTP[m.PoolName])
+		pool := cfg.Pools.HTTP[m.PoolName]
+		of, sections = append(of, pool), append(sections, pool.TLS)
+	}
+	if cfg.Pools.RDBMS != nil {
+		sections = append(sections, cfg.Pools.RDBMS.TLS)
 	}
 	return Part{
-		Name: push.Name, Path: pushPath, When: c.When, of: of,
+		Name: push.Name, Path: PushPath, When: c.When, of: of, Files: NewFiles(sections, cfg.AppServer.CACertFiles()...),
 		build: func(log *slog.Logger, compile backends.Compile) (backends.Backend, error) {
 			return newPush(cfg, c, log)
 		},

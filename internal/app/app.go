@@ -54,6 +54,7 @@ type Options struct {
 type App struct {
 	options  Options
 	running  atomic.Pointer[config.Config] // the configuration that holds
+	started  started
 	log      *slog.Logger
 	link     *component.Link
 	sink     *sink
@@ -115,7 +116,9 @@ func (b *builder) delivery() error {
 	if err != nil {
 		return err
 	}
-	if err := b.backends.build(catalog.Parts(cfg), b.log); err != nil {
+	parts := catalog.Parts(cfg)
+	b.started = newStarted(cfg, parts) // before anything reads the files
+	if err := b.backends.build(parts, b.log); err != nil {
 		return err
 	}
 	list := b.backends.all()

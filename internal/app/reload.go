@@ -80,7 +80,7 @@ func (a *App) reload(ctx context.Context) ([]config.Problem, error) {
 	}
 	cfg, problems := a.options.Load()
 	if cfg != nil {
-		if fixed := unchangeable(a.cfg(), cfg); len(fixed) > 0 {
+		if fixed := unchangeable(a.cfg(), cfg, a.started); len(fixed) > 0 {
 			cfg, problems = nil, append(problems, fixed...)
 			config.Sort(problems)
 		}
@@ -104,8 +104,26 @@ func countErrors(problems []config.Problem) string {
 	return fmt.Sprintf("it has %d errors", n)
 }
 
+// started is the push part and the files of the sections that cannot change, as they were when eventpusher
+// started. The names of the files are those of the configuration, which cannot change either.
+type started struct {
+	push         *catalog.Part // nil: there is none
+	link, outbox catalog.Files
+}
+
+func newStarted(cfg *config.Config, parts []catalog.Part) (s started) {
+	if i := slices.IndexFunc(parts, func(p catalog.Part) bool { return p.IsPush() }); i >= 0 {
+		s.push = &parts[i]
+	}
+	s.link = catalog.NewFiles([]*config.TLS{cfg.Component.TLS})
+	if cfg.Outbox.Engine == engineNATS { // which reads its credentials at each connection
+		s.outbox = catalog.NewFiles([]*config.TLS{cfg.Outbox.NATS.TLS})
+	}
+	return s
+}
+
 // unchangeable names what differs and needs a restart.
-func unchangeable(old, fresh *config.Config) (list []config.Problem) {
+func unchangeable(old, fresh *config.Config, was started) (list []config.Problem) {
 	paths := slices.Concat(differences("component", withoutHosts(old.Component), withoutHosts(fresh.Component)),
 		differences("outbox", old.Outbox, fresh.Outbox), differences("admin", old.Admin, fresh.Admin))
 	if old.Log.Format != fresh.Log.Format {
@@ -114,13 +132,27 @@ func unchangeable(old, fresh *config.Config) (list []config.Problem) {
 	if old.Pusher.Follow != fresh.Pusher.Follow {
 		paths = append(paths, "modules.mod_event_pusher.follow")
 	}
-	if was, is := pushPart(old), pushPart(fresh); (was == nil) != (is == nil) || is != nil && !is.Same(was) {
-		paths = append(paths, "modules.mod_event_pusher.push")
+	add := func(path, what string) {
+		list = append(list, config.Problem{
+			Severity: config.Error, Path: path, Text: what + "has changed, and cannot change while eventpusher runs", Remedy: "restart eventpusher, or write what was there before",
+		})
+	}
+	files := func(path string, names []string) {
+		for _, name := range names {
+			add(path, "its file "+name+" ")
+		}
+	}
+	is := newStarted(fresh, catalog.Parts(fresh))
+	files("component.tls", is.link.Changed(was.link))
+	files("outbox.nats.tls", is.outbox.Changed(was.outbox))
+	switch {
+	case was.push != nil && is.push != nil && len(is.push.Files.Changed(was.push.Files)) > 0:
+		files(catalog.PushPath, is.push.Files.Changed(was.push.Files))
+	case (was.push == nil) != (is.push == nil) || is.push != nil && !is.push.Same(was.push):
+		paths = append(paths, catalog.PushPath)
 	}
 	for _, path := range paths {
-		list = append(list, config.Problem{
-			Severity: config.Error, Path: path, Text: "has changed, and cannot change while eventpusher runs", Remedy: "restart eventpusher, or write what was there before",
-		})
+		add(path, "")
 	}
 	return list
 }
@@ -149,15 +181,6 @@ func withoutHosts(c config.Component) config.Component {
 
 func servedBy(cfg *config.Config) trust.Served {
 	return trust.Served{Hosts: cfg.General.Hosts, MUCHosts: cfg.Component.MUCHosts, Forwarders: cfg.Component.Forwarders}
-}
-
-// pushPart returns the part of push, nil if there is none.
-func pushPart(cfg *config.Config) *catalog.Part {
-	parts := catalog.Parts(cfg)
-	if i := slices.IndexFunc(parts, func(p catalog.Part) bool { return p.IsPush() }); i >= 0 {
-		return &parts[i]
-	}
-	return nil
 }
 
 // change makes cfg the configuration that holds. a.reloading is held.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,7 +14,8 @@ import (
 )
 
 // TestReload changes every destination, the filters and the served hosts of the program, attached to a
-// real server, while its users write. All that the server has accepted arrives, in order and once.
+// real server, while its users write. All that the server has accepted arrives, in order and once. Only an
+// event whose answer came after the destination's timeout may come again: a busy machine can be that slow.
 func TestReload(t *testing.T) {
 	const rate, reloads = 300, 8
 	server := harness.Prosody(t, harness.ProsodyOptions{EventFeed: true, Hosts: []string{"localhost", "second.localhost"}})
@@ -53,8 +56,9 @@ func TestReload(t *testing.T) {
 	accepted := load.stop(false)
 	w.arrived(0, accepted)
 	for name, got := range w.received(t) {
-		if again := got.repeats(0); again > 0 {
-			t.Errorf("%s has got %d messages twice", name, again)
+		late := w.timeouts(strings.Fields(name)[0])
+		if again := got.repeats(0); again > late {
+			t.Errorf("%s has got %d messages twice, and %d answers came too late", name, again, late)
 		}
 	}
 	last := make(map[string]int) // of each conversation
@@ -75,5 +79,21 @@ func TestReload(t *testing.T) {
 	if code := p.end(syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	t.Logf("figures: %d reloads under %d messages/s at a real server: %d messages accepted, all arrived once", reloads, rate, len(accepted))
+	t.Logf("figures: %d reloads under %d messages/s at a real server: %d messages accepted, all arrived", reloads, rate, len(accepted))
+}
+
+// timeouts returns how many events the destination whose name begins with a word has answered too late. What
+// a reload cuts off is not counted among them.
+func (w *world) timeouts(name string) (events int) {
+	w.t.Helper()
+	_, body := w.get("/metrics")
+	failures := regexp.MustCompile(`(?m)^eventpusher_delivery_failures_total\{backend="` + name + `[^"]*",reason="timeout"\} (\d+)$`)
+	for _, found := range failures.FindAllStringSubmatch(body, -1) {
+		n, err := strconv.Atoi(found[1])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		events += n
+	}
+	return events
 }

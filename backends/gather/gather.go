@@ -3,6 +3,7 @@ package gather
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -15,9 +16,11 @@ type Options[T any] struct {
 	Most   int // entries of a call, at least 1
 	Bytes  int // of all entries of a call; an entry that is larger has a call of its own
 	Calls  int // at once; the others wait
-	// Send makes one call and returns one error for each entry, at the same index. ctx has
-	// the values of the context of the first entry; it ends when no Publish waits any more.
-	Send func(ctx context.Context, entries []T) []error
+	// Send makes one call, or as many as it takes, and calls decided for each entry, by its
+	// index, as soon as it is known what has become of it. ctx has the values of the context of
+	// the first entry; it ends when no Publish waits any more. If Send panics, so does each
+	// Publish that waits for an entry which is not decided.
+	Send func(ctx context.Context, entries []T, decided func(i int, err error))
 }
 
 // Entry is one event on its way.
@@ -72,18 +75,32 @@ func (g *Gatherer[T]) Publish(ctx context.Context, entries []Entry[T], errs []er
 		}
 		return
 	}
+	var panics *panicked
 	for _, w := range g.add(ctx, entries) {
-		select {
-		case errs[w.Index] = <-w.done:
-			continue
-		default:
+		err := g.wait(ctx, w)
+		if p, ok := errors.AsType[panicked](err); ok {
+			panics = &p
 		}
-		select {
-		case errs[w.Index] = <-w.done:
-		case <-ctx.Done():
-			errs[w.Index] = fmt.Errorf("no answer: %w", ctx.Err())
-			g.giveUp(w)
-		}
+		errs[w.Index] = err
+	}
+	if panics != nil {
+		panic(panics.value)
+	}
+}
+
+// wait returns what has become of an entry, or gives it up when ctx ends.
+func (g *Gatherer[T]) wait(ctx context.Context, w *waiting[T]) error {
+	select {
+	case err := <-w.done: // also if ctx has ended
+		return err
+	default:
+	}
+	select {
+	case err := <-w.done:
+		return err
+	case <-ctx.Done():
+		g.giveUp(w)
+		return fmt.Errorf("no answer: %w", ctx.Err())
 	}
 }
 
@@ -191,8 +208,31 @@ func (g *Gatherer[T]) run(ctx context.Context, c *call[T]) {
 	if len(entries) == 0 {
 		return
 	}
-	for i, err := range g.o.Send(ctx, entries) {
-		sent[i].done <- err
+	defer func() {
+		undecided := errUndecided
+		if p := recover(); p != nil {
+			undecided = panicked{p} // the lanes know what to do about it
+		}
+		for _, w := range sent {
+			w.decide(undecided)
+		}
+	}()
+	g.o.Send(ctx, entries, func(i int, err error) { sent[i].decide(err) })
+}
+
+// errUndecided is what an entry gets of which Send has not said what has become of it.
+var errUndecided error = errors.New("the call has not said what has become of the event")
+
+// panicked is the value of a panic on its way to where it is reported.
+type panicked struct{ value any }
+
+func (panicked) Error() string { return "panic" }
+
+// decide says once what has become of an entry.
+func (w *waiting[T]) decide(err error) {
+	select {
+	case w.done <- err:
+	default: // it is decided
 	}
 }
 

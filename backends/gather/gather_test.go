@@ -24,7 +24,7 @@ type recorder struct {
 	most  int
 }
 
-func (r *recorder) send(ctx context.Context, entries []string) []error {
+func (r *recorder) send(ctx context.Context, entries []string, decided func(int, error)) {
 	r.mu.Lock()
 	r.calls = append(r.calls, slices.Sorted(slices.Values(entries)))
 	r.now++
@@ -37,13 +37,13 @@ func (r *recorder) send(ctx context.Context, entries []string) []error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.now--
-	errs := make([]error, len(entries))
 	for i, en := range entries {
 		if en == "bad" {
-			errs[i] = errors.New("refused " + en)
+			decided(i, errors.New("refused "+en))
+		} else {
+			decided(i, nil)
 		}
 	}
-	return errs
 }
 
 // lane publishes entries with those texts, which count as many bytes, under a key.
@@ -152,6 +152,51 @@ func TestGivenUp(t *testing.T) {
 		}
 		if got, want := fmt.Sprint(r.calls), "[[stays] [first second] [last]]"; got != want {
 			t.Errorf("%s, want %s", got, want)
+		}
+	})
+}
+
+// TestEarlyVerdicts: what is decided counts although the rest of the call takes longer than
+// Publish waits.
+func TestEarlyVerdicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather.New(gather.Options[string]{Most: 3, Bytes: 100, Calls: 1, Send: func(ctx context.Context, _ []string, decided func(int, error)) {
+			decided(0, nil)
+			decided(1, errors.New("refused"))
+			<-ctx.Done()
+		}})
+		defer g.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		errs := lane(ctx, g, "k", "a", "b", "c")
+		if errs[0] != nil || errs[1] == nil || errs[1].Error() != "refused" || !errors.Is(errs[2], context.DeadlineExceeded) {
+			t.Errorf("%v", errs)
+		}
+	})
+}
+
+// TestPanicInSend: it reaches each Publish that waits, whose caller knows what to do, and ends
+// nothing else. What Send forgets does not keep Publish waiting.
+func TestPanicInSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := gather.New(gather.Options[string]{Most: 2, Bytes: 100, Calls: 1, Send: func(_ context.Context, entries []string, decided func(int, error)) {
+			if entries[0] == "bad" {
+				panic("a defect")
+			}
+			decided(0, nil)
+		}})
+		defer g.Close()
+		func() {
+			defer func() {
+				if p := recover(); p != "a defect" {
+					t.Errorf("recovered %v", p)
+				}
+			}()
+			lane(t.Context(), g, "k", "bad")
+			t.Error("Publish has returned")
+		}()
+		if errs := lane(t.Context(), g, "k", "good", "forgotten"); errs[0] != nil || errs[1] == nil {
+			t.Errorf("%v", errs)
 		}
 	})
 }

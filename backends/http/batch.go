@@ -64,24 +64,24 @@ func (b *Backend) publishBatches(ctx context.Context, batch []event.Event) []err
 }
 
 // send posts a batch, and finds the events for which the receiver refuses it.
-func (b *Backend) send(ctx context.Context, items []item) []error {
-	s := search{b: b}
-	errs := make([]error, len(items))
-	s.deliver(ctx, items, errs)
-	return errs
+func (b *Backend) send(ctx context.Context, items []item, decided func(int, error)) {
+	s := search{b: b, decided: decided}
+	s.deliver(ctx, items, 0)
 }
 
 // search is the delivery of one batch. If the receiver refuses the batch for what is in it, each
 // half is posted by itself, and so on, so that an event that is refused spoils no other.
 type search struct {
 	b        *Backend
+	decided  func(i int, err error)
 	accepted bool
 	refused  []jid.JID // senders of single events that were refused, and are to be kept
 	ended    error     // why the rest is not tried
 }
 
-// deliver fills errs, which is as long as items.
-func (s *search) deliver(ctx context.Context, items []item, errs []error) {
+// deliver delivers items, of which the first has that index, and says of each what has become of
+// it as soon as that is known: the search for the rest may take longer than the caller waits.
+func (s *search) deliver(ctx context.Context, items []item, first int) {
 	err := s.ended
 	if err == nil {
 		err = s.b.post(ctx, batchID(items), "", s.b.join(items))
@@ -89,18 +89,24 @@ func (s *search) deliver(ctx context.Context, items []item, errs []error) {
 	switch {
 	case err == nil:
 		s.accepted = true
+		s.all(len(items), first, nil)
 	case s.ended != nil || len(items) > 1 && !divisible(err):
 		s.ended = err
-		for i := range errs {
-			errs[i] = err
-		}
+		s.all(len(items), first, err)
 	case len(items) == 1:
-		errs[0] = err
+		s.decided(first, err)
 		s.note(items[0].sender, err)
 	default:
 		half := len(items) / 2
-		s.deliver(ctx, items[:half], errs[:half])
-		s.deliver(ctx, items[half:], errs[half:])
+		s.deliver(ctx, items[:half], first)
+		s.deliver(ctx, items[half:], first+half)
+	}
+}
+
+// all says the same of n items.
+func (s *search) all(n, first int, err error) {
+	for i := range n {
+		s.decided(first+i, err)
 	}
 }
 

@@ -153,11 +153,14 @@ func (b *Backend) Publish(ctx context.Context, batch []event.Event) []error {
 }
 
 // send makes one call of entries that share a topic, and returns one error for each.
-func (b *Backend) send(ctx context.Context, entries []entry) []error {
+func (b *Backend) send(ctx context.Context, entries []entry, decided func(int, error)) {
 	if len(entries) == 1 {
-		return []error{b.sendOne(ctx, &entries[0])}
+		decided(0, b.sendOne(ctx, &entries[0]))
+		return
 	}
-	return b.sendBatch(ctx, entries)
+	for i, err := range b.sendBatch(ctx, entries) {
+		decided(i, err)
+	}
 }
 
 func (b *Backend) sendOne(ctx context.Context, en *entry) error {

@@ -18,7 +18,7 @@ type Options[T any] struct {
 	Calls  int // at once; the others wait
 	// Send makes one call, or as many as it takes, and calls decided for each entry, by its
 	// index, as soon as it is known what has become of it. ctx has the values of the context of
-	// the first entry; it ends when no Publish waits any more. If Send panics, so does each
+	// the first entry; it ends when no Publish waits for an undecided entry. If Send panics, so does each
 	// Publish that waits for an entry which is not decided.
 	Send func(ctx context.Context, entries []T, decided func(i int, err error))
 }
@@ -47,7 +47,7 @@ type Gatherer[T any] struct {
 type call[T any] struct {
 	waiting []*waiting[T]
 	size    int
-	left    int         // entries whose Publish waits
+	left    int         // entries that are not decided and whose Publish waits
 	timer   *time.Timer // nil without Linger
 	run     func()
 	cancel  context.CancelFunc
@@ -57,7 +57,7 @@ type call[T any] struct {
 type waiting[T any] struct {
 	Entry[T]
 	call *call[T]
-	gone bool       // Publish has given up
+	gone bool       // decided, or Publish has given up
 	done chan error // takes one
 }
 
@@ -99,15 +99,19 @@ func (g *Gatherer[T]) wait(ctx context.Context, w *waiting[T]) error {
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
-		g.giveUp(w)
+		g.leave(w)
 		return fmt.Errorf("no answer: %w", ctx.Err())
 	}
 }
 
-// giveUp takes an entry out, and ends its call if no other Publish waits for that.
-func (g *Gatherer[T]) giveUp(w *waiting[T]) {
+// leave takes out an entry that is decided or given up. If no Publish waits for another entry of
+// its call, the call ends. Repeating it does nothing.
+func (g *Gatherer[T]) leave(w *waiting[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if w.gone {
+		return
+	}
 	w.gone = true
 	c := w.call
 	if c.left--; c.left > 0 {
@@ -214,10 +218,10 @@ func (g *Gatherer[T]) run(ctx context.Context, c *call[T]) {
 			undecided = panicked{p} // the lanes know what to do about it
 		}
 		for _, w := range sent {
-			w.decide(undecided)
+			g.decide(w, undecided)
 		}
 	}()
-	g.o.Send(ctx, entries, func(i int, err error) { sent[i].decide(err) })
+	g.o.Send(ctx, entries, func(i int, err error) { g.decide(sent[i], err) })
 }
 
 // errUndecided is what an entry gets of which Send has not said what has become of it.
@@ -229,11 +233,12 @@ type panicked struct{ value any }
 func (panicked) Error() string { return "panic" }
 
 // decide says once what has become of an entry.
-func (w *waiting[T]) decide(err error) {
+func (g *Gatherer[T]) decide(w *waiting[T], err error) {
 	select {
 	case w.done <- err:
 	default: // it is decided
 	}
+	g.leave(w)
 }
 
 // left returns the entries of a call whose Publish still waits.

@@ -200,3 +200,32 @@ func TestPanicInSend(t *testing.T) {
 		}
 	})
 }
+
+// TestCallEndsWithLastUndecided: a call ends if no Publish waits for an undecided entry, although
+// other entries were decided. Otherwise Send would deliver events that are being tried again.
+func TestCallEndsWithLastUndecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan struct{})
+		g := gather.New(gather.Options[string]{Most: 2, Bytes: 100, Calls: 1, Send: func(ctx context.Context, _ []string, decided func(int, error)) {
+			decided(0, nil)
+			decided(0, nil) // the first verdict counts
+			select {
+			case <-ctx.Done():
+				close(ended)
+			case <-time.After(time.Hour): // of the test's own time
+			}
+		}})
+		defer g.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if errs := lane(ctx, g, "k", "a", "b"); errs[0] != nil || !errors.Is(errs[1], context.DeadlineExceeded) {
+			t.Errorf("%v", errs)
+		}
+		synctest.Wait()
+		select {
+		case <-ended:
+		default:
+			t.Error("the call goes on although no Publish waits")
+		}
+	})
+}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"eventpusher/pusher/filter"
 )
 
 // Options are what a Gatherer needs.
@@ -18,8 +20,8 @@ type Options[T any] struct {
 	Calls  int // at once; the others wait
 	// Send makes one call, or as many as it takes, and calls decided for each entry, by its
 	// index, as soon as it is known what has become of it. ctx has the values of the context of
-	// the first entry; it ends when no Publish waits for an undecided entry. If Send panics, so does each
-	// Publish that waits for an entry which is not decided.
+	// the first entry; it ends when no Publish waits for an undecided entry. If Send panics, each
+	// Publish that waits for an undecided entry panics with a *filter.Panic.
 	Send func(ctx context.Context, entries []T, decided func(i int, err error))
 }
 
@@ -75,16 +77,16 @@ func (g *Gatherer[T]) Publish(ctx context.Context, entries []Entry[T], errs []er
 		}
 		return
 	}
-	var panics *panicked
+	var panicked *filter.Panic
 	for _, w := range g.add(ctx, entries) {
 		err := g.wait(ctx, w)
-		if p, ok := errors.AsType[panicked](err); ok {
-			panics = &p
+		if p, ok := errors.AsType[*filter.Panic](err); ok {
+			panicked = p
 		}
 		errs[w.Index] = err
 	}
-	if panics != nil {
-		panic(panics.value)
+	if panicked != nil {
+		panic(panicked)
 	}
 }
 
@@ -215,7 +217,7 @@ func (g *Gatherer[T]) run(ctx context.Context, c *call[T]) {
 	defer func() {
 		undecided := errUndecided
 		if p := recover(); p != nil {
-			undecided = panicked{p} // the lanes know what to do about it
+			undecided = filter.NewPanic(p) // here, for the stack of Send; the lanes report it
 		}
 		for _, w := range sent {
 			g.decide(w, undecided)
@@ -226,11 +228,6 @@ func (g *Gatherer[T]) run(ctx context.Context, c *call[T]) {
 
 // errUndecided is what an entry gets of which Send has not said what has become of it.
 var errUndecided error = errors.New("the call has not said what has become of the event")
-
-// panicked is the value of a panic on its way to where it is reported.
-type panicked struct{ value any }
-
-func (panicked) Error() string { return "panic" }
 
 // decide says once what has become of an entry.
 func (g *Gatherer[T]) decide(w *waiting[T], err error) {

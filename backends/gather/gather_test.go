@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"eventpusher/backends/gather"
+	"eventpusher/pusher/filter"
 )
 
 // recorder is a service that remembers its calls.
@@ -175,21 +177,24 @@ func TestEarlyVerdicts(t *testing.T) {
 	})
 }
 
-// TestPanicInSend: it reaches each Publish that waits, whose caller knows what to do, and ends
-// nothing else. What Send forgets does not keep Publish waiting.
+func explode(entries []string) string { return entries[len(entries)] }
+
+// TestPanicInSend: it reaches each Publish that waits, whose caller knows what to do, with the
+// stack of Send, and ends nothing else. What Send forgets does not keep Publish waiting.
 func TestPanicInSend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := gather.New(gather.Options[string]{Most: 2, Bytes: 100, Calls: 1, Send: func(_ context.Context, entries []string, decided func(int, error)) {
 			if entries[0] == "bad" {
-				panic("a defect")
+				explode(entries)
 			}
 			decided(0, nil)
 		}})
 		defer g.Close()
 		func() {
 			defer func() {
-				if p := recover(); p != "a defect" {
-					t.Errorf("recovered %v", p)
+				p := filter.NewPanic(recover()) // as the dispatcher does
+				if !strings.Contains(p.Error(), "index out of range") || !strings.Contains(p.Stack, "gather_test.explode") {
+					t.Errorf("%v\n%s", p, p.Stack)
 				}
 			}()
 			lane(t.Context(), g, "k", "bad")

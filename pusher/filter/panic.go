@@ -13,8 +13,12 @@ type Panic struct {
 	Stack string
 }
 
-// NewPanic makes one of what recover has returned.
+// NewPanic makes one of what recover has returned. A *Panic that was passed on from another
+// goroutine stays as it is, with the stack of that goroutine.
 func NewPanic(p any) *Panic {
+	if passed, ok := p.(*Panic); ok {
+		return passed
+	}
 	e := &Panic{text: fmt.Sprintf("panic (%T)", p), Stack: string(debug.Stack())}
 	if r, ok := p.(runtime.Error); ok {
 		e.text = "panic: " + r.Error()

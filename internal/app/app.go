@@ -147,6 +147,7 @@ func (b *builder) delivery() error {
 	b.control = listenControl(cfg.Outbox.Path, kept{box, b.pusher}, b.examine, b.log)
 	if b.control != nil {
 		b.control.HandleReload(b.Reload)
+		b.control.HandleReady(b.notReady)
 	}
 	return nil
 }

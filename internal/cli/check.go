@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 
 	"eventpusher/config"
 	"eventpusher/internal/app"
@@ -47,6 +48,23 @@ func mustLoad(p Process, path string) (*config.Config, error) {
 		}
 	}
 	return nil, errFailed
+}
+
+// located returns a configuration that is good enough to find the running instance and its
+// outbox: one with errors will do, and of a file that is no TOML what the environment says, and
+// the defaults. What is wrong is told.
+func located(p Process, path string) *config.Config {
+	cfg, problems := config.Examine(path, p.Env, p.Own...)
+	for _, problem := range problems {
+		if problem.Severity == config.Error {
+			fmt.Fprintln(p.Stderr, problem)
+		}
+	}
+	if cfg == nil {
+		cfg, _ = config.Examine(os.DevNull, p.Env, p.Own...)
+		fmt.Fprintf(p.Stderr, "%s cannot be read: the running instance is looked for in the outbox %s\n", path, cfg.Outbox.Path)
+	}
+	return cfg
 }
 
 func runCheck(_ context.Context, p Process, o options) error {

@@ -30,10 +30,7 @@ func tailFlags(fs *flag.FlagSet, o *options) {
 
 // running returns the configuration and a client of the instance that runs with it.
 func running(ctx context.Context, p Process, file string) (*config.Config, *control.Client, error) {
-	cfg, err := mustLoad(p, file)
-	if err != nil {
-		return nil, nil, err
-	}
+	cfg := located(p, file)
 	c, err := control.Dial(ctx, cfg.Outbox.Path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("no instance runs with the outbox %s: start it with eventpusher run, or name its file with -config", cfg.Outbox.Path)
@@ -100,7 +97,7 @@ func runLife(ctx context.Context, p Process, o options) error {
 		return usageError("say which: eventpusher explain ID, of an event or as the client gave it to the stanza")
 	}
 	id := o.args[0]
-	life, err := lifeOf(ctx, p, o.config, id)
+	life, running, err := lifeOf(ctx, p, o.config, id)
 	if err != nil {
 		return err
 	}
@@ -113,33 +110,34 @@ func runLife(ctx context.Context, p Process, o options) error {
 	if len(life.Events)+len(life.Passed)+len(life.Letters) > 0 {
 		return nil
 	}
-	fmt.Fprintf(p.Stderr, "nothing is known of %q: there is no dead letter of it, and %s\n", id, remembers(&life))
+	fmt.Fprintf(p.Stderr, "nothing is known of %q: there is no dead letter of it, and %s\n", id, remembers(&life, running))
 	return errFailed
 }
 
 // lifeOf asks the running instance, or looks for dead letters if none runs.
-func lifeOf(ctx context.Context, p Process, file, id string) (life control.Life, err error) {
-	cfg, err := mustLoad(p, file)
-	if err != nil {
-		return life, err
-	}
+func lifeOf(ctx context.Context, p Process, file, id string) (life control.Life, running bool, err error) {
+	cfg := located(p, file)
 	if c, unreachable := control.Dial(ctx, cfg.Outbox.Path); unreachable == nil {
-		return c.Life(ctx, id)
+		life, err = c.Life(ctx, id)
+		return life, true, err
 	}
 	letters, closeBox, err := openLetters(ctx, p, file)
 	if err != nil {
-		return life, err
+		return life, false, err
 	}
 	life.Letters, err = pusher.LettersOf(letters.List, id)
-	return life, errors.Join(err, closeBox())
+	return life, false, errors.Join(err, closeBox())
 }
 
-// remembers says how far back an instance can look.
-func remembers(life *control.Life) string {
-	if life.Remembered.IsZero() {
-		return "no running instance has seen an event since its start"
+// remembers says how far back can be looked.
+func remembers(life *control.Life, running bool) string {
+	switch {
+	case !running:
+		return "no instance runs, which could tell more; it may wait in the outbox"
+	case life.Remembered.IsZero():
+		return "the running instance has seen no event since its start; one from before may wait in the outbox"
 	}
-	return fmt.Sprintf("the running instance remembers the last %d events at most, here since %s", trace.MaxEvents, life.Remembered.Format(time.RFC3339))
+	return fmt.Sprintf("the running instance remembers the last %d events at most, here since %s; an older one may wait in the outbox", trace.MaxEvents, life.Remembered.Format(time.RFC3339))
 }
 
 // printLife prints what is known, for people.

@@ -2,12 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +16,7 @@ import (
 	"eventpusher/admin"
 	"eventpusher/config"
 	"eventpusher/internal/app"
+	"eventpusher/internal/control"
 	"eventpusher/internal/logline"
 	"eventpusher/internal/tracing"
 )
@@ -121,16 +122,27 @@ func logHandler(w io.Writer, level slog.Leveler, format string) slog.Handler {
 }
 
 func runHealth(ctx context.Context, p Process, o options) error {
-	cfg, err := mustLoad(p, o.config)
-	if err != nil {
-		return err
-	}
-	if cfg.Admin.Listen == "" {
-		return errors.New(`there is no admin listener to ask; set listen = "127.0.0.1:9090" in [admin]`)
-	}
-	if err := admin.Probe(ctx, cfg.Admin.Listen, "/readyz", cfg.Admin.Token); err != nil {
+	cfg := located(p, o.config) // a broken file says nothing about the instance that runs
+	if cfg.Admin.Listen != "" {
+		if err := admin.Probe(ctx, cfg.Admin.Listen, "/readyz", cfg.Admin.Token); err != nil {
+			return err
+		}
+	} else if err := askReady(ctx, cfg.Outbox.Path); err != nil {
 		return err
 	}
 	fmt.Fprintln(p.Stdout, "ready")
 	return nil
+}
+
+// askReady asks the instance of an outbox, which has no admin listener, whether it is ready.
+func askReady(ctx context.Context, outbox string) error {
+	c, err := control.Dial(ctx, outbox)
+	if err != nil {
+		return fmt.Errorf("no instance answers in the outbox %s, and there is no admin listener to ask: set listen = \"127.0.0.1:9090\" in [admin], or call this where the instance was started", outbox)
+	}
+	reasons, err := c.NotReady(ctx)
+	if err == nil && len(reasons) > 0 {
+		err = fmt.Errorf("not ready: %s", strings.Join(reasons, "; "))
+	}
+	return err
 }

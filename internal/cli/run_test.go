@@ -62,8 +62,23 @@ func TestReload(t *testing.T) {
 	if err := os.WriteFile("config.toml", []byte("[["), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, stderr := invoke("reload"); code != exitFailed || !strings.Contains(stderr, "not valid TOML") || !strings.Contains(stderr, "goes on as it was") {
+	if code, _, stderr := invoke("reload"); code != exitFailed || !strings.Contains(stderr, "not valid TOML") || !strings.Contains(stderr, "the one from before holds") {
 		t.Errorf("%d, %s", code, stderr)
+	}
+	seen("not valid TOML") // the instance has tried, and tells its log and its metrics
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		// A file that is broken says nothing about the instance that runs.
+		if code, stdout, stderr := invoke("health"); code == exitOK && stdout == "ready\n" && strings.Contains(stderr, "not valid TOML") {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(stderr)
+		}
+	}
+	if code, stdout, stderr := invoke("dlq", "list"); code != exitOK || stdout != "no dead letters\n" {
+		t.Errorf("dlq list: %d %s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := invoke("explain", "nobody"); code != exitFailed || !strings.Contains(stderr, "has seen no event since its start") {
+		t.Errorf("explain: %d %s", code, stderr)
 	}
 	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)

@@ -36,3 +36,15 @@ func (c *Client) Reload(ctx context.Context) ([]config.Problem, error) {
 	}
 	return out.Problems, err
 }
+
+// HandleReady has the server say why the instance is not ready: one line each. It is called
+// before Run.
+func (s *Server) HandleReady(notReady func() []string) {
+	s.mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, notReady()) })
+}
+
+// NotReady returns why the instance is not ready, nothing if it is.
+func (c *Client) NotReady(ctx context.Context) (reasons []string, err error) {
+	err = c.askWithin(ctx, http.MethodGet, "/ready", nil, &reasons)
+	return reasons, err
+}

@@ -23,6 +23,9 @@ const (
 	// hopelessSenders are how many senders' events a receiver refuses one by one, and takes
 	// none, before the rest of a batch is not tried: so many pause a destination.
 	hopelessSenders = 3
+	// enoughDecided is after how many decided events their share of refused ones says how to
+	// search for more.
+	enoughDecided = 8
 )
 
 // item is one event on its way to a batch.
@@ -77,6 +80,8 @@ type search struct {
 	accepted bool
 	refused  []jid.JID // senders of single events that were refused, and are to be kept
 	ended    error     // why the rest is not tried
+	done     int       // events that are decided
+	bad      int       // events of them that were refused alone
 }
 
 // deliver delivers items, of which the first has that index, and says of each what has become of
@@ -94,8 +99,14 @@ func (s *search) deliver(ctx context.Context, items []item, first int) {
 		s.ended = err
 		s.all(len(items), first, err)
 	case len(items) == 1:
-		s.decided(first, err)
+		s.bad++
+		s.all(1, first, err)
 		s.note(items[0].sender, err)
+	case s.done >= enoughDecided && s.bad >= s.done/2:
+		// Halves would most likely be refused too: n requests instead of up to 2n.
+		for i := range items {
+			s.deliver(ctx, items[i:i+1], first+i)
+		}
 	default:
 		half := len(items) / 2
 		s.deliver(ctx, items[:half], first)
@@ -105,6 +116,7 @@ func (s *search) deliver(ctx context.Context, items []item, first int) {
 
 // all says the same of n items.
 func (s *search) all(n, first int, err error) {
+	s.done += n
 	for i := range n {
 		s.decided(first+i, err)
 	}

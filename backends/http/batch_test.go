@@ -273,7 +273,7 @@ func TestRefusedBatch(t *testing.T) {
 		{"all but a few of one sender", 400, []int{3, 30, 60}, "permanent", 1 + 3*2*6},
 		{"a firewall", 403, []int{1, 2, 3, 40}, "paused", 1 + 4*2*6},
 		{"a receiver that fails over it", 500, []int{5}, "transient", 1 + 2*6},
-		{"every event has to be proved", 415, nil, "permanent", 2*n - 1},
+		{"every event has to be proved", 415, nil, "permanent", n + 13},
 		{"nothing there", 404, nil, "paused", 1 + 6 + 5},
 		{"failing", 500, nil, "transient", 1 + 6 + 5},
 		{"down", 503, nil, "transient", 1},

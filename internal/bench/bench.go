@@ -31,10 +31,14 @@ const (
 	secret    = "only for the benchmark"
 	warmUp    = time.Second
 	drainFor  = 30 * time.Second
+	hopeless  = 3 * time.Second // without a single delivery
 )
 
 // Users is how many users write, each in turn.
 const Users = 1000
+
+// SampleKey is the metadata by which a receiver knows events that were made up.
+const SampleKey = "eventpusher_sample"
 
 // Options say what is measured.
 type Options struct {
@@ -96,9 +100,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	if r.sent == 0 {
-		return errors.New("bench: it was interrupted before anything was measured")
+		return errors.New("it was interrupted before anything was measured")
 	}
-	r.print(&o)
+	if delivered := r.print(&o); delivered == 0 {
+		return errors.New("nothing was delivered")
+	}
 	return nil
 }
 
@@ -107,13 +113,13 @@ func configuration(o *Options, server, receiver string) (*config.Config, func(),
 	parent := ""
 	if o.Config != nil {
 		if o.Config.Outbox.Engine != "embedded" {
-			return nil, nil, errors.New(`bench: only an outbox of engine = "embedded" can be measured`)
+			return nil, nil, errors.New(`only an outbox of engine = "embedded" can be measured`)
 		}
 		parent = filepath.Dir(o.Config.Outbox.Path) // the same disk
 	}
 	dir, err := os.MkdirTemp(parent, "eventpusher-bench-")
 	if err != nil {
-		return nil, nil, fmt.Errorf("bench: no directory for the outbox: %w", err)
+		return nil, nil, fmt.Errorf("no directory for the outbox: %w", err)
 	}
 	cfg, problems := config.Parse([]byte(strings.NewReplacer("SERVER", server, "RECEIVER", receiver).Replace(`
 [component]
@@ -130,11 +136,12 @@ format = "json"
 workers = 32
 `)), nil, "")
 	if cfg == nil {
-		return nil, nil, fmt.Errorf("bench: its own configuration does not load: %v", problems)
+		return nil, nil, fmt.Errorf("its own configuration does not load: %v", problems)
 	}
 	if o.Config != nil {
 		own := *o.Config
 		own.Component, own.General, own.Admin = cfg.Component, cfg.General, cfg.Admin
+		own.Filters = append(slices.Clone(own.Filters), config.Filter{Name: "eventpusher bench", Metadata: map[string]string{SampleKey: "true"}})
 		cfg = &own
 	}
 	cfg.Outbox.Path = dir
@@ -154,9 +161,12 @@ func measure(ctx context.Context, o *Options, session *xmppserver.Session, a *ap
 	r.backends = a.Status().Pusher.Backends
 	ended := time.Now()
 	for err == nil && time.Since(ended) < drainFor {
-		waiting := 0
+		waiting, delivered := 0, uint64(0)
 		for _, b := range a.Status().Pusher.Backends {
-			waiting += b.Waiting + b.InFlight
+			waiting, delivered = waiting+b.Waiting+b.InFlight, delivered+b.Delivered
+		}
+		if delivered == 0 && time.Since(ended) > hopeless {
+			break
 		}
 		if waiting == 0 {
 			r.drained = time.Since(ended)
@@ -194,7 +204,7 @@ func send(ctx context.Context, session *xmppserver.Session, rate float64, d time
 		}
 		if len(b) > 0 {
 			if err := session.Write(b); err != nil {
-				return sent, fmt.Errorf("bench: the component has gone: %w", err)
+				return sent, fmt.Errorf("the component has gone: %w", err)
 			}
 		}
 		select {
@@ -214,10 +224,9 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-func (r *result) print(o *Options) {
+func (r *result) print(o *Options) (delivered uint64) {
 	seconds := r.took.Seconds()
 	fmt.Fprintf(o.Out, "messages    %d in %.1f s: %.0f a second of %.0f wanted\n", r.sent, seconds, float64(r.sent)/seconds, o.Rate)
-	delivered := uint64(0)
 	for i, b := range r.backends {
 		n := b.Delivered - r.before[i].Delivered
 		delivered += n
@@ -240,6 +249,7 @@ func (r *result) print(o *Options) {
 			fmt.Fprintf(o.Out, "            other programs use this machine, too (load %.1f): the figures are worse than those of an idle one\n", load)
 		}
 	}
+	return delivered
 }
 
 func each(cpu time.Duration, n uint64) string {
@@ -260,6 +270,8 @@ func (r *result) limit(o *Options) string {
 		}
 	}
 	switch {
+	case r.sent < 100:
+		return "unknown: these are too few messages to say anything"
 	case busy > 0.85:
 		return fmt.Sprintf("the processors: they are busy for %.0f %% of the time", busy*100)
 	case slowest != "":

@@ -64,8 +64,12 @@ format = "json"
 		t.Fatal(problems)
 	}
 	sink.begin()
+	sink.marked.Store(true)
 	got := run(t, Options{Config: cfg})
 	if n := len(sink.latencies()); !strings.Contains(got, "deliveries  crm") || strings.Contains(got, "receiver  ") || n == 0 || n > 390 {
 		t.Errorf("%d delivered\n%s", n, got)
+	}
+	if !sink.marked.Load() {
+		t.Error("an event is not marked as made up")
 	}
 }

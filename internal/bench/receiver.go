@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,6 +14,8 @@ import (
 type receiver struct {
 	listener net.Listener
 	server   *http.Server
+
+	marked atomic.Bool // cleared by an event without the mark of those that are made up
 
 	mu   sync.Mutex
 	from time.Time // older messages do not count
@@ -49,9 +52,15 @@ func (r *receiver) latencies() []time.Duration {
 // ServeHTTP reads from the text of the message when it was sent.
 func (r *receiver) ServeHTTP(_ http.ResponseWriter, req *http.Request) {
 	now := time.Now()
-	var e struct{ Body string }
+	var e struct {
+		Body     string
+		Metadata map[string]any
+	}
 	if json.NewDecoder(req.Body).Decode(&e) != nil {
 		return
+	}
+	if _, marked := e.Metadata[SampleKey]; !marked {
+		r.marked.Store(false)
 	}
 	n, err := strconv.ParseInt(e.Body, 10, 64)
 	if err != nil {

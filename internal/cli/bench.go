@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"eventpusher/internal/bench"
@@ -20,7 +21,7 @@ func runBench(ctx context.Context, p Process, o options) error {
 	if !(o.rate > 0 && o.rate <= 1e6) || o.duration < time.Second {
 		return usageError("-rate is above 0 and at most 1000000, -duration at least 1s")
 	}
-	b := bench.Options{Rate: o.rate, Duration: o.duration, Version: p.Version, Out: p.Stdout, Log: logger(p.Stderr)}
+	b := bench.Options{Rate: o.rate, Duration: o.duration, Version: p.Version, Out: p.Stdout, Log: slog.New(logHandler(p.Stderr, slog.LevelError, "text"))}
 	if o.config != "" {
 		cfg, err := mustLoad(p, o.config)
 		if err != nil {

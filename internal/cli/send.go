@@ -16,14 +16,12 @@ import (
 	"eventpusher/backends/catalog"
 	"eventpusher/backends/push"
 	"eventpusher/event"
+	"eventpusher/internal/bench"
 	"eventpusher/pusher/filter"
 )
 
 // sendTimeout bounds one delivery.
 const sendTimeout = time.Minute
-
-// sampleKey is the metadata by which a receiver knows the event of send.
-const sampleKey = "eventpusher_sample"
 
 func sendFlags(fs *flag.FlagSet, o *options) {
 	configFlag(fs, o)
@@ -61,7 +59,7 @@ func runSend(ctx context.Context, p Process, o options) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Stdout, "sending a made-up event of %s, id %s, with the metadata %s\n", e.Sort(), e.ID, sampleKey)
+	fmt.Fprintf(p.Stdout, "sending a made-up event of %s, id %s, with the metadata %s\n", e.Sort(), e.ID, bench.SampleKey)
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
 	redact := cfg.Redactor()
@@ -103,6 +101,6 @@ func sampleFor(b backends.Backend, sort string) (event.Event, error) {
 	var id [16]byte
 	rand.Read(id[:])
 	e.ID, e.Time = hex.EncodeToString(id[:]), time.Now().UTC()
-	e.Metadata = event.Metadata{sampleKey: true}
+	e.Metadata = event.Metadata{bench.SampleKey: true}
 	return e, nil
 }

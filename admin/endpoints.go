@@ -71,18 +71,31 @@ func (s *Server) pageAPI() map[string]endpoint {
 // serveHealth says that the process is alive: it answers.
 func serveHealth(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") }
 
-// serveReady says whether the process can take events. Who has not shown the
-// token, where there is one, learns that it cannot, but not why.
+// readiness is what /readyz says in JSON.
+type readiness struct {
+	Ready   bool     `json:"ready"`
+	State   string   `json:"state,omitempty"`
+	Reasons []string `json:"reasons,omitempty"`
+}
+
+// serveReady says whether the process can take events, in JSON if that is asked for. Who has not
+// shown the token, where there is one, learns that it cannot, but not why.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
-	reasons := s.notReady()
-	switch {
-	case len(reasons) == 0:
-		writeText(w, http.StatusOK, s.state())
-	case !s.authorized(r):
-		writeText(w, http.StatusServiceUnavailable, "the reasons are in the log and shown with the token")
-	default:
-		writeText(w, http.StatusServiceUnavailable, strings.Join(reasons, "\n"))
+	answer, code := readiness{Reasons: s.notReady()}, http.StatusServiceUnavailable
+	if answer.Ready = len(answer.Reasons) == 0; answer.Ready {
+		answer.State, code = s.state(), http.StatusOK
+	} else if !s.authorized(r) {
+		answer.Reasons = []string{"the reasons are in the log and shown with the token"}
 	}
+	if strings.Contains(r.Header.Get("Accept"), "application/json") {
+		writeJSON(w, code, answer)
+		return
+	}
+	if answer.Ready {
+		writeText(w, code, answer.State)
+		return
+	}
+	writeText(w, code, strings.Join(answer.Reasons, "\n"))
 }
 
 // state says in a word what a process that is ready does.

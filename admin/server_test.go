@@ -262,6 +262,8 @@ func TestReady(t *testing.T) {
 		{"no token needed", open, nil, reasons},
 		{"token shown", closed, []string{"Authorization: Bearer s3cret-t0ken"}, reasons},
 		{"token missing", closed, nil, withheld},
+		{"JSON", open, []string{"Accept: application/json"}, `{"ready":false,"reasons":["not connected to the XMPP server","queue of rabbit is full"]}` + "\n"},
+		{"JSON without a token", closed, []string{"Accept: application/json"}, `{"ready":false,"reasons":["` + strings.TrimSpace(withheld) + `"]}` + "\n"},
 		{"wrong token", closed, []string{"Authorization: Bearer wrong"}, withheld},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,8 +1,10 @@
 package pusher
 
 import (
+	"slices"
 	"time"
 
+	"eventpusher/event"
 	"eventpusher/pusher/outbox"
 	"eventpusher/pusher/trace"
 )
@@ -23,14 +25,15 @@ type Explanation struct {
 const settleTime = 2 * time.Second
 
 // Explain says what is known of an event, by its ID, or of a stanza, by the ID that its client
-// gave. Events that came long ago are known by their dead letters alone. It is safe for
-// concurrent use.
+// gave. Events that came long ago, or before the start, are known by where they wait and by their
+// dead letters alone. It is safe for concurrent use.
 func (p *Pusher) Explain(id string) (x Explanation, err error) {
 	x.Events, x.Passed = p.trace.Find(id)
 	now := time.Now()
 	for i := range x.Events {
 		p.complete(&x.Events[i], now)
 	}
+	p.addWaiting(&x, id)
 	if first, _ := p.trace.After(0, 1); len(first) > 0 {
 		x.Remembered = first[0].Came
 	}
@@ -41,6 +44,31 @@ func (p *Pusher) Explain(id string) (x Explanation, err error) {
 		}
 	}
 	return x, err
+}
+
+// addWaiting adds what waits and is not remembered, such as events from before a restart.
+func (p *Pusher) addWaiting(x *Explanation, id string) {
+	remembered := len(x.Events)
+	for name, r := range p.readers() {
+		for _, f := range r.Find(func(e *event.Event) bool { return e.ID == id || e.StanzaID == id }) {
+			i := slices.IndexFunc(x.Events, func(e trace.Event) bool { return e.Event.ID == f.Event.ID })
+			if i >= 0 && i < remembered {
+				continue
+			}
+			if i < 0 {
+				i = len(x.Events)
+				x.Events = append(x.Events, trace.Event{Event: *f.Event, Came: f.Accepted, Fate: trace.Kept})
+			}
+			state := trace.Waiting
+			switch {
+			case f.Parked:
+				state = trace.Parked
+			case f.Attempts > 0:
+				state = trace.Retrying
+			}
+			x.Events[i].Destinations = append(x.Events[i].Destinations, trace.Delivery{Destination: name, State: state, Time: f.Accepted, Tries: f.Attempts})
+		}
+	}
 }
 
 // LettersOf returns the dead letters of an event, by its ID, or of a stanza, without the

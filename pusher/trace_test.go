@@ -100,3 +100,46 @@ func TestTraceOfWhatIsNotTaken(t *testing.T) {
 		}
 	})
 }
+
+// What waits is known after a restart, although nothing is remembered.
+func TestExplainAfterARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		run := func() (*pusher.Pusher, func()) {
+			box, _, stop := openOutbox(t, dir)
+			b := &fakeBackend{name: "crm", publish: func(_ context.Context, batch []event.Event) []error {
+				errs := make([]error, len(batch))
+				for i, e := range batch {
+					if e.ID != "fine" {
+						errs[i] = errors.New("busy")
+					}
+				}
+				return errs
+			}}
+			p := start(t, pusher.Options{Backends: []backends.Backend{b}, Outbox: box, Trace: trace.New()})
+			return p, func() {
+				p.Drain(t.Context())
+				stop()
+			}
+		}
+		p, stop := run()
+		bad, good := of("peer@example.org", "bad"), of("other@example.org", "fine")
+		bad.StanzaID = "s1"
+		p.Push([]event.Event{bad, good})
+		pass(time.Second)
+		stop()
+
+		p, stop = run()
+		pass(time.Second)
+		for _, id := range []string{"bad", "s1"} {
+			x, err := p.Explain(id)
+			if err != nil || len(x.Events) != 1 || x.Events[0].Event.ID != "bad" || len(x.Events[0].Destinations) != 1 || x.Events[0].Destinations[0].State != trace.Parked {
+				t.Errorf("%s: %+v %v", id, x.Events, err)
+			}
+		}
+		if x, err := p.Explain("fine"); err != nil || len(x.Events) != 0 {
+			t.Errorf("%+v %v", x.Events, err)
+		}
+		stop()
+	})
+}

@@ -133,11 +133,11 @@ func lifeOf(ctx context.Context, p Process, file, id string) (life control.Life,
 func remembers(life *control.Life, running bool) string {
 	switch {
 	case !running:
-		return "no instance runs, which could tell more; it may wait in the outbox"
+		return "no instance runs, which could tell more"
 	case life.Remembered.IsZero():
-		return "the running instance has seen no event since its start; one from before may wait in the outbox"
+		return "the running instance has seen no event since its start; one from before may wait in the outbox, behind others"
 	}
-	return fmt.Sprintf("the running instance remembers the last %d events at most, here since %s; an older one may wait in the outbox", trace.MaxEvents, life.Remembered.Format(time.RFC3339))
+	return fmt.Sprintf("the running instance remembers the last %d events at most, here since %s; an older one may wait in the outbox, behind others", trace.MaxEvents, life.Remembered.Format(time.RFC3339))
 }
 
 // printLife prints what is known, for people.

@@ -134,6 +134,9 @@ type Reader interface {
 	RetryNow()
 	// Stats says how much is waiting.
 	Stats() Stats
+	// Find returns events that wait and fulfil a condition; see Window.Find. It may wait for
+	// the disk or the network.
+	Find(match func(*event.Event) bool) []Found
 	// Close ends the reader once its state is saved; it may wait for the disk or the
 	// network. The caller holds no items any more. What waits stays for the next reader of
 	// the backend, and so does what is appended for it until then.

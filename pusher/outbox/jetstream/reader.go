@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"eventpusher/event"
 	"eventpusher/pusher/cluster"
 	"eventpusher/pusher/outbox"
 )
@@ -159,6 +160,14 @@ func (r *reader) RetryNow() {
 	for _, l := range *r.lanes.Load() {
 		l.w.RetryNow()
 	}
+}
+
+// Find implements outbox.Reader, for the partitions of this instance.
+func (r *reader) Find(match func(*event.Event) bool) (found []outbox.Found) {
+	for _, l := range *r.lanes.Load() {
+		found = append(found, l.w.Find(match)...)
+	}
+	return found
 }
 
 // Stats implements outbox.Reader, for the partitions of this instance. How many events wait

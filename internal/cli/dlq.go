@@ -291,8 +291,30 @@ func changeLetters(ctx context.Context, p Process, o options, done string, chang
 		total += n
 		err = errors.Join(err, one)
 	}
-	fmt.Fprintf(p.Stdout, "%s %s\n", plural(total, "dead letter"), done)
+	if total == 0 && err == nil {
+		err = unknownBackend(p, o, letters)
+	}
+	if err == nil || total > 0 {
+		fmt.Fprintf(p.Stdout, "%s %s\n", plural(total, "dead letter"), done)
+	}
 	return errors.Join(err, closeBox())
+}
+
+// unknownBackend is an error if flags name a backend that is neither configured nor has dead
+// letters.
+func unknownBackend(p Process, o options, letters control.Letters) error {
+	name := o.letters.backend
+	if name == "" || name == outbox.NoBackend {
+		return nil
+	}
+	if n, err := selected(letters, outbox.LetterFilter{Backend: name}); n > 0 || err != nil {
+		return err // other flags leave them out
+	}
+	names, err := configured(located(Process{Env: p.Env, Own: p.Own, Stderr: io.Discard}, o.config))
+	if err != nil || slices.Contains(names, name) {
+		return nil
+	}
+	return fmt.Errorf("no backend is called %q, and there is no dead letter of one; these are configured: %s", name, strings.Join(names, ", "))
 }
 
 // lockTimeout is how long a command waits for another one to be done with the

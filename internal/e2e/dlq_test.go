@@ -63,6 +63,8 @@ func TestDeadLetters(t *testing.T) {
 	expect(0, []string{"2 dead letters would be dropped"}, "dlq drop", "-all", "-dry-run")
 	expect(0, []string{"1 dead letter would be replayed"}, "dlq replay", "-dry-run", "2")
 	expect(1, []string{"keeps nothing for"}, "outbox forget", "-dry-run", "gone")
+	expect(1, []string{`no backend is called "nix"`, "http:http_pool"}, "dlq replay", "-backend", "nix")
+	expect(0, []string{"0 dead letters dropped"}, "dlq drop", "-backend", "sns")
 	w.sink.Answer(http.StatusOK)
 	expect(0, []string{"1 dead letter replayed"}, "dlq replay", "1")
 	if got := w.sink.Wait(3)[2].Form.Get("message"); got != "1 1" {

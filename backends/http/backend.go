@@ -5,6 +5,7 @@ package http
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -66,6 +67,7 @@ type Backend struct {
 	limits   backends.Limits
 	client   *nethttp.Client
 	transfer *nethttp.Transport
+	tls      *tls.Config // for probes: net/http changes that of transfer at the first request
 
 	// Of batches.
 	calls     *gather.Gatherer[item] // nil without
@@ -117,6 +119,7 @@ func New(o Options) (*Backend, error) {
 		if b.transfer.TLSClientConfig, err = tlsconfig.Client(o.TLS, o.URL.Hostname()); err != nil {
 			return nil, fmt.Errorf("http: %w", err)
 		}
+		b.tls = b.transfer.TLSClientConfig.Clone()
 	}
 	b.client = &nethttp.Client{
 		Transport: b.transfer,

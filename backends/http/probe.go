@@ -14,7 +14,7 @@ var _ backends.Probing = (*Backend)(nil)
 // request; see receiver.Receiver.
 func (b *Backend) Probe(ctx context.Context) []finding.Finding {
 	return []finding.Finding{receiver.Receiver{
-		Subject: b.name, Target: b.target, Dial: b.transfer.DialContext, TLS: b.transfer.TLSClientConfig, Proxy: b.transfer.Proxy,
+		Subject: b.name, Target: b.target, Dial: b.transfer.DialContext, TLS: b.tls, Proxy: b.transfer.Proxy,
 		Rest: "whether it takes events shows with the first",
 	}.Probe(ctx)}
 }

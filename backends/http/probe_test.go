@@ -16,11 +16,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"eventpusher/config"
+	"eventpusher/event"
 	"eventpusher/internal/finding"
 )
 
@@ -102,5 +104,24 @@ func TestProbeEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if got := b.Probe(ctx); len(got) != 1 || got[0].Level != finding.Fail || !strings.Contains(got[0].Text, "no answer in time") {
 		t.Errorf("%v", got)
+	}
+}
+
+// A probe beside the first request: net/http completes its transport then.
+func TestProbeBesideTheFirstRequest(t *testing.T) {
+	server, ca, requests := certified(t, time.Hour)
+	for range 20 {
+		p := pool(server.URL)
+		p.TLS = &config.TLS{CACertFile: ca}
+		b := newBackend(t, config.HTTPHandler{PoolName: "p"}, p)
+		var both sync.WaitGroup
+		both.Go(func() { b.Probe(t.Context()) })
+		both.Go(func() {
+			b.Publish(t.Context(), []event.Event{{ID: "e", Kind: event.Chat, Type: "chat", Direction: event.In, Body: "hi", HasBody: true}})
+		})
+		both.Wait()
+	}
+	if requests.Load() == 0 {
+		t.Error("nothing was requested")
 	}
 }

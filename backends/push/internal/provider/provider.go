@@ -5,6 +5,7 @@ package provider
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -52,6 +53,7 @@ type Options struct {
 // Client sends requests. It is safe for concurrent use.
 type Client struct {
 	transport *http.Transport
+	tls       *tls.Config // for probes: net/http changes that of transport at the first request
 	timeout   time.Duration
 	places    chan struct{}
 }
@@ -82,7 +84,7 @@ func New(o Options, t *config.TLS, serverName string, dial Dial) (*Client, error
 	if o.Connections < 1 {
 		o.Connections = o.Concurrency
 	}
-	c := &Client{timeout: o.Timeout, places: make(chan struct{}, o.Concurrency)}
+	c := &Client{tls: tlsConfig.Clone(), timeout: o.Timeout, places: make(chan struct{}, o.Concurrency)}
 	c.transport = &http.Transport{
 		Proxy:           proxy,
 		DialContext:     dial,
@@ -108,7 +110,7 @@ func (c *Client) Timeout() time.Duration { return c.timeout }
 // subject.
 func (c *Client) Probe(ctx context.Context, subject string, target *url.URL) finding.Finding {
 	return receiver.Receiver{
-		Subject: subject, Target: target, Dial: c.transport.DialContext, TLS: c.transport.TLSClientConfig, Proxy: c.transport.Proxy,
+		Subject: subject, Target: target, Dial: c.transport.DialContext, TLS: c.tls, Proxy: c.transport.Proxy,
 		Rest: "whether it takes notifications shows with the first",
 	}.Probe(ctx)
 }

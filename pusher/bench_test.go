@@ -3,6 +3,9 @@ package pusher_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -13,6 +16,7 @@ import (
 	"eventpusher/config"
 	"eventpusher/event"
 	"eventpusher/internal/jid"
+	"eventpusher/internal/tracing"
 	"eventpusher/pusher"
 	"eventpusher/pusher/filter"
 	"eventpusher/pusher/outbox"
@@ -55,20 +59,33 @@ func cpuTime() time.Duration {
 // BenchmarkDurableDelivery measures an event from Push, over the disk, until three
 // backends have it, with and without a trace of it.
 func BenchmarkDurableDelivery(b *testing.B) {
-	b.Run("traced", func(b *testing.B) { benchmarkDurableDelivery(b, trace.New()) })
-	b.Run("untraced", func(b *testing.B) { benchmarkDurableDelivery(b, nil) })
+	b.Run("traced", func(b *testing.B) { benchmarkDurableDelivery(b, trace.New(), nil) })
+	b.Run("untraced", func(b *testing.B) { benchmarkDurableDelivery(b, nil, nil) })
+	for _, ratio := range []string{"1", "0.01"} {
+		b.Run("spans of "+ratio, func(b *testing.B) {
+			collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			defer collector.Close()
+			env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL, "OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": ratio}
+			spans, err := tracing.Start(b.Context(), func(key string) string { return env[key] }, "test", slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer spans.Close(context.Background())
+			benchmarkDurableDelivery(b, trace.New(), spans)
+		})
+	}
 }
 
-func benchmarkDurableDelivery(b *testing.B, r *trace.Recorder) {
+func benchmarkDurableDelivery(b *testing.B, r *trace.Recorder, spans *tracing.Tracer) {
 	pack := make([]event.Event, 64)
 	for i := range pack {
 		pack[i] = chat("Hello")
-		pack[i].ID = fmt.Sprintf("%032x", i)
+		pack[i].ID = fmt.Sprintf("%016x%016x", i, uint64(i)*0x9e3779b97f4a7c15) // the end decides about sampling
 		pack[i].From = jid.JID(fmt.Sprintf("user%d@localhost/phone", i))
 		pack[i].Packet = strings.Repeat("abcdefghij", 40)
 	}
 	rounds := b.N/len(pack) + 1
-	o := pusher.Options{Trace: r}
+	o := pusher.Options{Trace: r, Spans: spans}
 	var sinks []*nullBackend
 	for _, name := range []string{"sns", "http", "rabbit"} {
 		s := &nullBackend{name: name, limits: backends.Limits{Lanes: 4, Batch: 16}, want: int64(rounds * len(pack)), done: make(chan struct{})}

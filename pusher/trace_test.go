@@ -3,6 +3,7 @@ package pusher_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -141,5 +142,49 @@ func TestExplainAfterARestart(t *testing.T) {
 			t.Errorf("%+v %v", x.Events, err)
 		}
 		stop()
+	})
+}
+
+// An event that a full outbox has given up is not said to wait.
+func TestExplainWhatWasGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: t.TempDir(), MaxSize: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		down := &fakeBackend{name: "down", publish: func(_ context.Context, batch []event.Event) []error { return every(len(batch), errDown) }}
+		works := &fakeBackend{name: "works"}
+		p := start(t, pusher.Options{Backends: []backends.Backend{down, works}, Outbox: box, Trace: trace.New()})
+		for n := range 600 {
+			e := of(fmt.Sprintf("peer%d@example.org", n), fmt.Sprintf("%032x", n))
+			e.Packet = strings.Repeat("x", 4<<10)
+			p.Push([]event.Event{e})
+			pass(100 * time.Millisecond)
+		}
+		pass(10 * time.Second)
+		if p.Status().Backends[0].Shed == 0 {
+			t.Fatal("nothing was given up")
+		}
+		states := func(n int) map[string]trace.State {
+			x, err := p.Explain(fmt.Sprintf("%032x", n))
+			if err != nil || len(x.Events) != 1 {
+				t.Fatalf("%d: %+v %v", n, x, err)
+			}
+			all := make(map[string]trace.State)
+			for _, d := range x.Events[0].Destinations {
+				all[d.Destination] = d.State
+			}
+			return all
+		}
+		if got := states(20); got["down"] != trace.GivenUp || got["works"] != trace.Delivered {
+			t.Errorf("an early event: %v", got)
+		}
+		if got := states(599); got["down"] != trace.Waiting && got["down"] != trace.Retrying || got["works"] != trace.Delivered {
+			t.Errorf("the last event: %v", got)
+		}
+		p.Drain(t.Context())
+		if err := box.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 }

@@ -132,6 +132,10 @@ when = 'event.body != "hush" and (event.body != "breaks" or split(event.body, ":
 	send("<message from='alice@localhost/x' to='events.localhost' type='chat' id='direct'><body>hi</body></message>")
 	says("direct", "by direct: no event, since another feed counts for this")
 
+	for range 2 { // as the server copies it when it is sent, and when it is received
+		send("<message from='localhost' to='events.localhost'><forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client' type='chat' id='copied' from='alice@localhost/x' to='bob@localhost'><body>hi</body></message></forwarded></message>")
+	}
+	says("copied", "chat.in", "chat.out", "by service_log: no event, since it is a second copy")
 	if out, _ := exec.Command(program, "explain", "-json", "-config", config, "plain").CombinedOutput(); !strings.Contains(string(out), `"stanza_id":"plain"`) || strings.Contains(string(out), "hello") {
 		t.Errorf("-json shows what was not asked for: %s", out)
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 	"unicode"
 
+	"eventpusher/config"
 	"eventpusher/internal/app"
 	"eventpusher/internal/control"
 	"eventpusher/internal/jid"
@@ -135,7 +136,7 @@ func runLettersList(ctx context.Context, p Process, o options) error {
 	if err != nil {
 		return err
 	}
-	letters, closeBox, err := openLetters(ctx, p, o.config)
+	letters, closeBox, err := openLetters(ctx, located(p, o.config))
 	if err != nil {
 		return err
 	}
@@ -229,7 +230,7 @@ func runLettersShow(ctx context.Context, p Process, o options) error {
 	if len(ids) == 0 {
 		return usageError("say which: eventpusher dlq show NUMBER...")
 	}
-	letters, closeBox, err := openLetters(ctx, p, o.config)
+	letters, closeBox, err := openLetters(ctx, located(p, o.config))
 	if err != nil {
 		return err
 	}
@@ -271,7 +272,7 @@ func changeLetters(ctx context.Context, p Process, o options, done string, chang
 	if len(ids) == 0 && f == (outbox.LetterFilter{}) && !o.letters.all {
 		return usageError("say which: numbers, flags that select, or -all")
 	}
-	letters, closeBox, err := openLetters(ctx, p, o.config)
+	letters, closeBox, err := openLetters(ctx, located(p, o.config))
 	if err != nil {
 		return err
 	}
@@ -310,9 +311,13 @@ func unknownBackend(p Process, o options, letters control.Letters) error {
 	if n, err := selected(letters, outbox.LetterFilter{Backend: name}); n > 0 || err != nil {
 		return err // other flags leave them out
 	}
-	names, err := configured(located(Process{Env: p.Env, Own: p.Own, Stderr: io.Discard}, o.config))
+	cfg, err := mustLoad(Process{Env: p.Env, Own: p.Own, Stderr: io.Discard}, o.config)
+	if err != nil { // what is wrong with it has been told
+		return fmt.Errorf("there is no dead letter of %q, and whether a backend is called so can be said only once %s has no error", name, o.config)
+	}
+	names, err := configured(cfg)
 	if err != nil || slices.Contains(names, name) {
-		return nil
+		return err
 	}
 	return fmt.Errorf("no backend is called %q, and there is no dead letter of one; these are configured: %s", name, strings.Join(names, ", "))
 }
@@ -323,8 +328,7 @@ const lockTimeout = 3 * time.Second
 
 // openLetters reaches the dead letters through the running instance, or opens
 // them itself when none runs.
-func openLetters(ctx context.Context, p Process, path string) (control.Letters, func() error, error) {
-	cfg := located(p, path)
+func openLetters(ctx context.Context, cfg *config.Config) (control.Letters, func() error, error) {
 	if c, err := control.Dial(ctx, cfg.Outbox.Path); err == nil {
 		return c, func() error { return nil }, nil
 	}

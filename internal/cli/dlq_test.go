@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -111,5 +112,28 @@ func TestSelected(t *testing.T) {
 		if got, err := selected(letters, outbox.LetterFilter{}); got != n || err != nil {
 			t.Errorf("%d instead of %d, %v", got, n, err)
 		}
+	}
+}
+
+// TestBrokenConfiguration: of a file that cannot be read no command says what is configured, and its
+// error is told once.
+func TestBrokenConfiguration(t *testing.T) {
+	t.Chdir(t.TempDir())
+	box, _, err := outbox.OpenEmbedded(outbox.EmbeddedOptions{Dir: "outbox"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := box.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("config.toml", []byte("[["), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := invoke("dlq", "drop", "-backend", "crm")
+	if code != exitFailed || stdout != "" || !strings.Contains(stderr, "only once config.toml has no error") {
+		t.Errorf("dlq drop: %d, %s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := invoke("explain", "nobody"); code != exitFailed || strings.Count(stderr, "not valid TOML") != 1 {
+		t.Errorf("explain: %d, %s", code, stderr)
 	}
 }

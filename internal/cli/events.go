@@ -121,7 +121,7 @@ func lifeOf(ctx context.Context, p Process, file, id string) (life control.Life,
 		life, err = c.Life(ctx, id)
 		return life, true, err
 	}
-	letters, closeBox, err := openLetters(ctx, p, file)
+	letters, closeBox, err := openLetters(ctx, cfg)
 	if err != nil {
 		return life, false, err
 	}

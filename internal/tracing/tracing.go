@@ -130,7 +130,7 @@ func (t *Tracer) Event(e *event.Event, came time.Time, fate, filter string) {
 		return
 	}
 	id, err := trace.TraceIDFromHex(e.ID)
-	if err != nil {
+	if err != nil || !t.samples(id) {
 		return
 	}
 	began := came
@@ -151,7 +151,7 @@ func (t *Tracer) Delivery(e *event.Event, destination string, accepted, ended ti
 		return
 	}
 	id, err := trace.TraceIDFromHex(e.ID)
-	if err != nil {
+	if err != nil || !t.samples(id) {
 		return
 	}
 	root := trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: rootOf(id), TraceFlags: trace.FlagsSampled, Remote: true})

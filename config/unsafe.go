@@ -61,7 +61,7 @@ func (o *Outbox) Exposed() (list []Problem) {
 	}
 	if owner, ok := info.Sys().(*syscall.Stat_t); ok && owner.Uid == 0 {
 		warn(o.Path+" belongs to root, so eventpusher runs as root: a fault in it or in a library would be one of the whole machine",
-			"run it as a user of its own, as the systemd unit in docs/operations.md does, and: chown -R that user "+o.Path)
+			"run it as a user of its own, as deploy/systemd/eventpusher.service does, and: chown -R that user "+o.Path)
 	}
 	return list
 }
